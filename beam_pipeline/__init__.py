@@ -1,0 +1,4 @@
+"""The job: `python -m beam_pipeline` finds threats in security-camera pictures.
+
+Nothing is imported here, so that `--help` answers before Beam and TensorFlow are loaded.
+"""

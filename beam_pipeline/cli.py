@@ -1,0 +1,109 @@
+"""The command line: `run` (also without its name), `counts`, `chart`, `rules check`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from beam_pipeline import chart, counts, options
+from beam_pipeline.errors import SetupError
+
+_RUN_EPILOG = """\
+Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
+--project, --temp_location and so on (https://beam.apache.org/documentation/runners).
+
+Other commands: counts, chart, rules check; each has a --help of its own.
+Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise SetupError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = {"run": _run, "counts": _counts, "chart": _chart, "rules": _rules}
+    try:
+        if words and words[0] in command:
+            return command[words[0]](words[1:])
+        if words and not words[0].startswith("-"):
+            raise SetupError(
+                f"no such command: {words[0]}; there are {', '.join(command)} (see --help)"
+            )
+        return _run(words)
+    except (SetupError, counts.CountsError) as error:
+        print(f"beam_pipeline: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: Sequence[str]) -> int:
+    parser = _Parser(
+        prog="python -m beam_pipeline [run]",
+        description="Finds threats in the pictures of security cameras: validates each picture, "
+        "detects objects in it, judges them by the rules of its camera, sends alerts, and counts "
+        "threats per camera in windows of time. Without options it runs on the bundled samples.",
+        epilog=_RUN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    options.add_arguments(parser)
+    parsed, rest = parser.parse_known_args(arguments)
+    own = options.to_options(parsed)
+    from beam_pipeline.run import run
+
+    return run(own, rest)
+
+
+def _counts(arguments: Sequence[str]) -> int:
+    parser = _Parser(
+        prog="python -m beam_pipeline counts",
+        description="Prints how many images and threats there were, by id and window of time.",
+        allow_abbrev=False,
+    )
+    counts.add_arguments(parser)
+    return counts.main(parser.parse_args(arguments))
+
+
+def _chart(arguments: Sequence[str]) -> int:
+    parser = _Parser(
+        prog="python -m beam_pipeline chart",
+        description="Draws the threats per id in the recent period, and marks ids with unusually "
+        "many or few for their images.",
+        allow_abbrev=False,
+    )
+    chart.add_arguments(parser)
+    return chart.main(parser.parse_args(arguments))
+
+
+def _rules(arguments: Sequence[str]) -> int:
+    parser = _Parser(prog="python -m beam_pipeline rules", allow_abbrev=False)
+    commands = parser.add_subparsers(
+        dest="command", required=True, parser_class=_Parser
+    )
+    check = commands.add_parser(
+        "check",
+        help="say what each camera ends up with",
+        description="Checks a rule file and says what each camera ends up with, and where each "
+        "value comes from.",
+        allow_abbrev=False,
+    )
+    check.add_argument(
+        "file", metavar="FILE", help="the rule file, on any of Beam's filesystems"
+    )
+    check.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="names of the model's classes, as for the job (default: COCO's)",
+    )
+    parsed = parser.parse_args(arguments)
+    from beam_pipeline.job import check_rules
+
+    print(check_rules(parsed.file, parsed.labels))
+    return 0

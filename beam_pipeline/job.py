@@ -1,0 +1,220 @@
+"""From options to a job that can run: everything that may be wrong is found here, in seconds."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import rules
+from beam_pipeline import counts
+from beam_pipeline.errors import SetupError
+from beam_pipeline.options import BUNDLED, JobOptions
+from beam_pipeline.sources import list_images
+from transforms import stores
+from transforms.detect_objects import Model
+from transforms.detector import inspect_model
+from transforms.labels import COCO, LabelsError, check_fit, parse_label_map
+from transforms.model_files import DEFAULT_ZOO_MODEL, ModelError, fetch_model
+from transforms.send_alerts import check_url
+from transforms.validate_image import EarlierRun, Limits
+
+_BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED_SAMPLES = _BUNDLED / "samples"
+BUNDLED_RULES = _BUNDLED / "rules.yaml"
+BUNDLED_MODEL = _BUNDLED / "detector"
+DEFAULT_RULES = _BUNDLED / "default_rules.yaml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job whose set-up was found right.
+
+    Attributes:
+      input: A file, directory or glob.
+      output: Where the results go.
+      rules: What is a threat.
+      rules_source: Where the rules came from, for the summary.
+      model: What finds objects.
+      limits: Which pictures are valid.
+      max_clock_skew: How far ahead of the clock a picture may be.
+      earlier: Where detections of an earlier run are, with `--resume`.
+      options: The rest, as given.
+    """
+
+    input: str
+    output: str
+    rules: rules.Rules
+    rules_source: str
+    model: Model
+    limits: Limits
+    max_clock_skew: timedelta
+    earlier: EarlierRun | None
+    options: JobOptions
+
+
+def prepare(options: JobOptions) -> Job:
+    """Checks the whole set-up before an image is read.
+
+    Raises:
+      SetupError: What is wrong, where, and what to do.
+    """
+    own_pictures = options.input is not None
+    source = _absolute(options.input or str(BUNDLED_SAMPLES))
+    output = _absolute(options.output)
+    _check_input(source, output)
+    _check_output(output, options.window_seconds)
+    for url in options.alert_urls:
+        try:
+            check_url(url)
+        except ValueError as error:
+            raise SetupError(f"--alert_url: {error}") from None
+    rules_source = options.rules or str(
+        DEFAULT_RULES if own_pictures else BUNDLED_RULES
+    )
+    text = _read(rules_source, "--rules")
+    _load_rules(
+        text, rules_source, None
+    )  # A wrong file is told before a model is fetched.
+    model = _model(options, own_pictures)
+    judged_by = _load_rules(text, rules_source, frozenset(model.labels.values()))
+    return Job(
+        input=source,
+        output=output,
+        rules=judged_by,
+        rules_source=rules_source,
+        model=model,
+        limits=Limits(
+            options.min_resolution, options.max_resolution, options.max_file_bytes
+        ),
+        max_clock_skew=timedelta(seconds=options.max_clock_skew_seconds),
+        earlier=(
+            EarlierRun(output, model.info, options.min_score_kept)
+            if options.resume
+            else None
+        ),
+        options=options,
+    )
+
+
+def _absolute(path: str) -> str:
+    path = path.removeprefix("file://")
+    return os.path.abspath(path) if stores.is_local(path) else path.rstrip("/")
+
+
+def _check_input(source: str, output: str) -> None:
+    try:
+        found = next(list_images(source), None)
+    except Exception as error:  # Each store's client has its own kinds of error.
+        raise SetupError(
+            f"--input {source}: can't be listed ({_one_line(error)}); is the address right, and "
+            "are there credentials for it?"
+        ) from None
+    if found is None:
+        what = (
+            "has no files in it"
+            if stores.is_local(source) and os.path.isdir(source)
+            else ("matches no file")
+        )
+        raise SetupError(
+            f"--input {source}: {what}; give a directory with pictures, a file or a glob"
+        )
+    if output == source or output.startswith(source.rstrip("/") + "/"):
+        raise SetupError(
+            f"--output {output} lies within --input {source}, so that the next run would read "
+            "this one's results; choose an output outside it"
+        )
+
+
+def _check_output(output: str, window_seconds: int) -> None:
+    if stores.is_local(output):
+        try:
+            os.makedirs(output, exist_ok=True)
+            probe = stores.join(output, ".can-be-written")
+            stores.write_bytes(probe, b"")
+            os.unlink(probe)
+        except OSError as error:
+            raise SetupError(
+                f"--output {output}: can't be written ({error.strerror or error}); choose another"
+            ) from None
+    try:
+        windows = counts.list_windows(output)
+    except counts.NoCountsError:
+        return
+    except counts.CountsError as error:
+        raise SetupError(f"--output {output}: {error}") from None
+    for start, end in windows:
+        seconds = round((end - start).total_seconds())
+        if seconds != window_seconds:
+            raise SetupError(
+                f"--window_seconds {window_seconds}: {output}/counts holds windows of {seconds} s, "
+                "and images would be counted twice; choose another --output, or delete its counts/"
+            )
+
+
+def _read(path: str, option: str) -> bytes:
+    try:
+        return stores.read_bytes(path.removeprefix("file://"))
+    except Exception as error:  # Each store's client has its own kinds of error.
+        raise SetupError(
+            f"{option} {path}: can't be read ({_one_line(error)})"
+        ) from None
+
+
+def _load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:
+    try:
+        return rules.parse_rules(text, source, labels=labels)
+    except rules.RulesError as error:
+        raise SetupError(str(error)) from None
+
+
+def check_rules(path: str, labels: str | None) -> str:
+    """What each camera ends up with by a rule file, for a person.
+
+    Args:
+      path: The rule file.
+      labels: A label map; None for COCO's.
+
+    Raises:
+      SetupError: The rule file or the label map is wrong.
+    """
+    names = frozenset(load_labels(labels).values())
+    return rules.describe(_load_rules(_read(path, "rules check"), path, names))
+
+
+def _model(options: JobOptions, own_pictures: bool) -> Model:
+    source = options.model or (DEFAULT_ZOO_MODEL if own_pictures else BUNDLED)
+    place = str(BUNDLED_MODEL) if source == BUNDLED else source.removeprefix("file://")
+    try:
+        files = fetch_model(place)
+        spec = inspect_model(files.path, options.model_input_size)
+    except ModelError as error:
+        raise SetupError(f"--model: {error}") from None
+    labels = load_labels(options.labels, spec.classes)
+    return Model(place, files.info, spec, labels)
+
+
+def load_labels(path: str | None, classes: int | None = None) -> dict[int, str]:
+    """The label map of a file; COCO's without one.
+
+    Raises:
+      SetupError: It can't be read, or does not fit a model of that many classes.
+    """
+    if path is None:
+        return dict(COCO)
+    data = _read(path, "--labels")
+    try:
+        labels = parse_label_map(data.decode(), path)
+        check_fit(labels, classes, path)
+    except UnicodeDecodeError:
+        raise SetupError(
+            f"--labels {path}: is not text in UTF-8; is it a label map?"
+        ) from None
+    except LabelsError as error:
+        raise SetupError(f"--labels: {error}") from None
+    return labels
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -1,0 +1,292 @@
+"""The job's own options, read in one place and made into typed values.
+
+Beam is not imported here, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from beam_pipeline.errors import SetupError
+
+DEFAULT_OUTPUT = "output"
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What the command line says about the job; see the help texts for units.
+
+    Attributes:
+      input: None: the bundled samples.
+      rules: None: those that belong to the input.
+      model: None: that which belongs to the input; `bundled`: the samples' own.
+      labels: None: COCO's names.
+    """
+
+    input: str | None
+    output: str
+    rules: str | None
+    model: str | None
+    labels: str | None
+    alert_urls: tuple[str, ...]
+    window_seconds: int
+    allowed_lateness_seconds: int
+    count_shards: int
+    chart_period_hours: float
+    batch_size: int
+    model_threads: int | None
+    model_input_size: int | None
+    min_score_kept: float
+    max_clock_skew_seconds: int
+    min_resolution: tuple[int, int]
+    max_resolution: tuple[int, int]
+    max_file_bytes: int
+    resume: bool
+    store_validated: bool
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+    return value
+
+
+def _at_least_1(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _at_least_0(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _window(text: str) -> int:
+    seconds = _whole(text, 1)
+    if seconds > 366 * 86400:
+        raise argparse.ArgumentTypeError(f"{seconds} s is more than a year")
+    return seconds
+
+
+def _score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _hours(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value <= 24 * 366:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not more than 0 and at most {24 * 366}"
+        )
+    return value
+
+
+def _resolution(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, like 160x120")
+    return int(parts[0]), int(parts[1])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the job's own options to a parser."""
+    data = parser.add_argument_group("what is read and written")
+    data.add_argument(
+        "--input",
+        metavar="PATH",
+        help="pictures named <id>_<timestamp>.jpg: a file, a directory (everything beneath it) or "
+        "a glob, on any of Beam's filesystems (default: the bundled samples)",
+    )
+    data.add_argument(
+        "--output",
+        metavar="DIR",
+        default=DEFAULT_OUTPUT,
+        help="where all results go, on any of Beam's filesystems (default: %(default)s)",
+    )
+    data.add_argument(
+        "--rules",
+        metavar="FILE",
+        help="what is a threat for which camera (default: the bundled rules for the bundled "
+        "samples; otherwise: a person, on any camera)",
+    )
+    data.add_argument(
+        "--no_store_validated",
+        dest="store_validated",
+        action="store_false",
+        help="keep no copy of the valid images in OUTPUT/validated",
+    )
+    data.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after a run that was broken off: images that OUTPUT/detections shows as seen, "
+        "same bytes and same model, do not go through the model again (give the same "
+        "--min_score_kept and --model_input_size as before)",
+    )
+
+    model = parser.add_argument_group("the model")
+    model.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a detector: a SavedModel's directory, a .tflite file, or a .tar.gz of either, on any "
+        "of Beam's filesystems; a name of the TensorFlow 2 Detection Zoo, downloaded once; or "
+        "'bundled', the detector for the bundled samples (default: 'bundled' for the bundled "
+        "samples, otherwise ssd_mobilenet_v2_320x320_coco17_tpu-8)",
+    )
+    model.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="names of the model's classes: a .pbtxt label map, lines of id and name, or one name "
+        "a line counted from the model's first class (default: COCO's 80 under their ids 1 to 90)",
+    )
+    model.add_argument(
+        "--batch_size",
+        type=_at_least_1,
+        default=8,
+        metavar="N",
+        help="pictures handed to the model at once (default: %(default)s)",
+    )
+    model.add_argument(
+        "--model_threads",
+        type=_at_least_1,
+        metavar="N",
+        help="calls of the model at once in a process (default: as many as there are processors)",
+    )
+    model.add_argument(
+        "--model_input_size",
+        type=_at_least_1,
+        metavar="PIXELS",
+        help="side of the square to which pictures are scaled, for a model whose signature leaves "
+        "the size free (default: what the pipeline.config beside it says, or else 640)",
+    )
+    model.add_argument(
+        "--min_score_kept",
+        type=_score,
+        default=0.05,
+        metavar="SCORE",
+        help="detections below this score, 0 to 1, are not kept (default: %(default)s)",
+    )
+
+    limits = parser.add_argument_group("which pictures are valid")
+    limits.add_argument(
+        "--min_resolution",
+        type=_resolution,
+        default="160x120",
+        metavar="WxH",
+        help="least width and height in pixels, upright (default: %(default)s); the rules may say "
+        "otherwise for a camera",
+    )
+    limits.add_argument(
+        "--max_resolution",
+        type=_resolution,
+        default="8192x8192",
+        metavar="WxH",
+        help="largest width and height in pixels, upright (default: %(default)s); likewise",
+    )
+    limits.add_argument(
+        "--max_file_mib",
+        type=_at_least_1,
+        default=64,
+        metavar="MIB",
+        help="largest file in MiB (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--max_clock_skew_seconds",
+        type=_at_least_0,
+        default=86400,
+        metavar="S",
+        help="how many seconds ahead of this machine's clock a picture may be (default: "
+        "%(default)s)",
+    )
+
+    told = parser.add_argument_group("alerts, counts and chart")
+    told.add_argument(
+        "--alert_url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="POST each alert there as JSON; may be given several times. A bearer token is taken "
+        "from the environment variable ALERT_TOKEN (default: alerts are recorded, not sent)",
+    )
+    told.add_argument(
+        "--window_seconds",
+        type=_window,
+        default=300,
+        metavar="S",
+        help="length in seconds of the windows in which threats are counted (default: %(default)s)",
+    )
+    told.add_argument(
+        "--allowed_lateness_seconds",
+        type=_at_least_0,
+        default=3600,
+        metavar="S",
+        help="how many seconds late a picture of a stream may be and still be counted (default: "
+        "%(default)s)",
+    )
+    told.add_argument(
+        "--count_shards",
+        type=_at_least_1,
+        default=1,
+        metavar="N",
+        help="files for the counts of one window, where its ids are too many for one (default: "
+        "%(default)s)",
+    )
+    told.add_argument(
+        "--chart_period_hours",
+        type=_hours,
+        default=24,
+        metavar="H",
+        help="hours, up to the newest image, that the chart shows (default: %(default)s)",
+    )
+
+
+def to_options(args: argparse.Namespace) -> JobOptions:
+    """The typed values of parsed arguments.
+
+    Raises:
+      SetupError: Two of them contradict each other.
+    """
+    if any(
+        low > high
+        for low, high in zip(args.min_resolution, args.max_resolution, strict=True)
+    ):
+        raise SetupError(
+            "--min_resolution is larger than --max_resolution; no picture could be valid"
+        )
+    for option in ("input", "output", "rules", "model", "labels"):
+        if getattr(args, option) == "":
+            raise SetupError(f"--{option} is empty; leave it out or give a path")
+    return JobOptions(
+        input=args.input,
+        output=args.output,
+        rules=args.rules,
+        model=args.model,
+        labels=args.labels,
+        alert_urls=tuple(dict.fromkeys(args.alert_url)),
+        window_seconds=args.window_seconds,
+        allowed_lateness_seconds=args.allowed_lateness_seconds,
+        count_shards=args.count_shards,
+        chart_period_hours=args.chart_period_hours,
+        batch_size=args.batch_size,
+        model_threads=args.model_threads,
+        model_input_size=args.model_input_size,
+        min_score_kept=args.min_score_kept,
+        max_clock_skew_seconds=args.max_clock_skew_seconds,
+        min_resolution=args.min_resolution,
+        max_resolution=args.max_resolution,
+        max_file_bytes=args.max_file_mib << 20,
+        resume=args.resume,
+        store_validated=args.store_validated,
+    )

@@ -1,0 +1,81 @@
+"""What came of a job, for a person."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from beam_pipeline.job import Job
+from beam_pipeline.progress import done
+from transforms import reasons
+from transforms.stores import join
+
+
+def summarize(job: Job, counts: Counter[str], seconds: float, picture: str) -> str:
+    """A few lines: found, valid, invalid, threats, alerts, speed, and where the results are.
+
+    Args:
+      job: The job.
+      counts: The counters of all its steps.
+      seconds: How long it took, start-up included.
+      picture: Where the chart is.
+    """
+    invalid = {name: counts[f"images.invalid.{name}"] for name in reasons.ALL}
+    lines = [
+        ("found", f"{counts['images.found']} images in {job.input}"),
+        ("valid", f"{counts['images.valid']}{_resumed(counts)}"),
+        ("invalid", f"{sum(invalid.values())}{_parts(invalid)}"),
+    ]
+    if counts["images.repeated"]:
+        lines.append(
+            ("repeated", f"{counts['images.repeated']} (the same image once more)")
+        )
+    for severity in ("alert", "detection"):
+        labels = _under(counts, f"threats.{severity}.")
+        lines.append(
+            (f"threats, {severity}", f"{sum(labels.values())}{_parts(labels)}")
+        )
+    outcomes = _under(counts, "alerts.")
+    lines.append(("alerts", _alerts(outcomes, bool(job.options.alert_urls))))
+    lines += [
+        ("model", f"{job.model.info.name}, version {job.model.info.version}"),
+        ("rules", f"{job.rules_source}, version {job.rules.version}"),
+        (
+            "speed",
+            f"{done(counts) / seconds:.1f} images/s ({seconds:.1f} s with start-up)",
+        ),
+        ("verdicts", join(job.output, "final")),
+        ("counts", join(job.output, "counts")),
+        ("chart", picture),
+    ]
+    wide = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{wide}}  {value}" for name, value in lines)
+
+
+def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
+    return {
+        name.removeprefix(prefix): number
+        for name, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if name.startswith(prefix)
+    }
+
+
+def _parts(numbers: dict[str, int]) -> str:
+    some = [f"{name} {number}" for name, number in numbers.items() if number]
+    return f" ({', '.join(some)})" if some else ""
+
+
+def _resumed(counts: Counter[str]) -> str:
+    resumed = counts["images.resumed"]
+    return f" ({resumed} of them seen in an earlier run)" if resumed else ""
+
+
+def _alerts(outcomes: dict[str, int], has_service: bool) -> str:
+    missing = sum(
+        number for outcome, number in outcomes.items() if outcome != "delivered"
+    )
+    text = f"{sum(outcomes.values())}{_parts(outcomes)}"
+    if missing and has_service:
+        text += f"; {missing} not delivered: the same command again tries them again"
+    elif missing:
+        text += "; give --alert_url to send them"
+    return text

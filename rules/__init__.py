@@ -1,0 +1,47 @@
+"""What counts as a threat: the rule file, and the judgement of an image by it.
+
+Plain Python, so that it runs in a notebook as it runs in the job:
+
+    >>> from rules import Image, load_rules
+    >>> verdict = load_rules("rules.yaml").judge(Image.from_json(json.load(file)))
+    >>> verdict.is_threat, verdict.severity
+    (True, 'alert')
+
+The words of the rule file (``objects``, ``min_score``, ``min_area``, ``max_ratio``, ...) are those
+of Frigate's object filters: https://docs.frigate.video/configuration/object_filters
+"""
+
+from rules.describing import describe
+from rules.effective import CameraRules, ObjectRule, Resolution
+from rules.errors import RulesError
+from rules.judging import FILTERS
+from rules.loading import load_rules, parse_rules
+from rules.records import (
+    Detection,
+    Image,
+    Rejected,
+    Severity,
+    Threat,
+    ThreatSeverity,
+    Verdict,
+)
+from rules.ruleset import Rules
+
+__all__ = [
+    "FILTERS",
+    "CameraRules",
+    "Detection",
+    "Image",
+    "ObjectRule",
+    "Rejected",
+    "Resolution",
+    "Rules",
+    "RulesError",
+    "Severity",
+    "Threat",
+    "ThreatSeverity",
+    "Verdict",
+    "describe",
+    "load_rules",
+    "parse_rules",
+]

@@ -1,0 +1,51 @@
+"""The JSON Schema of a rule file, for editors.
+
+    python -m rules.json_schema > rules/rules.schema.json
+
+A rule file names it in its first line, for the YAML language server:
+
+    # yaml-language-server: $schema=.../rules.schema.json
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rules.schema import RuleFile
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema (draft 2020-12) with title, description and unit of every key."""
+    schema: dict[str, Any] = _tidied(RuleFile.model_json_schema())
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "Rules: what is a threat, camera by camera",
+    }
+
+
+def _tidied(value: Any) -> Any:
+    """Without what pydantic says that is of no use to an editor, and with what it leaves out: keys
+    beside the pattern of camera ids are wrong."""
+    if isinstance(value, list):
+        return [_tidied(item) for item in value]
+    if isinstance(value, str):
+        return value.replace("\n", " ")
+    if not isinstance(value, dict):
+        return value
+    tidied = {
+        key: _tidied(item) for key, item in value.items() if not (key == "default" and item is None)
+    }
+    if "patternProperties" in tidied:
+        tidied["additionalProperties"] = False
+    return tidied
+
+
+def schema_text() -> str:
+    """The text of ``rules.schema.json``."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

@@ -1,0 +1,236 @@
+"""From a rule file to `Rules`, or to one line that says what is wrong with it.
+
+The checks: the text is UTF-8 and YAML (`rules.document`); its keys, values and names are right
+(`rules.schema`); and, once they all are, no lower bound is above its upper bound, whichever layers
+the two come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from rules.document import Document, Path, read_document
+from rules.effective import CameraRules, inherit
+from rules.errors import Mistake, RulesError, key_path, raise_first, shortened, suggestion
+from rules.frozen import FrozenMapping
+from rules.ruleset import Rules
+from rules.schema import Layer, Names, RuleFile, place_at
+
+VERSION_DIGITS = 12
+
+
+def load_rules(path: str | os.PathLike[str], labels: Collection[str] | None = None) -> Rules:
+    """Read a rule file from the local disk.
+
+    Args:
+        path: the file.
+        labels: the labels that the model can give; None to let any label pass.
+
+    Raises:
+        RulesError: the file cannot be read or is not right; one line for a person.
+    """
+    source = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise RulesError(source, None, f"cannot be read: {reason}", "check the path") from error
+    return parse_rules(content, source, labels)
+
+
+def parse_rules(text: str | bytes, source: str, labels: Collection[str] | None = None) -> Rules:
+    """Read the content of a rule file.
+
+    Args:
+        text: the content. Give the bytes where there are any: `Rules.version` is over them, and a
+            text whose line ends were translated has another.
+        source: the name of the file, for messages.
+        labels: the labels that the model can give; None to let any label pass.
+
+    Raises:
+        RulesError: the content is not right; one line for a person.
+    """
+    content = text if isinstance(text, bytes) else _encoded(text, source)
+    document = read_document(_decoded(content, source), source)
+    settings = _validated(document, source, None if labels is None else tuple(labels))
+    rules, mistakes = _effective(settings, document, hashlib.sha256(content).hexdigest())
+    raise_first(source, mistakes)
+    return rules
+
+
+def _encoded(text: str, source: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise RulesError(
+            source, line, "half a surrogate pair is no character", "give the file's bytes"
+        ) from error
+
+
+def _decoded(content: bytes, source: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise RulesError(source, line, "not UTF-8 text", "save the file as UTF-8") from error
+
+
+def _validated(document: Document, source: str, labels: tuple[str, ...] | None) -> RuleFile:
+    value = _with_names_as_written(document)
+    names = Names(labels=labels, profiles=_profile_names(value))
+    try:
+        settings = RuleFile.model_validate(value, context=names)
+    except ValidationError as error:
+        found = [_mistake(item, document) for item in error.errors(include_url=False)]
+        raise_first(source, [*document.mistakes, *found])
+        raise  # not reached: a ValidationError holds at least one error
+    raise_first(source, document.mistakes)
+    return settings
+
+
+def _with_names_as_written(document: Document) -> object:
+    """``profile: 007`` names the profile 007, as the key ``007:`` does."""
+    cameras = document.value.get("cameras") if isinstance(document.value, dict) else None
+    for camera_id, camera in cameras.items() if isinstance(cameras, dict) else ():
+        written = document.written.get(("cameras", camera_id, "profile"))
+        if isinstance(camera, dict) and written is not None:
+            camera["profile"] = written
+    return document.value
+
+
+def _profile_names(value: object) -> tuple[str, ...] | None:
+    profiles = value.get("profiles") if isinstance(value, dict) else None
+    if profiles is None:
+        return ()
+    return tuple(profiles) if isinstance(profiles, dict) else None
+
+
+def _mistake(error: Any, document: Document) -> Mistake:
+    path: Path = error["loc"]
+    is_key = path[-1:] == ("[key]",)  # pydantic's mark for a mistake in a key, not in its value
+    path = path[:-1] if is_key else path
+    problem, remedy = _wording(error, path, is_key)
+    where = key_path(path)
+    return Mistake(document.line_of(path), f"{where}: {problem}" if where else problem, remedy)
+
+
+def _wording(error: Any, path: Path, is_key: bool) -> tuple[str, str]:
+    kind, value = error["type"], error["input"]
+    if kind == "rules":
+        return error["ctx"]["problem"], error["ctx"]["remedy"]
+    if kind == "extra_forbidden":
+        return "unknown key", suggestion(str(path[-1]), place_at(path[:-1]).keys, "keys here")
+    expects = place_at(path).expects
+    if kind == "missing":
+        return "missing", f"write {path[-1]}: {expects}"
+    if is_key and kind == "string_pattern_mismatch":
+        return (
+            "not a camera id",
+            "an id is 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit",
+        )
+    if is_key:
+        return "a label is empty", "write a label of the model, e.g. person"
+    if value is None:
+        return "has no value", f"write {expects}, or leave the key out"
+    remedy = f"must be {expects}"
+    if isinstance(value, str) and kind == "literal_error":
+        hint = suggestion(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]), "values")
+        remedy += f"; {hint}" if hint.startswith("did") else ""
+    elif isinstance(value, str) and kind in ("float_type", "int_type", "bool_type"):
+        remedy += ", without quotes" if _is_number_or_bool(value) else ""
+    return f"is {_shown(value)}", remedy
+
+
+def _is_number_or_bool(text: str) -> bool:
+    if text in ("true", "false"):
+        return True
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text {shortened(value)!r}"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return f"the list {shortened(str(value))}"
+    return shortened(str(value))
+
+
+def _effective(settings: RuleFile, document: Document, digest: str) -> tuple[Rules, list[Mistake]]:
+    mistakes: list[Mistake] = []
+
+    def joined(parent: CameraRules, layer: Layer | None, path: tuple[str, ...]) -> CameraRules:
+        rules = inherit(parent, layer, ".".join(path))
+        if layer is not None:
+            mistakes.extend(_crossed_bounds(rules, layer, path, document))
+        return rules
+
+    defaults = joined(CameraRules(), settings.defaults, ("defaults",))
+    profiles = {}
+    for name, profile in (settings.profiles or {}).items():
+        profiles[name] = joined(replace(defaults, profile=name), profile, ("profiles", name))
+    cameras = {}
+    for camera_id, camera in (settings.cameras or {}).items():
+        has_profile = camera is not None and "profile" in camera.model_fields_set
+        parent = profiles[camera.profile] if camera is not None and has_profile else defaults
+        cameras[camera_id] = joined(parent, camera, ("cameras", camera_id))
+    rules = Rules(
+        version=digest[:VERSION_DIGITS],
+        strict_ids=settings.strict_ids,
+        defaults=defaults,
+        by_camera=FrozenMapping(cameras),
+    )
+    return rules, mistakes
+
+
+def _crossed_bounds(
+    rules: CameraRules, layer: Layer, path: tuple[str, ...], document: Document
+) -> Iterator[Mistake]:
+    """The pairs of bounds that cross because of what this layer gives."""
+    for label, given in (layer.objects or {}).items():
+        rule = rules.objects[label]
+        for low, high in (("min_area", "max_area"), ("min_ratio", "max_ratio")):
+            least, greatest = getattr(rule, low), getattr(rule, high)
+            if least is None or greatest is None or least <= greatest:
+                continue
+            if given is not None and given.model_fields_set & {low, high}:
+                yield _crossed(rule, (*path, "objects", label), low, high, document)
+    resolution = rules.resolution
+    if resolution is None or resolution.min is None or resolution.max is None:
+        return
+    crossed = resolution.min[0] > resolution.max[0] or resolution.min[1] > resolution.max[1]
+    if crossed and layer.resolution is not None and layer.resolution.model_fields_set:
+        yield _crossed(resolution, (*path, "resolution"), "min", "max", document)
+
+
+def _crossed(
+    holder: Any, path: tuple[str, ...], low: str, high: str, document: Document
+) -> Mistake:
+    entry = ".".join(path)
+    blamed, other = (high, low) if holder.origins[high] == entry else (low, high)
+    value, bound = getattr(holder, blamed), getattr(holder, other)
+    value, bound = (list(side) if isinstance(side, tuple) else side for side in (value, bound))
+    side, need = ("below", "at least") if blamed == high else ("above", "at most")
+    origin = holder.origins[other]
+    of = "" if origin == entry else f" of {origin}"
+    return Mistake(
+        document.line_of((*path, blamed)),
+        f"{key_path(path)}.{blamed}: {value} is {side} the {other} {bound}{of}",
+        f"must be {need} {bound}",
+    )

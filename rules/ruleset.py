@@ -1,0 +1,46 @@
+"""The rules of all cameras, ready to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rules.effective import CameraRules
+from rules.judging import judge_image
+from rules.records import Image, Verdict
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A rule file that was read and found right. Made by `load_rules` or `parse_rules`; immutable,
+    and picklable, so that workers need not read the file.
+
+    Attributes:
+        version: the first 12 hex digits of the sha256 of the file's bytes, as `sha256sum` shows.
+        strict_ids: whether images of a camera that the file does not name are to be refused. Who
+            validates the images refuses them, by `knows`; `judge` gives them the defaults.
+        defaults: what holds for a camera that the file does not name.
+        by_camera: what holds for each camera that it does name, in the order of the file.
+    """
+
+    version: str
+    strict_ids: bool
+    defaults: CameraRules
+    by_camera: Mapping[str, CameraRules]
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The ids that the file names, in its order."""
+        return tuple(self.by_camera)
+
+    def knows(self, camera_id: str) -> bool:
+        """Whether the file names the camera."""
+        return camera_id in self.by_camera
+
+    def for_camera(self, camera_id: str) -> CameraRules:
+        """What holds for a camera; the defaults where the file does not name it."""
+        return self.by_camera.get(camera_id, self.defaults)
+
+    def judge(self, image: Image) -> Verdict:
+        """Judge an image by the rules of its camera."""
+        return judge_image(image, self.for_camera(image.id), self.version)

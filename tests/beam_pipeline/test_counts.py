@@ -1,0 +1,347 @@
+"""Reading, summing and printing the windowed counts."""
+
+import argparse
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from apache_beam.io.filesystem import FileMetadata, FileSystem
+from apache_beam.io.filesystems import FileSystems
+
+from beam_pipeline import counts
+from beam_pipeline.counts import CountRow, CountsError
+
+START = datetime(2026, 1, 31, 23, 0, tzinfo=timezone.utc)
+
+
+def window(number=0, minutes=5):
+    start = START + timedelta(minutes=number * minutes)
+    return start, start + timedelta(minutes=minutes)
+
+
+def row(id_="hall", number=0, minutes=5, images=10, threat_images=2, alerts=1, by_label=None):
+    labels = {"person": 2, "car": 1} if by_label is None else by_label
+    return CountRow(
+        id_, *window(number, minutes), images, threat_images, sum(labels.values()), alerts, labels
+    )
+
+
+def file_name(start, end, shard=""):
+    return f"{start:%Y%m%dT%H%M%SZ}_{end:%Y%m%dT%H%M%SZ}{shard}.jsonl"
+
+
+def write(output, *rows, shard="", modified=None):
+    """Writes rows of one window as the job does; returns the path."""
+    path = Path(output) / "counts" / file_name(rows[0].window_start, rows[0].window_end, shard)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(each.to_json()) + "\n" for each in rows))
+    if modified is not None:
+        os.utime(path, (modified, modified))
+    return path
+
+
+def command(capsys, *argv):
+    parser = argparse.ArgumentParser()
+    counts.add_arguments(parser)
+    assert counts.main(parser.parse_args([str(arg) for arg in argv])) == 0
+    return capsys.readouterr().out
+
+
+class MemoryFileSystem(FileSystem):
+    """A store without directories; its files are `FILES`, its calls `CALLS`."""
+
+    FILES: dict = {}
+    CALLS: list = []
+
+    @classmethod
+    def scheme(cls):
+        return "memcounts"
+
+    def join(self, basepath, *paths):
+        return "/".join([basepath.rstrip("/"), *paths])
+
+    def has_dirs(self):
+        return False
+
+    def _list(self, prefix):
+        for path, (data, modified) in self.FILES.items():
+            if path.startswith(prefix):
+                yield FileMetadata(path, len(data), modified)
+
+    def open(self, path, mime_type="", compression_type=""):
+        self.CALLS.append(("open", path))
+        return io.BytesIO(self.FILES[path][0])
+
+    def _unused(self, *args, **kwargs):
+        raise NotImplementedError
+
+    split = mkdirs = create = copy = rename = exists = size = last_updated = _unused
+    checksum = metadata = delete = _unused
+
+
+def test_rows_come_back_sorted_by_window_then_id(tmp_path):
+    late, early_b, early_a = row("a", 1), row("b", 0), row("a", 0)
+    write(tmp_path, late)
+    write(tmp_path, early_b, early_a)
+    assert counts.read_counts(str(tmp_path)) == [early_a, early_b, late]
+
+
+def test_a_row_survives_the_way_to_json_and_back():
+    fraction = CountRow("a", START, START + timedelta(milliseconds=250), 1, 0, 0, 0, {})
+    for each in (row(), fraction):
+        assert CountRow.from_json(json.loads(json.dumps(each.to_json()))) == each
+    assert fraction.to_json()["window_end"] == "2026-01-31T23:00:00.250Z"
+    assert list(row().to_json()["by_label"]) == ["car", "person"]
+
+
+def test_shards_of_a_window_are_read_together(tmp_path):
+    write(tmp_path, row("a"), shard="-00000-of-00002")
+    write(tmp_path, row("b"), shard="-00001-of-00002")
+    assert [each.id for each in counts.read_counts(str(tmp_path))] == ["a", "b"]
+
+
+@pytest.mark.parametrize("newer", ["", "-0-of-2", "-0-of-4"])
+def test_of_two_layouts_of_a_window_the_row_modified_last_is_taken(tmp_path, newer):
+    for shard in ("", "-0-of-2", "-0-of-4"):
+        images = 99 if shard == newer else 10
+        rows = [row("both", images=images)] + ([row("only-whole")] if not shard else [])
+        write(tmp_path, *rows, shard=shard, modified=2000 if shard == newer else 1000)
+    read = counts.read_counts(str(tmp_path))
+    assert [(each.id, each.images) for each in read] == [("both", 99), ("only-whole", 10)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((0, 60), (0, 5)), ((0, 60), (3, 5)), ((0, 5), (0, 10)), ((1, 4), (1, 5))],
+    ids=["same start", "inside", "longer", "neither length nor start"],
+)
+def test_overlapping_windows_are_refused_naming_both_files(tmp_path, first, second):
+    one = write(tmp_path, row("a", *first))
+    two = write(tmp_path, row("b", *second))
+    with pytest.raises(CountsError, match="twice") as error:
+        counts.read_counts(str(tmp_path))
+    assert one.name in str(error.value) and two.name in str(error.value)
+
+
+def test_windows_of_other_lengths_side_by_side_are_read(tmp_path):
+    write(tmp_path, row("a", 0, 60))
+    write(tmp_path, row("a", 12, 5))
+    assert len(counts.read_counts(str(tmp_path))) == 2
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "numbers"),
+    [
+        (None, None, [0, 1, 2]),
+        (window(1)[0], None, [1, 2]),
+        (None, window(1)[0], [0]),
+        (window(1)[0], window(2)[0], [1]),
+        (window(0)[0] + timedelta(seconds=1), None, [1, 2]),
+        (window(9)[0], None, []),
+    ],
+)
+def test_period_takes_the_windows_that_begin_in_it_and_opens_no_other(
+    tmp_path, since, until, numbers
+):
+    for number in range(3):
+        path = write(tmp_path, row("a", number))
+        if number not in numbers:
+            path.write_text("not to be read")
+    read = counts.read_counts(str(tmp_path), since=since, until=until)
+    assert [each.window_start for each in read] == [window(number)[0] for number in numbers]
+
+
+def test_only_the_wanted_ids_are_returned(tmp_path):
+    write(tmp_path, row("a"), row("b"), row("c"))
+    assert [each.id for each in counts.read_counts(str(tmp_path), ids=["c", "a"])] == ["a", "c"]
+
+
+@pytest.mark.parametrize("name", ["cam[1]", "a*b", "what?", "[", "[!x]", "brackets[a-c]*?"])
+@pytest.mark.filterwarnings("ignore:Possible nested set")
+def test_directory_names_with_glob_characters_are_taken_literally(tmp_path, name):
+    write(tmp_path / name, row("right"))
+    for decoy in ("cam1", "axb", "whatx", "y", "bracketsaxx"):
+        write(tmp_path / decoy, row("wrong"))
+    assert [each.id for each in counts.read_counts(str(tmp_path / name))] == ["right"]
+    pattern = counts.escape_glob(str(tmp_path / name)) + "/counts/*.jsonl"
+    (matched,) = FileSystems.match([pattern])
+    assert [Path(meta.path).parts[-3] for meta in matched.metadata_list] == [name]
+
+
+@pytest.mark.filterwarnings("error:Possible nested set")
+def test_counts_are_read_from_a_store_by_names_alone(monkeypatch):
+    def data(each):
+        return (json.dumps(each.to_json()) + "\n").encode()
+
+    old = "memcounts://x[1]/o/counts/" + file_name(*window())
+    new = old.replace(".jsonl", "-0-of-1.jsonl")
+    other = "memcounts://x[1]/o/counts/" + file_name(*window(1))
+    monkeypatch.setattr(
+        MemoryFileSystem,
+        "FILES",
+        {
+            new: (data(row("a", images=7)), 2.0),
+            old: (data(row("a", images=5)), 1.0),
+            other: (b"not to be read", 3.0),
+            "memcounts://x1/o/counts/" + file_name(*window(0, 7)): (b"decoy", 3.0),
+        },
+    )
+    monkeypatch.setattr(MemoryFileSystem, "CALLS", [])
+    read = counts.read_counts("memcounts://x[1]/o", until=window(1)[0])
+    assert [each.images for each in read] == [7]
+    opened = [path for _, path in MemoryFileSystem.CALLS]
+    assert opened == [old, new]
+    with pytest.raises(CountsError, match="run the job first"):
+        counts.read_counts("memcounts://empty/o")
+
+
+def test_missing_counts_say_what_to_run(tmp_path):
+    with pytest.raises(CountsError, match="python -m beam_pipeline run --output") as error:
+        counts.read_counts(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_other_files_beside_the_counts_are_passed_over(tmp_path, caplog):
+    path = write(tmp_path, row("a"))
+    for name in (f".{path.name}", f"{path.name}.tmp", "notes.txt"):
+        path.with_name(name).write_text("x")
+    assert len(counts.read_counts(str(tmp_path))) == 1
+    assert not caplog.records
+    path.with_name("copy of " + path.name).write_text("x")
+    assert len(counts.read_counts(str(tmp_path))) == 1
+    assert "copy of" in caplog.text
+
+
+GOOD = row("a").to_json()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "not JSON"),
+        ("[]", "must be a JSON object"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "images"}), "'images' is missing"),
+        (json.dumps({**GOOD, "id": "../x"}), "not an id"),
+        (json.dumps({**GOOD, "id": "a\n"}), "not an id"),
+        (json.dumps({**GOOD, "images": True}), "whole number"),
+        (json.dumps({**GOOD, "images": -1}), "whole number"),
+        (json.dumps({**GOOD, "images": 1.5}), "whole number"),
+        (json.dumps({**GOOD, "images": 1}), "'threat_images' .2. is more than 'images' .1."),
+        (json.dumps({**GOOD, "alerts": 3}), "'alerts' .3. is more than"),
+        (json.dumps({**GOOD, "by_label": {"person": 1}}), "adds up to 1"),
+        (json.dumps({**GOOD, "by_label": None}), "'by_label' must be"),
+        (json.dumps({**GOOD, "window_start": "2026-01-31T23:00:00+01:00"}), "not in UTC"),
+        (json.dumps({**GOOD, "window_start": "2026-02-30T00:00:00Z"}), "'window_start': day"),
+        (json.dumps({**GOOD, "window_start": "2026-01-31T22:00:00Z"}), "file's name"),
+        (json.dumps(GOOD), "a row already, in line 1"),
+        ("\udcff", "not UTF-8"),
+    ],
+)
+def test_wrong_rows_are_refused_with_file_line_and_reason(tmp_path, line, says):
+    path = write(tmp_path, row("a"))
+    path.write_bytes(path.read_bytes() + line.encode("utf-8", "surrogateescape") + b"\n")
+    with pytest.raises(CountsError, match=says) as error:
+        counts.read_counts(str(tmp_path))
+    assert str(error.value).startswith(f"{path}, line 2: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def two_windows(tmp_path):
+    write(tmp_path, row("hall", 0, images=1200), row("yard", 0, by_label={"dog": 2}))
+    write(tmp_path, row("hall", 1, images=34, threat_images=0, alerts=0, by_label={}))
+    return tmp_path
+
+
+def test_sums_by_id_and_in_total(two_windows):
+    rows = counts.read_counts(str(two_windows))
+    hall, yard = counts.sum_by_id(rows)
+    assert (hall.id, hall.images, hall.threat_images, hall.threats) == ("hall", 1234, 2, 3)
+    assert (hall.window_start, hall.window_end) == (window(0)[0], window(1)[1])
+    assert (yard.images, yard.by_label) == (10, {"dog": 2})
+    (total,) = counts.sum_total(rows)
+    assert (total.id, total.images, total.threats, total.alerts) == ("*", 1244, 5, 2)
+    assert total.by_label == {"person": 2, "car": 1, "dog": 2}
+    assert counts.sum_total([]) == []
+
+
+@pytest.mark.parametrize(("by", "images"), [("window", [1200, 10, 34]), ("id", [1234, 10]),
+                                            ("total", [1244])])  # fmt: skip
+def test_json_and_csv_parse_back_to_the_same_rows(two_windows, capsys, by, images):
+    options = ("--output", two_windows, "--by", by)
+    rows = json.loads(command(capsys, *options, "--format", "json"))
+    assert [each["images"] for each in rows] == images
+    table = list(csv.DictReader(io.StringIO(command(capsys, *options, "--format", "csv"))))
+    assert [int(each["images"]) for each in table] == images
+    for each, line in zip(rows, table):
+        labels = {k[6:]: int(v) for k, v in line.items() if k.startswith("label:") and v != "0"}
+        assert labels == each["by_label"]
+        assert line["window_start"] == each["window_start"]
+
+
+def test_table_is_aligned_and_ends_with_the_totals(two_windows, capsys):
+    header, _, *lines, _, total = command(capsys, "--output", two_windows).splitlines()
+    assert [line.split()[0] for line in lines] == ["hall", "yard", "hall"]
+    end = header.index("images") + len("images")
+    assert [line[:end].split()[-1] for line in (*lines, total)] == ["1,200", "10", "34", "1,244"]
+    assert all(line[end] == " " for line in (*lines, total))
+    assert total.startswith("total") and total.endswith("dog 2, person 2, car 1")
+
+
+def test_table_of_the_total_alone_says_it_once(two_windows, capsys):
+    text = command(capsys, "--output", two_windows, "--by", "total")
+    assert text.count("total") == 1 and text.count("1,244") == 1
+
+
+def test_period_and_ids_of_the_command_limit_what_is_printed(two_windows, capsys):
+    options = ("--output", two_windows, "--format", "json", "--since", "2026-01-31T23:05:00Z")
+    assert [each["images"] for each in json.loads(command(capsys, *options))] == [34]
+    assert json.loads(command(capsys, *options, "--id", "yard")) == []
+    assert command(capsys, "--output", two_windows, "--id", "x") == "No counts in this period.\n"
+
+
+def test_labels_cannot_steer_the_terminal(tmp_path, capsys):
+    label = "\x1b[31m\u202eper\nson\x7f"
+    write(tmp_path, row(by_label={label: 2}))
+    for form in counts.FORMATS:
+        text = command(capsys, "--output", tmp_path, "--format", form)
+        assert all(char.isprintable() or char == "\n" for char in text), form
+        assert "per\nson" not in text
+    assert json.loads(text)[0]["by_label"] == {label: 2}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--since", "yesterday"),
+        ("--since", "2026-01-31T00:00:00+01:00"),
+        ("--until", "2026-13-01T00:00:00Z"),
+        ("--id", "a/b"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(two_windows, capsys, option):
+    with pytest.raises(CountsError, match=f"^{option[0]}: "):
+        command(capsys, "--output", two_windows, *option)
+
+
+def test_a_period_that_ends_before_it_begins_is_refused(two_windows):
+    with pytest.raises(CountsError, match="period is empty"):
+        counts.read_counts(str(two_windows), since=window(1)[0], until=window(0)[0])
+
+
+def test_importing_the_commands_imports_nothing_heavy():
+    code = (
+        "import sys, beam_pipeline.counts, beam_pipeline.chart; "
+        "print([m for m in ('apache_beam', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    root = Path(counts.__file__).parents[1]
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,68 @@
+"""What a person reads of the rules."""
+
+from rules import Rules, describe, parse_rules
+
+
+def test_each_camera_shows_what_holds_and_where_it_comes_from(example: Rules):
+    assert describe(example) == (
+        f"rules {example.version}: 2 cameras\n"
+        "\n"
+        "front-door (profile outdoor)\n"
+        "  person  severity alert (defaults), min_score 0.6 (profiles.outdoor), "
+        "min_area 0.001 (profiles.outdoor)\n"
+        "  car     severity ignore (profiles.outdoor), min_score 0.5 (built in)\n"
+        "\n"
+        "hall (profile indoor)\n"
+        "  person  severity alert (defaults), min_score 0.7 (cameras.hall)\n"
+        "  car     severity alert (profiles.indoor), min_score 0.5 (profiles.indoor)\n"
+        "  dog     severity detection (profiles.indoor), min_score 0.5 (built in)\n"
+        "\n"
+        "any other id: the defaults\n"
+        "  person  severity alert (defaults), min_score 0.5 (defaults)\n"
+    )
+
+
+def test_every_bound_and_the_resolution_are_shown():
+    rules = parse_rules(
+        "version: 1\n"
+        "strict_ids: true\n"
+        "defaults:\n"
+        "  resolution: {min: [640, 480]}\n"
+        "cameras:\n"
+        "  hall:\n"
+        "    resolution: {max: [1920, 1080]}\n"
+        "    objects: {car: {min_area: 0.1, max_area: 0.9, min_ratio: 0.25, max_ratio: 4}}\n",
+        "rules.yaml",
+    )
+    assert describe(rules) == (
+        f"rules {rules.version}: 1 camera\n"
+        "\n"
+        "hall\n"
+        "  car  severity alert (built in), min_score 0.5 (built in), min_area 0.1 (cameras.hall), "
+        "max_area 0.9 (cameras.hall), min_ratio 0.25 (cameras.hall), max_ratio 4.0 (cameras.hall)\n"
+        "  resolution: min 640x480 (defaults), max 1920x1080 (cameras.hall)\n"
+        "\n"
+        "any other id: refused as unknown_camera (strict_ids: true)\n"
+    )
+
+
+def test_a_file_without_objects_says_that_nothing_is_a_threat():
+    rules = parse_rules("version: 1", "rules.yaml")
+    assert describe(rules) == (
+        f"rules {rules.version}: 0 cameras\n"
+        "\n"
+        "any other id: the defaults\n"
+        "  no objects: nothing is a threat\n"
+    )
+
+
+def test_cameras_are_shown_in_the_order_of_the_file():
+    rules = parse_rules("version: 1\ncameras: {b: , a: , 10: , 9: }", "rules.yaml")
+    shown = [line for line in describe(rules).splitlines() if line in {"a", "b", "10", "9"}]
+    assert shown == ["b", "a", "10", "9"]
+
+
+def test_a_label_cannot_write_to_the_terminal():
+    rules = parse_rules('version: 1\ndefaults: {objects: {"\\e[2J": }}', "rules.yaml")
+    assert "\x1b" not in describe(rules)
+    assert "\\x1b[2J" in describe(rules)

@@ -1,0 +1,183 @@
+"""What holds for any detections, any rules and any text."""
+
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rules import Detection, Image, RulesError, describe, parse_rules
+
+LABELS = ("person", "car", "dog", "cat")
+
+fractions = st.integers(0, 10_000).map(lambda units: units / 10_000)
+detections = st.builds(
+    Detection,
+    category=st.just("1"),
+    label=st.sampled_from(LABELS),
+    conf=fractions,
+    bbox=st.tuples(fractions, fractions, fractions, fractions),
+)
+images = st.builds(
+    Image,
+    id=st.sampled_from(["a", "b", "unnamed"]),
+    timestamp=st.just("2026-01-31T23:59:59Z"),
+    width=st.integers(1, 4000),
+    height=st.integers(1, 4000),
+    detections=st.lists(detections, max_size=8).map(tuple),
+)
+
+
+@st.composite
+def object_settings(draw):
+    given = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "severity": st.sampled_from(["alert", "detection", "ignore"]),
+                "min_score": fractions,
+                "min_area": fractions,
+                "max_area": fractions,
+                "min_ratio": st.floats(0.01, 100),
+                "max_ratio": st.floats(0.01, 100),
+            },
+        )
+    )
+    for low, high in (("min_area", "max_area"), ("min_ratio", "max_ratio")):
+        if low in given and high in given:
+            given[low], given[high] = sorted((given[low], given[high]))
+    return given
+
+
+objects = st.dictionaries(st.sampled_from(LABELS), object_settings())
+
+
+@settings(deadline=None)
+@given(images, objects)
+def test_every_detection_is_a_threat_or_rejected_once_and_in_order(image, settings_of):
+    verdict = rules_of(settings_of).judge(image)
+    threats = [threat.detection for threat in verdict.threats]
+    rejected = [item.detection for item in verdict.rejected]
+    assert threats == sorted(threats)
+    assert rejected == sorted(rejected)
+    assert sorted(threats + rejected) == list(range(len(image.detections)))
+    assert verdict.is_threat == bool(threats) == (verdict.severity is not None)
+    assert json.loads(json.dumps(verdict.to_json(), allow_nan=False)) == verdict.to_json()
+
+
+@settings(deadline=None)
+@given(images, objects, st.sampled_from(LABELS), fractions)
+def test_raising_min_score_never_adds_a_threat(image, settings_of, label, raised):
+    before = rules_of(settings_of).judge(image)
+    if label in settings_of:
+        least = max(raised, settings_of[label].get("min_score", 0.5))
+        settings_of = {**settings_of, label: {**settings_of[label], "min_score": least}}
+    after = rules_of(settings_of).judge(image)
+    assert {threat.detection for threat in after.threats} <= {
+        threat.detection for threat in before.threats
+    }
+
+
+@settings(deadline=None)
+@given(images, objects)
+def test_a_camera_that_repeats_its_defaults_judges_as_they_do(image, settings_of):
+    file = {"version": 1, "defaults": {"objects": settings_of}}
+    repeated = {**file, "cameras": {"a": {"objects": settings_of}}}
+    plain = parse_rules(json.dumps(file), "r").judge(image)
+    other = parse_rules(json.dumps(repeated), "r").judge(image)
+    assert [t.detection for t in plain.threats] == [t.detection for t in other.threats]
+    assert [(r.detection, r.by) for r in plain.rejected] == [
+        (r.detection, r.by) for r in other.rejected
+    ]
+
+
+KEYS = (
+    "version",
+    "strict_ids",
+    "defaults",
+    "profiles",
+    "cameras",
+    "objects",
+    "resolution",
+    "profile",
+    "min",
+    "max",
+    "person",
+    "min_score",
+    "max_ratio",
+    "severity",
+)
+tokens = st.sampled_from(
+    [
+        *(f"{key}: " for key in KEYS),
+        *KEYS,
+        *"\n{}[],:?-#&*!|>%@`'\"~\t\\",
+        "\n  ",
+        "\n    ",
+        "- ",
+        "<<: ",
+        "&a ",
+        "*a",
+        "!!int ",
+        "!!binary ",
+        "---\n",
+        "...\n",
+        "%YAML 1.1\n",
+        "%TAG ! x\n",
+        "1",
+        "0.5",
+        ".nan",
+        "0x",
+        "1e999",
+        '"\\x',
+        '"\\U00110000"',
+        "\ud800",
+        "\ufeff",
+        "\x00",
+        "\x85",
+        "\u2028",
+        "version: 1\n",
+    ]
+)
+yamlish = st.lists(tokens, max_size=25).map("".join)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=15,
+)
+files = st.dictionaries(st.sampled_from(KEYS), values, max_size=4).map(
+    lambda file: json.dumps({"version": 1, **file})
+)
+
+
+def refused_in_one_line_or_right(text, labels):
+    try:
+        rules = parse_rules(text, "rules.yaml", labels)
+    except RulesError as error:
+        message = str(error)
+        assert message.isprintable()
+        assert message.startswith("rules.yaml:")
+        assert "; " in message
+        message.encode()
+    else:
+        describe(rules).encode()
+        assert len(rules.version) == 12
+
+
+@settings(max_examples=300, deadline=None)
+@given(yamlish | files | st.text(), st.none() | st.just(LABELS))
+def test_any_text_is_right_or_refused_in_one_line(text, labels):
+    refused_in_one_line_or_right(text, labels)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary() | yamlish.map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_right_or_refused_in_one_line(content):
+    refused_in_one_line_or_right(content, None)
+
+
+def rules_of(settings_of):
+    file = {"version": 1, "defaults": {"objects": settings_of}}
+    return parse_rules(json.dumps(file), "rules.json", LABELS)

@@ -1,0 +1,437 @@
+"""Every mistake in a rule file is one line: where, what is wrong, what would be right."""
+
+import itertools
+import pickle
+
+import pytest
+
+from rules import RulesError, load_rules, parse_rules
+
+LABELS = ("person", "bicycle", "car", "dog")
+OBJECT_KEYS = "severity, min_score, min_area, max_area, min_ratio, max_ratio"
+
+
+def refusal(text: str | bytes, labels=LABELS) -> str:
+    with pytest.raises(RulesError) as error:
+        parse_rules(text, "rules.yaml", labels)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def person(values: str) -> str:
+    return f"version: 1\ndefaults:\n  objects:\n    person: {values}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "1: the file is empty; begin with version: 1"),
+        ("# only a comment\n", "1: the file is empty; begin with version: 1"),
+        ("---\n", "1: the file is empty; begin with version: 1"),
+        (b"\xff\xfev\x00", "1: not UTF-8 text; save the file as UTF-8"),
+        (b"version: 1\n# caf\xe9\n", "2: not UTF-8 text; save the file as UTF-8"),
+        ("version: 1\n\ud83d", "2: half a surrogate pair is no character; give the file's bytes"),
+        (
+            'version: 1\ncameras: {"\\ud83d": }',
+            "2: half a surrogate pair is no character; check the \\u escapes",
+        ),
+        (
+            "version: 1\n\tdefaults: 2",
+            "2: not valid YAML: a tab is used for indentation; indent with spaces",
+        ),
+        (
+            "version: 1\ncameras: {a: \ndefaults: 2\n",
+            "3: not valid YAML: expected ',' or '}', but got ':' (while parsing a flow "
+            "mapping that begins on line 2); check the indentation, brackets and quotes here",
+        ),
+        (
+            "version: 1: 2",
+            "1: not valid YAML: mapping values are not allowed here; "
+            "check the indentation, brackets and quotes here",
+        ),
+        (
+            "version: 1\n# \x01",
+            "2: not valid YAML: it holds the unprintable character U+0001; save it as plain text",
+        ),
+        (
+            '"\\UFFFFFFFF"',
+            "1: not valid YAML: Python int too large to convert to C int; "
+            "check quotes and escapes",
+        ),
+        (
+            "version: 1\n---\nversion: 1\n",
+            "2: a second document begins here; keep one document a file",
+        ),
+        ("[" * 10_000, "1: nested more than 20 levels deep; check the brackets"),
+        (
+            "version: 1\n? [a]\n: b\n",
+            "2: a key must be text; write a plain name",
+        ),
+        ("- version: 1", "1: is the list [{'version': 1}]; must be a mapping that begins with "
+         "version: 1"),
+        ("version", "1: is the text 'version'; must be a mapping that begins with version: 1"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_yaml_mapping_is_refused(text, message):
+    assert refusal(text) == f"rules.yaml:{message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "version: 1\ndefaults: &d {objects: {person: }}\nprofiles:\n  p: *d\n",
+            "4: profiles.p: the alias *d is not read; "
+            "write the value out, or share it through a profile",
+        ),
+        (
+            "version: 1\ndefaults: &d {}\nprofiles:\n  p:\n    <<: *d\n",
+            "5: profiles.p.<<: merge keys are not read; "
+            "write the values out, or share them through a profile",
+        ),
+        (
+            "version: 1\ncameras:\n  a: !!python/object:os.system {}\n",
+            "3: cameras.a: the tag tag:yaml.org,2002:python/object:os.system is not read; "
+            "leave it out; quote what is text",
+        ),
+        (
+            "a: &a [x, x]\n" + "".join(
+                f"{key}: &{key} [{', '.join([f'*{before}'] * 9)}]\n"
+                for before, key in itertools.pairwise("abcdefghi")
+            ),
+            "2: b[0]: the alias *a is not read; write the value out, or share it through a profile",
+        ),
+    ],
+)  # fmt: skip
+def test_aliases_merge_keys_and_tags_are_refused(text, message):
+    assert refusal(text) == f"rules.yaml:{message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cameras: {}", "1: version: missing; write version: 1"),
+        ("version: 2", "1: version: not a version that this release reads; write version: 1"),
+        ("version: '1'", "1: version: not a version that this release reads; write version: 1"),
+        ("version: true", "1: version: not a version that this release reads; write version: 1"),
+        ("version: 1.0", "1: version: not a version that this release reads; write version: 1"),
+        ("version:", "1: version: not a version that this release reads; write version: 1"),
+        (
+            "version: 1\nstrict_ids: yes",
+            "2: strict_ids: is the text 'yes'; must be true or false",
+        ),
+        (
+            "version: 1\nstrict_ids: 'true'",
+            "2: strict_ids: is the text 'true'; must be true or false, without quotes",
+        ),
+        ("version: 1\nstrict_ids: 1", "2: strict_ids: is 1; must be true or false"),
+        (
+            "version: 1\nstrict_ids:",
+            "2: strict_ids: has no value; write true or false, or leave the key out",
+        ),
+        ("version: 1\n\ncamera: {}", "3: camera: unknown key; did you mean 'cameras'?"),
+        (
+            "version: 1\nzzz: {}",
+            "2: zzz: unknown key; "
+            "the keys here are: version, strict_ids, defaults, profiles, cameras",
+        ),
+        (
+            "version: 1\ncameras:\n  - hall\n",
+            "2: cameras: is the list ['hall']; "
+            "must be a mapping of camera ids, such as {front-door: {profile: outdoor}}",
+        ),
+        (
+            "version: 1\nprofiles: outdoor\ncameras: {a: {profile: outdoor}}\n",
+            "2: profiles: is the text 'outdoor'; "
+            "must be a mapping of profile names, such as {outdoor: {objects: ...}}",
+        ),
+        (
+            "version: 1\ndefaults: 3",
+            "2: defaults: is 3; must be a mapping with objects and resolution",
+        ),
+        (
+            "version: 1\ncameras:\n  hall: true\n",
+            "3: cameras.hall: is true; must be a mapping with any of objects, resolution, profile",
+        ),
+        (
+            "version: 1\ncameras: {a: {objects: [person]}}",
+            "2: cameras.a.objects: is the list ['person']; "
+            "must be a mapping of labels, such as {person: {min_score: 0.6}}",
+        ),
+        (person("0.5"), f"4: defaults.objects.person: is 0.5; must be a mapping with any of "
+         f"{OBJECT_KEYS}"),
+        (
+            person("{min_scor: 0.5}"),
+            "4: defaults.objects.person.min_scor: unknown key; did you mean 'min_score'?",
+        ),
+        (
+            person("\n      zone: x"),
+            f"5: defaults.objects.person.zone: unknown key; the keys here are: {OBJECT_KEYS}",
+        ),
+        (
+            "version: 1\nprofiles:\n  p:\n    profile: q\n",
+            "4: profiles.p.profile: unknown key; the keys here are: objects, resolution",
+        ),
+        (
+            "version: 1\ncameras:\n  a:\n    Profile: q\n",
+            "4: cameras.a.Profile: unknown key; did you mean 'profile'?",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_or_section_is_refused_with_what_would_be_right(text, message):
+    assert refusal(text) == f"rules.yaml:{message}"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("min_score: 1.01", "min_score: is 1.01; must be a number from 0 to 1"),
+        ("min_score: -0.1", "min_score: is -0.1; must be a number from 0 to 1"),
+        ("min_score: .nan", "min_score: is nan; must be a number from 0 to 1"),
+        ("min_score: true", "min_score: is true; must be a number from 0 to 1"),
+        ("min_score: 50%", "min_score: is the text '50%'; must be a number from 0 to 1"),
+        (
+            "min_score: '0.5'",
+            "min_score: is the text '0.5'; must be a number from 0 to 1, without quotes",
+        ),
+        (
+            "min_score: ",
+            "min_score: has no value; write a number from 0 to 1, or leave the key out",
+        ),
+        ("min_score: [0.5]", "min_score: is the list [0.5]; must be a number from 0 to 1"),
+        ("min_score: {}", "min_score: is a mapping; must be a number from 0 to 1"),
+        ("min_score: " + "9" * 5000, "min_score: is inf; must be a number from 0 to 1"),
+        ("min_area: 1.5", "min_area: is 1.5; must be a number from 0 to 1"),
+        ("max_area: -1", "max_area: is -1; must be a number from 0 to 1"),
+        ("min_ratio: 0", "min_ratio: is 0; must be a number greater than 0"),
+        ("max_ratio: -2.0", "max_ratio: is -2.0; must be a number greater than 0"),
+        ("max_ratio: .inf", "max_ratio: is inf; must be a number greater than 0"),
+        (
+            "severity: high",
+            "severity: is the text 'high'; must be alert, detection or ignore",
+        ),
+        (
+            "severity: Alert",
+            "severity: is the text 'Alert'; must be alert, detection or ignore; "
+            "did you mean 'alert'?",
+        ),
+        ("severity: 1", "severity: is 1; must be alert, detection or ignore"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_or_of_another_type_is_refused(values, message):
+    assert refusal(person(f"{{{values}}}")) == f"rules.yaml:4: defaults.objects.person.{message}"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[0, 480]", "min[0]: is 0"),
+        ("[640, -1]", "min[1]: is -1"),
+        ("[640.0, 480]", "min[0]: is 640.0"),
+        ("[640, true]", "min[1]: is true"),
+        ("[640, '480']", "min[1]: is the text '480'"),
+        ("[640]", "min: is the list [640]"),
+        ("[640, 480, 3]", "min: is the list [640, 480, 3]"),
+        ("640", "min: is 640"),
+        ("640x480", "min: is the text '640x480'"),
+    ],
+)
+def test_a_resolution_is_two_whole_numbers(value, message):
+    text = f"version: 1\ndefaults:\n  resolution:\n    min: {value}\n"
+    need = "must be [width, height] in pixels, two whole numbers of at least 1"
+    assert refusal(text).startswith(f"rules.yaml:4: defaults.resolution.{message}; {need}")
+
+
+@pytest.mark.parametrize(
+    "camera_id", ["front door", "-a", ".a", "_a", "a/b", "../a", "ä", "a" * 65, "", '"a\\n"', "~"]
+)
+def test_an_id_that_no_image_can_have_is_refused(camera_id):
+    message = refusal(f"version: 1\ncameras:\n  good: \n  {camera_id}: \n")
+    assert message.startswith("rules.yaml:4: cameras.")
+    assert message.endswith(
+        ": not a camera id; an id is 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "labels", "message"),
+    [
+        ("Person", LABELS, "did you mean 'person'?"),
+        ("persn", LABELS, "did you mean 'person'?"),
+        ("hippo", LABELS, "the labels of the model are: person, bicycle, car, dog"),
+        ("hippo", (), "there are no labels of the model"),
+        (
+            "zzz",
+            [f"label {number}" for number in range(80)],
+            "the labels of the model are: label 0, label 1, label 2, label 3, label 4, label 5, "
+            "label 6, label 7, label 8, label 9, label 10, label 11, ... (80 in all)",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("section", "path"),
+    [
+        ("defaults:\n  x: \n", "defaults"),
+        ("profiles:\n  p:\n    x: \n", "profiles.p"),
+        ("cameras:\n  c:\n    x: \n", "cameras.c"),
+    ],
+)
+def test_a_label_that_the_model_cannot_give_is_refused(section, path, label, labels, message):
+    text = "version: 1\n" + section.replace("x: ", f"objects: {{{label}: }}")
+    line = text.count("\n")
+    assert refusal(text, labels) == (
+        f"rules.yaml:{line}: {path}.objects.{label}: the model does not give this label; {message}"
+    )
+
+
+def test_an_empty_label_is_refused():
+    assert refusal("version: 1\ndefaults:\n  objects:\n    '': {}\n", None) == (
+        "rules.yaml:4: defaults.objects.: a label is empty; write a label of the model, e.g. person"
+    )
+
+
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [
+        ("{outdoor: , indoor: }", "did you mean 'outdoor'?"),
+        ("{night: , day: }", "the profiles are: night, day"),
+        ("", "there are no profiles"),
+    ],
+)
+def test_a_profile_that_is_not_in_the_file_is_refused(profiles, message):
+    text = f"version: 1\nprofiles: {profiles}\ncameras:\n  a:\n    profile: outdor\n"
+    assert refusal(text) == (
+        f"rules.yaml:5: cameras.a.profile: there is no profile 'outdor'; {message}"
+    )
+
+
+@pytest.mark.parametrize("profile", ["", "[outdoor]", "{}"])
+def test_a_profile_is_a_name(profile):
+    text = f"version: 1\nprofiles: {{outdoor: }}\ncameras:\n  a:\n    profile: {profile}\n"
+    assert refusal(text).startswith("rules.yaml:5: cameras.a.profile: ")
+    assert "the name of a profile of this file" in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            person("\n      min_area: 0.3\n      max_area: 0.2"),
+            "6: defaults.objects.person.max_area: 0.2 is below the min_area 0.3; "
+            "must be at least 0.3",
+        ),
+        (
+            person("\n      max_ratio: 1\n      min_ratio: 2"),
+            "5: defaults.objects.person.max_ratio: 1.0 is below the min_ratio 2.0; "
+            "must be at least 2.0",
+        ),
+        (
+            person("{max_area: 0.2}") + "profiles:\n  p:\n    objects:\n      person:\n"
+            "        severity: alert\n        min_area: 0.3\n",
+            "10: profiles.p.objects.person.min_area: 0.3 is above the max_area 0.2 of "
+            "defaults.objects.person; must be at most 0.2",
+        ),
+        (
+            "version: 1\nprofiles: {p: {objects: {car: {min_area: 0.3}}}}\ncameras:\n  a:\n"
+            "    profile: p\n    objects: {car: {max_area: 0.2}}\n",
+            "6: cameras.a.objects.car.max_area: 0.2 is below the min_area 0.3 of "
+            "profiles.p.objects.car; must be at least 0.3",
+        ),
+        (
+            "version: 1\ndefaults: {resolution: {min: [640, 480]}}\ncameras:\n  a:\n"
+            "    resolution: {max: [800, 479]}\n",
+            "5: cameras.a.resolution.max: [800, 479] is below the min [640, 480] of "
+            "defaults.resolution; must be at least [640, 480]",
+        ),
+        (
+            "version: 1\ndefaults:\n  resolution: {max: [640, 480], min: [641, 480]}\n",
+            "3: defaults.resolution.max: [640, 480] is below the min [641, 480]; "
+            "must be at least [641, 480]",
+        ),
+    ],
+)
+def test_bounds_that_cross_are_refused_whichever_layers_they_come_from(text, message):
+    assert refusal(text) == f"rules.yaml:{message}"
+
+
+def test_crossed_bounds_are_reported_where_they_arise_not_on_every_heir():
+    text = person("{min_area: 0.3, max_area: 0.2}") + (
+        "cameras:\n  a: {objects: {person: {min_score: 0.9}}}\n  b: {objects: {car: }}\n"
+    )
+    assert refusal(text).endswith("must be at least 0.3")
+
+
+def test_a_key_given_twice_is_refused_with_both_lines():
+    text = "version: 1\ncameras:\n  hall: {}\n  porch: {}\n  'hall': {profile: x}\n"
+    assert refusal(text) == (
+        "rules.yaml:5: cameras.hall: given a second time (first on line 3); keep one of them"
+    )
+
+
+def test_of_several_mistakes_the_first_by_line_is_told_and_the_rest_counted():
+    text = (
+        "version: 1\n"
+        "cameras:\n"
+        "  a: {profile: nowhere}\n"
+        "  b: {objects: {cat: , person: {min_score: 2}}}\n"
+        "  b: {}\n"
+        "defaults: {object: {}}\n"
+    )
+    assert refusal(text) == (
+        "rules.yaml:3: cameras.a.profile: there is no profile 'nowhere'; "
+        "there are no profiles (and 4 more mistakes)"
+    )
+    two = "version: 1\nstrict_ids: 1\ndefaults: 1\n"
+    assert refusal(two) == (
+        "rules.yaml:2: strict_ids: is 1; must be true or false (and 1 more mistake)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "cannot be read: No such file or directory; check the path"),
+        (lambda path: path.mkdir(), "cannot be read: Is a directory; check the path"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, make, message):
+    path = tmp_path / "rules.yaml"
+    make(path)
+    with pytest.raises(RulesError) as error:
+        load_rules(path)
+    assert str(error.value) == f"{path}: {message}"
+    assert error.value.line is None
+
+
+def test_a_path_with_a_nul_is_a_rules_error():
+    with pytest.raises(RulesError, match=r"^a\\x00b: cannot be read: embedded null"):
+        load_rules("a\0b")
+
+
+def test_the_error_has_its_parts_and_survives_pickling(tmp_path):
+    path = tmp_path / "rules.yaml"
+    path.write_text("version: 1\nstrict_ids: 1\n")
+    with pytest.raises(RulesError) as caught:
+        load_rules(path)
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(error, ValueError)
+    assert str(error) == f"{path}:2: strict_ids: is 1; must be true or false"
+    assert (error.source, error.line, error.problem, error.remedy, error.more) == (
+        str(path),
+        2,
+        "strict_ids: is 1",
+        "must be true or false",
+        0,
+    )
+
+
+def test_what_the_file_says_cannot_break_the_line():
+    text = 'version: 1\n"a\\nb\\e[31m": 1\n'
+    assert "rules.yaml:2: a\\nb\\x1b[31m: unknown key" in refusal(text)
+    with pytest.raises(RulesError) as error:
+        parse_rules("", "a\nb")
+    assert "\n" not in str(error.value)
+
+
+def test_a_long_word_is_cut_in_the_message():
+    assert len(refusal(f"version: 1\n{'x' * 900}: 1\n")) < 250

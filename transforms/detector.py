@@ -1,0 +1,314 @@
+"""Detectors: SavedModels with the TF Object Detection API's signature, and TFLite detectors.
+
+:func:`inspect_model` tells what a model takes without loading it; :class:`Detector` runs it.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transforms.model_files import ModelError
+from transforms.tensorflow_runtime import available_cpus, has_gpu, load_tensorflow
+
+SIGNATURE = "serving_default"
+POSTPROCESS_OP = "TFLite_Detection_PostProcess"
+DEFAULT_INPUT_SIZE = 640
+"""Side in pixels of what a model of free size is given, where nothing else is said."""
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model takes.
+
+    Attributes:
+      path: A SavedModel's directory or a `.tflite` file, on this machine.
+      input_size: Width and height in pixels of the picture that it is given.
+      batch: Pictures a call, where the signature fixes it; None where it is free.
+      classes: How many classes it knows, without background; None where it does not say.
+    """
+
+    path: str
+    input_size: tuple[int, int]
+    batch: int | None
+    classes: int | None
+
+    @property
+    def is_tflite(self) -> bool:
+        return self.path.endswith(".tflite")
+
+
+@dataclass(frozen=True)
+class RawDetections:
+    """What a model gives for one picture, as it gives it.
+
+    Attributes:
+      boxes: float32 [n, 4], y_min, x_min, y_max, x_max as fractions of the model's input.
+      scores: float32 [n], 0 to 1.
+      classes: float32 [n], the model's numbers, the first class being 1.
+    """
+
+    boxes: Floats
+    scores: Floats
+    classes: Floats
+
+
+def inspect_model(path: str, free_input_size: int | None = None) -> ModelSpec:
+    """What the model at a local path takes, read off its files without loading it.
+
+    Args:
+      path: A SavedModel's directory or a `.tflite` file.
+      free_input_size: Side in pixels of the square to give a model whose signature leaves the
+        size free; None: what the `pipeline.config` beside it says (as the TF2 Detection Zoo ships
+        it), or else 640.
+
+    Raises:
+      ModelError: Not readable, or not a detector.
+    """
+    return (
+        _inspect_tflite(path)
+        if path.endswith(".tflite")
+        else _inspect(path, free_input_size)
+    )
+
+
+def _inspect(path: str, free_input_size: int | None) -> ModelSpec:
+    load_tensorflow()
+    from tensorflow.python.saved_model import loader_impl
+
+    try:
+        saved_model = loader_impl.parse_saved_model(path)
+    except Exception as error:
+        raise ModelError(
+            f"{path}: not a SavedModel that TensorFlow reads ({error})"
+        ) from None
+    signature = saved_model.meta_graphs[0].signature_def.get(SIGNATURE)
+    if signature is None:
+        raise ModelError(
+            f"{path}: no signature {SIGNATURE!r}; export the model with the TF Object Detection "
+            "API's signature (input_tensor to detection_boxes, -scores, -classes)"
+        )
+    wanted = {"detection_boxes", "detection_scores", "detection_classes"}
+    missing = sorted(wanted - set(signature.outputs))
+    if missing:
+        raise ModelError(
+            f"{path}: no detector: its signature {SIGNATURE!r} does not give {', '.join(missing)}"
+        )
+    inputs = list(signature.inputs.items())
+    shape = [dim.size for dim in inputs[0][1].tensor_shape.dim] if inputs else []
+    tf_uint8 = 4  # types.proto: DT_UINT8
+    if (
+        len(inputs) != 1
+        or inputs[0][1].dtype != tf_uint8
+        or len(shape) != 4
+        or shape[3] != 3
+    ):
+        raise ModelError(
+            f"{path}: the signature {SIGNATURE!r} must take one tensor of uint8 "
+            "[batch, height, width, 3]"
+        )
+    batch, height, width, _ = shape
+    classes = None
+    for name in ("raw_detection_scores", "detection_multiclass_scores"):
+        if name in signature.outputs:
+            last = [dim.size for dim in signature.outputs[name].tensor_shape.dim][-1:]
+            classes = last[0] - 1 if last and last[0] > 1 else classes
+    if width > 0 and height > 0:
+        size = (width, height)
+    elif free_input_size:
+        size = (free_input_size, free_input_size)
+    else:
+        size = _size_from_pipeline_config(path)
+    return ModelSpec(path, size, batch if batch > 0 else None, classes)
+
+
+def _size_from_pipeline_config(path: str) -> tuple[int, int]:
+    """The size to which the TF Object Detection API's `image_resizer` brings a picture."""
+    config = Path(path).parent / "pipeline.config"
+    text = (
+        config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    )
+    if resizer := re.search(
+        r"(fixed_shape|keep_aspect_ratio)_resizer\s*\{([^}]*)\}", text
+    ):
+        values = {
+            key: int(value)
+            for key, value in re.findall(r"(\w+)\s*:\s*(\d+)", resizer[2])
+        }
+        if "width" in values and "height" in values:
+            return values["width"], values["height"]
+        if "max_dimension" in values:
+            return values["max_dimension"], values["max_dimension"]
+    return DEFAULT_INPUT_SIZE, DEFAULT_INPUT_SIZE
+
+
+def _interpreter(path: str, *, delegates: bool = True) -> Any:
+    tf = load_tensorflow()
+    kind = tf.lite.experimental.OpResolverType
+    try:
+        interpreter = tf.lite.Interpreter(
+            path,
+            num_threads=1,
+            experimental_op_resolver_type=(
+                kind.AUTO if delegates else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            ),
+        )
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"{path}: not a model that TFLite reads ({error})") from None
+    return interpreter
+
+
+def _postprocess_op(path: str) -> tuple[list[int], list[int], Any]:
+    """Tensors that go into and come out of the op that ends a TFLite detector."""
+    interpreter = _interpreter(path, delegates=False)
+    for (
+        op
+    ) in interpreter._get_ops_details():  # TFLite's only way to tell boxes from scores.
+        if op["op_name"] == POSTPROCESS_OP:
+            return list(op["inputs"]), list(op["outputs"]), interpreter
+    raise ModelError(f"{path}: no detector: it does not end in {POSTPROCESS_OP}")
+
+
+def _inspect_tflite(path: str) -> ModelSpec:
+    inputs, _, interpreter = _postprocess_op(path)
+    taken = interpreter.get_input_details()
+    shape = list(taken[0]["shape"])
+    if len(taken) != 1 or len(shape) != 4 or shape[3] != 3:
+        raise ModelError(f"{path}: must take one tensor of [1, height, width, 3]")
+    shapes = {
+        one["index"]: list(one["shape"]) for one in interpreter.get_tensor_details()
+    }
+    scores = shapes.get(inputs[1], [])
+    classes = int(scores[-1]) - 1 if len(scores) == 3 else None
+    return ModelSpec(path, (int(shape[2]), int(shape[1])), 1, classes)
+
+
+class Detector:
+    """A loaded model.
+
+    Calls are spread over threads. Without a GPU each picture is a call of its own: as fast as
+    larger calls on CPUs, and its result does not depend on what else is in the batch.
+
+    Args:
+      spec: From :func:`inspect_model`.
+      threads: Calls at once; None: as many as there are processors, one with a GPU.
+      call_size: Pictures a call, unless the signature fixes it; None: 8 with a GPU, 1 without.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        threads: int | None = None,
+        call_size: int | None = None,
+    ) -> None:
+        gpu = has_gpu()
+        self._threads = threads or (1 if gpu else available_cpus())
+        self._call_size = spec.batch or call_size or (8 if gpu else 1)
+        self._run = (
+            _tflite_runner(spec, self._threads) if spec.is_tflite else _runner(spec)
+        )
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="detect")
+
+    def detect(self, pictures: Sequence[Pixels]) -> list[RawDetections | Exception]:
+        """What is in each picture, or why the model failed on it alone.
+
+        Args:
+          pictures: Each uint8 [height, width, 3] RGB, of the model's input size.
+        """
+        size = self._call_size
+        calls = [pictures[at : at + size] for at in range(0, len(pictures), size)]
+        return [result for call in self._pool.map(self._call, calls) for result in call]
+
+    def _call(self, pictures: Sequence[Pixels]) -> list[RawDetections | Exception]:
+        try:
+            return list(self._run(_stack(pictures, self._call_size))[: len(pictures)])
+        except (
+            Exception
+        ) as error:  # What a model raises for a picture is that picture's alone.
+            if len(pictures) == 1:
+                return [error]
+            return [result for one in pictures for result in self._call([one])]
+
+
+def _stack(pictures: Sequence[Pixels], size: int) -> Pixels:
+    """The pictures as one tensor, the last one repeated where the call takes more."""
+    return np.stack([*pictures, *[pictures[-1]] * (size - len(pictures))])
+
+
+def _runner(spec: ModelSpec) -> Callable[[Pixels], list[RawDetections]]:
+    tf = load_tensorflow()
+    try:
+        model = tf.saved_model.load(spec.path)
+        signature = model.signatures[SIGNATURE]
+    except Exception as error:
+        raise ModelError(f"{spec.path}: TensorFlow can't load it ({error})") from error
+    (name,) = signature.structured_input_signature[1]
+
+    def run(pixels: Pixels) -> list[RawDetections]:
+        outputs: Mapping[str, Any] = signature(**{name: tf.constant(pixels)})
+        boxes = outputs["detection_boxes"].numpy()
+        scores = outputs["detection_scores"].numpy()
+        classes = outputs["detection_classes"].numpy()
+        if "num_detections" in outputs:
+            counts = outputs["num_detections"].numpy().reshape(-1).astype(int)
+        else:
+            counts = np.full(len(boxes), scores.shape[1])
+        return [
+            RawDetections(boxes[i, :count], scores[i, :count], classes[i, :count])
+            for i, count in enumerate(counts)
+        ]
+
+    run.model = model  # type: ignore[attr-defined]  # A signature does not keep its variables.
+    return run
+
+
+def _tflite_runner(
+    spec: ModelSpec, threads: int
+) -> Callable[[Pixels], list[RawDetections]]:
+    _, outputs, _ = _postprocess_op(spec.path)
+    interpreters: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for _ in range(threads):
+        interpreter = _interpreter(spec.path)
+        interpreters.put(interpreter)
+    (taken,) = interpreter.get_input_details()
+
+    def run(pixels: Pixels) -> list[RawDetections]:
+        interpreter = interpreters.get()
+        try:
+            interpreter.set_tensor(taken["index"], _as_input(pixels, taken["dtype"]))
+            interpreter.invoke()
+            boxes, classes, scores, count = (
+                interpreter.get_tensor(index) for index in outputs
+            )
+        finally:
+            interpreters.put(interpreter)
+        found = int(count[0])
+        first_class = 1  # The op counts classes from 0, without background.
+        return [
+            RawDetections(
+                boxes[0, :found], scores[0, :found], classes[0, :found] + first_class
+            )
+        ]
+
+    return run
+
+
+def _as_input(pixels: Pixels, dtype: Any) -> np.ndarray[Any, Any]:
+    """RGB bytes in a TFLite detector's own form: floats are -1 to 1, int8 is shifted by 128."""
+    if dtype == np.float32:
+        return (pixels.astype(np.float32) - 127.5) / 127.5
+    if dtype == np.int8:
+        return (pixels.astype(np.int16) - 128).astype(np.int8)
+    return pixels

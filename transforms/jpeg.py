@@ -1,0 +1,132 @@
+"""JPEG files: what the header says, and the picture at the size that a model needs."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from transforms.orientation import exif_orientation
+
+PADDING = 114
+"""Grey level beside the picture in a letterbox: YOLOX's and most others'."""
+
+_START_OF_IMAGE = b"\xff\xd8\xff"
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class NotJpeg(ValueError):
+    """The bytes are not a JPEG's."""
+
+
+class CorruptJpeg(ValueError):
+    """The bytes begin like a JPEG's and can't be decoded."""
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """A JPEG whose header was read and whose pixels were not.
+
+    Attributes:
+      width: Pixels of the upright image.
+      height: The same.
+      orientation: EXIF orientation, 1 to 8.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    _image: JpegImagePlugin.JpegImageFile = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """A picture scaled, aspect kept, into the top left corner of a model's input.
+
+    Attributes:
+      pixels: uint8 [height, width, 3], RGB.
+      content: Width and height of the part that shows the picture, as fractions of `pixels`.
+    """
+
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    content: tuple[float, float]
+
+
+def _why(error: BaseException) -> str:
+    """The message of an error, without the addresses that differ from run to run."""
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error).strip())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def read_header(data: bytes) -> JpegHeader:
+    """Reads the header alone: a decompression bomb costs nothing here.
+
+    The plugin is called directly because Pillow's `Image.open` refuses large pictures before it
+    says how large they are; the caller checks the size, and an MPO's first picture is a JPEG.
+
+    Raises:
+      NotJpeg: Another format, by content.
+      CorruptJpeg: A JPEG's beginning with a broken header.
+    """
+    if not data.startswith(_START_OF_IMAGE):
+        raise NotJpeg("the content is not a JPEG's (it does not begin with FF D8 FF)")
+    try:
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        width, height = image.size
+        orientation = exif_orientation(image.info.get("exif"))
+    except (
+        Exception
+    ) as error:  # Pillow's parsers meet broken headers with many kinds of error.
+        raise CorruptJpeg(f"the header can't be read ({_why(error)})") from error
+    if width < 1 or height < 1:
+        raise CorruptJpeg(f"the header says {width}x{height} pixels")
+    if orientation >= 5:
+        width, height = height, width
+    return JpegHeader(width, height, orientation, image)
+
+
+def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
+    """Decodes the pixels, the right way up, at the scale that fits a model's input.
+
+    The decoder itself scales by 1/2, 1/4 or 1/8 where the picture is larger than needed, then a
+    bilinear filter does the rest; smaller pictures are enlarged.
+
+    Args:
+      header: From :func:`read_header`; it can be decoded once.
+      size: Width and height of the model's input in pixels.
+
+    Raises:
+      CorruptJpeg: Truncated or undecodable.
+    """
+    image: Image.Image = header._image
+    full_width, full_height = size
+    scale = min(full_width / header.width, full_height / header.height)
+    width = min(full_width, max(1, round(header.width * scale)))
+    height = min(full_height, max(1, round(header.height * scale)))
+    stored = (height, width) if header.orientation >= 5 else (width, height)
+    try:
+        image.draft("RGB" if image.mode != "L" else "L", stored)
+        image = image.convert("RGB")
+        if image.size != stored:
+            image = image.resize(stored, Image.Resampling.BILINEAR)
+    except (
+        Exception
+    ) as error:  # Every way in which a decoder can fail is this image's alone.
+        raise CorruptJpeg(f"the pixels can't be decoded ({_why(error)})") from error
+    if header.orientation in _TRANSPOSE:
+        image = image.transpose(_TRANSPOSE[header.orientation])
+    pixels = np.full((full_height, full_width, 3), PADDING, dtype=np.uint8)
+    pixels[:height, :width] = np.asarray(image)
+    return Letterbox(pixels, (width / full_width, height / full_height))

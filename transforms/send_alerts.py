@@ -1,0 +1,341 @@
+"""SendAlerts: one POST for each image of severity `alert` to each alert service, and its record.
+
+Alerts cross a shuffle (they are small) and are sent several at once from a stage of their own, so
+that a service which is slow or dead holds back no picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import apache_beam as beam
+import requests
+
+from transforms import stores
+from transforms.counters import count
+from transforms.read_ahead import ReadAheadDoFn
+from transforms.records import JudgedImage, printable
+
+TOKEN_VARIABLE = "ALERT_TOKEN"
+"""Environment variable that holds a bearer token for the alert services."""
+
+DELIVERED = "delivered"
+FAILED = "failed"
+NOT_SENT = "not_sent"
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A threat that someone is to be told of.
+
+    Attributes:
+      alert_id: The same for the same event in every run.
+      camera: The camera's id.
+      body: The alert as it is sent.
+    """
+
+    alert_id: str
+    camera: str
+    body: Mapping[str, Any]
+
+
+beam.coders.registry.register_coder(Alert, beam.coders.PickleCoder)
+
+
+def make_alert_id(camera: str, timestamp: str, severity: str) -> str:
+    """The first 32 hex digits of sha256 over id, canonical time and severity, by newlines."""
+    event = "\n".join((camera, timestamp, severity))
+    return hashlib.sha256(event.encode()).hexdigest()[:32]
+
+
+def alert_for(judged: JudgedImage, output: str) -> Alert | None:
+    """The alert that an image calls for; None where its severity is less than `alert`."""
+    image, verdict = judged.image, judged.verdict
+    if verdict.severity != "alert":
+        return None
+    alert_id = make_alert_id(image.id, image.timestamp, verdict.severity)
+    body = {
+        "alert_id": alert_id,
+        "id": image.id,
+        "timestamp": image.timestamp,
+        "severity": verdict.severity,
+        "threats": verdict.to_json()["threats"],
+        "image_uri": image.uri,
+        "final_uri": printable(stores.final_uri(output, image.id, image.stem)),
+        "rules_version": verdict.rules_version,
+        "model_version": image.model.version,
+    }
+    return Alert(alert_id, image.id, body)
+
+
+def target_name(url: str) -> str:
+    """A service's name for records and logs.
+
+    The scheme, host and port, and a hash of the whole address: user, path and query may hold a
+    secret.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return (
+        f"{parts.scheme}://{host}{port}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    )
+
+
+def check_url(url: str) -> None:
+    """Refuses what is no address to POST to, without repeating it: it may hold a secret.
+
+    Raises:
+      ValueError: Not an http or https address.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+        )
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("not an address like https://alerts.example.com/hook")
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long a service is waited for.
+
+    Attributes:
+      attempts: Tries an alert.
+      connect_seconds: Waiting for a connection.
+      read_seconds: Waiting for the answer.
+      first_pause_seconds: Before the second try; doubled before each further one.
+      longest_pause_seconds: A `Retry-After` beyond this one ends the tries.
+      give_up_after: Alerts in a row that a service fails before the others are not tried on it.
+      try_again_seconds: After that long one alert is tried again.
+    """
+
+    attempts: int = 3
+    connect_seconds: float = 5
+    read_seconds: float = 10
+    first_pause_seconds: float = 0.5
+    longest_pause_seconds: float = 30
+    give_up_after: int = 5
+    try_again_seconds: float = 30
+
+
+class AlertService:
+    """One `--alert_url`: sends alerts to it from any number of threads.
+
+    Args:
+      url: Where to POST; http or https.
+      policy: How long it is waited for.
+    """
+
+    def __init__(self, url: str, policy: RetryPolicy) -> None:
+        self.url = url
+        self.name = target_name(url)
+        self.policy = policy
+        self._lock = threading.Lock()
+        self._failed_in_a_row = 0
+        self._closed_until = 0.0
+        self._sessions = threading.local()
+
+    def send(self, alert: Alert) -> tuple[str, str]:
+        """Delivers an alert; the outcome and, where it failed, why."""
+        if self._is_given_up():
+            return FAILED, "not tried: the service has failed several alerts in a row"
+        detail = ""
+        for attempt in range(self.policy.attempts):
+            detail, pause = self._post(alert, attempt)
+            if not detail:
+                self._note(delivered=True)
+                return DELIVERED, ""
+            if pause is None:
+                self._note(
+                    delivered=True
+                )  # It answers: this alert is refused, others may not be.
+                return FAILED, detail
+            if (
+                attempt + 1 == self.policy.attempts
+                or pause > self.policy.longest_pause_seconds
+            ):
+                break
+            time.sleep(pause)
+        self._note(delivered=False)
+        return FAILED, detail
+
+    def _post(self, alert: Alert, attempt: int) -> tuple[str, float | None]:
+        """One try: what went wrong, or nothing, and the pause before the next; None for none."""
+        headers = {"Idempotency-Key": alert.alert_id}
+        if token := os.environ.get(TOKEN_VARIABLE):
+            headers["Authorization"] = f"Bearer {token}"
+        pause = (
+            self.policy.first_pause_seconds * 2**attempt * random.uniform(0.75, 1.25)
+        )
+        try:
+            with (
+                self._session().post(
+                    self.url,
+                    json=alert.body,
+                    headers=headers,
+                    timeout=(self.policy.connect_seconds, self.policy.read_seconds),
+                    allow_redirects=False,
+                    stream=True,  # The status is the answer; a body that drips is not waited for.
+                ) as response
+            ):
+                status = response.status_code
+                asked = retry_after_seconds(response.headers.get("Retry-After"))
+        except requests.Timeout:
+            return "no answer in time", pause
+        except requests.RequestException as error:
+            # The message of an error may repeat the address, and with it a secret.
+            return f"no connection ({type(error).__name__})", pause
+        if 200 <= status < 300:
+            return "", None
+        if status in (408, 425, 429) or status >= 500:
+            return f"HTTP status {status}", pause if asked is None else asked
+        return f"HTTP status {status}", None
+
+    def _session(self) -> requests.Session:
+        if not hasattr(self._sessions, "session"):
+            self._sessions.session = requests.Session()
+        session: requests.Session = self._sessions.session
+        return session
+
+    def _is_given_up(self) -> bool:
+        with self._lock:
+            if self._failed_in_a_row < self.policy.give_up_after:
+                return False
+            if time.monotonic() < self._closed_until:
+                return True
+            self._closed_until = time.monotonic() + self.policy.try_again_seconds
+            return False
+
+    def _note(self, *, delivered: bool) -> None:
+        with self._lock:
+            self._failed_in_a_row = 0 if delivered else self._failed_in_a_row + 1
+            self._closed_until = time.monotonic() + self.policy.try_again_seconds
+
+
+def retry_after_seconds(header: str | None) -> float | None:
+    """Seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3); None where it says nothing.
+
+    Args:
+      header: A number of seconds, or a date.
+    """
+    if not header:
+        return None
+    try:
+        return max(0.0, float(int(header)))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def delivered_before(uri: str) -> dict[str, dict[str, Any]]:
+    """What an alert's record says of the services that have it already, by their names."""
+    try:
+        record = json.loads(stores.read_bytes(uri))
+        return {
+            one["target"]: one
+            for one in record["targets"]
+            if one["outcome"] == DELIVERED
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # No record, or none that says so: the service knows the alert's id.
+
+
+def _target(name: str | None, outcome: str, detail: str) -> dict[str, Any]:
+    return {"target": name, "outcome": outcome, "detail": detail}
+
+
+class _Send(ReadAheadDoFn):
+    def __init__(
+        self, output: str, urls: Sequence[str], policy: RetryPolicy, at_once: int
+    ) -> None:
+        super().__init__(threads=at_once, max_waiting=8 * at_once)
+        self._output = output
+        self._urls = tuple(urls)
+        self._policy = policy
+
+    def setup(self) -> None:
+        super().setup()
+        self._services = [AlertService(url, self._policy) for url in self._urls]
+
+    def work(self, element: Alert) -> list[str]:
+        uri = stores.alert_uri(self._output, element.camera, element.alert_id)
+        targets = delivered_before(uri)
+        for service in self._services:
+            if service.name not in targets:
+                outcome, detail = service.send(element)
+                targets[service.name] = _target(service.name, outcome, detail)
+        if not targets:
+            targets[""] = _target(None, NOT_SENT, "no --alert_url was given")
+        in_order = [targets[name] for name in sorted(targets)]
+        stores.write_bytes(
+            uri, stores.json_bytes({**element.body, "targets": in_order})
+        )
+        return [one["outcome"] for one in in_order]
+
+    def outputs(self, result: Sequence[str]) -> Iterable[Any]:
+        for outcome in result:
+            count(f"alerts.{outcome}")
+        return ()
+
+
+class SendAlerts(beam.PTransform):
+    """Sends an alert for each image of severity `alert`, and records what became of it.
+
+    Input: `PCollection[JudgedImage]`. What a record shows as delivered is not sent again. A token
+    for the services is taken from the environment variable `ALERT_TOKEN` of the machine that
+    sends.
+
+    Args:
+      output: The job's output, where `alerts/` is.
+      urls: The services; none: alerts are recorded as not sent.
+      policy: How long a service is waited for.
+      at_once: Alerts sent at once.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        *,
+        urls: Sequence[str] = (),
+        policy: RetryPolicy | None = None,
+        at_once: int = 16,
+    ) -> None:
+        super().__init__()
+        for url in urls:
+            check_url(url)
+        self._output = output
+        self._send = _Send(output, urls, policy or RetryPolicy(), at_once)
+
+    def expand(self, judged: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
+        output = self._output
+
+        def alerts(one: JudgedImage) -> Iterator[Alert]:
+            alert = alert_for(one, output)
+            if alert is not None:
+                yield alert
+
+        return (
+            judged
+            | "ChooseAlerts" >> beam.FlatMap(alerts).with_output_types(Alert)
+            | "ApartFromImages" >> beam.Reshuffle()
+            | "Post" >> beam.ParDo(self._send)
+        )

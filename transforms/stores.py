@@ -1,0 +1,170 @@
+"""Reading and writing whole files on any of Beam's filesystems, and the layout of the output.
+
+Local files appear whole or not at all: they are written under a temporary name beside the target
+and renamed. The temporary name follows from the target's, so that what a killed run left behind
+is overwritten by the next. Object stores, whose writes are atomic, get the final key at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from typing import IO, Any
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.records import printable
+
+_CHUNK = 1 << 20
+_LONGEST_NAME = (
+    180  # Bytes; leaves room for endings within the 255 that filesystems take.
+)
+
+
+def is_local(uri: str) -> bool:
+    """Whether an address is a path on this machine."""
+    return "://" not in uri
+
+
+def join(base: str, *parts: str) -> str:
+    """An address beneath another one."""
+    return "/".join([base.rstrip("/"), *parts])
+
+
+def detections_uri(output: str, camera: str, stem: str) -> str:
+    """Where the object data of one image is kept."""
+    return join(output, "detections", camera, f"{stem}.json")
+
+
+def final_uri(output: str, camera: str, stem: str) -> str:
+    """Where the object data with the threat information is kept."""
+    return join(output, "final", camera, f"{stem}.json")
+
+
+def validated_uri(output: str, camera: str, name: str) -> str:
+    """Where a valid image is kept as it was received."""
+    return join(output, "validated", camera, name)
+
+
+def invalid_uri(output: str, reason: str, name: str) -> str:
+    """Where an invalid image is kept; its record is beside it, with `.json` at the end."""
+    return join(output, "invalid", reason, name)
+
+
+def alert_uri(output: str, camera: str, alert_id: str) -> str:
+    """Where an alert, and what became of it, is kept."""
+    return join(output, "alerts", camera, f"{alert_id}.json")
+
+
+def counts_uri(output: str, window: str, shard: int, shards: int) -> str:
+    """Where the count rows of one window are kept.
+
+    Args:
+      output: The job's output.
+      window: First moment and first moment after it, e.g. `20260131T235500Z_20260201T000000Z`.
+      shard: Which of its files, from 0.
+      shards: How many files a window has.
+    """
+    part = f"-{shard}-of-{shards}" if shards > 1 else ""
+    return join(output, "counts", f"{window}{part}.jsonl")
+
+
+def name_in_store(name: str, uri: str, *, shared: bool) -> str:
+    """A name under which a file of any name can be kept.
+
+    Args:
+      name: The file's own name, hostile or not; holds no separator.
+      uri: Where the file is.
+      shared: Another file is kept under the same name, so that it needs a hash of the address.
+    """
+    kept = printable(name)
+    if not shared and kept == name and len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digits = hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    stem, dot, extension = kept.rpartition(".")
+    if not dot or len(extension) > 8:
+        stem, dot, extension = kept, "", ""
+    short = stem.encode()[: _LONGEST_NAME - 18].decode("utf-8", "ignore")
+    return f"{short}-{digits}{dot}{extension}"
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON document as it is written: the keys in the order given, a newline at the end."""
+    return (
+        json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    ).encode()
+
+
+def open_to_read(uri: str) -> IO[bytes]:
+    """A file's bytes as they are, whatever its name says about compression."""
+    return FileSystems.open(  # type: ignore[no-any-return]
+        uri, compression_type=CompressionTypes.UNCOMPRESSED
+    )
+
+
+def read_bytes(uri: str, at_most: int = -1) -> bytes:
+    """A file's bytes, or the first `at_most` of them.
+
+    Raises:
+      OSError: It can't be read.
+    """
+    with open_to_read(uri) as file:
+        return file.read(at_most)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Writes a whole file, in place of what was there.
+
+    Raises:
+      OSError: It can't be written.
+    """
+    _write(uri, iter((data,)))
+
+
+def copy(source: str, target: str) -> tuple[str, int]:
+    """Copies a file of any size from any store to any other; its sha256 and its bytes.
+
+    Raises:
+      OSError: It can't be read or written.
+    """
+    digest, size = hashlib.sha256(), 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal size
+        with open_to_read(source) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                yield chunk
+
+    _write(target, chunks())
+    return digest.hexdigest(), size
+
+
+def _write(uri: str, chunks: Iterator[bytes]) -> None:
+    if not is_local(uri):
+        with FileSystems.create(
+            uri, compression_type=CompressionTypes.UNCOMPRESSED
+        ) as file:
+            for chunk in chunks:
+                file.write(chunk)
+        return
+    folder, name = os.path.split(uri)
+    partial = os.path.join(folder, f".{name}.partial")
+    try:
+        file = open(partial, "wb")
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        file = open(partial, "wb")
+    try:
+        with file:
+            for chunk in chunks:
+                file.write(chunk)
+        os.replace(partial, uri)
+    except BaseException:
+        if os.path.exists(partial):
+            os.unlink(partial)
+        raise
