@@ -66,8 +66,10 @@ def unusual_ids(rows_by_id: Mapping[str, CountRow]) -> dict[str, Mark]:
     id without any image, such as a camera that is dead; whether a threat was real. A difference in
     the number of images, or in threats per image with a threat, is not judged. The images of one
     event are taken for independent ones: if cameras take long bursts, and few of them, one burst
-    can mark an id. With few ids only gross differences
-    are marked: with three, next to none; and where a third of the ids differ, none may be.
+    can mark an id. With few ids only gross differences are marked: with three, next to none; and
+    where a third of the ids differ, none may be. With three to eight cameras that differ widely by
+    nature (more than sevenfold in their odds, as a rule), up to one chart in ten has a false mark;
+    in fleets where a few cameras are extreme by nature, those are marked.
 
     Args:
       rows_by_id: one row per id, summed over the period.
@@ -96,7 +98,7 @@ def _beyond_chance(rows: Mapping[str, CountRow], known: Mapping[str, Mark]) -> d
         [row.images for row in rows.values()],
         [id_ not in known for id_ in rows],
     )
-    p_values = [min(1.0, 2 * min(low, high)) for low, high in zip(at_most, at_least)]
+    p_values = [min(1.0, 2 * min(low, high)) for low, high in zip(at_most, at_least, strict=True)]
     ranked = sorted(p_values)
     passing = [
         p
@@ -106,7 +108,7 @@ def _beyond_chance(rows: Mapping[str, CountRow], known: Mapping[str, Mark]) -> d
     limit = max(passing, default=-1.0)
     return {
         id_: "many" if high < low else "few"
-        for id_, p, low, high in zip(rows, p_values, at_most, at_least)
+        for id_, p, low, high in zip(rows, p_values, at_most, at_least, strict=True)
         if p <= limit
     }
 
@@ -122,7 +124,7 @@ def _predictive_tails(
     """
     import numpy as np
 
-    scaled = [_limit_evidence(y, n) for y, n in zip(events, trials)]
+    scaled = [_limit_evidence(y, n) for y, n in zip(events, trials, strict=True)]
     log_odds = np.arange(-16.0, 16.0 + 1e-9, 0.05)
     tables = [_binomial_tables(y, n, log_odds) for y, n in scaled]
     likelihood, lower, upper = (np.stack([table[k] for table in tables]) for k in range(3))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 from beam_pipeline import chart, counts, options
 from beam_pipeline.errors import SetupError
@@ -56,9 +57,17 @@ def _run(arguments: Sequence[str]) -> int:
     options.add_arguments(parser)
     parsed, rest = parser.parse_known_args(arguments)
     own = options.to_options(parsed)
+    _leave_out_what_no_user_can_act_on()
     from beam_pipeline.run import run
 
     return run(own, rest)
+
+
+def _leave_out_what_no_user_can_act_on() -> None:
+    """Drops notes that libraries give at import about optional parts that the job does not use."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
+    optional = ("crcmod package not found", "Resource module is not available")
+    logging.getLogger().addFilter(lambda record: not record.getMessage().startswith(optional))
 
 
 def _counts(arguments: Sequence[str]) -> int:
@@ -84,9 +93,7 @@ def _chart(arguments: Sequence[str]) -> int:
 
 def _rules(arguments: Sequence[str]) -> int:
     parser = _Parser(prog="python -m beam_pipeline rules", allow_abbrev=False)
-    commands = parser.add_subparsers(
-        dest="command", required=True, parser_class=_Parser
-    )
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     check = commands.add_parser(
         "check",
         help="say what each camera ends up with",
@@ -94,9 +101,7 @@ def _rules(arguments: Sequence[str]) -> int:
         "value comes from.",
         allow_abbrev=False,
     )
-    check.add_argument(
-        "file", metavar="FILE", help="the rule file, on any of Beam's filesystems"
-    )
+    check.add_argument("file", metavar="FILE", help="the rule file, on any of Beam's filesystems")
     check.add_argument(
         "--labels",
         metavar="FILE",

@@ -263,11 +263,12 @@ def _list_files(output: str) -> list[_CountsFile]:
             ]
             missing = not os.path.isdir(directory)
         else:
+            match: Any = FileSystems.match  # untyped in Beam
             pattern = FileSystems.join(escape_glob(output), "counts", "*.jsonl")
             with warnings.catch_warnings():
                 # Python's re wonders whether a quoted bracket was meant.
                 warnings.filterwarnings("ignore", "Possible nested set", FutureWarning)
-                (matched,) = FileSystems.match([pattern])  # type: ignore[no-untyped-call]
+                (matched,) = match([pattern])
             found = [(meta.path, meta.last_updated_in_seconds) for meta in matched.metadata_list]
             missing = not found
     except (BeamIOError, OSError, ValueError) as error:
@@ -432,8 +433,8 @@ def format_table(rows: Sequence[CountRow]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [
         "  ".join(
-            [cell.ljust(width) for cell, width in zip(line[:3], widths[:3])]
-            + [cell.rjust(width) for cell, width in zip(line[3:7], widths[3:])]
+            [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
+            + [cell.rjust(width) for cell, width in zip(line[3:7], widths[3:], strict=True)]
             + [line[7]]
         ).rstrip()
         for line in lines

@@ -70,13 +70,9 @@ def prepare(options: JobOptions) -> Job:
             check_url(url)
         except ValueError as error:
             raise SetupError(f"--alert_url: {error}") from None
-    rules_source = options.rules or str(
-        DEFAULT_RULES if own_pictures else BUNDLED_RULES
-    )
+    rules_source = options.rules or str(DEFAULT_RULES if own_pictures else BUNDLED_RULES)
     text = _read(rules_source, "--rules")
-    _load_rules(
-        text, rules_source, None
-    )  # A wrong file is told before a model is fetched.
+    _load_rules(text, rules_source, None)  # A wrong file is told before a model is fetched.
     model = _model(options, own_pictures)
     judged_by = _load_rules(text, rules_source, frozenset(model.labels.values()))
     return Job(
@@ -85,14 +81,10 @@ def prepare(options: JobOptions) -> Job:
         rules=judged_by,
         rules_source=rules_source,
         model=model,
-        limits=Limits(
-            options.min_resolution, options.max_resolution, options.max_file_bytes
-        ),
+        limits=Limits(options.min_resolution, options.max_resolution, options.max_file_bytes),
         max_clock_skew=timedelta(seconds=options.max_clock_skew_seconds),
         earlier=(
-            EarlierRun(output, model.info, options.min_score_kept)
-            if options.resume
-            else None
+            EarlierRun(output, model.info, options.min_score_kept) if options.resume else None
         ),
         options=options,
     )
@@ -157,9 +149,7 @@ def _read(path: str, option: str) -> bytes:
     try:
         return stores.read_bytes(path.removeprefix("file://"))
     except Exception as error:  # Each store's client has its own kinds of error.
-        raise SetupError(
-            f"{option} {path}: can't be read ({_one_line(error)})"
-        ) from None
+        raise SetupError(f"{option} {path}: can't be read ({_one_line(error)})") from None
 
 
 def _load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:
@@ -208,9 +198,7 @@ def load_labels(path: str | None, classes: int | None = None) -> dict[int, str]:
         labels = parse_label_map(data.decode(), path)
         check_fit(labels, classes, path)
     except UnicodeDecodeError:
-        raise SetupError(
-            f"--labels {path}: is not text in UTF-8; is it a label map?"
-        ) from None
+        raise SetupError(f"--labels {path}: is not text in UTF-8; is it a label map?") from None
     except LabelsError as error:
         raise SetupError(f"--labels: {error}") from None
     return labels

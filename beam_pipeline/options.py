@@ -88,9 +88,7 @@ def _hours(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 < value <= 24 * 366:
-        raise argparse.ArgumentTypeError(
-            f"{text} is not more than 0 and at most {24 * 366}"
-        )
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most {24 * 366}")
     return value
 
 
@@ -258,10 +256,7 @@ def to_options(args: argparse.Namespace) -> JobOptions:
     Raises:
       SetupError: Two of them contradict each other.
     """
-    if any(
-        low > high
-        for low, high in zip(args.min_resolution, args.max_resolution, strict=True)
-    ):
+    if any(low > high for low, high in zip(args.min_resolution, args.max_resolution, strict=True)):
         raise SetupError(
             "--min_resolution is larger than --max_resolution; no picture could be valid"
         )

@@ -20,8 +20,7 @@ def done(counts: Counter[str]) -> int:
     return sum(
         number
         for name, number in counts.items()
-        if name in ("images.valid", "images.repeated")
-        or name.startswith("images.invalid.")
+        if name in ("images.valid", "images.repeated") or name.startswith("images.invalid.")
     )
 
 
@@ -58,17 +57,13 @@ class Progress:
         return counts
 
     def _show_bar(self) -> None:
-        with tqdm(
-            unit=" images", file=self._out, dynamic_ncols=True, desc="looking"
-        ) as bar:
+        with tqdm(unit=" images", file=self._out, dynamic_ncols=True, desc="looking") as bar:
             ended = False
             while not ended:
                 ended = self._ended.wait(_SECONDS_BETWEEN_LOOKS)
                 counts = self._counts()
                 bar.total = counts["images.found"] or None
-                bar.set_postfix_str(
-                    f"{counts['images.with_threat']} with a threat", refresh=False
-                )
+                bar.set_postfix_str(f"{counts['images.with_threat']} with a threat", refresh=False)
                 bar.update(done(counts) - bar.n)
                 bar.refresh()
 

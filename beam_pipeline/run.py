@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from apache_beam.runners.runner import PipelineState
 
 from beam_pipeline import chart
 from beam_pipeline.errors import SetupError
-from beam_pipeline.job import Job, prepare
+from beam_pipeline.job import prepare
 from beam_pipeline.options import JobOptions
 from beam_pipeline.pipeline import build_pipeline
 from beam_pipeline.progress import Progress
@@ -40,9 +39,7 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
     pipeline_options = beam_options(beam_arguments)
     job = prepare(options)
     started = time.monotonic()
-    pipeline = beam.Pipeline(
-        runner=runner_for(pipeline_options), options=pipeline_options
-    )
+    pipeline = beam.Pipeline(runner=runner_for(pipeline_options), options=pipeline_options)
     build_pipeline(pipeline, job)
     with Progress(sys.stderr):
         result = pipeline.run()
@@ -77,9 +74,7 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
 
         own = argparse.ArgumentParser(add_help=False)
         add_arguments(own)
-        exist = [
-            option for one in (own, parser) for option in one._option_string_actions
-        ]
+        exist = [option for one in (own, parser) for option in one._option_string_actions]
         near = difflib.get_close_matches(unknown[0].split("=")[0], exist, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; see --help"
         raise SetupError(f"no such option: {unknown[0]}{hint}")
@@ -92,8 +87,9 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     return options
 
 
-def _subclasses(cls: type) -> list[type[PipelineOptions]]:
-    return [one for sub in cls.__subclasses__() for one in (sub, *_subclasses(sub))]
+def _subclasses(of: type[PipelineOptions]) -> list[type[PipelineOptions]]:
+    children: list[type[PipelineOptions]] = of.__subclasses__()
+    return [one for child in children for one in (child, *_subclasses(child))]
 
 
 def _is_direct(options: PipelineOptions) -> bool:

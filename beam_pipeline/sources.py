@@ -39,9 +39,7 @@ def _list_local(source: str) -> Iterator[ImageFile]:
     elif os.path.lexists(source) or not _GLOB.search(source):
         paths = iter([source])
     else:
-        matches = re.compile(
-            FileSystems.get_filesystem(source).translate_pattern(source)
-        ).match
+        matches = re.compile(FileSystems.get_filesystem(source).translate_pattern(source)).match
         top = os.path.dirname(source[: _GLOB.search(source).start()])  # type: ignore[union-attr]
         paths = (path for path in _walk(top) if matches(path))
     for path in paths:
@@ -51,9 +49,7 @@ def _list_local(source: str) -> Iterator[ImageFile]:
             if os.path.lexists(path):  # A dangling link, say: it becomes a record.
                 yield ImageFile(path, 0)
             continue
-        if stat.S_ISREG(
-            found.st_mode
-        ):  # To read a pipe or a device would wait for ever.
+        if stat.S_ISREG(found.st_mode):  # To read a pipe or a device would wait for ever.
             yield ImageFile(path, found.st_size)
 
 
@@ -68,9 +64,7 @@ def _list_remote(source: str) -> Iterator[ImageFile]:
     if not found.metadata_list:
         (found,) = FileSystems.match([f"{glob.escape(source.rstrip('/'))}/**"])
     for one in sorted(found.metadata_list, key=lambda one: one.path):
-        if not one.path.endswith(
-            "/"
-        ):  # Some clients make empty keys that stand for folders.
+        if not one.path.endswith("/"):  # Some clients make empty keys that stand for folders.
             yield ImageFile(one.path, one.size_in_bytes)
 
 

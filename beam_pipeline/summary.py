@@ -26,14 +26,10 @@ def summarize(job: Job, counts: Counter[str], seconds: float, picture: str) -> s
         ("invalid", f"{sum(invalid.values())}{_parts(invalid)}"),
     ]
     if counts["images.repeated"]:
-        lines.append(
-            ("repeated", f"{counts['images.repeated']} (the same image once more)")
-        )
+        lines.append(("repeated", f"{counts['images.repeated']} (the same image once more)"))
     for severity in ("alert", "detection"):
         labels = _under(counts, f"threats.{severity}.")
-        lines.append(
-            (f"threats, {severity}", f"{sum(labels.values())}{_parts(labels)}")
-        )
+        lines.append((f"threats, {severity}", f"{sum(labels.values())}{_parts(labels)}"))
     outcomes = _under(counts, "alerts.")
     lines.append(("alerts", _alerts(outcomes, bool(job.options.alert_urls))))
     lines += [
@@ -70,9 +66,7 @@ def _resumed(counts: Counter[str]) -> str:
 
 
 def _alerts(outcomes: dict[str, int], has_service: bool) -> str:
-    missing = sum(
-        number for outcome, number in outcomes.items() if outcome != "delivered"
-    )
+    missing = sum(number for outcome, number in outcomes.items() if outcome != "delivered")
     text = f"{sum(outcomes.values())}{_parts(outcomes)}"
     if missing and has_service:
         text += f"; {missing} not delivered: the same command again tries them again"

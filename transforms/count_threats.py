@@ -67,9 +67,7 @@ class SumTallies(beam.CombineFn):
         accumulator[camera] = one if known is None else _sum(known, one)
         return accumulator
 
-    def merge_accumulators(
-        self, accumulators: Iterable[dict[str, Tally]]
-    ) -> dict[str, Tally]:
+    def merge_accumulators(self, accumulators: Iterable[dict[str, Tally]]) -> dict[str, Tally]:
         merged: dict[str, Tally] = {}
         for accumulator in accumulators:
             for item in accumulator.items():
@@ -84,9 +82,7 @@ def _sum(one: Tally, other: Tally) -> Tally:
     return {key: one[key] + other[key] for key in one}
 
 
-def count_rows(
-    tallies: dict[str, Tally], start: str, end: str
-) -> tuple[dict[str, Any], ...]:
+def count_rows(tallies: dict[str, Tally], start: str, end: str) -> tuple[dict[str, Any], ...]:
     """The count rows of a window, in the order of the ids."""
     return tuple(
         {
@@ -123,8 +119,9 @@ class _ToWindowCounts(beam.DoFn):
 class CountThreats(beam.PTransform):
     """Counts images and threats for each id in fixed windows of event time.
 
-    A window's counts come early while it fills, where that is asked for, once when the watermark passes its end, and again for each image that is late by no more than the
-    allowed lateness. Panes accumulate: each holds the window's whole counts so far.
+    A window's counts come early while it fills, where that is asked for, once when the watermark
+    passes its end, and again for each image that is late by no more than the allowed lateness.
+    Panes accumulate: each holds the window's whole counts so far.
 
     Input: `PCollection[JudgedImage]`. Output: `PCollection[WindowCounts]`, one for each shard of
     a window and each firing.
@@ -147,9 +144,7 @@ class CountThreats(beam.PTransform):
     ) -> None:
         super().__init__()
         if window_seconds < 1 or shards < 1:
-            raise ValueError(
-                f"{window_seconds} s a window and {shards} shards: at least 1 of each"
-            )
+            raise ValueError(f"{window_seconds} s a window and {shards} shards: at least 1 of each")
         early = None if early_firing_seconds is None else AfterProcessingTime(early_firing_seconds)
         self._shards = shards
         self._windows = beam.WindowInto(
@@ -159,9 +154,7 @@ class CountThreats(beam.PTransform):
             allowed_lateness=allowed_lateness_seconds,
         )
 
-    def expand(
-        self, judged: beam.PCollection[JudgedImage]
-    ) -> beam.PCollection[WindowCounts]:
+    def expand(self, judged: beam.PCollection[JudgedImage]) -> beam.PCollection[WindowCounts]:
         shards = self._shards
 
         def keyed(one: JudgedImage) -> TimestampedValue:
@@ -182,9 +175,7 @@ class CountThreats(beam.PTransform):
 
 class _WriteCounts(ReadAheadDoFn):
     def __init__(self, output: str, shards: int) -> None:
-        super().__init__(
-            threads=1, max_waiting=16
-        )  # One thread: panes are written in order.
+        super().__init__(threads=1, max_waiting=16)  # One thread: panes are written in order.
         self._output = output
         self._shards = shards
 
@@ -192,9 +183,6 @@ class _WriteCounts(ReadAheadDoFn):
         window = f"{_in_name(element.start)}_{_in_name(element.end)}"
         uri = stores.counts_uri(self._output, window, element.shard, self._shards)
         stores.write_bytes(uri, b"".join(map(stores.json_bytes, element.rows)))
-
-    def outputs(self, result: None) -> Iterable[Any]:
-        return ()
 
 
 def _in_name(timestamp: str) -> str:

@@ -83,9 +83,7 @@ def to_detections(
         label = labels.get(number, f"class {number}")
         bbox = (x_min, y_min, width, height)
         found.append(rules.Detection(str(number), label, min(conf, 1.0), bbox))
-    return tuple(
-        sorted(found, key=lambda one: (-one.conf, int(one.category), one.bbox))
-    )
+    return tuple(sorted(found, key=lambda one: (-one.conf, int(one.category), one.bbox)))
 
 
 def _fraction(value: float) -> float:
@@ -113,18 +111,14 @@ class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
         call_size: int | None = None,
     ) -> None:
         if batch_size < 1:
-            raise ValueError(
-                f"batch_size is {batch_size}; at least 1 picture is needed"
-            )
+            raise ValueError(f"batch_size is {batch_size}; at least 1 picture is needed")
         super().__init__(min_batch_size=batch_size, max_batch_size=batch_size)
         self._model = model
         self._threads = threads
         self._call_size = call_size
 
     def load_model(self) -> Detector:
-        files = fetch_model(
-            self._model.source, expected_version=self._model.info.version
-        )
+        files = fetch_model(self._model.source, expected_version=self._model.info.version)
         spec = replace(self._model.spec, path=files.path)
         return Detector(spec, threads=self._threads, call_size=self._call_size)
 
@@ -159,9 +153,7 @@ def detected_or_failed(
     """The object data of one image, or the record that the model failed on it."""
     file = image.named.file
     if isinstance(prediction, Exception):
-        detail = printable(
-            f"the model failed ({type(prediction).__name__}: {prediction})"
-        )
+        detail = printable(f"the model failed ({type(prediction).__name__}: {prediction})")
         return InvalidImage(
             file,
             reasons.INFERENCE_FAILED,
@@ -250,6 +242,5 @@ class DetectObjects(beam.PTransform):
         return (
             valid
             | "RunInference" >> RunInference(self._handler)
-            | "ReadPrediction"
-            >> beam.ParDo(self._read).with_outputs(INVALID, KEPT, main=DETECTED)
+            | "ReadPrediction" >> beam.ParDo(self._read).with_outputs(INVALID, KEPT, main=DETECTED)
         )

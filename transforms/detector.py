@@ -75,11 +75,7 @@ def inspect_model(path: str, free_input_size: int | None = None) -> ModelSpec:
     Raises:
       ModelError: Not readable, or not a detector.
     """
-    return (
-        _inspect_tflite(path)
-        if path.endswith(".tflite")
-        else _inspect(path, free_input_size)
-    )
+    return _inspect_tflite(path) if path.endswith(".tflite") else _inspect(path, free_input_size)
 
 
 def _inspect(path: str, free_input_size: int | None) -> ModelSpec:
@@ -89,9 +85,7 @@ def _inspect(path: str, free_input_size: int | None) -> ModelSpec:
     try:
         saved_model = loader_impl.parse_saved_model(path)
     except Exception as error:
-        raise ModelError(
-            f"{path}: not a SavedModel that TensorFlow reads ({error})"
-        ) from None
+        raise ModelError(f"{path}: not a SavedModel that TensorFlow reads ({error})") from None
     signature = saved_model.meta_graphs[0].signature_def.get(SIGNATURE)
     if signature is None:
         raise ModelError(
@@ -107,12 +101,7 @@ def _inspect(path: str, free_input_size: int | None) -> ModelSpec:
     inputs = list(signature.inputs.items())
     shape = [dim.size for dim in inputs[0][1].tensor_shape.dim] if inputs else []
     tf_uint8 = 4  # types.proto: DT_UINT8
-    if (
-        len(inputs) != 1
-        or inputs[0][1].dtype != tf_uint8
-        or len(shape) != 4
-        or shape[3] != 3
-    ):
+    if len(inputs) != 1 or inputs[0][1].dtype != tf_uint8 or len(shape) != 4 or shape[3] != 3:
         raise ModelError(
             f"{path}: the signature {SIGNATURE!r} must take one tensor of uint8 "
             "[batch, height, width, 3]"
@@ -135,16 +124,9 @@ def _inspect(path: str, free_input_size: int | None) -> ModelSpec:
 def _size_from_pipeline_config(path: str) -> tuple[int, int]:
     """The size to which the TF Object Detection API's `image_resizer` brings a picture."""
     config = Path(path).parent / "pipeline.config"
-    text = (
-        config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
-    )
-    if resizer := re.search(
-        r"(fixed_shape|keep_aspect_ratio)_resizer\s*\{([^}]*)\}", text
-    ):
-        values = {
-            key: int(value)
-            for key, value in re.findall(r"(\w+)\s*:\s*(\d+)", resizer[2])
-        }
+    text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    if resizer := re.search(r"(fixed_shape|keep_aspect_ratio)_resizer\s*\{([^}]*)\}", text):
+        values = {key: int(value) for key, value in re.findall(r"(\w+)\s*:\s*(\d+)", resizer[2])}
         if "width" in values and "height" in values:
             return values["width"], values["height"]
         if "max_dimension" in values:
@@ -172,9 +154,7 @@ def _interpreter(path: str, *, delegates: bool = True) -> Any:
 def _postprocess_op(path: str) -> tuple[list[int], list[int], Any]:
     """Tensors that go into and come out of the op that ends a TFLite detector."""
     interpreter = _interpreter(path, delegates=False)
-    for (
-        op
-    ) in interpreter._get_ops_details():  # TFLite's only way to tell boxes from scores.
+    for op in interpreter._get_ops_details():  # TFLite's only way to tell boxes from scores.
         if op["op_name"] == POSTPROCESS_OP:
             return list(op["inputs"]), list(op["outputs"]), interpreter
     raise ModelError(f"{path}: no detector: it does not end in {POSTPROCESS_OP}")
@@ -186,9 +166,7 @@ def _inspect_tflite(path: str) -> ModelSpec:
     shape = list(taken[0]["shape"])
     if len(taken) != 1 or len(shape) != 4 or shape[3] != 3:
         raise ModelError(f"{path}: must take one tensor of [1, height, width, 3]")
-    shapes = {
-        one["index"]: list(one["shape"]) for one in interpreter.get_tensor_details()
-    }
+    shapes = {one["index"]: list(one["shape"]) for one in interpreter.get_tensor_details()}
     scores = shapes.get(inputs[1], [])
     classes = int(scores[-1]) - 1 if len(scores) == 3 else None
     return ModelSpec(path, (int(shape[2]), int(shape[1])), 1, classes)
@@ -216,9 +194,7 @@ class Detector:
         gpu = has_gpu()
         self._threads = threads or (1 if gpu else available_cpus())
         self._call_size = spec.batch or call_size or (8 if gpu else 1)
-        self._run = (
-            _tflite_runner(spec, self._threads) if spec.is_tflite else _runner(spec)
-        )
+        self._run = _tflite_runner(spec, self._threads) if spec.is_tflite else _runner(spec)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="detect")
 
     def detect(self, pictures: Sequence[Pixels]) -> list[RawDetections | Exception]:
@@ -234,9 +210,7 @@ class Detector:
     def _call(self, pictures: Sequence[Pixels]) -> list[RawDetections | Exception]:
         try:
             return list(self._run(_stack(pictures, self._call_size))[: len(pictures)])
-        except (
-            Exception
-        ) as error:  # What a model raises for a picture is that picture's alone.
+        except Exception as error:  # What a model raises for a picture is that picture's alone.
             if len(pictures) == 1:
                 return [error]
             return [result for one in pictures for result in self._call([one])]
@@ -274,9 +248,7 @@ def _runner(spec: ModelSpec) -> Callable[[Pixels], list[RawDetections]]:
     return run
 
 
-def _tflite_runner(
-    spec: ModelSpec, threads: int
-) -> Callable[[Pixels], list[RawDetections]]:
+def _tflite_runner(spec: ModelSpec, threads: int) -> Callable[[Pixels], list[RawDetections]]:
     _, outputs, _ = _postprocess_op(spec.path)
     interpreters: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(threads):
@@ -289,17 +261,13 @@ def _tflite_runner(
         try:
             interpreter.set_tensor(taken["index"], _as_input(pixels, taken["dtype"]))
             interpreter.invoke()
-            boxes, classes, scores, count = (
-                interpreter.get_tensor(index) for index in outputs
-            )
+            boxes, classes, scores, count = (interpreter.get_tensor(index) for index in outputs)
         finally:
             interpreters.put(interpreter)
         found = int(count[0])
         first_class = 1  # The op counts classes from 0, without background.
         return [
-            RawDetections(
-                boxes[0, :found], scores[0, :found], classes[0, :found] + first_class
-            )
+            RawDetections(boxes[0, :found], scores[0, :found], classes[0, :found] + first_class)
         ]
 
     return run

@@ -86,9 +86,7 @@ def read_header(data: bytes) -> JpegHeader:
         image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
         width, height = image.size
         orientation = exif_orientation(image.info.get("exif"))
-    except (
-        Exception
-    ) as error:  # Pillow's parsers meet broken headers with many kinds of error.
+    except Exception as error:  # Pillow's parsers meet broken headers with many kinds of error.
         raise CorruptJpeg(f"the header can't be read ({_why(error)})") from error
     if width < 1 or height < 1:
         raise CorruptJpeg(f"the header says {width}x{height} pixels")
@@ -121,9 +119,7 @@ def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
         image = image.convert("RGB")
         if image.size != stored:
             image = image.resize(stored, Image.Resampling.BILINEAR)
-    except (
-        Exception
-    ) as error:  # Every way in which a decoder can fail is this image's alone.
+    except Exception as error:  # Every way in which a decoder can fail is this image's alone.
         raise CorruptJpeg(f"the pixels can't be decoded ({_why(error)})") from error
     if header.orientation in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[header.orientation])

@@ -13,9 +13,7 @@ from transforms.records import DetectedImage, JudgedImage
 
 def judge(image: DetectedImage, by: rules.Rules) -> JudgedImage:
     """One image with its verdict."""
-    seen = rules.Image(
-        image.id, image.timestamp, image.width, image.height, image.detections
-    )
+    seen = rules.Image(image.id, image.timestamp, image.width, image.height, image.detections)
     return JudgedImage(image, by.judge(seen))
 
 
@@ -46,9 +44,5 @@ class JudgeThreats(beam.PTransform):
         super().__init__()
         self._rules = by
 
-    def expand(
-        self, images: beam.PCollection[DetectedImage]
-    ) -> beam.PCollection[JudgedImage]:
-        return images | "Judge" >> beam.ParDo(_Judge(self._rules)).with_output_types(
-            JudgedImage
-        )
+    def expand(self, images: beam.PCollection[DetectedImage]) -> beam.PCollection[JudgedImage]:
+        return images | "Judge" >> beam.ParDo(_Judge(self._rules)).with_output_types(JudgedImage)

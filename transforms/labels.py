@@ -25,9 +25,7 @@ COCO: Mapping[int, str] = MappingProxyType(
 """The 80 names of COCO under their ids 1 to 90 (cocodataset.org, 2017)."""
 
 _ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
-_FIELD = re.compile(
-    r"(\w+)\s*:\s*(?:\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|([^\s\"'}]+))"
-)
+_FIELD = re.compile(r"(\w+)\s*:\s*(?:\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|([^\s\"'}]+))")
 _NUMBERED = re.compile(r"([0-9]+)[\s,:]+(\S.*)")
 _BACKGROUND = frozenset({"???", "background"})
 
@@ -48,13 +46,9 @@ def parse_label_map(text: str, source: str) -> dict[int, str]:
     Raises:
       LabelsError: Not of these forms, empty, or one number has two names.
     """
-    labels = (
-        _parse_pbtxt(text, source) if _ITEM.search(text) else _parse_lines(text, source)
-    )
+    labels = _parse_pbtxt(text, source) if _ITEM.search(text) else _parse_lines(text, source)
     if not labels:
-        raise LabelsError(
-            f"{source}: no labels in it; give a .pbtxt or lines of id and name"
-        )
+        raise LabelsError(f"{source}: no labels in it; give a .pbtxt or lines of id and name")
     return labels
 
 
@@ -84,19 +78,13 @@ def _parse_pbtxt(text: str, source: str) -> dict[int, str]:
         name = fields.get("display_name") or fields.get("name")
         number = fields.get("id", "")
         if not name or not number.isdecimal():
-            raise LabelsError(
-                f'{source}:{line}: an item needs `id: <number>` and `name: "..."`'
-            )
+            raise LabelsError(f'{source}:{line}: an item needs `id: <number>` and `name: "..."`')
         _add(labels, int(number), re.sub(r"\\(.)", r"\1", name), f"{source}:{line}")
     return labels
 
 
 def _parse_lines(text: str, source: str) -> dict[int, str]:
-    lines = [
-        (at, line.strip())
-        for at, line in enumerate(text.splitlines(), 1)
-        if line.strip()
-    ]
+    lines = [(at, line.strip()) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
     labels: dict[int, str] = {}
     numbered = bool(lines) and all(_NUMBERED.fullmatch(line) for _, line in lines)
     if not numbered:
@@ -117,6 +105,4 @@ def _parse_lines(text: str, source: str) -> dict[int, str]:
 
 def _add(labels: dict[int, str], number: int, name: str, where: str) -> None:
     if labels.setdefault(number, name) != name:
-        raise LabelsError(
-            f"{where}: class {number} is named {labels[number]!r} and {name!r}"
-        )
+        raise LabelsError(f"{where}: class {number} is named {labels[number]!r} and {name!r}")

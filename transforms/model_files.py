@@ -60,9 +60,7 @@ _ZOO_RELEASES = {
     "20210210": "centernet_mobilenetv2fpn_512x512_coco17_od "
     "centernet_mobilenetv2fpn_512x512_coco17_kpts",
 }
-ZOO = {
-    name: release for release, names in _ZOO_RELEASES.items() for name in names.split()
-}
+ZOO = {name: release for release, names in _ZOO_RELEASES.items() for name in names.split()}
 """Models of the zoo, and the release under which each is published (its `tf2_detection_zoo.md`)."""
 
 
@@ -140,9 +138,9 @@ def model_version(path: str) -> str:
         if file.is_file():
             name = file.relative_to(root if root.is_dir() else root.parent).as_posix()
             lines.append(f"{_sha256(file)}  {name}\n")
-    return hashlib.sha256(
-        "".join(sorted(lines, key=lambda line: line[66:])).encode()
-    ).hexdigest()[:12]
+    return hashlib.sha256("".join(sorted(lines, key=lambda line: line[66:])).encode()).hexdigest()[
+        :12
+    ]
 
 
 def _sha256(file: Path) -> str:
@@ -169,9 +167,7 @@ def _model_in(place: Path, source: str) -> ModelFiles:
         )
     if len(found) > 1:
         names = ", ".join(one.relative_to(place).as_posix() for one in found[:3])
-        raise ModelError(
-            f"{source}: {len(found)} models in it ({names} ...); name one of them"
-        )
+        raise ModelError(f"{source}: {len(found)} models in it ({names} ...); name one of them")
     path = str(found[0].absolute())
     return ModelFiles(path, ModelInfo(_name_of(source, found[0]), model_version(path)))
 
@@ -201,9 +197,7 @@ def _keep(archive: Path, source: str) -> ModelFiles:
             with tarfile.open(archive) as opened:
                 opened.extractall(scratch, filter="data")
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise ModelError(
-                f"{source}: not a .tar.gz that can be unpacked ({error})"
-            ) from None
+            raise ModelError(f"{source}: not a .tar.gz that can be unpacked ({error})") from None
         return _move_into_cache(scratch, source)
 
 
@@ -215,9 +209,7 @@ def _fetch_remote(model: str) -> ModelFiles:
             files = [base]
         else:
             (found,) = FileSystems.match([base + "/**"])
-            files = [
-                one.path for one in found.metadata_list if not one.path.endswith("/")
-            ]
+            files = [one.path for one in found.metadata_list if not one.path.endswith("/")]
         with _scratch() as scratch:
             for file in files:
                 name = file[len(base) + 1 :] or base.rsplit("/", 1)[-1]
@@ -275,9 +267,7 @@ def _zoo_archive(name: str) -> Path:
         address = os.environ.get(ZOO_ADDRESS_VARIABLE, ZOO_ADDRESS).rstrip("/")
         folder.mkdir(parents=True, exist_ok=True)
         _download(f"{address}/{ZOO[name]}/{name}.tar.gz", archive)
-        stores.write_bytes(
-            str(recorded), f"{_sha256(archive)}  {archive.name}\n".encode()
-        )
+        stores.write_bytes(str(recorded), f"{_sha256(archive)}  {archive.name}\n".encode())
     elif _sha256(archive) != recorded.read_text().split()[0]:
         raise ModelError(
             f"{archive}: is not what was downloaded (its sha256 is not the one in "
@@ -319,8 +309,6 @@ def _download(url: str, target: Path) -> None:
 
 def _one_line(error: Exception) -> str:
     """The innermost cause of an error, short."""
-    while isinstance(
-        inner := getattr(error, "reason", None) or error.__cause__, Exception
-    ):
+    while isinstance(inner := getattr(error, "reason", None) or error.__cause__, Exception):
         error = inner
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

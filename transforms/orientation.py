@@ -83,11 +83,7 @@ def exif_orientation(exif: bytes | None) -> int:
         import tensorflow_io as tfio
 
         segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
-        stated = int(
-            tfio.experimental.image.decode_jpeg_exif(
-                b"\xff\xd8" + segment + b"\xff\xd9"
-            )
-        )
+        stated = int(tfio.experimental.image.decode_jpeg_exif(b"\xff\xd8" + segment + b"\xff\xd9"))
     else:
         stated = _pillow_orientation(exif)
     return stated if UPRIGHT <= stated <= 8 else UPRIGHT
@@ -98,7 +94,5 @@ def _pillow_orientation(exif: bytes) -> int:
     try:
         tags.load(exif)
         return int(tags.get(ORIENTATION_TAG, UPRIGHT))
-    except (
-        Exception
-    ):  # Whatever a broken segment makes of the parser, the picture is not at fault.
+    except Exception:  # Whatever a broken segment makes of the parser, the picture is not at fault.
         return UPRIGHT

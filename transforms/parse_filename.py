@@ -28,16 +28,13 @@ _EXTENSION = re.compile(r"\.jpe?g$", re.IGNORECASE | re.ASCII)
 _FRACTION_AND_ZONE = r"(?:\.([0-9]{1,6}))?(Z|[+-][0-9]{2}(?:[:-]?[0-9]{2})?)?"
 _CALENDAR_FORMS = (
     re.compile(
-        r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})"
-        + _FRACTION_AND_ZONE
+        r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})" + _FRACTION_AND_ZONE
     ),
     re.compile(
-        r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})"
-        + _FRACTION_AND_ZONE
+        r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})" + _FRACTION_AND_ZONE
     ),
     re.compile(
-        r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2})-([0-9]{2})-([0-9]{2})"
-        + _FRACTION_AND_ZONE
+        r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2})-([0-9]{2})-([0-9]{2})" + _FRACTION_AND_ZONE
     ),
 )
 _UNIX = re.compile(r"[0-9]{10}|[0-9]{13}")
@@ -75,10 +72,10 @@ def parse_timestamp(text: str) -> datetime:
         if found := form.fullmatch(text):
             *parts, fraction, zone = found.groups()
             try:
+                year, month, day, hour, minute, second = map(int, parts)
+                micros = int((fraction or "").ljust(6, "0"))
                 moment = datetime(
-                    *map(int, parts),  # type: ignore[arg-type]
-                    microsecond=int((fraction or "").ljust(6, "0")),
-                    tzinfo=timezone.utc,
+                    year, month, day, hour, minute, second, micros, tzinfo=timezone.utc
                 )
             except ValueError as error:
                 raise InvalidName(
@@ -110,9 +107,7 @@ def parse_name(name: str) -> tuple[str, datetime]:
         raise InvalidName(reasons.BAD_NAME, "the name does not end in .jpg or .jpeg")
     camera, underscore, timestamp = name[: extension.start()].rpartition("_")
     if not underscore:
-        raise InvalidName(
-            reasons.BAD_NAME, "the name is not <id>_<timestamp>.jpg: no underscore"
-        )
+        raise InvalidName(reasons.BAD_NAME, "the name is not <id>_<timestamp>.jpg: no underscore")
     if not _ID.fullmatch(camera):
         raise InvalidName(
             reasons.BAD_NAME,
@@ -148,9 +143,7 @@ def parse_file(
                 f"the rules are strict and name no camera {camera!r}",
             )
     except InvalidName as invalid:
-        return InvalidImage(
-            file, invalid.reason, invalid.detail, size_bytes=file.size_bytes
-        )
+        return InvalidImage(file, invalid.reason, invalid.detail, size_bytes=file.size_bytes)
     return NamedFile(file, camera, canonical_time(moment))
 
 
@@ -172,9 +165,7 @@ class _ParseFilename(beam.DoFn):
         if isinstance(parsed, NamedFile):
             yield f"{parsed.id}\n{parsed.timestamp}", parsed
         else:
-            name = hashlib.sha256(
-                element.name.encode("utf-8", "surrogateescape")
-            ).hexdigest()
+            name = hashlib.sha256(element.name.encode("utf-8", "surrogateescape")).hexdigest()
             yield beam.pvalue.TaggedOutput(INVALID, (name, parsed))
 
 
@@ -207,12 +198,8 @@ class ParseFilename(beam.PTransform):
     ) -> None:
         super().__init__()
         if max_clock_skew < timedelta(0):
-            raise ValueError(
-                f"max_clock_skew is {max_clock_skew}; it must not be negative"
-            )
+            raise ValueError(f"max_clock_skew is {max_clock_skew}; it must not be negative")
         self._parse = _ParseFilename(max_clock_skew, is_known, clock)
 
     def expand(self, files: beam.PCollection[ImageFile]) -> beam.pvalue.DoOutputsTuple:
-        return files | "ParseName" >> beam.ParDo(self._parse).with_outputs(
-            INVALID, main=NAMED
-        )
+        return files | "ParseName" >> beam.ParDo(self._parse).with_outputs(INVALID, main=NAMED)

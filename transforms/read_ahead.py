@@ -32,9 +32,7 @@ class ReadAheadDoFn(beam.DoFn):
         self, *, threads: int, max_waiting: int, max_waiting_bytes: int = 256 << 20
     ) -> None:
         if threads < 1 or max_waiting < 1:
-            raise ValueError(
-                f"{threads} threads and {max_waiting} waiting: at least 1 of each"
-            )
+            raise ValueError(f"{threads} threads and {max_waiting} waiting: at least 1 of each")
         self._threads = threads
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
@@ -45,24 +43,20 @@ class ReadAheadDoFn(beam.DoFn):
 
     def outputs(self, result: Any) -> Iterable[Any]:
         """Outputs, tagged or not, for what `work` gave. Runs in the bundle's own thread."""
-        raise NotImplementedError
+        return ()
 
     def weight(self, element: Any) -> int:
         """Bytes that are held until the element's outputs are handed on, about."""
         return 0
 
     def setup(self) -> None:
-        self._pool = ThreadPoolExecutor(
-            self._threads, thread_name_prefix=type(self).__name__
-        )
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=type(self).__name__)
 
     def teardown(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def start_bundle(self) -> None:
-        self._waiting: deque[tuple[Future[Any], int, Timestamp, tuple[Any, ...]]] = (
-            deque()
-        )
+        self._waiting: deque[tuple[Future[Any], int, Timestamp, tuple[Any, ...]]] = deque()
         self._waiting_bytes = 0
 
     def process(

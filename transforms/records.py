@@ -24,13 +24,7 @@ def canonical_time(moment: datetime) -> str:
     if moment.utcoffset() is None or moment.utcoffset():
         raise ValueError(f"{moment!r} is not in UTC")
     micros = moment.microsecond
-    fraction = (
-        ""
-        if not micros
-        else f".{micros:06d}"
-        if micros % 1000
-        else f".{micros // 1000:03d}"
-    )
+    fraction = "" if not micros else f".{micros:06d}" if micros % 1000 else f".{micros // 1000:03d}"
     return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 

@@ -40,9 +40,6 @@ class _Write(ReadAheadDoFn):
     def work(self, element: Any) -> None:
         stores.write_bytes(*self._to_file(element))
 
-    def outputs(self, result: None) -> Iterable[Any]:
-        return ()
-
 
 class StoreValidated(beam.PTransform):
     """Keeps valid images, byte for byte, in `validated/<id>/`.
@@ -56,9 +53,7 @@ class StoreValidated(beam.PTransform):
 
     def expand(self, images: beam.PCollection[ValidImage]) -> beam.PCollection[Any]:
         def to_file(image: ValidImage) -> tuple[str, bytes]:
-            uri = stores.validated_uri(
-                self._output, image.named.id, image.named.file.name
-            )
+            uri = stores.validated_uri(self._output, image.named.id, image.named.file.name)
             return uri, image.data
 
         return images | "Write" >> beam.ParDo(_Write(to_file))
@@ -109,9 +104,7 @@ class _StoreInvalid(ReadAheadDoFn):
         return len(element.data or b"")
 
     def work(self, element: InvalidImage) -> str:
-        name = stores.name_in_store(
-            element.file.name, element.file.uri, shared=element.shares_name
-        )
+        name = stores.name_in_store(element.file.name, element.file.uri, shared=element.shares_name)
         uri = stores.invalid_uri(self._output, element.reason, name)
         sha256, size = element.sha256, element.size_bytes
         if element.data is not None:

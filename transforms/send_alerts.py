@@ -87,9 +87,7 @@ def target_name(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
-    return (
-        f"{parts.scheme}://{host}{port}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-    )
+    return f"{parts.scheme}://{host}{port}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
 def check_url(url: str) -> None:
@@ -100,11 +98,7 @@ def check_url(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        usable = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and parts.port != 0
-        )
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
@@ -162,14 +156,9 @@ class AlertService:
                 self._note(delivered=True)
                 return DELIVERED, ""
             if pause is None:
-                self._note(
-                    delivered=True
-                )  # It answers: this alert is refused, others may not be.
+                self._note(delivered=True)  # It answers: this alert is refused, others may not be.
                 return FAILED, detail
-            if (
-                attempt + 1 == self.policy.attempts
-                or pause > self.policy.longest_pause_seconds
-            ):
+            if attempt + 1 == self.policy.attempts or pause > self.policy.longest_pause_seconds:
                 break
             time.sleep(pause)
         self._note(delivered=False)
@@ -180,20 +169,16 @@ class AlertService:
         headers = {"Idempotency-Key": alert.alert_id}
         if token := os.environ.get(TOKEN_VARIABLE):
             headers["Authorization"] = f"Bearer {token}"
-        pause = (
-            self.policy.first_pause_seconds * 2**attempt * random.uniform(0.75, 1.25)
-        )
+        pause = self.policy.first_pause_seconds * 2**attempt * random.uniform(0.75, 1.25)
         try:
-            with (
-                self._session().post(
-                    self.url,
-                    json=alert.body,
-                    headers=headers,
-                    timeout=(self.policy.connect_seconds, self.policy.read_seconds),
-                    allow_redirects=False,
-                    stream=True,  # The status is the answer; a body that drips is not waited for.
-                ) as response
-            ):
+            with self._session().post(
+                self.url,
+                json=alert.body,
+                headers=headers,
+                timeout=(self.policy.connect_seconds, self.policy.read_seconds),
+                allow_redirects=False,
+                stream=True,  # The status is the answer; a body that drips is not waited for.
+            ) as response:
                 status = response.status_code
                 asked = retry_after_seconds(response.headers.get("Retry-After"))
         except requests.Timeout:
@@ -250,11 +235,7 @@ def delivered_before(uri: str) -> dict[str, dict[str, Any]]:
     """What an alert's record says of the services that have it already, by their names."""
     try:
         record = json.loads(stores.read_bytes(uri))
-        return {
-            one["target"]: one
-            for one in record["targets"]
-            if one["outcome"] == DELIVERED
-        }
+        return {one["target"]: one for one in record["targets"] if one["outcome"] == DELIVERED}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # No record, or none that says so: the service knows the alert's id.
 
@@ -264,9 +245,7 @@ def _target(name: str | None, outcome: str, detail: str) -> dict[str, Any]:
 
 
 class _Send(ReadAheadDoFn):
-    def __init__(
-        self, output: str, urls: Sequence[str], policy: RetryPolicy, at_once: int
-    ) -> None:
+    def __init__(self, output: str, urls: Sequence[str], policy: RetryPolicy, at_once: int) -> None:
         super().__init__(threads=at_once, max_waiting=8 * at_once)
         self._output = output
         self._urls = tuple(urls)
@@ -286,9 +265,7 @@ class _Send(ReadAheadDoFn):
         if not targets:
             targets[""] = _target(None, NOT_SENT, "no --alert_url was given")
         in_order = [targets[name] for name in sorted(targets)]
-        stores.write_bytes(
-            uri, stores.json_bytes({**element.body, "targets": in_order})
-        )
+        stores.write_bytes(uri, stores.json_bytes({**element.body, "targets": in_order}))
         return [one["outcome"] for one in in_order]
 
     def outputs(self, result: Sequence[str]) -> Iterable[Any]:

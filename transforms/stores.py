@@ -19,9 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.records import printable
 
 _CHUNK = 1 << 20
-_LONGEST_NAME = (
-    180  # Bytes; leaves room for endings within the 255 that filesystems take.
-)
+_LONGEST_NAME = 180  # Bytes; leaves room for endings within the 255 that filesystems take.
 
 
 def is_local(uri: str) -> bool:
@@ -93,9 +91,7 @@ def name_in_store(name: str, uri: str, *, shared: bool) -> str:
 
 def json_bytes(value: Any) -> bytes:
     """A JSON document as it is written: the keys in the order given, a newline at the end."""
-    return (
-        json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
-    ).encode()
+    return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
 def open_to_read(uri: str) -> IO[bytes]:
@@ -146,21 +142,15 @@ def copy(source: str, target: str) -> tuple[str, int]:
 
 def _write(uri: str, chunks: Iterator[bytes]) -> None:
     if not is_local(uri):
-        with FileSystems.create(
-            uri, compression_type=CompressionTypes.UNCOMPRESSED
-        ) as file:
+        with FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             for chunk in chunks:
                 file.write(chunk)
         return
     folder, name = os.path.split(uri)
     partial = os.path.join(folder, f".{name}.partial")
+    os.makedirs(folder, exist_ok=True)
     try:
-        file = open(partial, "wb")
-    except FileNotFoundError:
-        os.makedirs(folder, exist_ok=True)
-        file = open(partial, "wb")
-    try:
-        with file:
+        with open(partial, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
         os.replace(partial, uri)

@@ -9,11 +9,7 @@ from types import ModuleType
 
 def available_cpus() -> int:
     """Processors that this process may run on."""
-    return (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
@@ -24,9 +20,7 @@ def load_tensorflow() -> ModuleType:
     spread over them (measured in `benchmarks/`), and gives bit-identical results whatever else is
     in the batch.
     """
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "3"
-    )  # Its start-up notes are no news.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Its start-up notes are no news.
     import tensorflow as tf
 
     try:

@@ -72,17 +72,12 @@ class EarlierRun:
     model: ModelInfo
     min_score_kept: float
 
-    def detections(
-        self, named: NamedFile, sha256: str
-    ) -> tuple[rules.Detection, ...] | None:
+    def detections(self, named: NamedFile, sha256: str) -> tuple[rules.Detection, ...] | None:
         """What that model saw in the same bytes; None where it has not looked."""
         uri = stores.detections_uri(self.output, named.id, named.stem)
         try:
             entry = json.loads(stores.read_bytes(uri))
-            if (
-                entry["sha256"] != sha256
-                or entry["model"]["version"] != self.model.version
-            ):
+            if entry["sha256"] != sha256 or entry["model"]["version"] != self.model.version:
                 return None
             found = tuple(detection_from_json(one) for one in entry["detections"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -90,9 +85,7 @@ class EarlierRun:
         return tuple(one for one in found if one.conf >= self.min_score_kept)
 
 
-def resolution_problem(
-    width: int, height: int, limits: Limits
-) -> tuple[str, str] | None:
+def resolution_problem(width: int, height: int, limits: Limits) -> tuple[str, str] | None:
     """The reason and detail for which an image of this size is invalid, if it is."""
     (min_width, min_height), (max_width, max_height) = (
         limits.min_resolution,
@@ -125,13 +118,9 @@ def validate_bytes(
       earlier: Where detections of an earlier run are; such an image is not decoded.
     """
     sha256 = hashlib.sha256(data).hexdigest()
-    invalid = InvalidImage(
-        named.file, "", "", size_bytes=len(data), sha256=sha256, data=data
-    )
+    invalid = InvalidImage(named.file, "", "", size_bytes=len(data), sha256=sha256, data=data)
     if not data:
-        return replace(
-            invalid, reason=reasons.EMPTY_FILE, detail="the file has no bytes"
-        )
+        return replace(invalid, reason=reasons.EMPTY_FILE, detail="the file has no bytes")
     try:
         header = jpeg.read_header(data)
     except jpeg.NotJpeg as error:
@@ -241,9 +230,7 @@ class _Validate(ReadAheadDoFn):
             limits = limits.for_camera(self._rules.for_camera(named.id).resolution)
         try:
             data = stores.read_bytes(named.file.uri, at_most=limits.max_file_bytes + 1)
-        except (
-            Exception
-        ) as error:  # Whatever a store raises for one file is that file's alone.
+        except Exception as error:  # Whatever a store raises for one file is that file's alone.
             return read_failed(named.file, error)
         if len(data) > limits.max_file_bytes:
             return InvalidImage(
@@ -275,9 +262,7 @@ def _duplicate(image: ValidImage) -> InvalidImage:
 
 
 class _NamesOnce(beam.DoFn):
-    def process(
-        self, element: tuple[str, Iterable[InvalidImage]]
-    ) -> Iterator[InvalidImage]:
+    def process(self, element: tuple[str, Iterable[InvalidImage]]) -> Iterator[InvalidImage]:
         yield from same_image_once(element[1])
 
 
@@ -310,18 +295,13 @@ class ValidateImage(beam.PTransform):
         max_waiting: int = 24,
     ) -> None:
         super().__init__()
-        self._validate = _Validate(
-            limits, by, input_size, earlier, threads, max_waiting
-        )
+        self._validate = _Validate(limits, by, input_size, earlier, threads, max_waiting)
 
-    def expand(
-        self, named: beam.PCollection[tuple[str, NamedFile]]
-    ) -> beam.pvalue.DoOutputsTuple:
+    def expand(self, named: beam.PCollection[tuple[str, NamedFile]]) -> beam.pvalue.DoOutputsTuple:
         return (
             named
             | "GroupByMoment" >> beam.GroupByKey()
-            | "ReadAndDecode"
-            >> beam.ParDo(self._validate).with_outputs(INVALID, main=VALID)
+            | "ReadAndDecode" >> beam.ParDo(self._validate).with_outputs(INVALID, main=VALID)
         )
 
 

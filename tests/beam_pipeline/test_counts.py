@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from apache_beam.io.filesystem import FileMetadata, FileSystem
@@ -56,8 +57,8 @@ def command(capsys, *argv):
 class MemoryFileSystem(FileSystem):
     """A store without directories; its files are `FILES`, its calls `CALLS`."""
 
-    FILES: dict = {}
-    CALLS: list = []
+    FILES: ClassVar[dict] = {}
+    CALLS: ClassVar[list] = []
 
     @classmethod
     def scheme(cls):
@@ -126,7 +127,8 @@ def test_overlapping_windows_are_refused_naming_both_files(tmp_path, first, seco
     two = write(tmp_path, row("b", *second))
     with pytest.raises(CountsError, match="twice") as error:
         counts.read_counts(str(tmp_path))
-    assert one.name in str(error.value) and two.name in str(error.value)
+    assert one.name in str(error.value)
+    assert two.name in str(error.value)
 
 
 def test_windows_of_other_lengths_side_by_side_are_read(tmp_path):
@@ -279,7 +281,7 @@ def test_json_and_csv_parse_back_to_the_same_rows(two_windows, capsys, by, image
     assert [each["images"] for each in rows] == images
     table = list(csv.DictReader(io.StringIO(command(capsys, *options, "--format", "csv"))))
     assert [int(each["images"]) for each in table] == images
-    for each, line in zip(rows, table):
+    for each, line in zip(rows, table, strict=True):
         labels = {k[6:]: int(v) for k, v in line.items() if k.startswith("label:") and v != "0"}
         assert labels == each["by_label"]
         assert line["window_start"] == each["window_start"]
@@ -291,12 +293,14 @@ def test_table_is_aligned_and_ends_with_the_totals(two_windows, capsys):
     end = header.index("images") + len("images")
     assert [line[:end].split()[-1] for line in (*lines, total)] == ["1,200", "10", "34", "1,244"]
     assert all(line[end] == " " for line in (*lines, total))
-    assert total.startswith("total") and total.endswith("dog 2, person 2, car 1")
+    assert total.startswith("total")
+    assert total.endswith("dog 2, person 2, car 1")
 
 
 def test_table_of_the_total_alone_says_it_once(two_windows, capsys):
     text = command(capsys, "--output", two_windows, "--by", "total")
-    assert text.count("total") == 1 and text.count("1,244") == 1
+    assert text.count("total") == 1
+    assert text.count("1,244") == 1
 
 
 def test_period_and_ids_of_the_command_limit_what_is_printed(two_windows, capsys):

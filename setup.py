@@ -1,0 +1,54 @@
+"""The package: `pip install .`, then `python -m beam_pipeline`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+RUNTIME = [
+    "apache-beam[gcp,aws]==2.72.*",
+    "google-cloud-storage",
+    "matplotlib",
+    "numpy",
+    "pillow",
+    "pydantic>=2",
+    "requests",
+    "ruamel.yaml>=0.18",
+    "tensorflow==2.16.2",
+    "tensorflow-io==0.37.1",
+    "tqdm",
+]
+DEVELOPMENT = [
+    "hypothesis",
+    "mypy",
+    "pytest",
+    "pytest-timeout",
+    "ruff",
+    "types-requests",
+    "types-tqdm",
+]
+
+setup(
+    name="beam-threat-detection",
+    version="0.1.0",
+    description="Finds threats in the pictures of security cameras, on Apache Beam and TensorFlow",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(
+        include=["beam_pipeline", "beam_pipeline.*", "transforms", "transforms.*", "rules"]
+    ),
+    package_data={
+        "beam_pipeline": ["py.typed"],
+        "beam_pipeline.bundled": [
+            "*.yaml",
+            "*.json",
+            "samples/**/*",
+            "detector/**/*",
+        ],
+        "rules": ["py.typed", "rules.schema.json"],
+        "transforms": ["py.typed"],
+    },
+    install_requires=RUNTIME,
+    extras_require={"dev": DEVELOPMENT},
+)
