@@ -10,7 +10,7 @@ RUNTIME = [
     "matplotlib",
     "numpy",
     "pillow",
-    "pydantic>=2",
+    "pydantic>=2.10",
     "requests",
     "ruamel.yaml>=0.18",
     "tensorflow==2.16.2",
@@ -19,10 +19,12 @@ RUNTIME = [
 ]
 DEVELOPMENT = [
     "hypothesis",
+    "jsonschema",
     "mypy",
     "pytest",
     "pytest-timeout",
     "ruff",
+    "types-jsonschema",
     "types-requests",
     "types-tqdm",
 ]

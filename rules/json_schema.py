@@ -30,6 +30,8 @@ def _tidied(value: Any) -> Any:
     beside the pattern of camera ids are wrong."""
     if isinstance(value, list):
         return [_tidied(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # releases of pydantic differ in whether they write 1 or 1.0
     if isinstance(value, str):
         return value.replace("\n", " ")
     if not isinstance(value, dict):

@@ -12,9 +12,8 @@ https://docs.frigate.video/configuration/object_filters
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -91,7 +90,7 @@ Label = Annotated[
     Field(min_length=1, description="A label of the model, e.g. person."),
     AfterValidator(_known_label),
 ]
-Share = Annotated[float, Field(ge=0, le=1), Expects("a number from 0 to 1")]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Expects("a number from 0 to 1")]
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False), Expects("a number greater than 0")]
 Pixels = Annotated[int, Field(ge=1)]
 Size = Annotated[
@@ -269,8 +268,10 @@ def _keys(kind: Any) -> tuple[str, ...]:
 def _inside(kind: Any) -> tuple[type[BaseModel] | None, Any]:
     """The model that a type is or may be, and the type of a mapping's values."""
     for option in (kind, *get_args(kind)):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option, None
-        if getattr(option, "__origin__", None) in (dict, Mapping):
+        if get_origin(option) is dict:
             return None, get_args(option)[1]
+        # Python 3.10 takes list[int] for a type, and then fails to say whose subclass it is.
+        is_class = get_origin(option) is None and isinstance(option, type)
+        if is_class and issubclass(option, BaseModel):
+            return option, None
     return None, None

@@ -1,0 +1,129 @@
+"""Alerts of a whole job, against a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_pipeline import job as jobs
+from tests.beam_pipeline.conftest import Run, read_json
+
+
+class Service(ThreadingHTTPServer):
+    """An alert service that takes alerts, and can be told to fail or to hang."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.taken: list[tuple[str, str, dict[str, Any]]] = []
+        self.asked = 0
+        self.status = 200
+        self.hang = threading.Event()
+        self.first_asked = 0.0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/hook?key=planted-secret"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked += 1
+        self.server.first_asked = self.server.first_asked or time.time()
+        if self.server.hang.is_set():
+            time.sleep(120)
+            return
+        if self.server.status == 200:
+            key, token = self.headers["Idempotency-Key"], self.headers["Authorization"]
+            self.server.taken.append((key, token, body))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    server = Service()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    return [
+        *("--input", str(jobs.BUNDLED_SAMPLES / "hall"), "--model", "bundled"),
+        *("--rules", str(jobs.BUNDLED_RULES), "--output", str(tmp_path / "out")),
+    ]
+
+
+def outcomes(output: Path) -> list[str]:
+    records = [read_json(path) for path in sorted((output / "alerts").rglob("*.json"))]
+    return [one["outcome"] for record in records for one in record["targets"]]
+
+
+def test_alerts_are_delivered_once_and_no_secret_is_kept(
+    service: Service, arguments: list[str], run_job: Run, tmp_path: Path
+) -> None:
+    url = ("--alert_url", service.url)
+    first = run_job(*arguments, *url, ALERT_TOKEN="planted-token")
+    assert first.returncode == 0, first.stderr
+    assert set(outcomes(tmp_path / "out")) == {"delivered"}
+    assert len(service.taken) == len(outcomes(tmp_path / "out")) > 0
+    for key, token, body in service.taken:
+        assert key == body["alert_id"]
+        assert token == "Bearer planted-token"
+        assert set(body) == {
+            *("alert_id", "id", "timestamp", "severity", "threats", "image_uri", "final_uri"),
+            *("rules_version", "model_version"),
+        }
+    again = run_job(*arguments, *url, ALERT_TOKEN="planted-token")
+    assert again.returncode == 0, again.stderr
+    assert len({key for key, _, _ in service.taken}) == len(service.taken)
+    for text in (first.stdout, first.stderr, again.stdout, again.stderr):
+        assert "planted" not in text
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"planted" not in path.read_bytes(), path
+
+
+def test_what_a_failing_service_refused_is_delivered_by_the_next_run(
+    service: Service, arguments: list[str], run_job: Run, tmp_path: Path
+) -> None:
+    service.status = 400
+    failed = run_job(*arguments, "--alert_url", service.url)
+    assert failed.returncode == 0, failed.stderr
+    assert set(outcomes(tmp_path / "out")) == {"failed"}
+    assert f"{len(outcomes(tmp_path / 'out'))} not delivered" in failed.stdout
+    service.status = 200
+    recovered = run_job(*arguments, "--alert_url", service.url, "--resume")
+    assert recovered.returncode == 0, recovered.stderr
+    assert set(outcomes(tmp_path / "out")) == {"delivered"}
+
+
+def test_a_hanging_service_holds_back_no_verdict_and_no_count(
+    service: Service, arguments: list[str], run_job: Run, tmp_path: Path
+) -> None:
+    service.hang.set()
+    finished = run_job(*arguments, "--alert_url", service.url)
+    assert finished.returncode == 0, finished.stderr
+    output = tmp_path / "out"
+    assert set(outcomes(output)) == {"failed"}
+    written = [*(output / "final").rglob("*.json"), *(output / "counts").glob("*.jsonl")]
+    assert any(path.parent.name == "counts" for path in written)
+    late = [path.name for path in written if path.stat().st_mtime > service.first_asked + 5]
+    assert late == []
