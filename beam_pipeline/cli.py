@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from beam_pipeline import chart, counts, options
 from beam_pipeline.errors import SetupError
+from beam_pipeline.options import OneLineParser
 
 _RUN_EPILOG = """\
 Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
@@ -18,13 +19,6 @@ Every option of Apache Beam can be given too: --runner, --direct_num_workers, --
 Other commands: counts, chart, rules check; each has a --help of its own.
 Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise SetupError(f"{message} (see {self.prog} --help)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m beam_pipeline [run]",
         description="Finds threats in the pictures of security cameras: validates each picture, "
         "detects objects in it, judges them by the rules of its camera, sends alerts, and counts "
@@ -71,7 +65,7 @@ def _leave_out_what_no_user_can_act_on() -> None:
 
 
 def _counts(arguments: Sequence[str]) -> int:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m beam_pipeline counts",
         description="Prints how many images and threats there were, by id and window of time.",
         allow_abbrev=False,
@@ -81,7 +75,7 @@ def _counts(arguments: Sequence[str]) -> int:
 
 
 def _chart(arguments: Sequence[str]) -> int:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m beam_pipeline chart",
         description="Draws the threats per id in the recent period, and marks ids with unusually "
         "many or few for their images.",
@@ -92,8 +86,8 @@ def _chart(arguments: Sequence[str]) -> int:
 
 
 def _rules(arguments: Sequence[str]) -> int:
-    parser = _Parser(prog="python -m beam_pipeline rules", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    parser = OneLineParser(prog="python -m beam_pipeline rules", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=OneLineParser)
     check = commands.add_parser(
         "check",
         help="say what each camera ends up with",

@@ -6,7 +6,9 @@ Beam is not imported here, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from beam_pipeline.errors import SetupError
 
@@ -45,6 +47,13 @@ class JobOptions:
     max_file_bytes: int
     resume: bool
     store_validated: bool
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SetupError(f"{message} (see {self.prog} --help)")
 
 
 def _whole(text: str, least: int) -> int:
@@ -248,6 +257,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="H",
         help="hours, up to the newest image, that the chart shows (default: %(default)s)",
     )
+
+
+def job_options(arguments: Sequence[str]) -> JobOptions:
+    """The job's own options from a command line, for a pipeline of one's own.
+
+    Raises:
+      SetupError: An option is wrong, or is none of the job's own.
+    """
+    parser = OneLineParser(prog="job_options", add_help=False, allow_abbrev=False)
+    add_arguments(parser)
+    return to_options(parser.parse_args(arguments))
 
 
 def to_options(args: argparse.Namespace) -> JobOptions:

@@ -72,7 +72,7 @@ def to_detections(
     for box, score, category in zip(raw.boxes, raw.scores, raw.classes, strict=True):
         y_min, x_min, y_max, x_max = (float(edge) for edge in box)
         conf = round(float(score), DECIMALS)
-        if not all(map(math.isfinite, (y_min, x_min, y_max, x_max, conf))):
+        if not all(map(math.isfinite, (y_min, x_min, y_max, x_max, conf, category))):
             continue
         x_min, x_max = _fraction(x_min / across), _fraction(x_max / across)
         y_min, y_max = _fraction(y_min / down), _fraction(y_max / down)
@@ -87,7 +87,7 @@ def to_detections(
 
 
 def _fraction(value: float) -> float:
-    return round(min(max(value, 0.0), 1.0), DECIMALS)
+    return round(min(max(0.0, value), 1.0), DECIMALS)  # In this order -0.0 becomes 0.0.
 
 
 class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):

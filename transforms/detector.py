@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from transforms.model_files import ModelError
+from transforms.model_files import ModelError, one_line
 from transforms.tensorflow_runtime import available_cpus, has_gpu, load_tensorflow
 
+SERVING_TAG = "serve"
 SIGNATURE = "serving_default"
 POSTPROCESS_OP = "TFLite_Detection_PostProcess"
 DEFAULT_INPUT_SIZE = 640
@@ -85,8 +86,15 @@ def _inspect(path: str, free_input_size: int | None) -> ModelSpec:
     try:
         saved_model = loader_impl.parse_saved_model(path)
     except Exception as error:
-        raise ModelError(f"{path}: not a SavedModel that TensorFlow reads ({error})") from None
-    signature = saved_model.meta_graphs[0].signature_def.get(SIGNATURE)
+        raise ModelError(
+            f"{path}: not a SavedModel that TensorFlow reads ({one_line(error)})"
+        ) from None
+    graphs = [one for one in saved_model.meta_graphs if SERVING_TAG in one.meta_info_def.tags]
+    if not graphs:
+        raise ModelError(
+            f"{path}: not a SavedModel to serve: it has no graph with the tag {SERVING_TAG!r}"
+        )
+    signature = graphs[0].signature_def.get(SIGNATURE)
     if signature is None:
         raise ModelError(
             f"{path}: no signature {SIGNATURE!r}; export the model with the TF Object Detection "
@@ -134,6 +142,23 @@ def _size_from_pipeline_config(path: str) -> tuple[int, int]:
     return DEFAULT_INPUT_SIZE, DEFAULT_INPUT_SIZE
 
 
+def _check_is_whole(path: str) -> None:
+    """Refuses a broken `.tflite` file: TFLite itself reads past its end, and the process dies.
+
+    A file names the place of each of its parts, so one that was cut short, or is another format,
+    has parts beyond its end, which Python's reader of the same format notices.
+    """
+    load_tensorflow()
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    try:
+        parts = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes()).subgraphs
+    except Exception as error:  # struct's, NumPy's or the reader's own, whatever part is broken.
+        raise ModelError(f"{path}: not a model that TFLite reads ({one_line(error)})") from None
+    if not parts:
+        raise ModelError(f"{path}: not a model that TFLite reads (it has no graph)")
+
+
 def _interpreter(path: str, *, delegates: bool = True) -> Any:
     tf = load_tensorflow()
     kind = tf.lite.experimental.OpResolverType
@@ -147,12 +172,13 @@ def _interpreter(path: str, *, delegates: bool = True) -> Any:
         )
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"{path}: not a model that TFLite reads ({error})") from None
+        raise ModelError(f"{path}: not a model that TFLite reads ({one_line(error)})") from None
     return interpreter
 
 
 def _postprocess_op(path: str) -> tuple[list[int], list[int], Any]:
     """Tensors that go into and come out of the op that ends a TFLite detector."""
+    _check_is_whole(path)
     interpreter = _interpreter(path, delegates=False)
     for op in interpreter._get_ops_details():  # TFLite's only way to tell boxes from scores.
         if op["op_name"] == POSTPROCESS_OP:
@@ -227,7 +253,7 @@ def _runner(spec: ModelSpec) -> Callable[[Pixels], list[RawDetections]]:
         model = tf.saved_model.load(spec.path)
         signature = model.signatures[SIGNATURE]
     except Exception as error:
-        raise ModelError(f"{spec.path}: TensorFlow can't load it ({error})") from error
+        raise ModelError(f"{spec.path}: TensorFlow can't load it ({one_line(error)})") from error
     (name,) = signature.structured_input_signature[1]
 
     def run(pixels: Pixels) -> list[RawDetections]:

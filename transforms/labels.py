@@ -24,8 +24,11 @@ COCO: Mapping[int, str] = MappingProxyType(
 )
 """The 80 names of COCO under their ids 1 to 90 (cocodataset.org, 2017)."""
 
-_ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
-_FIELD = re.compile(r"(\w+)\s*:\s*(?:\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|([^\s\"'}]+))")
+_QUOTED = r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"
+_COMMENT = re.compile(rf"({_QUOTED})|#[^\n]*")
+_NESTED = rf"\{{(?:[^{{}}\"']|{_QUOTED})*\}}"
+_ITEM = re.compile(rf"\bitem\s*:?\s*\{{((?:[^{{}}\"']|{_QUOTED}|{_NESTED})*)\}}")
+_FIELD = re.compile(r"(\w+)\s*:\s*(?:\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|([^\s\"'},;]+))")
 _NUMBERED = re.compile(r"([0-9]+)[\s,:]+(\S.*)")
 _BACKGROUND = frozenset({"???", "background"})
 
@@ -46,7 +49,12 @@ def parse_label_map(text: str, source: str) -> dict[int, str]:
     Raises:
       LabelsError: Not of these forms, empty, or one number has two names.
     """
-    labels = _parse_pbtxt(text, source) if _ITEM.search(text) else _parse_lines(text, source)
+    text = text.removeprefix("\ufeff")  # Some editors begin a file so.
+    uncommented = _COMMENT.sub(lambda found: found[1] or "", text)
+    if _ITEM.search(uncommented):
+        labels = _parse_pbtxt(uncommented, source)
+    else:
+        labels = _parse_lines(text, source)
     if not labels:
         raise LabelsError(f"{source}: no labels in it; give a .pbtxt or lines of id and name")
     return labels
@@ -74,7 +82,8 @@ def _parse_pbtxt(text: str, source: str) -> dict[int, str]:
     labels: dict[int, str] = {}
     for item in _ITEM.finditer(text):
         line = text.count("\n", 0, item.start()) + 1
-        fields = {key: "".join(values) for key, *values in _FIELD.findall(item[1])}
+        own = re.sub(rf"\w+\s*:?\s*{_NESTED}", "", item[1])  # `keypoints { id: 0 ... }`, say.
+        fields = {key: "".join(values) for key, *values in _FIELD.findall(own)}
         name = fields.get("display_name") or fields.get("name")
         number = fields.get("id", "")
         if not name or not number.isdecimal():

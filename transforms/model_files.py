@@ -13,6 +13,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,9 @@ ZOO = {name: release for release, names in _ZOO_RELEASES.items() for name in nam
 """Models of the zoo, and the release under which each is published (its `tf2_detection_zoo.md`)."""
 
 
+_AS_IT_IS = {"Accept-Encoding": "identity"}  # An archive that is unpacked on the way is not it.
+
+
 class ModelError(ValueError):
     """A model that can't be used: one line that says what, where and what to do."""
 
@@ -102,7 +106,7 @@ def fetch_model(model: str, *, expected_version: str | None = None) -> ModelFile
     if expected_version:
         kept = cache_directory() / expected_version
         if kept.is_dir():
-            return _model_in(kept, model)
+            return _kept(kept, model)
     if model in ZOO:
         files = _keep(_zoo_archive(model), model)
     elif not stores.is_local(model):
@@ -196,8 +200,12 @@ def _keep(archive: Path, source: str) -> ModelFiles:
         try:
             with tarfile.open(archive) as opened:
                 opened.extractall(scratch, filter="data")
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise ModelError(f"{source}: not a .tar.gz that can be unpacked ({error})") from None
+                while opened.fileobj and opened.fileobj.read(1 << 20):
+                    pass  # To the end, where the checksum is.
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise ModelError(
+                f"{source}: not a .tar.gz that can be unpacked ({one_line(error)})"
+            ) from None
         return _move_into_cache(scratch, source)
 
 
@@ -224,7 +232,7 @@ def _fetch_remote(model: str) -> ModelFiles:
         raise
     except Exception as error:  # Each store's client has its own kinds of error.
         raise ModelError(
-            f"{model}: can't be read ({_one_line(error)}); is the address right, and are there "
+            f"{model}: can't be read ({one_line(error)}); is the address right, and are there "
             "credentials for it?"
         ) from None
 
@@ -238,21 +246,39 @@ def _move_into_cache(scratch: Path, source: str) -> ModelFiles:
         except OSError:  # Another process was first.
             if not kept.is_dir():
                 raise
-    return _model_in(kept, source)
+    return _kept(kept, source)
+
+
+def _kept(place: Path, source: str) -> ModelFiles:
+    """A model of the cache; its folder is named for its version."""
+    files = _model_in(place, source)
+    if files.info.version != place.name:
+        raise ModelError(
+            f"{place}: its files are not those that were kept there; delete it, to have the model "
+            "brought again"
+        )
+    return files
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+        problem = "no permission"
+    except OSError as error:
+        problem = str(error)
+    raise ModelError(
+        f"{folder}: can't be written ({problem}); set {CACHE_VARIABLE} to a folder for models"
+    )
 
 
 class _scratch:
     """A folder in the cache that is gone in the end, unless it was renamed."""
 
     def __enter__(self) -> Path:
-        cache = cache_directory()
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            self._path = Path(tempfile.mkdtemp(dir=cache, prefix=".fetching-"))
-        except OSError as error:
-            raise ModelError(
-                f"{cache}: can't be written ({error}); set {CACHE_VARIABLE} to a folder for models"
-            ) from None
+        cache = _made(cache_directory())
+        self._path = Path(tempfile.mkdtemp(dir=cache, prefix=".fetching-"))
         return self._path
 
     def __exit__(self, *_: object) -> None:
@@ -261,14 +287,13 @@ class _scratch:
 
 def _zoo_archive(name: str) -> Path:
     """The zoo's archive of a model: downloaded once, its sha256 recorded and checked after."""
-    folder = cache_directory() / "zoo"
+    folder = _made(cache_directory() / "zoo")
     archive, recorded = folder / f"{name}.tar.gz", folder / f"{name}.tar.gz.sha256"
     if not (archive.is_file() and recorded.is_file()):
         address = os.environ.get(ZOO_ADDRESS_VARIABLE, ZOO_ADDRESS).rstrip("/")
-        folder.mkdir(parents=True, exist_ok=True)
         _download(f"{address}/{ZOO[name]}/{name}.tar.gz", archive)
         stores.write_bytes(str(recorded), f"{_sha256(archive)}  {archive.name}\n".encode())
-    elif _sha256(archive) != recorded.read_text().split()[0]:
+    elif [_sha256(archive)] != recorded.read_text().split()[:1]:
         raise ModelError(
             f"{archive}: is not what was downloaded (its sha256 is not the one in "
             f"{recorded.name}); delete both files to download the model again"
@@ -280,7 +305,7 @@ def _download(url: str, target: Path) -> None:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with (
-            requests.get(url, stream=True, timeout=(10, 60)) as response,
+            requests.get(url, stream=True, timeout=(10, 60), headers=_AS_IT_IS) as response,
             partial.open("wb") as out,
         ):
             response.raise_for_status()
@@ -295,20 +320,24 @@ def _download(url: str, target: Path) -> None:
                 for chunk in response.iter_content(1 << 18):
                     out.write(chunk)
                     bar.update(len(chunk))
-            if total and partial.stat().st_size != total:
-                raise OSError(f"{partial.stat().st_size} of {total} bytes came")
+            if total and out.tell() != total:
+                raise OSError(f"{out.tell()} of {total} bytes came")
         partial.replace(target)
     except (requests.RequestException, OSError) as error:
         raise ModelError(
-            f"{url}: can't be downloaded ({_one_line(error)}); give --model the path of a "
+            f"{url}: can't be downloaded ({one_line(error)}); give --model the path of a "
             "SavedModel's directory, a .tflite file, or a .tar.gz of either"
         ) from None
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The innermost cause of an error, short."""
-    while isinstance(inner := getattr(error, "reason", None) or error.__cause__, Exception):
-        error = inner
+    while causes := [
+        one
+        for one in (getattr(error, "reason", None), error.__cause__, *error.args[:1])
+        if isinstance(one, Exception)
+    ]:
+        error = causes[0]
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

@@ -79,12 +79,13 @@ def exif_orientation(exif: bytes | None) -> int:
     """
     if not exif:
         return UPRIGHT
+    stated = 0
     if is_well_formed(exif):
         import tensorflow_io as tfio
 
         segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
         stated = int(tfio.experimental.image.decode_jpeg_exif(b"\xff\xd8" + segment + b"\xff\xd9"))
-    else:
+    if not stated:  # The native parser knows the tag as a 16-bit number only; some write 32 bits.
         stated = _pillow_orientation(exif)
     return stated if UPRIGHT <= stated <= 8 else UPRIGHT
 
@@ -93,6 +94,7 @@ def _pillow_orientation(exif: bytes) -> int:
     tags = Image.Exif()
     try:
         tags.load(exif)
-        return int(tags.get(ORIENTATION_TAG, UPRIGHT))
+        stated = tags.get(ORIENTATION_TAG)
     except Exception:  # Whatever a broken segment makes of the parser, the picture is not at fault.
         return UPRIGHT
+    return stated if isinstance(stated, int) else UPRIGHT

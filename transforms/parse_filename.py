@@ -24,7 +24,7 @@ NAMED = "named"
 INVALID = "invalid"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_EXTENSION = re.compile(r"\.jpe?g$", re.IGNORECASE | re.ASCII)
+_EXTENSION = re.compile(r"\.jpe?g\Z", re.IGNORECASE | re.ASCII)
 _FRACTION_AND_ZONE = r"(?:\.([0-9]{1,6}))?(Z|[+-][0-9]{2}(?:[:-]?[0-9]{2})?)?"
 _CALENDAR_FORMS = (
     re.compile(
@@ -160,13 +160,29 @@ class _ParseFilename(beam.DoFn):
 
     def process(self, element: ImageFile) -> Iterator[Any]:
         count("images.found")
-        latest = self._clock() + self._max_clock_skew
+        latest = _later(self._clock(), self._max_clock_skew)
         parsed = parse_file(element, latest=latest, is_known=self._is_known)
         if isinstance(parsed, NamedFile):
             yield f"{parsed.id}\n{parsed.timestamp}", parsed
         else:
-            name = hashlib.sha256(element.name.encode("utf-8", "surrogateescape")).hexdigest()
-            yield beam.pvalue.TaggedOutput(INVALID, (name, parsed))
+            yield beam.pvalue.TaggedOutput(INVALID, (_group(element.name), parsed))
+
+
+def _later(moment: datetime, by: timedelta) -> datetime:
+    try:
+        return moment + by
+    except OverflowError:  # Past the year 9999, which no name can be either.
+        return datetime.max.replace(tzinfo=timezone.utc)
+
+
+def _group(name: str) -> str:
+    """A key for all files whose places among the invalid ones could be the same.
+
+    The record of `x` is kept as `x.json`, so a file `x.json` belongs to them.
+    """
+    while name.endswith(".json"):
+        name = name.removesuffix(".json")
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def utc_now() -> datetime:
@@ -181,7 +197,8 @@ class ParseFilename(beam.PTransform):
 
     - `named`: `PCollection[tuple[str, NamedFile]]`, keyed by camera and moment, so that pictures
       that claim to be the same are looked at together.
-    - `invalid`: `PCollection[tuple[str, InvalidImage]]`, keyed by file name, without bytes.
+    - `invalid`: `PCollection[tuple[str, InvalidImage]]`, keyed by a hash of the file name without
+      any `.json` at its end, and without bytes.
 
     Args:
       max_clock_skew: How far ahead of the clock a picture may be.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import apache_beam as beam
@@ -82,8 +82,21 @@ class ReadAheadDoFn(beam.DoFn):
     def _next(self) -> Iterator[Any]:
         future, weight, timestamp, windows = self._waiting.popleft()
         self._waiting_bytes -= weight
-        for output in self.outputs(future.result()):
+        try:
+            result = future.result()
+        except BaseException:
+            self._abandon()
+            raise
+        for output in self.outputs(result):
             yield self._at(output, timestamp, windows)
+
+    def _abandon(self) -> None:
+        """Ends the work of a bundle that has failed, before the runner tries the bundle again."""
+        futures = [future for future, *_ in self._waiting]
+        self._waiting.clear()
+        for future in futures:
+            future.cancel()
+        wait(futures)
 
     @staticmethod
     def _at(output: Any, timestamp: Timestamp, windows: tuple[Any, ...]) -> Any:

@@ -25,7 +25,8 @@ def canonical_time(moment: datetime) -> str:
         raise ValueError(f"{moment!r} is not in UTC")
     micros = moment.microsecond
     fraction = "" if not micros else f".{micros:06d}" if micros % 1000 else f".{micros // 1000:03d}"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    seconds = moment.replace(microsecond=0, tzinfo=None).isoformat()  # strftime pads no years.
+    return f"{seconds}{fraction}Z"
 
 
 def parse_time(text: str) -> datetime:

@@ -35,7 +35,9 @@ class _Write(ReadAheadDoFn):
         self._to_file = to_file
 
     def weight(self, element: Any) -> int:
-        return len(element.data) if isinstance(element, ValidImage) else 0
+        if not isinstance(element, ValidImage):
+            return 0
+        return len(element.data) + (0 if element.pixels is None else element.pixels.nbytes)
 
     def work(self, element: Any) -> None:
         stores.write_bytes(*self._to_file(element))
@@ -112,7 +114,7 @@ class _StoreInvalid(ReadAheadDoFn):
         else:
             try:
                 sha256, size = stores.copy(element.file.uri, uri)
-            except OSError:
+            except Exception:  # Each store's client has its own kinds of error.
                 # Nothing to keep of a file that can't be read. Where the output is at fault, the
                 # record below fails too, and the job with it.
                 pass

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -166,9 +168,10 @@ class AlertService:
 
     def _post(self, alert: Alert, attempt: int) -> tuple[str, float | None]:
         """One try: what went wrong, or nothing, and the pause before the next; None for none."""
-        headers = {"Idempotency-Key": alert.alert_id}
+        headers: dict[str, str | bytes] = {"Idempotency-Key": alert.alert_id}
         if token := os.environ.get(TOKEN_VARIABLE):
-            headers["Authorization"] = f"Bearer {token}"
+            # Bytes, so that no letter is refused; mounted secrets often end in a line feed.
+            headers["Authorization"] = b"Bearer " + os.fsencode(token.strip())
         pause = self.policy.first_pause_seconds * 2**attempt * random.uniform(0.75, 1.25)
         try:
             with self._session().post(
@@ -223,11 +226,16 @@ def retry_after_seconds(header: str | None) -> float | None:
         return None
     try:
         return max(0.0, float(int(header)))
+    except OverflowError:
+        return math.inf
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except (TypeError, ValueError):
+        date = parsedate_to_datetime(header)
+        if date.tzinfo is None:  # The obsolete form of a date names no zone, and means GMT.
+            date = date.replace(tzinfo=timezone.utc)
+        return max(0.0, date.timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

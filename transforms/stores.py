@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.records import printable
 
 _CHUNK = 1 << 20
+_RESERVED = re.compile(r"\.+|\..*\.partial")  # Folders, and the names of files being written.
 _LONGEST_NAME = 180  # Bytes; leaves room for endings within the 255 that filesystems take.
 
 
@@ -79,9 +81,10 @@ def name_in_store(name: str, uri: str, *, shared: bool) -> str:
       shared: Another file is kept under the same name, so that it needs a hash of the address.
     """
     kept = printable(name)
-    if not shared and kept == name and len(name.encode()) <= _LONGEST_NAME:
+    as_it_is = kept == name and len(name.encode()) <= _LONGEST_NAME
+    if as_it_is and not shared and not _RESERVED.fullmatch(name):
         return name
-    digits = hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    digits = hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     stem, dot, extension = kept.rpartition(".")
     if not dot or len(extension) > 8:
         stem, dot, extension = kept, "", ""
@@ -142,9 +145,7 @@ def copy(source: str, target: str) -> tuple[str, int]:
 
 def _write(uri: str, chunks: Iterator[bytes]) -> None:
     if not is_local(uri):
-        with FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            for chunk in chunks:
-                file.write(chunk)
+        _write_remote(uri, chunks)
         return
     folder, name = os.path.split(uri)
     partial = os.path.join(folder, f".{name}.partial")
@@ -157,4 +158,23 @@ def _write(uri: str, chunks: Iterator[bytes]) -> None:
     except BaseException:
         if os.path.exists(partial):
             os.unlink(partial)
+        raise
+
+
+def _write_remote(uri: str, chunks: Iterator[bytes]) -> None:
+    first = next(chunks, b"")  # A source that can't be opened leaves no empty object behind.
+    file = FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+    whole = False
+    try:
+        with file:
+            file.write(first)
+            for chunk in chunks:
+                file.write(chunk)
+            whole = True
+    except BaseException:
+        if not whole:  # Closing the file may have kept the part that was written.
+            try:
+                FileSystems.delete([uri])
+            except Exception:  # It was not kept, or the store is write-only.
+                pass
         raise

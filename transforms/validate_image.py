@@ -144,22 +144,24 @@ def validate_bytes(
 def read_failed(file: ImageFile, error: Exception) -> InvalidImage:
     """The record of a file that could not be read."""
     detail = printable(f"the file can't be read ({type(error).__name__}: {error})")
-    return InvalidImage(file, reasons.READ_FAILED, detail, size_bytes=file.size_bytes)
+    return InvalidImage(file, reasons.READ_FAILED, detail)
 
 
 def same_image_once(invalid: Iterable[InvalidImage]) -> Iterator[InvalidImage]:
     """Invalid files without repeats of the same bytes under the same name and reason.
 
-    What is left of one name and reason are different files, and says so. The outcome does not
-    depend on the order in which the files come.
+    What is left of one name and reason are different files, and says so; so does `x.json` beside
+    `x`, whose record has that name. The outcome does not depend on the order in which the files
+    come.
     """
     different: dict[tuple[str, str], dict[str, InvalidImage]] = {}
     for image in sorted(invalid, key=lambda image: image.file.uri):
         same_name = different.setdefault((image.reason, image.file.name), {})
         same_name.setdefault(image.sha256 or image.file.uri, image)
-    for same_name in different.values():
+    for (reason, name), same_name in different.items():
+        is_a_records = name.endswith(".json") and (reason, name.removesuffix(".json")) in different
         for image in same_name.values():
-            yield replace(image, shares_name=len(same_name) > 1)
+            yield replace(image, shares_name=is_a_records or len(same_name) > 1)
 
 
 @dataclass(frozen=True)
@@ -308,7 +310,7 @@ class ValidateImage(beam.PTransform):
 class InvalidNames(beam.PTransform):
     """Tells files apart that are invalid by their names alone and share one.
 
-    Input: `PCollection[tuple[str, InvalidImage]]`, keyed by file name. Output:
+    Input: `PCollection[tuple[str, InvalidImage]]`, keyed as :class:`ParseFilename` does. Output:
     `PCollection[InvalidImage]`.
     """
 

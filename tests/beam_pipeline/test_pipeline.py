@@ -1,0 +1,100 @@
+"""The graph: what it gives back, and what never crosses a shuffle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from beam_pipeline import job as jobs
+from beam_pipeline.options import job_options
+from beam_pipeline.pipeline import build_pipeline
+from tests.beam_pipeline.conftest import jpeg, read_json
+from transforms.records import InvalidImage, ValidImage
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> jobs.Job:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for source in sorted((jobs.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:12]:
+        (pictures / source.name).write_bytes(source.read_bytes())
+    (pictures / "0001.jpg").write_bytes(jpeg())
+    (pictures / "gate_20260131T120000Z.jpg").write_bytes(b"not a picture")
+    return jobs.prepare(
+        job_options(
+            [
+                *("--input", str(pictures), "--output", str(tmp_path / "out")),
+                *("--model", "bundled", "--rules", str(jobs.BUNDLED_RULES)),
+            ]
+        )
+    )
+
+
+def test_bytes_of_an_image_never_leave_their_stage(
+    job: jobs.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes from one stage to another is encoded, and these records refuse to be."""
+
+    def refuse(image: ValidImage) -> Any:
+        raise AssertionError(f"{image.named.file.uri} was encoded: its bytes crossed a shuffle")
+
+    crossed: list[InvalidImage] = []
+
+    def note(image: InvalidImage) -> Any:
+        crossed.append(image)
+        return object.__reduce_ex__(image, 2)
+
+    monkeypatch.setattr(ValidImage, "__reduce__", refuse, raising=False)
+    monkeypatch.setattr(InvalidImage, "__reduce__", note, raising=False)
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        build_pipeline(pipeline, job)
+    assert len(list(Path(job.output, "final").rglob("*.json"))) == 12
+    assert [image.file.name for image in crossed] == ["0001.jpg"]
+    assert crossed[0].data is None
+
+
+def test_invalid_images_windowed_counts_and_verdicts_can_be_built_on(
+    job: jobs.Job, tmp_path: Path
+) -> None:
+    def written(name: str) -> Any:
+        return beam.io.WriteToText(str(tmp_path / name), shard_name_template="")
+
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        outputs = build_pipeline(pipeline, job)
+        invalid = outputs.invalid | beam.Map(lambda record: f"{record['file']} {record['reason']}")
+        invalid | "WriteInvalid" >> written("invalid")
+        counts = outputs.counts | beam.Map(
+            lambda window: f"{window.start} {sum(row['images'] for row in window.rows)}"
+        )
+        counts | "WriteCounts" >> written("counts")
+        judged = outputs.judged | beam.Map(lambda one: one.image.file)
+        judged | "WriteJudged" >> written("judged")
+    assert sorted((tmp_path / "invalid").read_text().splitlines()) == [
+        "0001.jpg bad_name",
+        "gate_20260131T120000Z.jpg not_jpeg",
+    ]
+    assert len((tmp_path / "judged").read_text().splitlines()) == 12
+    windows = [line.split() for line in (tmp_path / "counts").read_text().splitlines()]
+    assert sum(int(images) for _, images in windows) == 12
+    assert {start for start, _ in windows} == {
+        read_json_line["window_start"]
+        for path in Path(job.output, "counts").iterdir()
+        for read_json_line in [read_json(path)]
+    }
+
+
+def test_the_labels_of_the_steps_are_those_of_the_picture(job: jobs.Job) -> None:
+    """A running stream is updated by its labels: they change by intent only."""
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    build_pipeline(pipeline, job)
+    top = [part.full_label for part in pipeline.transforms_stack[0].parts]
+    assert [label for label in top if not label.startswith("AllInvalid")] == [
+        *("ListImages", "ParseFilename", "ValidateImage", "DetectObjects", "JudgeThreats"),
+        *("StoreValidated", "StoreDetections", "StoreFinal"),
+        *("InvalidNames", "StoreInvalidNames", "StoreInvalidImages", "StoreFailedInferences"),
+        *("CountThreats", "StoreCounts", "SendAlerts"),
+    ]

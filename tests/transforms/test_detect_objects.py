@@ -1,0 +1,255 @@
+import hashlib
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.metrics.metric import MetricsFilter
+
+import rules
+from tests.transforms.models import POISON, save_detector
+from tests.transforms.pictures import MOMENT
+from transforms.counters import counted
+from transforms.detect_objects import DetectObjects, DetectorHandler, Model, to_detections
+from transforms.detector import RawDetections, inspect_model
+from transforms.labels import COCO
+from transforms.model_files import ModelError, fetch_model
+from transforms.records import ImageFile, ModelInfo, NamedFile, ValidImage
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+def raw(*rows):
+    """A model's output; each row a box (y_min, x_min, y_max, x_max), a score and a class."""
+    boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
+    scores = np.array([row[1] for row in rows], np.float32)
+    return RawDetections(boxes, scores, np.array([row[2] for row in rows], np.float32))
+
+
+def detections(*rows, content=(1.0, 1.0), min_score_kept=0.05, labels=COCO):
+    return to_detections(raw(*rows), content=content, labels=labels, min_score_kept=min_score_kept)
+
+
+@pytest.mark.parametrize(
+    ("box", "content", "bbox"),
+    [
+        pytest.param((0.2, 0.1, 0.5, 0.3), (1, 1), (0.1, 0.2, 0.2, 0.3), id="as it is"),
+        pytest.param((0.2, 0.1, 0.5, 0.3), (1, 0.75), (0.1, 0.2667, 0.2, 0.4), id="wide"),
+        pytest.param((0.2, 0.1, 0.5, 0.3), (0.5, 1), (0.2, 0.2, 0.4, 0.3), id="high"),
+        pytest.param((0.5, 0.5, 0.9, 0.9), (1, 0.75), (0.5, 0.6667, 0.4, 0.3333), id="padding"),
+        pytest.param((-0.5, -0.1, 1.5, 1.01), (1, 1), (0.0, 0.0, 1.0, 1.0), id="clipped"),
+        pytest.param(
+            (1 / 3, 1 / 7, 2 / 3, 6 / 7), (1, 1), (0.1429, 0.3333, 0.7142, 0.3334), id="rounded"
+        ),
+        pytest.param((-0.0, -0.0, 0.5, 0.5), (1, 1), (0.0, 0.0, 0.5, 0.5), id="minus zero"),
+    ],
+)
+def test_a_box_is_mapped_from_the_letterbox_clipped_and_rounded(box, content, bbox):
+    (found,) = detections((box, 0.9, 1), content=content)
+    assert found.bbox == bbox
+    assert "-" not in repr(found.bbox)
+
+
+@pytest.mark.parametrize(
+    ("row", "content"),
+    [
+        pytest.param(((0.8, 0.1, 0.9, 0.3), 0.9, 1), (1, 0.75), id="below the picture"),
+        pytest.param(((0.1, 0.6, 0.9, 0.9), 0.9, 1), (0.5, 1), id="beside the picture"),
+        pytest.param(((0.2, 0.1, 0.2, 0.3), 0.9, 1), (1, 1), id="no height"),
+        pytest.param(((0.2, 0.1, 0.5, 0.10004), 0.9, 1), (1, 1), id="no width once rounded"),
+        pytest.param(((0.5, 0.1, 0.2, 0.3), 0.9, 1), (1, 1), id="upside down"),
+        pytest.param(((NAN, 0.1, 0.5, 0.3), 0.9, 1), (1, 1), id="NaN in the box"),
+        pytest.param(((0.2, 0.1, INFINITY, 0.3), 0.9, 1), (1, 1), id="infinity in the box"),
+        pytest.param(((0.2, 0.1, 0.5, 0.3), NAN, 1), (1, 1), id="NaN score"),
+        pytest.param(((0.2, 0.1, 0.5, 0.3), 0.9, NAN), (1, 1), id="NaN class"),
+        pytest.param(((0.2, 0.1, 0.5, 0.3), 0.9, INFINITY), (1, 1), id="infinite class"),
+        pytest.param(((0.2, 0.1, 0.5, 0.3), -0.2, 1), (1, 1), id="negative score"),
+    ],
+)
+def test_what_shows_nothing_of_the_picture_is_dropped_alone(row, content):
+    good = ((0.1, 0.1, 0.2, 0.2), 0.5, 1)
+    found = detections(row, good, row, content=content, min_score_kept=0)
+    assert [one.conf for one in found] == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("score", "least", "conf"),
+    [
+        (0.05, 0.05, 0.05),
+        (0.04996, 0.05, 0.05),  # Rounded first, decided then.
+        (0.04994, 0.05, None),
+        (0.0, 0.0, 0.0),
+        (0.123456, 0.05, 0.1235),
+        (1.0, 1.0, 1.0),
+        (1.00001, 0.05, 1.0),
+        (1.7, 0.05, 1.0),
+    ],
+)
+def test_a_score_is_rounded_before_it_is_compared(score, least, conf):
+    found = detections(((0.2, 0.1, 0.5, 0.3), score, 1), min_score_kept=least)
+    assert [one.conf for one in found] == ([] if conf is None else [conf])
+
+
+def test_the_most_certain_comes_first_and_ties_have_one_order():
+    rows = [
+        ((0.2, 0.1, 0.5, 0.3), 0.5, 3),
+        ((0.2, 0.1, 0.5, 0.3), 0.5, 1),
+        ((0.1, 0.1, 0.5, 0.3), 0.5, 1),
+        ((0.2, 0.1, 0.5, 0.3), 0.9, 10),
+        ((0.2, 0.1, 0.5, 0.3), 0.5, 10),
+    ]
+    found = detections(*rows)
+    assert [(one.conf, one.category, one.bbox[1]) for one in found] == [
+        (0.9, "10", 0.2),
+        (0.5, "1", 0.1),
+        (0.5, "1", 0.2),
+        (0.5, "3", 0.2),
+        (0.5, "10", 0.2),
+    ]
+    assert detections(*rows[::-1]) == found
+
+
+@pytest.mark.parametrize(
+    ("number", "label"), [(1, "person"), (90, "toothbrush"), (12, "class 12"), (0, "class 0")]
+)
+def test_a_class_without_a_name_is_called_by_its_number(number, label):
+    (found,) = detections(((0.2, 0.1, 0.5, 0.3), 0.9, number))
+    assert (found.category, found.label) == (str(number), label)
+
+
+def valid(name, shade, *, known=None, content=(1.0, 1.0)):
+    """A valid image of one colour; the detectors see `shade / 255` as a score of class 3."""
+    data = f"bytes of {name}".encode()
+    return ValidImage(
+        named=NamedFile(ImageFile(f"/in/cam_{name}.jpg", len(data)), "cam", MOMENT),
+        sha256=hashlib.sha256(data).hexdigest(),
+        width=200,
+        height=160,
+        data=data,
+        pixels=None if known is not None else np.full((8, 8, 3), shade, np.uint8),
+        content=content,
+        known=known,
+    )
+
+
+def model_at(path):
+    files = fetch_model(str(path))
+    return Model(str(path), files.info, inspect_model(files.path), {1: "person", 3: "car"})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return model_at(save_detector(tmp_path_factory.mktemp("tiny") / "tiny", size=(8, 8)))
+
+
+def detect(run_pipeline, model, images, **options):
+    def build(pipeline):
+        outputs = pipeline | beam.Create(images) | DetectObjects(model, **options)
+        return {tag: outputs[tag] for tag in ("detected", "kept", "invalid")}
+
+    return run_pipeline(build)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_each_image_gets_its_own_detections_whatever_the_batch(run_pipeline, model, batch_size):
+    images = [valid(str(shade), shade) for shade in range(20, 220, 20)]
+    _, found = detect(run_pipeline, model, images, batch_size=batch_size)
+    assert {
+        image.file: [(one.label, one.conf) for one in image.detections]
+        for image in found["detected"]
+    } == {
+        f"cam_{shade}.jpg": sorted(
+            [("person", 0.9), ("car", round(shade / 255, 4))], key=lambda one: -one[1]
+        )
+        for shade in range(20, 220, 20)
+    }
+    assert sorted(image.data for image in found["kept"]) == sorted(image.data for image in images)
+    assert found["invalid"] == []
+
+
+def test_the_object_data_says_which_image_and_which_model(run_pipeline, model):
+    _, found = detect(run_pipeline, model, [valid("one", 51, content=(1.0, 0.75))])
+    (image,) = found["detected"]
+    assert image.to_json() == {
+        "format_version": "1.0",
+        "id": "cam",
+        "timestamp": MOMENT,
+        "file": "cam_one.jpg",
+        "uri": "/in/cam_one.jpg",
+        "sha256": hashlib.sha256(b"bytes of one").hexdigest(),
+        "width": 200,
+        "height": 160,
+        "model": {"name": "tiny", "version": model.info.version},
+        "detections": [
+            {"category": "1", "label": "person", "conf": 0.9, "bbox": [0.2, 0.1333, 0.4, 0.5334]},
+            {"category": "3", "label": "car", "conf": 0.2, "bbox": [0.0, 0.0, 1.0, 1.0]},
+        ],
+    }
+
+
+def test_detections_below_the_score_kept_are_left_out(run_pipeline, model):
+    _, found = detect(run_pipeline, model, [valid("one", 51)], min_score_kept=0.5)
+    assert [one.label for one in found["detected"][0].detections] == ["person"]
+
+
+def test_known_images_pass_by_the_model(run_pipeline, tmp_path):
+    """Were they shown to it, the model would fail on them."""
+    poisoned = model_at(save_detector(tmp_path / "poisoned", size=(8, 8), poisoned=True))
+    known = (rules.Detection("1", "person", 0.7, (0.1, 0.1, 0.2, 0.2)),)
+    images = [valid("a", POISON, known=known), valid("b", 51), valid("c", POISON, known=())]
+    result, found = detect(run_pipeline, poisoned, images)
+    seen = {image.file: image.detections for image in found["detected"]}
+    assert seen["cam_a.jpg"] == known
+    assert seen["cam_c.jpg"] == ()
+    assert [one.label for one in seen["cam_b.jpg"]] == ["person", "car"]
+    assert counted(result)["images.resumed"] == 2
+    assert len(found["kept"]) == 3
+    assert found["invalid"] == []
+
+
+def test_an_image_on_which_the_model_fails_is_a_record_with_its_bytes(run_pipeline, tmp_path):
+    poisoned = model_at(save_detector(tmp_path / "poisoned", size=(8, 8), poisoned=True))
+    images = [valid("a", 51), valid("b", POISON), valid("c", 102)]
+    _, found = detect(run_pipeline, poisoned, images, batch_size=3)
+    assert sorted(image.file for image in found["detected"]) == ["cam_a.jpg", "cam_c.jpg"]
+    assert sorted(image.named.file.name for image in found["kept"]) == ["cam_a.jpg", "cam_c.jpg"]
+    (failed,) = found["invalid"]
+    assert (failed.file.name, failed.reason) == ("cam_b.jpg", "inference_failed")
+    assert "a poisoned picture" in failed.detail
+    assert "\n" not in failed.detail
+    assert (failed.data, failed.sha256) == (images[1].data, images[1].sha256)
+    assert (failed.size_bytes, failed.width, failed.height) == (len(images[1].data), 200, 160)
+
+
+def test_batches_and_latencies_are_among_the_job_s_metrics(run_pipeline, model):
+    images = [valid(str(shade), shade) for shade in range(10)]
+    result, _ = detect(run_pipeline, model, images, batch_size=5)
+    metrics = result.metrics().query(MetricsFilter().with_namespace("inference"))
+    distributions = {one.key.metric.name: one.result for one in metrics["distributions"]}
+    sizes = distributions["inference_request_batch_size"]
+    assert (sizes.sum, sizes.max) == (10, 5)
+    assert distributions["inference_batch_latency_micro_secs"].count == sizes.count
+    assert distributions["load_model_latency_milli_secs"].count >= 1
+    counters = {one.key.metric.name: one.result for one in metrics["counters"]}
+    assert counters["num_inferences"] == 10
+
+
+def test_the_handler_says_how_many_bytes_a_batch_holds(model):
+    handler = DetectorHandler(model)
+    assert handler.get_num_bytes([valid("a", 1), valid("b", 2), valid("c", 3, known=())]) == 384
+
+
+def test_a_machine_that_finds_another_model_under_the_name_refuses_it(tmp_path):
+    made = model_at(save_detector(tmp_path / "model", size=(8, 8)))
+    (tmp_path / "model" / "added.txt").write_text("changed since")
+    with pytest.raises(ModelError, match="changed since the job was started"):
+        DetectorHandler(made).load_model()
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_no_pictures_is_refused(model, batch_size):
+    with pytest.raises(ValueError, match="batch_size"):
+        DetectorHandler(model, batch_size=batch_size)
+
+
+def test_a_model_s_info_is_what_its_files_say(model):
+    assert model.info == ModelInfo("tiny", fetch_model(model.source).info.version)

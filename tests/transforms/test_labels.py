@@ -1,0 +1,119 @@
+import pytest
+
+from transforms.labels import COCO, LabelsError, check_fit, parse_label_map
+
+
+def test_coco_has_eighty_names_under_its_own_numbers():
+    assert len(COCO) == len(set(COCO.values())) == 80
+    assert (COCO[1], COCO[3], COCO[10], COCO[44], COCO[90]) == (
+        "person",
+        "car",
+        "traffic light",
+        "bottle",
+        "toothbrush",
+    )
+    assert (min(COCO), max(COCO)) == (1, 90)
+    assert not {12, 26, 29, 30, 45, 66, 68, 69, 71, 83} & set(COCO)
+
+
+PBTXT = """\
+# The map of a model's "classes".
+item {
+  name: "/m/01g317"
+  id: 1
+  display_name: "person"
+}
+item { id: 3, name: 'it\\'s "a" car' }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        pytest.param(PBTXT, {1: "person", 3: 'it\'s "a" car'}, id="pbtxt"),
+        pytest.param('item{id:1 name:"a \\"b\\" \\\\c"}', {1: 'a "b" \\c'}, id="pbtxt, escapes"),
+        pytest.param("item{id:1 name:'a}b # c'}", {1: "a}b # c"}, id="pbtxt, brace in a name"),
+        pytest.param('item {\n id: 5 # "x"\n name: "d"\n}', {5: "d"}, id="pbtxt, comment"),
+        pytest.param('item { id: 1 display_name: "" name: "x" }', {1: "x"}, id="pbtxt, no display"),
+        pytest.param(
+            'item { id: 1 name: "person" keypoints { id: 0 label: "nose" } keypoints { id: 7 } }',
+            {1: "person"},
+            id="pbtxt, keypoints",
+        ),
+        pytest.param("1 person\n3 car\n", {1: "person", 3: "car"}, id="id, space, name"),
+        pytest.param("1\tperson\n10\ttraffic light", {1: "person", 10: "traffic light"}, id="tab"),
+        pytest.param("1,person\n3, car", {1: "person", 3: "car"}, id="comma"),
+        pytest.param("1: person\n3:car", {1: "person", 3: "car"}, id="colon"),
+        pytest.param("\r\n  1 person \r\n\r\n3 car\r\n", {1: "person", 3: "car"}, id="blank lines"),
+        pytest.param("1 person\n1 person\n", {1: "person"}, id="the same line twice"),
+        pytest.param("0 person\n1 car", {0: "person", 1: "car"}, id="from 0"),
+        pytest.param("person\ntraffic light\n", {1: "person", 2: "traffic light"}, id="names"),
+        pytest.param("3D printer\ncar", {1: "3D printer", 2: "car"}, id="a name with a digit"),
+        pytest.param("???\nperson\n???\ncar", {1: "person", 3: "car"}, id="??? first"),
+        pytest.param("Background\nperson", {1: "person"}, id="background first"),
+        pytest.param("\ufeffperson\ncar", {1: "person", 2: "car"}, id="byte order mark, names"),
+        pytest.param("\ufeff1 person\n3 car", {1: "person", 3: "car"}, id="byte order mark, ids"),
+        pytest.param("# no comment here\ncar", {1: "# no comment here", 2: "car"}, id="hash"),
+    ],
+)
+def test_each_form_of_a_label_map_is_read(text, labels):
+    assert parse_label_map(text, "labels.txt") == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "labels.txt: no labels in it"),
+        ("\n \n", "labels.txt: no labels in it"),
+        ("???", "labels.txt: no labels in it"),
+        ("1 person\ncar\n", "labels.txt:1: '1 person' has a number where other lines have none"),
+        ("person\n\n3 car", "labels.txt:3: '3 car' has a number"),
+        ("person\n3", "labels.txt:2: '3' has a number"),
+        ("1 person\n3 car\n1 dog", "labels.txt:3: class 1 is named 'person' and 'dog'"),
+        ('item { id: 1 name: "a" }\nitem { name: "b" }', "labels.txt:2: an item needs `id:"),
+        ('item { id: 1 name: "a" }\n\nitem { id: 2 }', "labels.txt:3: an item needs `id:"),
+        ('item { id: "x" name: "a" }', "labels.txt:1: an item needs `id:"),
+        (
+            'item { id: 1 name: "a" }\nitem { id: 1 name: "b" }',
+            "labels.txt:2: class 1 is named 'a' and 'b'",
+        ),
+    ],
+)
+def test_a_wrong_label_map_is_refused_in_one_line_that_says_where(text, message):
+    with pytest.raises(LabelsError) as refused:
+        parse_label_map(text, "labels.txt")
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "fits"),
+    [
+        ({1: "a", 2: "b"}, 2, True),
+        ({0: "background", 1: "a"}, 1, True),
+        ({1: "a", 3: "b"}, 2, False),
+        ({1: "a", 900: "b"}, None, True),
+        (COCO, 90, True),
+        (COCO, 80, False),
+    ],
+)
+def test_a_label_map_must_not_name_more_classes_than_the_model_has(labels, classes, fits):
+    if fits:
+        check_fit(labels, classes, "labels.txt")
+        return
+    with pytest.raises(LabelsError, match=rf"labels.txt: names class {max(labels)} .* {classes} "):
+        check_fit(labels, classes, "labels.txt")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "yolox_nano_coco/coco_labels.tsv",
+        "yolox_nano_coco/mscoco_label_map.pbtxt",
+        "ssd_mobilenet_v1_coco_quant_tflite/coco_labels.tsv",
+        "ssd_mobilenet_v1_coco_quant_tflite/mscoco_label_map.pbtxt",
+    ],
+)
+def test_published_label_maps_of_coco_are_the_built_in_one(shared_models, path):
+    text = (shared_models / path).read_text(encoding="utf-8")
+    assert parse_label_map(text, path) == dict(COCO)

@@ -1,0 +1,480 @@
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+
+from tests.transforms import memory_store
+from tests.transforms.web_service import status
+from transforms import model_files
+from transforms.model_files import (
+    DEFAULT_ZOO_MODEL,
+    ZOO,
+    ModelError,
+    cache_directory,
+    fetch_model,
+    model_version,
+)
+
+FILES = {
+    "saved_model.pb": b"the graph",
+    "variables/variables.index": b"index",
+    "variables/variables.data-00000-of-00001": b"values" * 1000,
+    "assets/é.txt": b"",
+}
+TFLITE = b"\x1c\0\0\0TFL3 and so on"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache" / "models"
+    monkeypatch.setenv("MODEL_CACHE", str(folder))
+    return folder
+
+
+def laid(folder, files):
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def archive(files, mode="w:gz"):
+    """The bytes of a `.tar.gz` of these files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as opened:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            opened.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def in_folder(folder, files):
+    return {f"{folder}/{name}": data for name, data in files.items()}
+
+
+def sha256sum_of(folder):
+    """The version by the tools of a shell."""
+    command = (
+        "find . -type f | sed 's|^./||' | LC_ALL=C sort | tr '\\n' '\\0' | xargs -0 sha256sum "
+        "| sha256sum | cut -c 1-12"
+    )
+    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, check=True)
+    return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def version(tmp_path):
+    return sha256sum_of(laid(tmp_path / "by_hand", FILES))
+
+
+@pytest.mark.parametrize(
+    ("layout", "model", "name", "path"),
+    [
+        pytest.param(FILES, "net", "net", "net", id="a SavedModel"),
+        pytest.param(FILES, "net/", "net", "net", id="a slash at the end"),
+        pytest.param(in_folder("saved_model", FILES), "net", "net", "net/saved_model", id="zoo"),
+        pytest.param(
+            in_folder("saved_model", FILES),
+            "net/saved_model",
+            "net",
+            "net/saved_model",
+            id="zoo, inner",
+        ),
+        pytest.param(in_folder("export/1", FILES), "net", "net", "net/export/1", id="deep"),
+        pytest.param(
+            {**in_folder("saved_model", FILES), "x.tflite": TFLITE},
+            "net",
+            "net",
+            "net/saved_model",
+            id="a .tflite beside",
+        ),
+    ],
+)
+def test_a_saved_model_is_found_at_or_beneath_a_path(tmp_path, version, layout, model, name, path):
+    laid(tmp_path / "net", layout)
+    files = fetch_model(str(tmp_path / model) + ("/" if model.endswith("/") else ""))
+    assert files.path == str(tmp_path / path)
+    assert (files.info.name, files.info.version) == (name, version)
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "name"),
+    [
+        ("fast.tflite", "fast.tflite", "fast"),
+        ("net/fast.tflite", "net", "net"),
+        ("net/detect.tflite", "net/detect.tflite", "net"),
+        ("net/v2/model.tflite", "net", "net"),
+    ],
+)
+def test_a_tflite_file_is_found_at_or_beneath_a_path(tmp_path, file, model, name):
+    laid(tmp_path, {file: TFLITE})
+    files = fetch_model(str(tmp_path / model))
+    assert files.path == str(tmp_path / file)
+    line = f"{hashlib.sha256(TFLITE).hexdigest()}  {os.path.basename(file)}\n"
+    assert files.info.name == name
+    assert files.info.version == hashlib.sha256(line.encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".tgz"])
+@pytest.mark.parametrize("folder", ["net/saved_model", "other", "."])
+def test_an_archive_is_the_same_model_as_its_files(tmp_path, cache, version, ending, folder):
+    packed = tmp_path / f"net{ending}"
+    packed.write_bytes(archive(in_folder(folder, FILES)))
+    files = fetch_model(str(packed))
+    assert (files.info.name, files.info.version) == ("net", version)
+    assert model_version(files.path) == version
+    assert [one.name for one in cache.iterdir()] == [version]
+    assert fetch_model(str(packed)) == files
+
+
+def test_an_archive_of_a_tflite_file(tmp_path, cache):
+    laid(tmp_path, {"plain/net.tflite": TFLITE})
+    (tmp_path / "net.tar.gz").write_bytes(archive({"inner/net.tflite": TFLITE}))
+    packed, plain = fetch_model(str(tmp_path / "net.tar.gz")), fetch_model(str(tmp_path / "plain"))
+    assert packed.info.version == plain.info.version
+    assert packed.path == str(cache / packed.info.version / "inner" / "net.tflite")
+
+
+@pytest.mark.parametrize("change", ["content", "name", "more", "less"])
+def test_another_file_is_another_version(tmp_path, version, change):
+    files = dict(FILES)
+    if change == "content":
+        files["variables/variables.index"] = b"indeX"
+    elif change == "name":
+        files["assets/e.txt"] = files.pop("assets/é.txt")
+    elif change == "more":
+        files["fingerprint.pb"] = b""
+    else:
+        del files["assets/é.txt"]
+    assert model_version(str(laid(tmp_path / "changed", files))) != version
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"readme.md": b""}, "no model in it"),
+        ({"a/saved_model.pb": b"", "b/saved_model.pb": b""}, "2 models in it (a, b ...)"),
+        ({"a.tflite": b"", "b/c.tflite": b""}, "2 models in it (a.tflite, b/c.tflite ...)"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_none_or_several_models_are_refused(tmp_path, cache, files, message, packed):
+    model = laid(tmp_path / "net", files)
+    if packed:
+        model = tmp_path / "net.tar.gz"
+        model.write_bytes(archive(files))
+    assert_refused(str(model), message)
+    assert_nothing_left(cache)
+
+
+@pytest.mark.parametrize("model", ["nowhere", "no_such_zoo_model", "gone.tflite", "gone.tar.gz"])
+def test_a_model_that_is_nowhere_is_refused(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(model, "no such file or directory", "give --model", DEFAULT_ZOO_MODEL)
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    (tmp_path / "net.h5").write_bytes(b"HDF")
+    assert_refused(str(tmp_path / "net.h5"), "no model in it")
+
+
+def damaged(data):
+    return data[:40] + bytes([data[40] ^ 0xFF, data[41] ^ 0xFF]) + data[42:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"a text", id="text"),
+        pytest.param(b"", id="empty"),
+        pytest.param(archive({"saved_model.pb": os.urandom(50_000)})[:20_000], id="cut"),
+        pytest.param(damaged(archive({"saved_model.pb": bytes(range(256)) * 99})), id="damaged"),
+        pytest.param(
+            archive({"saved_model.pb": b"x" * 4000})[:-12] + b"123456789012", id="checksum"
+        ),
+        pytest.param(archive({"../saved_model.pb": b"x"}), id="parent"),
+        pytest.param(archive({"a/../../saved_model.pb": b"x"}), id="parent within"),
+    ],
+)
+def test_an_archive_that_cannot_be_unpacked_is_refused(tmp_path, cache, data):
+    (tmp_path / "net.tar.gz").write_bytes(data)
+    assert_refused(str(tmp_path / "net.tar.gz"), "not a .tar.gz that can be unpacked")
+    assert_nothing_left(cache)
+    assert not (cache.parent / "saved_model.pb").exists()
+
+
+def test_an_absolute_path_in_an_archive_stays_in_the_cache(tmp_path, cache):
+    outside = tmp_path / "outside"
+    data = archive({f"{outside}/saved_model.pb": b"x"})
+    (tmp_path / "net.tar.gz").write_bytes(data)
+    assert fetch_model(str(tmp_path / "net.tar.gz")).path.startswith(str(cache))
+    assert not outside.exists()
+
+
+def test_a_link_out_of_an_archive_is_refused(tmp_path, cache):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as opened:
+        link = tarfile.TarInfo("saved_model.pb")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        opened.addfile(link)
+    (tmp_path / "net.tar.gz").write_bytes(out.getvalue())
+    assert_refused(str(tmp_path / "net.tar.gz"), "not a .tar.gz that can be unpacked")
+    assert_nothing_left(cache)
+
+
+def assert_refused(model, *messages, **options):
+    with pytest.raises(ModelError) as refused:
+        fetch_model(model, **options)
+    text = str(refused.value)
+    assert "\n" not in text
+    for message in messages:
+        assert message in text, text
+
+
+def assert_nothing_left(cache):
+    assert not cache.exists() or not [one for one in cache.rglob("*") if one.is_file()]
+
+
+# From the zoo.
+
+ARCHIVE = archive(in_folder(f"{DEFAULT_ZOO_MODEL}/saved_model", FILES))
+
+
+@pytest.fixture
+def zoo(web, monkeypatch):
+    """A server of the zoo's archives."""
+    monkeypatch.setenv("MODEL_ZOO_ADDRESS", f"{web.url}/tf2/")
+    web.answers = [status(200, ARCHIVE)]
+    return web
+
+
+def test_the_zoo_names_each_model_under_its_release():
+    assert ZOO[DEFAULT_ZOO_MODEL] == "20200711"
+    assert ZOO["centernet_hg104_512x512_coco17_tpu-8"] == "20200713"
+    assert ZOO["centernet_mobilenetv2fpn_512x512_coco17_od"] == "20210210"
+    assert set(ZOO.values()) == {"20200711", "20200713", "20210210"}
+
+
+def test_a_model_of_the_zoo_is_downloaded_once(zoo, cache, version):
+    files = fetch_model(DEFAULT_ZOO_MODEL)
+    assert (files.info.name, files.info.version) == (DEFAULT_ZOO_MODEL, version)
+    assert files.path.endswith("/saved_model")
+    assert [request.path for request in zoo.requests] == [
+        f"/tf2/20200711/{DEFAULT_ZOO_MODEL}.tar.gz"
+    ]
+    recorded = (cache / "zoo" / f"{DEFAULT_ZOO_MODEL}.tar.gz.sha256").read_text()
+    assert recorded == f"{hashlib.sha256(ARCHIVE).hexdigest()}  {DEFAULT_ZOO_MODEL}.tar.gz\n"
+    assert fetch_model(DEFAULT_ZOO_MODEL) == files
+    assert fetch_model(DEFAULT_ZOO_MODEL, expected_version=version) == files
+    assert len(zoo.requests) == 1
+
+
+@pytest.mark.parametrize("change", ["archive", "record", "empty record"])
+def test_an_archive_that_changed_in_the_cache_is_noticed(zoo, cache, change):
+    fetch_model(DEFAULT_ZOO_MODEL)
+    path = cache / "zoo" / f"{DEFAULT_ZOO_MODEL}.tar.gz"
+    if change == "archive":
+        path.write_bytes(archive(in_folder("saved_model", {**FILES, "added": b""})))
+    else:
+        path.with_name(f"{path.name}.sha256").write_text("0" * 64 if change == "record" else "")
+    assert_refused(DEFAULT_ZOO_MODEL, str(path), "is not what was downloaded", "delete both")
+    assert len(zoo.requests) == 1
+
+
+@pytest.mark.parametrize("missing", ["", ".sha256"])
+def test_a_download_that_was_not_completed_is_made_again(zoo, cache, missing):
+    files = fetch_model(DEFAULT_ZOO_MODEL)
+    (cache / "zoo" / f"{DEFAULT_ZOO_MODEL}.tar.gz{missing}").unlink()
+    assert fetch_model(DEFAULT_ZOO_MODEL) == files
+    assert len(zoo.requests) == 2
+
+
+def cut_short(handler, request):
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(ARCHIVE)))
+    handler.end_headers()
+    handler.wfile.write(ARCHIVE[: len(ARCHIVE) // 2])
+    handler.close_connection = True
+
+
+def not_at_all(handler, request):
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        pytest.param(status(404), "404", id="404"),
+        pytest.param(status(500), "500", id="500"),
+        pytest.param(cut_short, "IncompleteRead", id="cut short"),
+        pytest.param(not_at_all, "RemoteDisconnected", id="closed"),
+    ],
+)
+def test_a_failed_download_is_one_clear_line_and_leaves_nothing(zoo, cache, answer, message):
+    zoo.answers = [answer]
+    address = f"{zoo.url}/tf2/20200711/{DEFAULT_ZOO_MODEL}.tar.gz"
+    assert_refused(DEFAULT_ZOO_MODEL, address, "can't be downloaded", message, "give --model")
+    assert_nothing_left(cache)
+
+
+def test_a_refused_connection_is_one_clear_line_and_leaves_nothing(zoo, cache):
+    zoo.stop()
+    assert_refused(DEFAULT_ZOO_MODEL, zoo.url, "can't be downloaded", "refused", "give --model")
+    assert_nothing_left(cache)
+
+
+def test_an_archive_that_a_server_would_unpack_is_asked_for_as_it_is(zoo):
+    fetch_model(DEFAULT_ZOO_MODEL)
+    assert zoo.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_a_cache_without_permission_is_refused(zoo, cache, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # To root everything is permitted.
+    assert_refused(DEFAULT_ZOO_MODEL, str(cache), "can't be written", "MODEL_CACHE")
+    assert zoo.requests == []
+
+
+def test_a_cache_that_is_a_file_is_refused(zoo, cache, tmp_path):
+    cache.parent.mkdir()
+    cache.write_text("")
+    assert_refused(DEFAULT_ZOO_MODEL, str(cache), "can't be written", "MODEL_CACHE")
+    (tmp_path / "net.tar.gz").write_bytes(archive(FILES))
+    assert_refused(str(tmp_path / "net.tar.gz"), str(cache), "can't be written", "MODEL_CACHE")
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"MODEL_CACHE": "/m"}, "/m"),
+        ({"MODEL_CACHE": "", "XDG_CACHE_HOME": "/x"}, "/x/beam_pipeline/models"),
+        (
+            {"MODEL_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/h"},
+            "/h/.cache/beam_pipeline/models",
+        ),
+    ],
+)
+def test_where_the_cache_is(monkeypatch, environment, folder):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert str(cache_directory()) == folder
+
+
+# As another machine has seen it.
+
+
+def test_a_model_of_another_version_than_expected_is_refused(tmp_path, version):
+    model = str(laid(tmp_path / "net", FILES))
+    assert fetch_model(model, expected_version=version).info.version == version
+    (tmp_path / "net" / "saved_model.pb").write_bytes(b"another graph")
+    assert_refused(model, "have changed since the job was started", expected_version=version)
+
+
+def test_the_expected_version_is_taken_from_the_cache_though_its_source_is_gone(tmp_path, version):
+    packed = tmp_path / "net.tar.gz"
+    packed.write_bytes(archive(FILES))
+    files = fetch_model(str(packed))
+    packed.unlink()
+    assert fetch_model(str(packed), expected_version=version) == files
+
+
+@pytest.mark.parametrize("again", ["same machine", "expected"])
+def test_a_model_that_changed_in_the_cache_is_noticed(tmp_path, cache, version, again):
+    packed = tmp_path / "net.tar.gz"
+    packed.write_bytes(archive(FILES))
+    files = fetch_model(str(packed))
+    os.unlink(os.path.join(files.path, "variables", "variables.index"))
+    expected = version if again == "expected" else None
+    assert_refused(
+        str(packed), str(cache / version), "not those that were kept", expected_version=expected
+    )
+
+
+def test_of_two_processes_that_keep_a_model_at_once_both_have_it(tmp_path, cache, monkeypatch):
+    packed = tmp_path / "net.tar.gz"
+    packed.write_bytes(archive(FILES))
+    move = model_files._move_into_cache
+
+    def other_first(scratch, source):
+        kept = cache / model_files._model_in(scratch, source).info.version
+        monkeypatch.setattr(model_files.Path, "is_dir", is_dir_once(kept, model_files.Path.is_dir))
+        shutil.copytree(scratch, kept)
+        return move(scratch, source)
+
+    def is_dir_once(kept, is_dir):
+        asked = []
+
+        def answer(self):
+            if self == kept and not asked:
+                asked.append(self)
+                return False
+            return is_dir(self)
+
+        return answer
+
+    monkeypatch.setattr(model_files, "_move_into_cache", other_first)
+    assert fetch_model(str(packed)).path.startswith(str(cache))
+    assert not list(cache.glob(".fetching-*"))
+
+
+# On one of Beam's filesystems.
+
+
+@pytest.mark.parametrize("model", ["memory://models/net", "memory://models/net/"])
+def test_a_remote_model_is_copied_once(memory, cache, version, model):
+    memory.update(in_folder("memory://models/net/saved_model", FILES))
+    files = fetch_model(model)
+    assert (files.info.name, files.info.version) == ("net", version)
+    assert files.path == str(cache / version / "saved_model")
+    memory.clear()
+    assert fetch_model(model, expected_version=version) == files
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        ("memory://models/net.tar.gz", archive(FILES)),
+        ("memory://models/net.tgz", archive(in_folder("saved_model", FILES))),
+    ],
+)
+def test_a_remote_archive_is_unpacked_into_the_cache(memory, cache, version, model, data):
+    memory[model] = data
+    files = fetch_model(model)
+    assert (files.info.name, files.info.version) == ("net", version)
+    assert sorted(one.name for one in cache.iterdir()) == [version]
+
+
+def test_a_remote_tflite_file_is_copied(memory, tmp_path):
+    memory["memory://models/net.tflite"] = TFLITE
+    laid(tmp_path, {"net.tflite": TFLITE})
+    local, remote = (
+        fetch_model(str(tmp_path / "net.tflite")),
+        fetch_model("memory://models/net.tflite"),
+    )
+    assert remote.info == local.info
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("memory://models/nothing", "no model in it"),
+        ("memory://models/nothing.tflite", "can't be read (StoreError: 404"),
+        ("memory://models/net", "can't be read (StoreError: 403"),
+        ("nosuchstore://models/net", "can't be read"),
+    ],
+)
+def test_a_remote_model_that_cannot_be_had_is_refused(memory, cache, model, message):
+    memory.update(in_folder("memory://models/net", FILES))
+    memory_store.UNREADABLE.add("memory://models/net/saved_model.pb")
+    assert_refused(model, model, message)
+    assert_nothing_left(cache)
+
+
+def test_a_remote_name_that_leads_out_of_the_model_is_refused(memory, cache):
+    memory["memory://models/net/../../saved_model.pb"] = b"x"
+    assert_refused("memory://models/net", "would lie outside the model")
+    assert_nothing_left(cache)

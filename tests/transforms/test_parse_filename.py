@@ -1,0 +1,302 @@
+from datetime import datetime, timedelta, timezone
+
+import apache_beam as beam
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from transforms import reasons
+from transforms.counters import counted
+from transforms.parse_filename import (
+    InvalidName,
+    ParseFilename,
+    parse_file,
+    parse_name,
+    parse_timestamp,
+)
+from transforms.records import (
+    ImageFile,
+    InvalidImage,
+    NamedFile,
+    canonical_time,
+    parse_time,
+    printable,
+)
+
+UTC = timezone.utc
+LAST_SECOND = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("20260131T235959Z", "2026-01-31T23:59:59Z"),
+        ("20260131T235959", "2026-01-31T23:59:59Z"),
+        ("20260131T235959.5Z", "2026-01-31T23:59:59.500Z"),
+        ("20260131T235959.120", "2026-01-31T23:59:59.120Z"),
+        ("20260131T235959.000000Z", "2026-01-31T23:59:59Z"),
+        ("20260131T235959.000001Z", "2026-01-31T23:59:59.000001Z"),
+        ("20260131T235959.123456Z", "2026-01-31T23:59:59.123456Z"),
+        ("2026-01-31T23:59:59Z", "2026-01-31T23:59:59Z"),
+        ("2026-01-31T23:59:59", "2026-01-31T23:59:59Z"),
+        ("2026-01-31T23:59:59.25Z", "2026-01-31T23:59:59.250Z"),
+        ("2026-01-31T23-59-59Z", "2026-01-31T23:59:59Z"),
+        ("2026-01-31T23-59-59", "2026-01-31T23:59:59Z"),
+        ("2026-01-31T23-59-59.0001Z", "2026-01-31T23:59:59.000100Z"),
+        ("20260131T235959+0000", "2026-01-31T23:59:59Z"),
+        ("20260131T235959-0000", "2026-01-31T23:59:59Z"),
+        ("20260131T235959+00", "2026-01-31T23:59:59Z"),
+        ("2026-01-31T23:59:59+00:00", "2026-01-31T23:59:59Z"),
+        ("2026-01-31T23-59-59+00-00", "2026-01-31T23:59:59Z"),
+        ("1769903999", "2026-01-31T23:59:59Z"),
+        ("1769903999123", "2026-01-31T23:59:59.123Z"),
+        ("0000000000", "1970-01-01T00:00:00Z"),
+        ("20240229T000000Z", "2024-02-29T00:00:00Z"),
+        ("00010101T000000Z", "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_every_form_of_a_timestamp_gives_its_canonical_time(text, canonical):
+    assert canonical_time(parse_timestamp(text)) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("20260131T235959+0100", reasons.TIMESTAMP_NOT_UTC),
+        ("20260131T235959-0030", reasons.TIMESTAMP_NOT_UTC),
+        ("20260131T235959+01", reasons.TIMESTAMP_NOT_UTC),
+        ("2026-01-31T23:59:59+05:30", reasons.TIMESTAMP_NOT_UTC),
+        ("2026-01-31T23-59-59-08-00", reasons.TIMESTAMP_NOT_UTC),
+        ("", reasons.BAD_TIMESTAMP),
+        ("yesterday", reasons.BAD_TIMESTAMP),
+        ("20260131", reasons.BAD_TIMESTAMP),
+        ("20260131235959", reasons.BAD_TIMESTAMP),
+        ("20260131T2359Z", reasons.BAD_TIMESTAMP),
+        ("20260131t235959z", reasons.BAD_TIMESTAMP),
+        ("20260131 235959", reasons.BAD_TIMESTAMP),
+        ("20260229T000000Z", reasons.BAD_TIMESTAMP),
+        ("20261301T000000Z", reasons.BAD_TIMESTAMP),
+        ("20260131T240000Z", reasons.BAD_TIMESTAMP),
+        ("20260131T235960Z", reasons.BAD_TIMESTAMP),
+        ("00000101T000000Z", reasons.BAD_TIMESTAMP),
+        ("20260131T235959.Z", reasons.BAD_TIMESTAMP),
+        ("20260131T235959.1234567Z", reasons.BAD_TIMESTAMP),
+        ("20260131T235959,5Z", reasons.BAD_TIMESTAMP),
+        ("20260131T23:59:59Z", reasons.BAD_TIMESTAMP),
+        ("2026-01-31T235959Z", reasons.BAD_TIMESTAMP),
+        ("2026-01-31T23:59-59Z", reasons.BAD_TIMESTAMP),
+        ("2026-0131T23:59:59Z", reasons.BAD_TIMESTAMP),
+        ("20260131T235959Z ", reasons.BAD_TIMESTAMP),
+        ("20260131T235959Z\n", reasons.BAD_TIMESTAMP),
+        ("176990399", reasons.BAD_TIMESTAMP),
+        ("17699039991", reasons.BAD_TIMESTAMP),
+        ("17699039991234", reasons.BAD_TIMESTAMP),
+        ("-1769903999", reasons.BAD_TIMESTAMP),
+        ("1769903999.5", reasons.BAD_TIMESTAMP),
+        ("١٧٦٩٩٠٣٩٩٩", reasons.BAD_TIMESTAMP),
+        ("2026\N{FULLWIDTH DIGIT ZERO}131T235959Z", reasons.BAD_TIMESTAMP),
+    ],
+)
+def test_what_is_no_utc_timestamp_is_refused_with_its_reason(text, reason):
+    with pytest.raises(InvalidName) as refused:
+        parse_timestamp(text)
+    assert refused.value.reason == reason
+    assert refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "camera"),
+    [
+        ("front-door_20260131T235959Z.jpg", "front-door"),
+        ("front-door_20260131T235959Z.JPG", "front-door"),
+        ("front-door_20260131T235959Z.jpeg", "front-door"),
+        ("front-door_20260131T235959Z.JpEg", "front-door"),
+        ("north_gate_2_20260131T235959Z.jpg", "north_gate_2"),
+        ("7_20260131T235959Z.jpg", "7"),
+        ("a.b-c__20260131T235959Z.jpg", "a.b-c_"),
+        (f"{'a' * 64}_20260131T235959Z.jpg", "a" * 64),
+    ],
+)
+def test_the_id_is_what_stands_before_the_last_underscore(name, camera):
+    assert parse_name(name) == (camera, LAST_SECOND)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "front-door_20260131T235959Z",
+        "front-door_20260131T235959Z.png",
+        "front-door_20260131T235959Z.jpg.txt",
+        "front-door_20260131T235959Z.jpg\n",
+        "front-door_20260131T235959Z.jp\N{KELVIN SIGN}g",
+        "front-door-20260131T235959Z.jpg",
+        ".jpg",
+        "_20260131T235959Z.jpg",
+        f"{'a' * 65}_20260131T235959Z.jpg",
+        ".hidden_20260131T235959Z.jpg",
+        "-dash_20260131T235959Z.jpg",
+        "_under_20260131T235959Z.jpg",
+        "front door_20260131T235959Z.jpg",
+        "front\ndoor_20260131T235959Z.jpg",
+        "caméra_20260131T235959Z.jpg",
+        "cam\N{ARABIC-INDIC DIGIT ONE}_20260131T235959Z.jpg",
+        "a\udcff_20260131T235959Z.jpg",
+        "a\\b_20260131T235959Z.jpg",
+    ],
+)
+def test_a_name_of_another_form_is_a_bad_name(name):
+    with pytest.raises(InvalidName) as refused:
+        parse_name(name)
+    assert refused.value.reason == reasons.BAD_NAME
+    assert printable(refused.value.detail) == refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("microsecond", "fraction"),
+    [(0, ""), (1, ".000001"), (1000, ".001"), (500000, ".500"), (123456, ".123456")],
+)
+def test_the_canonical_time_has_decimals_only_where_the_fraction_is_not_zero(microsecond, fraction):
+    moment = LAST_SECOND.replace(microsecond=microsecond)
+    assert canonical_time(moment) == f"2026-01-31T23:59:59{fraction}Z"
+
+
+@pytest.mark.parametrize(
+    "moment", [datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1)))]
+)
+def test_a_moment_that_is_not_in_utc_has_no_canonical_time(moment):
+    with pytest.raises(ValueError, match="not in UTC"):
+        canonical_time(moment)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+@example(datetime.min.replace(tzinfo=UTC))
+@example(datetime.max.replace(tzinfo=UTC))
+def test_a_canonical_time_is_read_back_as_the_same_moment(moment):
+    canonical = canonical_time(moment)
+    assert parse_timestamp(canonical) == moment
+    assert parse_time(canonical) == moment
+    assert canonical_time(parse_time(canonical)) == canonical
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+ANY_NAME = (
+    ANY_TEXT
+    | ANY_TEXT.map(lambda text: f"cam_{text}.jpg")
+    | st.from_regex(r"[a-z]_[0-9TZ:.+-]{8,30}\.jpg", fullmatch=True)
+)
+
+
+@given(ANY_NAME)
+def test_any_text_is_a_name_or_raises_invalid_name(name):
+    try:
+        camera, moment = parse_name(name)
+    except InvalidName as invalid:
+        refused = invalid
+    else:
+        assert name.startswith(f"{camera}_")
+        assert moment.utcoffset() == timedelta(0)
+        return
+    assert refused.reason in (
+        reasons.BAD_NAME,
+        reasons.BAD_TIMESTAMP,
+        reasons.TIMESTAMP_NOT_UTC,
+    )
+    assert refused.detail.encode()  # Every JSON reader takes it.
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("hall_20260201T235959Z.jpg", None),
+        ("hall_20260202T000000Z.jpg", None),
+        ("hall_20260202T000000.000001Z.jpg", reasons.TIMESTAMP_IN_FUTURE),
+        ("hall_9999999999.jpg", reasons.TIMESTAMP_IN_FUTURE),
+        ("attic_20260131T235959Z.jpg", reasons.UNKNOWN_CAMERA),
+        ("attic_9999999999.jpg", reasons.TIMESTAMP_IN_FUTURE),
+        ("attic_never.jpg", reasons.BAD_TIMESTAMP),
+    ],
+)
+def test_future_pictures_and_unknown_cameras_are_refused(name, reason):
+    file = ImageFile(f"/in/{name}", 17)
+    parsed = parse_file(file, latest=NOW + timedelta(hours=24), is_known={"hall"}.__contains__)
+    if reason is None:
+        assert isinstance(parsed, NamedFile)
+    else:
+        assert isinstance(parsed, InvalidImage)
+        assert (parsed.file, parsed.reason, parsed.size_bytes) == (file, reason, 17)
+
+
+def test_without_strict_ids_every_id_is_taken():
+    file = ImageFile("/in/attic_20260131T235959Z.jpg", 1)
+    assert parse_file(file, latest=NOW) == NamedFile(file, "attic", "2026-01-31T23:59:59Z")
+
+
+def test_the_transform_parts_good_names_from_bad_ones(run_pipeline):
+    names = [
+        "hall_20260131T235959Z.jpg",
+        "hall_1769903999.JPEG",
+        "hall_20260301T000000Z.jpg",
+        "attic_20260131T235959Z.jpg",
+        "notes.txt",
+        "bad\udcff\n.jpg",
+    ]
+
+    def build(pipeline):
+        files = pipeline | beam.Create([ImageFile(f"/in/{name}", 1) for name in names])
+        outputs = files | ParseFilename(clock=lambda: NOW, is_known={"hall"}.__contains__)
+        return {tag: outputs[tag] for tag in ("named", "invalid")}
+
+    result, found = run_pipeline(build)
+    key = "hall\n2026-01-31T23:59:59Z"
+    assert sorted((key, named.file.name) for key, named in found["named"]) == [
+        (key, "hall_1769903999.JPEG"),
+        (key, "hall_20260131T235959Z.jpg"),
+    ]
+    assert {image.file.name: image.reason for _, image in found["invalid"]} == {
+        "hall_20260301T000000Z.jpg": reasons.TIMESTAMP_IN_FUTURE,
+        "attic_20260131T235959Z.jpg": reasons.UNKNOWN_CAMERA,
+        "notes.txt": reasons.BAD_NAME,
+        "bad\udcff\n.jpg": reasons.BAD_NAME,
+    }
+    assert len({key for key, _ in found["invalid"]}) == 4
+    assert counted(result)["images.found"] == len(names)
+
+
+def test_a_clock_skew_of_centuries_takes_any_moment(run_pipeline):
+    def build(pipeline):
+        files = pipeline | beam.Create([ImageFile("/in/hall_99991231T235959Z.jpg", 1)])
+        outputs = files | ParseFilename(max_clock_skew=timedelta(days=4_000_000))
+        return {"named": outputs.named}
+
+    _, found = run_pipeline(build)
+    assert [named.timestamp for _, named in found["named"]] == ["9999-12-31T23:59:59Z"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("a.txt", "a.txt", True),
+        ("a.txt", "a.txt.json", True),
+        ("a.txt.json", "a.txt.json.json", True),
+        ("a.txt", "b.txt", False),
+        ("a.json.txt", "a.txt", False),
+    ],
+)
+def test_a_name_and_the_name_of_its_record_are_looked_at_together(
+    run_pipeline, one, other, together
+):
+    def build(pipeline):
+        files = pipeline | beam.Create(
+            [ImageFile(f"/{n}/{name}", 1) for n, name in enumerate((one, other))]
+        )
+        return {"invalid": (files | ParseFilename()).invalid}
+
+    _, found = run_pipeline(build)
+    assert (len({key for key, _ in found["invalid"]}) == 1) is together
+
+
+def test_a_negative_clock_skew_is_refused():
+    with pytest.raises(ValueError, match="negative"):
+        ParseFilename(max_clock_skew=timedelta(seconds=-1))

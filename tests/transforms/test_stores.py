@@ -1,0 +1,197 @@
+import hashlib
+import json
+import os
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.transforms import memory_store
+from transforms import stores
+from transforms.records import printable
+
+URI = "/in/a.jpg"
+
+
+def files_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("data", [b"", b"bytes", bytes(3 << 20)], ids=["empty", "few", "many"])
+def test_what_is_written_is_read_back(tmp_path, memory, data):
+    for uri in (str(tmp_path / "a" / "b" / "file"), "memory://out/a/b/file"):
+        stores.write_bytes(uri, data)
+        assert stores.read_bytes(uri) == data
+        stores.write_bytes(uri, b"other")
+        assert stores.read_bytes(uri) == b"other"
+    assert files_in(tmp_path) == ["a", "a/b", "a/b/file"]
+    assert list(memory) == ["memory://out/a/b/file"]
+
+
+@pytest.mark.parametrize("at_most", [0, 3, 5, 9])
+def test_no_more_is_read_than_is_asked_for(tmp_path, memory, at_most):
+    for uri in (str(tmp_path / "file"), "memory://out/file"):
+        stores.write_bytes(uri, b"bytes")
+        assert stores.read_bytes(uri, at_most) == b"bytes"[:at_most]
+
+
+@pytest.mark.parametrize("name", ["file.gz", "file.bz2", "file.zst"])
+def test_bytes_are_never_compressed_or_unpacked_by_a_name(tmp_path, name):
+    uri = str(tmp_path / name)
+    stores.write_bytes(uri, b"plain")
+    assert (tmp_path / name).read_bytes() == b"plain"
+    assert stores.read_bytes(uri) == b"plain"
+
+
+def chunks_that_fail():
+    yield b"the first part"
+    raise OSError("no more")
+
+
+@pytest.mark.parametrize("before", [None, b"what was there"])
+def test_a_local_file_appears_whole_or_not_at_all(tmp_path, before):
+    target = tmp_path / "out" / "file"
+    if before is not None:
+        stores.write_bytes(str(target), before)
+    with pytest.raises(OSError, match="no more"):
+        stores._write(str(target), chunks_that_fail())
+    assert files_in(tmp_path / "out") == ([] if before is None else ["file"])
+    assert before is None or target.read_bytes() == before
+
+
+def test_while_a_local_file_is_written_the_old_one_is_there(tmp_path):
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    seen = []
+
+    def chunks():
+        yield b"new"
+        seen.append(target.read_bytes())
+
+    stores._write(str(target), chunks())
+    assert seen == [b"old"]
+    assert target.read_bytes() == b"new"
+
+
+def test_what_a_killed_run_left_behind_is_written_over(tmp_path):
+    (tmp_path / ".file.partial").write_bytes(b"left behind by a run that was killed")
+    stores.write_bytes(str(tmp_path / "file"), b"new")
+    assert files_in(tmp_path) == ["file"]
+
+
+def test_a_target_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError):  # noqa: PT011  # Which of them depends on the system.
+        stores.write_bytes(str(tmp_path / "folder"), b"x")
+    with pytest.raises(OSError):  # noqa: PT011
+        stores.write_bytes(str(tmp_path / "file" / "below"), b"x")
+    assert files_in(tmp_path) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (2 << 20) + 7])
+def test_a_copy_gives_the_hash_and_size_of_what_was_copied(tmp_path, memory, size):
+    data = random.Random(size).randbytes(size)
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    expected = (hashlib.sha256(data).hexdigest(), size)
+    assert stores.copy(str(source), "memory://out/copy") == expected
+    assert stores.copy("memory://out/copy", str(tmp_path / "copy")) == expected
+    assert memory["memory://out/copy"] == (tmp_path / "copy").read_bytes() == data
+
+
+@pytest.mark.parametrize("target", ["out/copy", "memory://out/copy"])
+@pytest.mark.parametrize("broken", ["missing", "unreadable"])
+def test_a_copy_that_fails_leaves_nothing(tmp_path, memory, target, broken):
+    if broken == "unreadable":
+        memory["memory://in/source"] = b"the first part"
+        memory_store.UNREADABLE.add("memory://in/source")
+    uri = target if "://" in target else str(tmp_path / target)
+    with pytest.raises(memory_store.StoreError):
+        stores.copy("memory://in/source", uri)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert "memory://out/copy" not in memory
+
+
+@pytest.mark.parametrize(
+    ("uri", "local"),
+    [("/a/b", True), ("a b", True), ("gs://b/a", False), ("s3://b/a", False), ("a:/b", True)],
+)
+def test_what_is_a_path_on_this_machine(uri, local):
+    assert stores.is_local(uri) is local
+
+
+@pytest.mark.parametrize("output", ["/out", "/out/", "gs://bucket/out", "gs://bucket/out/"])
+def test_the_layout_of_the_output(output):
+    base = output.rstrip("/")
+    window = "20260131T235500Z_20260201T000000Z"
+    assert stores.detections_uri(output, "hall", "hall_1") == f"{base}/detections/hall/hall_1.json"
+    assert stores.final_uri(output, "hall", "hall_1") == f"{base}/final/hall/hall_1.json"
+    assert stores.validated_uri(output, "hall", "x.jpg") == f"{base}/validated/hall/x.jpg"
+    assert stores.invalid_uri(output, "bad_name", "x") == f"{base}/invalid/bad_name/x"
+    assert stores.alert_uri(output, "hall", "0af") == f"{base}/alerts/hall/0af.json"
+    assert stores.counts_uri(output, window, 0, 1) == f"{base}/counts/{window}.jsonl"
+    assert stores.counts_uri(output, window, 2, 8) == f"{base}/counts/{window}-2-of-8.jsonl"
+
+
+def digits(uri):
+    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("a b_%41.JPG", "a b_%41.JPG"),
+        ("häuser\N{SNOWMAN}.png", "häuser\N{SNOWMAN}.png"),
+        ("no extension", "no extension"),
+        (".hidden", ".hidden"),
+        ("a" * 176 + ".jpg", "a" * 176 + ".jpg"),
+        ("a\nb.jpg", "a%0Ab-{}.jpg"),
+        ("a\x00\x1f\x7f.jpg", "a%00%1F%7F-{}.jpg"),
+        ("a\udcff\udc80.jpg", "a%FF%80-{}.jpg"),
+        ("a\ud800.jpg", "a%00-{}.jpg"),
+        ("\n", "%0A-{}"),
+        ("a" * 177 + ".jpg", "a" * 162 + "-{}.jpg"),
+        ("a" * 255, "a" * 162 + "-{}"),
+        ("é" * 127, "é" * 81 + "-{}"),
+        ("a." + "b" * 250, "a." + "b" * 160 + "-{}"),
+        (".", "-{}."),
+        ("..", ".-{}."),
+        (".x.jpg.partial", ".x.jpg-{}.partial"),
+    ],
+)
+def test_a_file_of_any_name_can_be_kept(tmp_path, name, kept):
+    uri = f"/in/{name}"
+    in_store = stores.name_in_store(name, uri, shared=False)
+    assert in_store == kept.format(digits(uri))
+    stores.write_bytes(str(tmp_path / in_store), b"x")
+    stores.write_bytes(str(tmp_path / f"{in_store}.json"), b"y")
+    assert files_in(tmp_path) == sorted([in_store, f"{in_store}.json"])
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("a.jpg", "a-{}.jpg"), ("a", "a-{}"), ("a.b.c", "a.b-{}.c"), ("x.jpg.json", "x.jpg-{}.json")],
+)
+def test_a_shared_name_gets_a_hash_of_the_address(name, kept):
+    one, other = f"/in/1/{name}", f"/in/2/{name}"
+    assert stores.name_in_store(name, one, shared=True) == kept.format(digits(one))
+    assert stores.name_in_store(name, other, shared=True) == kept.format(digits(other))
+
+
+@given(st.text(st.characters(exclude_characters="/", exclude_categories=()), min_size=1))
+def test_a_name_in_the_store_is_short_printable_and_no_folder(name):
+    kept = stores.name_in_store(name, f"/in/{name}", shared=False)
+    assert 0 < len(f".{kept}.json.partial".encode()) <= 255
+    assert printable(kept) == kept
+    assert "/" not in kept
+    assert kept.strip(".")
+    assert os.path.normpath(f"/out/{kept}") == f"/out/{kept}"
+
+
+def test_json_is_one_line_in_the_order_given_and_in_plain_utf_8():
+    data = stores.json_bytes({"z": [1, 0.5], "a": {"ü": None}})
+    assert data == '{"z":[1,0.5],"a":{"ü":null}}\n'.encode()
+    assert list(json.loads(data)) == ["z", "a"]

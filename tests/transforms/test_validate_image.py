@@ -1,0 +1,574 @@
+import hashlib
+import io
+import itertools
+import os
+import random
+import time
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+import rules
+from tests.transforms.pictures import (
+    MOMENT,
+    NAME,
+    asymmetric,
+    encoded,
+    jpeg,
+    named,
+    with_exif,
+    with_orientation,
+    with_stated_size,
+)
+from transforms import jpeg as jpeg_files
+from transforms import reasons, stores, validate_image
+from transforms.counters import counted
+from transforms.detect_objects import to_detections
+from transforms.detector import RawDetections
+from transforms.records import (
+    DetectedImage,
+    InvalidImage,
+    ModelInfo,
+    NamedFile,
+    ValidImage,
+)
+from transforms.records import ImageFile as ListedFile
+from transforms.validate_image import (
+    EarlierRun,
+    InvalidNames,
+    Limits,
+    ValidateImage,
+    _Validate,
+    same_image_once,
+    validate_bytes,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+SIZE = (64, 64)
+LOOSE = Limits(min_resolution=(1, 1))
+MODEL = ModelInfo("detector", "0123456789ab")
+
+
+def validated(data, *, limits=LOOSE, **options):
+    return validate_bytes(named(), data, limits=limits, input_size=SIZE, **options)
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    """Fails the test if a pixel is decoded."""
+
+    def decode(*_):
+        raise AssertionError("the picture was decoded")
+
+    monkeypatch.setattr(jpeg_files, "decode_letterboxed", decode)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_good_picture_is_valid_with_its_upright_size_and_its_bytes(orientation):
+    data = with_orientation(jpeg(200, 160), orientation)
+    image = validated(data)
+    assert isinstance(image, ValidImage)
+    assert (image.width, image.height) == ((160, 200) if orientation >= 5 else (200, 160))
+    assert image.data == data
+    assert image.sha256 == hashlib.sha256(data).hexdigest()
+    assert image.pixels.shape == (64, 64, 3)
+    assert image.content == ((0.796875, 1.0) if orientation >= 5 else (1.0, 0.796875))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_found_in_the_model_s_input_lies_where_the_object_is_upright(orientation):
+    """A white rectangle is found in the letterbox and mapped back onto the upright picture."""
+    upright = Image.new("RGB", (400, 300) if orientation < 5 else (300, 400))
+    x_min, y_min, width, height = 0.1, 0.2, 0.3, 0.5
+    across, down = upright.size
+    left, top = round(x_min * across), round(y_min * down)
+    right, bottom = left + round(width * across), top + round(height * down)
+    upright.paste((255, 255, 255), (left, top, right, bottom))
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # The transposition that is undone by EXIF's.
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    data = with_orientation(encoded(stored), orientation)
+    image = validate_bytes(named(), data, limits=LOOSE, input_size=(256, 256))
+    rows, columns = np.nonzero(image.pixels[:, :, 0] > 180)
+    box = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+    raw = RawDetections(np.array([box], np.float32) / 256, np.ones(1), np.ones(1))
+    (found,) = to_detections(raw, content=image.content, labels={}, min_score_kept=0)
+    assert found.bbox == pytest.approx((x_min, y_min, width, height), abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "size"),
+    [
+        pytest.param(b"", reasons.EMPTY_FILE, (None, None), id="empty"),
+        pytest.param(b"a text", reasons.NOT_JPEG, (None, None), id="text"),
+        pytest.param(encoded(asymmetric(), format="PNG"), reasons.NOT_JPEG, (None, None), id="PNG"),
+        pytest.param(jpeg()[:200], reasons.CORRUPT_JPEG, (None, None), id="half a header"),
+        pytest.param(jpeg()[:-800], reasons.CORRUPT_JPEG, (200, 160), id="truncated"),
+        pytest.param(
+            with_stated_size(jpeg(), 20000, 20000),
+            reasons.RESOLUTION_TOO_HIGH,
+            (20000, 20000),
+            id="decompression bomb",
+        ),
+        pytest.param(
+            with_stated_size(jpeg(), 65535, 1), reasons.RESOLUTION_TOO_HIGH, (65535, 1), id="line"
+        ),
+    ],
+)
+def test_what_is_no_picture_is_invalid_with_its_reason_and_bytes(data, reason, size):
+    image = validated(data)
+    assert isinstance(image, InvalidImage)
+    assert (image.reason, image.width, image.height) == (reason, *size)
+    assert image.data == data
+    assert image.size_bytes == len(data)
+    assert image.sha256 == hashlib.sha256(data).hexdigest()
+    assert image.detail
+
+
+def test_a_decompression_bomb_is_refused_in_no_time_and_without_decoding(no_decoding):
+    bomb = with_stated_size(jpeg(), 20000, 20000)
+    started = time.monotonic()
+    image = validated(bomb)
+    assert time.monotonic() - started < 0.5
+    assert (image.reason, image.width, image.height) == ("resolution_too_high", 20000, 20000)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_picture_cut_anywhere_is_never_valid(options):
+    data = jpeg(320, 240, **options)
+    for length in range(1, len(data) - 64, 37):
+        image = validated(data[:length])
+        assert isinstance(image, InvalidImage), length
+        assert image.reason == (reasons.NOT_JPEG if length < 3 else reasons.CORRUPT_JPEG), length
+
+
+@pytest.mark.parametrize(
+    ("size", "limits", "reason"),
+    [
+        ((160, 120), Limits(), None),
+        ((159, 120), Limits(), reasons.RESOLUTION_TOO_LOW),
+        ((160, 119), Limits(), reasons.RESOLUTION_TOO_LOW),
+        ((120, 160), Limits(), reasons.RESOLUTION_TOO_LOW),
+        ((200, 160), Limits((1, 1), (200, 160)), None),
+        ((201, 160), Limits((1, 1), (200, 160)), reasons.RESOLUTION_TOO_HIGH),
+        ((200, 161), Limits((1, 1), (200, 160)), reasons.RESOLUTION_TOO_HIGH),
+        ((160, 200), Limits((1, 1), (200, 160)), reasons.RESOLUTION_TOO_HIGH),
+    ],
+)
+def test_the_limits_themselves_are_still_valid(size, limits, reason):
+    image = validated(jpeg(*size), limits=limits)
+    assert getattr(image, "reason", None) == reason
+    assert (image.width, image.height) == size
+
+
+def test_the_limits_hold_for_the_upright_picture():
+    limits = Limits(min_resolution=(1, 160), max_resolution=(120, 160))
+    assert isinstance(validated(with_orientation(jpeg(160, 120), 6), limits=limits), ValidImage)
+    assert isinstance(validated(with_orientation(jpeg(160, 120), 3), limits=limits), InvalidImage)
+
+
+RULES = rules.parse_rules(
+    """\
+version: 1
+defaults:
+  objects: {person: {}}
+cameras:
+  old: {resolution: {min: [80, 60]}}
+  new: {resolution: {max: [100, 100]}}
+""",
+    "rules.yaml",
+)
+
+
+@pytest.mark.parametrize(
+    ("camera", "size", "reason"),
+    [
+        ("old", (80, 60), None),
+        ("old", (79, 60), reasons.RESOLUTION_TOO_LOW),
+        ("old", (9000, 60), reasons.RESOLUTION_TOO_HIGH),
+        ("new", (80, 60), reasons.RESOLUTION_TOO_LOW),
+        ("new", (200, 160), reasons.RESOLUTION_TOO_HIGH),
+        ("other", (200, 160), None),
+        ("other", (80, 60), reasons.RESOLUTION_TOO_LOW),
+    ],
+)
+def test_the_rules_set_the_limits_of_a_camera(tmp_path, camera, size, reason):
+    (outcome,) = outcomes(
+        [write(tmp_path, f"{camera}_20260131T235959Z.jpg", jpeg(*size))], camera=camera, by=RULES
+    )
+    assert getattr(outcome, "reason", None) == reason
+
+
+def write(folder, name, data):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+    return str(folder / name)
+
+
+def outcomes(uris, *, camera="front-door", by=None, limits=None, earlier=None):
+    """What becomes of files that claim one moment of one camera: the valid one first."""
+    validate = _Validate(limits or Limits(), by, SIZE, earlier, threads=1, max_waiting=1)
+    files = [
+        NamedFile(
+            ListedFile(uri, os.path.getsize(uri) if os.path.exists(uri) else 0), camera, MOMENT
+        )
+        for uri in uris
+    ]
+    outcome = validate.work((f"{camera}\n{MOMENT}", files))
+    return [*([outcome.valid] if outcome.valid else []), *outcome.invalid]
+
+
+def test_a_file_that_is_too_large_is_never_read_whole(tmp_path, monkeypatch):
+    data = jpeg()
+    uri = write(tmp_path, NAME, data + bytes(5000))
+    asked = []
+    read = stores.read_bytes
+    monkeypatch.setattr(
+        stores, "read_bytes", lambda uri, at_most=-1: asked.append(at_most) or read(uri, at_most)
+    )
+    (image,) = outcomes([uri], limits=Limits(max_file_bytes=len(data)))
+    assert asked == [len(data) + 1]
+    assert image.reason == reasons.FILE_TOO_LARGE
+    assert (image.size_bytes, image.sha256, image.data) == (len(data) + 5000, None, None)
+
+
+def test_a_file_of_the_largest_size_is_still_read(tmp_path):
+    data = jpeg()
+    (image,) = outcomes([write(tmp_path, NAME, data)], limits=Limits(max_file_bytes=len(data)))
+    assert isinstance(image, ValidImage)
+
+
+@pytest.mark.parametrize("kind", ["vanished", "dangling link", "directory"])
+def test_a_file_that_cannot_be_read_is_a_record_of_it(tmp_path, kind):
+    path = tmp_path / NAME
+    if kind == "dangling link":
+        path.symlink_to(tmp_path / "nowhere")
+    elif kind == "directory":
+        path.mkdir()
+    (image,) = outcomes([str(path)])
+    assert image.reason == reasons.READ_FAILED
+    assert image.detail.startswith("the file can't be read (")
+    assert (image.size_bytes, image.sha256, image.data) == (None, None, None)
+
+
+def test_an_error_of_any_kind_while_reading_is_that_file_s_alone(monkeypatch):
+    def refuse(uri, at_most=-1):
+        raise RuntimeError(f"403 for {uri}\nat once")
+
+    monkeypatch.setattr(stores, "read_bytes", refuse)
+    (image,) = outcomes(["gs://bucket/" + NAME])
+    assert image.reason == reasons.READ_FAILED
+    assert "RuntimeError: 403" in image.detail
+    assert "\n" not in image.detail
+
+
+SHADES = [jpeg(shade=shade) for shade in (10, 90, 200)]
+SMALLEST, MIDDLE, LARGEST = sorted(SHADES, key=lambda data: hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize("order", itertools.permutations(SHADES))
+def test_of_different_pictures_of_one_moment_the_smallest_hash_is_kept(tmp_path, order):
+    uris = [write(tmp_path / str(at), NAME, data) for at, data in enumerate(order)]
+    for shuffled in (uris, uris[::-1]):
+        valid, *others = outcomes(shuffled)
+        assert valid.data == SMALLEST
+        assert sorted(other.sha256 for other in others) == sorted(
+            hashlib.sha256(data).hexdigest() for data in (MIDDLE, LARGEST)
+        )
+        for other in others:
+            assert (other.reason, other.width, other.height) == ("duplicate", 200, 160)
+            assert other.data is None  # Its bytes are copied, not held.
+            assert other.shares_name
+
+
+@pytest.mark.parametrize("other", [NAME, "front-door_1769903999.jpeg"])
+def test_the_same_bytes_twice_are_one_image(tmp_path, run_pipeline, other):
+    uris = [write(tmp_path / "a", NAME, SMALLEST), write(tmp_path / "b", other, SMALLEST)]
+    (only,) = outcomes(uris[::-1])
+    assert only.named.file.uri == uris[0]
+
+    def build(pipeline):
+        files = [NamedFile(ListedFile(uri, 1), "front-door", MOMENT) for uri in uris]
+        outputs = (
+            pipeline
+            | beam.Create([("key", file) for file in files])
+            | ValidateImage(limits=Limits(), input_size=SIZE)
+        )
+        return {"valid": outputs.valid, "invalid": outputs.invalid}
+
+    result, found = run_pipeline(build)
+    assert [image.named.file.uri for image in found["valid"]] == [uris[0]]
+    assert found["invalid"] == []
+    assert counted(result)["images.repeated"] == 1
+
+
+@pytest.mark.parametrize("corrupt_first", [True, False])
+def test_a_corrupt_picture_makes_no_duplicate_of_a_good_one(tmp_path, corrupt_first):
+    broken, good = ("a", "b") if corrupt_first else ("b", "a")
+    bad = write(tmp_path / broken, NAME, LARGEST[:-300])
+    uri = write(tmp_path / good, NAME, LARGEST)
+    valid, invalid = outcomes([bad, uri])
+    assert valid.named.file.uri == uri
+    assert (invalid.file.uri, invalid.reason) == (bad, reasons.CORRUPT_JPEG)
+    assert not invalid.shares_name
+
+
+def invalid_file(uri, reason, sha256=None):
+    return InvalidImage(ListedFile(uri, 1), reason, "detail", sha256=sha256)
+
+
+@pytest.mark.parametrize(
+    ("files", "kept"),
+    [
+        pytest.param(
+            [("/a/x", "not_jpeg", "1"), ("/b/x", "not_jpeg", "2")],
+            {"/a/x": True, "/b/x": True},
+            id="other bytes",
+        ),
+        pytest.param(
+            [("/a/x", "not_jpeg", "1"), ("/b/x", "empty_file", "2")],
+            {"/a/x": False, "/b/x": False},
+            id="other reasons",
+        ),
+        pytest.param(
+            [("/a/x", "not_jpeg", "1"), ("/b/y", "not_jpeg", "2")],
+            {"/a/x": False, "/b/y": False},
+            id="other names",
+        ),
+        pytest.param(
+            [("/a/x", "not_jpeg", "1"), ("/b/x", "not_jpeg", "1")],
+            {"/a/x": False},
+            id="the same bytes",
+        ),
+        pytest.param(
+            [("/a/x", "not_jpeg", "1"), ("/b/x", "not_jpeg", "1"), ("/c/x", "not_jpeg", "2")],
+            {"/a/x": True, "/c/x": True},
+            id="the same bytes and others",
+        ),
+        pytest.param(
+            [("/a/x", "bad_name", None), ("/b/x", "bad_name", None)],
+            {"/a/x": True, "/b/x": True},
+            id="bytes not known",
+        ),
+        pytest.param(
+            [("/a/x", "bad_name", None), ("/a/x.json", "bad_name", None)],
+            {"/a/x": False, "/a/x.json": True},
+            id="the name of the other's record",
+        ),
+        pytest.param(
+            [("/a/x", "bad_name", None), ("/a/x.json", "bad_timestamp", None)],
+            {"/a/x": False, "/a/x.json": False},
+            id="the name of a record elsewhere",
+        ),
+    ],
+)
+def test_different_invalid_files_of_one_name_and_reason_share_it(files, kept):
+    images = [invalid_file(*file) for file in files]
+    for order in itertools.permutations(images):
+        once = list(same_image_once(order))
+        assert {image.file.uri: image.shares_name for image in once} == kept
+        assert len(once) == len(kept)
+
+
+def test_invalid_names_that_are_shared_are_told_apart(run_pipeline):
+    files = [invalid_file(uri, "bad_name") for uri in ("/a/x", "/b/x", "/a/y", "/a/y.json")]
+
+    def build(pipeline):
+        keyed = [("1" if file.file.name == "x" else "2", file) for file in files]
+        return {"invalid": pipeline | beam.Create(keyed) | InvalidNames()}
+
+    _, found = run_pipeline(build)
+    assert {image.file.uri: image.shares_name for image in found["invalid"]} == {
+        "/a/x": True,
+        "/b/x": True,
+        "/a/y": False,
+        "/a/y.json": True,
+    }
+
+
+def test_valid_and_invalid_images_come_out_apart(tmp_path, run_pipeline):
+    good = write(tmp_path, "hall_20260131T235959Z.jpg", jpeg())
+    bad = write(tmp_path, "attic_20260131T235959Z.jpg", b"text")
+
+    def build(pipeline):
+        files = [("1", named(good, camera="hall")), ("2", named(bad, camera="attic"))]
+        outputs = pipeline | beam.Create(files) | ValidateImage(limits=Limits(), input_size=SIZE)
+        return {"valid": outputs.valid, "invalid": outputs.invalid}
+
+    _, found = run_pipeline(build)
+    (valid,), (invalid,) = found["valid"], found["invalid"]
+    assert (valid.named.file.uri, valid.data) == (good, jpeg())
+    assert (invalid.file.uri, invalid.reason, invalid.data) == (bad, "not_jpeg", b"text")
+
+
+SEEN = (
+    rules.Detection("1", "person", 0.9, (0.1, 0.1, 0.2, 0.2)),
+    rules.Detection("3", "car", 0.06, (0.0, 0.0, 0.5, 0.5)),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "least", "known"),
+    [
+        ({}, 0.05, SEEN),
+        ({}, 0.06, SEEN),
+        ({}, 0.5, SEEN[:1]),
+        ({"detections": ()}, 0.05, ()),
+        ({"sha256": "other bytes"}, 0.05, None),
+        ({"model": ModelInfo("detector", "another")}, 0.05, None),
+        (b"", 0.05, None),
+        (b"[]", 0.05, None),
+        (b'{"sha256": 1}', 0.05, None),
+        (b"\xff\xfe", 0.05, None),
+        (None, 0.05, None),
+    ],
+)
+def test_what_an_earlier_run_has_seen_is_not_decoded_again(tmp_path, change, least, known):
+    data = jpeg()
+    sha256 = hashlib.sha256(data).hexdigest()
+    fields = {"sha256": sha256, "model": MODEL, "detections": SEEN}
+    uri = stores.detections_uri(str(tmp_path), "front-door", named().stem)
+    if isinstance(change, dict):
+        image = DetectedImage(
+            id="front-door",
+            timestamp=MOMENT,
+            file=NAME,
+            uri="",
+            width=200,
+            height=160,
+            **{**fields, **change},
+        )
+        stores.write_bytes(uri, stores.json_bytes(image.to_json()))
+    elif change is not None:
+        stores.write_bytes(uri, change)
+    image = validated(data, earlier=EarlierRun(str(tmp_path), MODEL, least))
+    assert isinstance(image, ValidImage)
+    assert image.known == known
+    assert (image.pixels is None) == (known is not None)
+
+
+def test_a_known_image_is_checked_by_its_header_alone(tmp_path, no_decoding):
+    data = jpeg()
+    image = DetectedImage(
+        "front-door", MOMENT, NAME, "", hashlib.sha256(data).hexdigest(), 200, 160, MODEL, SEEN
+    )
+    uri = stores.detections_uri(str(tmp_path), "front-door", named().stem)
+    stores.write_bytes(uri, stores.json_bytes(image.to_json()))
+    earlier = EarlierRun(str(tmp_path), MODEL, 0.05)
+    assert validated(data, earlier=earlier).known == SEEN
+    too_low = Limits(min_resolution=(201, 1))
+    assert validated(data, earlier=earlier, limits=too_low).reason == reasons.RESOLUTION_TOO_LOW
+
+
+# Fuzzing: whatever the bytes are, the outcome is one of two records, and the process lives on.
+
+
+def real_exif():
+    """An EXIF segment with all that a camera writes: text, fractions, sub-directories."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x0112] = "Maker", "Model 12", 6
+    exif[0x011A] = 72.0
+    exif.get_ifd(0x8769).update({0x829A: 0.01, 0x9000: b"0230", 0xA002: 96, 0x927C: bytes(40)})
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 12.5), 3: "E", 4: (11.0, 34.0, 7.25)})
+    return exif.tobytes()
+
+
+BASES = {
+    "baseline": jpeg(96, 72),
+    "progressive": jpeg(96, 72, progressive=True),
+    "greyscale": encoded(asymmetric(96, 72).convert("L")),
+    "CMYK": encoded(asymmetric(96, 72).convert("CMYK")),
+    "EXIF": with_exif(jpeg(96, 72), real_exif()),
+    "EXIF twice": with_exif(with_exif(jpeg(96, 72), real_exif()), real_exif()),
+    "MPO": encoded(
+        asymmetric(96, 72), format="MPO", save_all=True, append_images=[asymmetric(64, 64)]
+    ),
+}
+INTERESTING = (0, 1, 2, 4, 8, 12, 0x7F, 0x80, 0xD8, 0xD9, 0xDA, 0xE1, 0xFE, 0xFF)
+
+
+def mutated(data, chance, span):
+    """The bytes with a few of a span changed, cut, repeated, or filled."""
+    out = bytearray(data)
+    start, end = span
+    for _ in range(chance.randrange(1, 6)):
+        at = chance.randrange(start, max(start + 1, min(end, len(out))))
+        if at >= len(out):
+            break
+        match chance.randrange(6):
+            case 0 | 1:
+                out[at] = chance.choice(INTERESTING)
+            case 2:
+                out[at] = chance.randrange(256)
+            case 3:
+                out[at : at + 4] = chance.randbytes(4)
+            case 4:
+                del out[at : at + chance.randrange(1, 40)]
+            case _:
+                out[at:at] = out[at : at + chance.randrange(1, 40)]
+    return bytes(out)
+
+
+def assert_is_an_outcome(data):
+    outcome = validated(data, limits=Limits((1, 1), (4096, 4096)))
+    if isinstance(outcome, InvalidImage):
+        assert outcome.reason in reasons.ALL
+        assert outcome.detail.encode()
+    else:
+        assert isinstance(outcome, ValidImage)
+        assert outcome.pixels.shape == (64, 64, 3)
+        assert 0 < min(outcome.content) <= max(outcome.content) <= 1
+    return outcome
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_picture_with_mutated_bytes_is_valid_or_invalid(base):
+    chance = random.Random(f"anywhere in {base}")
+    data = BASES[base]
+    assert isinstance(assert_is_an_outcome(data), ValidImage)
+    outcomes = [assert_is_an_outcome(mutated(data, chance, (2, len(data)))) for _ in range(1000)]
+    assert {type(outcome) for outcome in outcomes} == {ValidImage, InvalidImage}
+
+
+@pytest.mark.parametrize("base", ["EXIF", "EXIF twice", "MPO"])
+def test_a_picture_with_a_crafted_exif_segment_is_valid_or_invalid(base):
+    chance = random.Random(f"the segment of {base}")
+    data = BASES[base]
+    end = data.index(b"\xff\xdb")
+    for _ in range(2000):
+        assert_is_an_outcome(mutated(data, chance, (6, end)))
+
+
+def test_a_crafted_exif_segment_spoils_no_picture():
+    chance = random.Random("payload")
+    payload, picture = real_exif(), jpeg(96, 72)
+    for _ in range(2000):
+        crafted = with_exif(picture, payload[:6] + mutated(payload, chance, (6, 400))[6:])
+        assert isinstance(assert_is_an_outcome(crafted), ValidImage)
+
+
+def test_random_bytes_are_no_picture():
+    chance = random.Random("bytes")
+    for start in (b"", b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\x01\x00Exif\0\0", BASES["EXIF"][:60]):
+        for _ in range(300):
+            outcome = assert_is_an_outcome(start + chance.randbytes(chance.randrange(1, 3000)))
+            assert isinstance(outcome, InvalidImage)
+
+
+def test_the_files_of_a_bundle_are_read_ahead_within_bounds_of_memory():
+    validate = validate_image._Validate(
+        Limits(max_file_bytes=1000), None, SIZE, None, threads=1, max_waiting=2
+    )
+    files = [named(size=10), named(size=5000)]
+    assert validate.weight(("key", files)) == 1000 + 64 * 64 * 3
+    assert validate.weight(("key", files[:1])) == 10 + 64 * 64 * 3
+
+
+def test_an_image_that_pillow_alone_would_refuse_is_measured_first():
+    """Pillow's own guard against decompression bombs says no size; ours comes before it."""
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(with_stated_size(jpeg(), 20000, 20000)))
+    assert validated(with_stated_size(jpeg(), 20000, 20000)).width == 20000
