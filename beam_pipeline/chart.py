@@ -9,10 +9,8 @@ Matplotlib is imported only to draw, NumPy only to judge, Apache Beam only to re
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from beam_pipeline import counts
 from beam_pipeline.counts import CountRow, CountsError
+from transforms.times import canonical_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -363,7 +362,7 @@ def _gap(bars: Sequence[Bar]) -> Gap:
 
 def _period_text(start: datetime, end: datetime) -> str:
     def text(time: datetime) -> str:
-        return counts.format_time(time).replace("T", " ").removesuffix("Z").removesuffix(":00")
+        return canonical_time(time).replace("T", " ").removesuffix("Z").removesuffix(":00")
 
     return f"{text(start)} to {text(end)} UTC ({(end - start) / timedelta(hours=1):,.4g} h)"
 
@@ -617,7 +616,8 @@ def write_chart(
       CountsError: no counts, wrong counts, or the chart cannot be written.
     """
     from apache_beam.io.filesystem import BeamIOError
-    from apache_beam.io.filesystems import FileSystems
+
+    from transforms import stores
 
     _check_hours(period_hours)
     try:
@@ -632,31 +632,11 @@ def write_chart(
         rows = counts.read_counts(output, since=start)
     picture = draw_chart(rows, period_hours=period_hours)
     try:
-        target = FileSystems.join(output, "chart", "threats.png") if file is None else file
-        if counts.is_local(target):
-            _replace_file(target, picture)
-        else:
-            with FileSystems.create(target, mime_type="image/png") as stream:
-                stream.write(picture)
+        target = stores.join(output, "chart", "threats.png") if file is None else file
+        stores.write_bytes(target, picture)
     except (BeamIOError, OSError, ValueError) as error:
         raise CountsError(f"cannot write the chart: {' '.join(str(error).split())}") from error
     return target
-
-
-def _replace_file(path: str, content: bytes) -> None:
-    """Writes beside `path` and renames, so that no reader sees half a picture."""
-    directory, name = os.path.split(path)
-    if directory:
-        os.makedirs(directory, exist_ok=True)
-    temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
 
 
 # The command

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import glob
 import io
 import json
 import logging
@@ -21,6 +22,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
+
+from transforms.times import canonical_time
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -126,8 +129,8 @@ class CountRow:
         """The row as it stands in a counts file: keys in a fixed order, labels sorted."""
         return {
             "id": self.id,
-            "window_start": format_time(self.window_start),
-            "window_end": format_time(self.window_end),
+            "window_start": canonical_time(self.window_start),
+            "window_end": canonical_time(self.window_end),
             "images": self.images,
             "threat_images": self.threat_images,
             "threats": self.threats,
@@ -166,17 +169,6 @@ def parse_time(text: str) -> datetime:
         return datetime(year, month, day, hour, minute, second, microsecond, timezone.utc)
     except ValueError as error:
         raise CountsError(f"{error}: {_short(text)}") from None
-
-
-def format_time(time: datetime) -> str:
-    """Writes a time canonically: 3 or 6 decimals only where the fraction is not zero."""
-    time = _utc(time)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
-    if time.microsecond % 1000:
-        text += f".{time.microsecond:06d}"
-    elif time.microsecond:
-        text += f".{time.microsecond // 1000:03d}"
-    return text + "Z"
 
 
 # Reading
@@ -238,23 +230,15 @@ def list_windows(output: str) -> list[tuple[datetime, datetime]]:
     return sorted({(file.start, file.end) for file in _list_files(output)})
 
 
-def escape_glob(path: str) -> str:
-    """Quotes the characters that Beam's ``FileSystems.match`` reads as a pattern."""
-    return re.sub(r"[*?\[]", r"[\g<0>]", path)
-
-
-def is_local(path: str) -> bool:
-    """Whether `path` lies on this machine's disks: Beam's stores all have a scheme."""
-    return re.match(r"[a-zA-Z][-a-zA-Z0-9+.]*://", path) is None
-
-
 def _list_files(output: str) -> list[_CountsFile]:
     from apache_beam.io.filesystem import BeamIOError
     from apache_beam.io.filesystems import FileSystems
 
+    from transforms import stores
+
     try:
         directory = FileSystems.join(output, "counts")
-        if is_local(output):
+        if stores.is_local(output):
             # Beam's match would walk everything beside a directory whose name needs quoting.
             found = [
                 (entry.path, entry.stat().st_mtime)
@@ -264,7 +248,7 @@ def _list_files(output: str) -> list[_CountsFile]:
             missing = not os.path.isdir(directory)
         else:
             match: Any = FileSystems.match  # untyped in Beam
-            pattern = FileSystems.join(escape_glob(output), "counts", "*.jsonl")
+            pattern = FileSystems.join(glob.escape(output), "counts", "*.jsonl")
             with warnings.catch_warnings():
                 # Python's re wonders whether a quoted bracket was meant.
                 warnings.filterwarnings("ignore", "Possible nested set", FutureWarning)
@@ -313,7 +297,8 @@ def _files_in_period(
     since, until = (None if time is None else _utc(time) for time in (since, until))
     if since is not None and until is not None and since >= until:
         raise CountsError(
-            f"the period is empty: it begins {format_time(since)} and ends {format_time(until)}"
+            f"the period is empty: it begins {canonical_time(since)} "
+            f"and ends {canonical_time(until)}"
         )
     return [
         file
@@ -354,8 +339,8 @@ def _read_file(file: _CountsFile) -> list[CountRow]:
             row = _parse_line(line)
             if (row.window_start, row.window_end) != (file.start, file.end):
                 raise CountsError(
-                    f"its window {format_time(row.window_start)} to {format_time(row.window_end)} "
-                    "is not the one in the file's name"
+                    f"its window {canonical_time(row.window_start)} to "
+                    f"{canonical_time(row.window_end)} is not the one in the file's name"
                 )
             if row.id in lines:
                 raise CountsError(f"{row.id} has a row already, in line {lines[row.id]}")
@@ -450,8 +435,8 @@ def _table_cells(row: CountRow) -> tuple[str, ...]:
     labels = sorted(row.by_label.items(), key=lambda item: (-item[1], item[0]))
     return (
         row.id,
-        format_time(row.window_start),
-        format_time(row.window_end),
+        canonical_time(row.window_start),
+        canonical_time(row.window_end),
         f"{row.images:,}",
         f"{row.threat_images:,}",
         f"{row.threats:,}",

@@ -18,6 +18,7 @@ from transforms.detector import inspect_model
 from transforms.labels import COCO, LabelsError, check_fit, parse_label_map
 from transforms.model_files import DEFAULT_ZOO_MODEL, ModelError, fetch_model
 from transforms.send_alerts import check_url
+from transforms.text import one_line
 from transforms.validate_image import EarlierRun, Limits
 
 _BUNDLED = Path(__file__).parent / "bundled"
@@ -100,7 +101,7 @@ def _check_input(source: str, output: str) -> None:
         found = next(list_images(source), None)
     except Exception as error:  # Each store's client has its own kinds of error.
         raise SetupError(
-            f"--input {source}: can't be listed ({_one_line(error)}); is the address right, and "
+            f"--input {source}: can't be listed ({one_line(error)}); is the address right, and "
             "are there credentials for it?"
         ) from None
     if found is None:
@@ -149,7 +150,7 @@ def _read(path: str, option: str) -> bytes:
     try:
         return stores.read_bytes(path.removeprefix("file://"))
     except Exception as error:  # Each store's client has its own kinds of error.
-        raise SetupError(f"{option} {path}: can't be read ({_one_line(error)})") from None
+        raise SetupError(f"{option} {path}: can't be read ({one_line(error)})") from None
 
 
 def _load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:
@@ -202,7 +203,3 @@ def load_labels(path: str | None, classes: int | None = None) -> dict[int, str]:
     except LabelsError as error:
         raise SetupError(f"--labels: {error}") from None
     return labels
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

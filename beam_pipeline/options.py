@@ -74,6 +74,13 @@ def _at_least_0(text: str) -> int:
     return _whole(text, 0)
 
 
+def _clock_skew(text: str) -> int:
+    seconds = _whole(text, 0)
+    if seconds > 1000 * 366 * 86400:
+        raise argparse.ArgumentTypeError(f"{seconds} s is more than a thousand years")
+    return seconds
+
+
 def _window(text: str) -> int:
     seconds = _whole(text, 1)
     if seconds > 366 * 86400:
@@ -211,7 +218,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     limits.add_argument(
         "--max_clock_skew_seconds",
-        type=_at_least_0,
+        type=_clock_skew,
         default=86400,
         metavar="S",
         help="how many seconds ahead of this machine's clock a picture may be (default: "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import apache_beam as beam
 
 from beam_pipeline.job import Job
@@ -10,6 +13,7 @@ from transforms.count_threats import CountThreats, StoreCounts
 from transforms.detect_objects import DetectObjects
 from transforms.judge_threats import JudgeThreats
 from transforms.parse_filename import ParseFilename
+from transforms.records import JudgedImage, WindowCounts
 from transforms.repositories import (
     StoreDetections,
     StoreFinal,
@@ -20,7 +24,22 @@ from transforms.send_alerts import SendAlerts
 from transforms.validate_image import InvalidNames, ValidateImage
 
 
-def build_pipeline(pipeline: beam.Pipeline, job: Job) -> None:
+@dataclass(frozen=True)
+class Outputs:
+    """What a pipeline of one's own can build on.
+
+    Attributes:
+      judged: Each valid image with its verdict.
+      counts: The count rows of each window.
+      invalid: The record of each invalid image, after it was stored.
+    """
+
+    judged: beam.PCollection[JudgedImage]
+    counts: beam.PCollection[WindowCounts]
+    invalid: beam.PCollection[dict[str, Any]]
+
+
+def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     """Adds the job to a pipeline.
 
     Reading, decoding and detection stay in one fused stage, between the grouping of file names
@@ -53,9 +72,11 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> None:
     judged | "StoreFinal" >> StoreFinal(output)
 
     wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames()
-    wrong_names | "StoreInvalidNames" >> StoreInvalid(output)
-    checked.invalid | "StoreInvalidImages" >> StoreInvalid(output)
-    seen.invalid | "StoreFailedInferences" >> StoreInvalid(output)
+    invalid = [
+        wrong_names | "StoreInvalidNames" >> StoreInvalid(output),
+        checked.invalid | "StoreInvalidImages" >> StoreInvalid(output),
+        seen.invalid | "StoreFailedInferences" >> StoreInvalid(output),
+    ]
 
     windows = judged | "CountThreats" >> CountThreats(
         window_seconds=options.window_seconds,
@@ -64,3 +85,4 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> None:
     )
     windows | "StoreCounts" >> StoreCounts(output, shards=options.count_shards)
     judged | "SendAlerts" >> SendAlerts(output, urls=options.alert_urls)
+    return Outputs(judged, windows, invalid | "AllInvalid" >> beam.Flatten())

@@ -20,7 +20,8 @@ from apache_beam.utils.timestamp import Timestamp
 
 from transforms import stores
 from transforms.read_ahead import ReadAheadDoFn
-from transforms.records import JudgedImage, WindowCounts, canonical_time, parse_time
+from transforms.records import JudgedImage, WindowCounts
+from transforms.times import canonical_time, parse_time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _EARLIEST = datetime.min.replace(tzinfo=timezone.utc)

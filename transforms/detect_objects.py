@@ -16,13 +16,8 @@ from transforms.counters import count
 from transforms.detector import Detector, ModelSpec, RawDetections
 from transforms.model_files import fetch_model
 from transforms.parse_filename import INVALID
-from transforms.records import (
-    DetectedImage,
-    InvalidImage,
-    ModelInfo,
-    ValidImage,
-    printable,
-)
+from transforms.records import DetectedImage, InvalidImage, ModelInfo, ValidImage
+from transforms.text import printable
 
 DETECTED = "detected"
 KEPT = "kept"

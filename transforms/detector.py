@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from transforms.model_files import ModelError, one_line
+from transforms.model_files import ModelError
 from transforms.tensorflow_runtime import available_cpus, has_gpu, load_tensorflow
+from transforms.text import one_line
 
 SERVING_TAG = "serve"
 SIGNATURE = "serving_default"

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from transforms import stores
 from transforms.records import ModelInfo
+from transforms.text import one_line
 
 ZOO_ADDRESS = "http://download.tensorflow.org/models/object_detection/tf2"
 ZOO_ADDRESS_VARIABLE = "MODEL_ZOO_ADDRESS"
@@ -330,14 +331,3 @@ def _download(url: str, target: Path) -> None:
         ) from None
     finally:
         partial.unlink(missing_ok=True)
-
-
-def one_line(error: Exception) -> str:
-    """The innermost cause of an error, short."""
-    while causes := [
-        one
-        for one in (getattr(error, "reason", None), error.__cause__, *error.args[:1])
-        if isinstance(one, Exception)
-    ]:
-        error = causes[0]
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

@@ -12,13 +12,9 @@ import apache_beam as beam
 
 from transforms import reasons
 from transforms.counters import count
-from transforms.records import (
-    ImageFile,
-    InvalidImage,
-    NamedFile,
-    canonical_time,
-    printable,
-)
+from transforms.records import ImageFile, InvalidImage, NamedFile
+from transforms.text import printable
+from transforms.times import canonical_time
 
 NAMED = "named"
 INVALID = "invalid"

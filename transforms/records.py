@@ -6,9 +6,7 @@ bytes of a picture, and so live inside one fused stage.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import apache_beam as beam
@@ -17,33 +15,6 @@ import numpy as np
 import rules
 
 FORMAT_VERSION = "1.0"
-
-
-def canonical_time(moment: datetime) -> str:
-    """A UTC moment as RFC 3339 with `Z`; 3 or 6 decimals only where the fraction is not zero."""
-    if moment.utcoffset() is None or moment.utcoffset():
-        raise ValueError(f"{moment!r} is not in UTC")
-    micros = moment.microsecond
-    fraction = "" if not micros else f".{micros:06d}" if micros % 1000 else f".{micros // 1000:03d}"
-    seconds = moment.replace(microsecond=0, tzinfo=None).isoformat()  # strftime pads no years.
-    return f"{seconds}{fraction}Z"
-
-
-def parse_time(text: str) -> datetime:
-    """The moment that :func:`canonical_time` wrote."""
-    return datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=timezone.utc)
-
-
-def printable(text: str) -> str:
-    """A file name or address as text that every store, log and JSON reader takes.
-
-    Control characters and bytes that are not UTF-8 (lone surrogates in Python) become `%XX`.
-    """
-    return re.sub(
-        r"[\x00-\x1f\x7f\ud800-\udfff]",
-        lambda found: f"%{ord(found[0]) & 0xFF:02X}",
-        text,
-    )
 
 
 @dataclass(frozen=True)

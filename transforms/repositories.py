@@ -14,13 +14,8 @@ import apache_beam as beam
 from transforms import stores
 from transforms.counters import count
 from transforms.read_ahead import ReadAheadDoFn
-from transforms.records import (
-    DetectedImage,
-    InvalidImage,
-    JudgedImage,
-    ValidImage,
-    printable,
-)
+from transforms.records import DetectedImage, InvalidImage, JudgedImage, ValidImage
+from transforms.text import printable
 
 T = TypeVar("T")
 _THREADS = 8
@@ -105,7 +100,7 @@ class _StoreInvalid(ReadAheadDoFn):
     def weight(self, element: InvalidImage) -> int:
         return len(element.data or b"")
 
-    def work(self, element: InvalidImage) -> str:
+    def work(self, element: InvalidImage) -> dict[str, Any]:
         name = stores.name_in_store(element.file.name, element.file.uri, shared=element.shares_name)
         uri = stores.invalid_uri(self._output, element.reason, name)
         sha256, size = element.sha256, element.size_bytes
@@ -129,22 +124,22 @@ class _StoreInvalid(ReadAheadDoFn):
             "sha256": sha256,
         }
         stores.write_bytes(f"{uri}.json", stores.json_bytes(record))
-        return element.reason
+        return record
 
-    def outputs(self, result: str) -> Iterable[Any]:
-        count(f"images.invalid.{result}")
-        return ()
+    def outputs(self, result: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        count(f"images.invalid.{result['reason']}")
+        yield result
 
 
 class StoreInvalid(beam.PTransform):
     """Keeps invalid images as they were received, and why, in `invalid/<reason>/`.
 
-    Input: `PCollection[InvalidImage]`.
+    Input: `PCollection[InvalidImage]`. Output: `PCollection[dict[str, Any]]`, the records.
     """
 
     def __init__(self, output: str) -> None:
         super().__init__()
         self._output = output
 
-    def expand(self, invalid: beam.PCollection[InvalidImage]) -> beam.PCollection[Any]:
+    def expand(self, invalid: beam.PCollection[InvalidImage]) -> beam.PCollection[dict[str, Any]]:
         return invalid | "Write" >> beam.ParDo(_StoreInvalid(self._output))

@@ -26,7 +26,8 @@ import requests
 from transforms import stores
 from transforms.counters import count
 from transforms.read_ahead import ReadAheadDoFn
-from transforms.records import JudgedImage, printable
+from transforms.records import JudgedImage
+from transforms.text import printable
 
 TOKEN_VARIABLE = "ALERT_TOKEN"
 """Environment variable that holds a bearer token for the alert services."""

@@ -17,7 +17,7 @@ from typing import IO, Any
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.records import printable
+from transforms.text import printable
 
 _CHUNK = 1 << 20
 _RESERVED = re.compile(r"\.+|\..*\.partial")  # Folders, and the names of files being written.

@@ -26,9 +26,9 @@ from transforms.records import (
     NamedFile,
     ValidImage,
     detection_from_json,
-    printable,
 )
 from transforms.tensorflow_runtime import load_tensorflow
+from transforms.text import printable
 
 VALID = "valid"
 

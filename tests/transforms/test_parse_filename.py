@@ -14,14 +14,9 @@ from transforms.parse_filename import (
     parse_name,
     parse_timestamp,
 )
-from transforms.records import (
-    ImageFile,
-    InvalidImage,
-    NamedFile,
-    canonical_time,
-    parse_time,
-    printable,
-)
+from transforms.records import ImageFile, InvalidImage, NamedFile
+from transforms.text import printable
+from transforms.times import canonical_time, parse_time
 
 UTC = timezone.utc
 LAST_SECOND = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.transforms import memory_store
 from transforms import stores
-from transforms.records import printable
+from transforms.text import printable
 
 URI = "/in/a.jpg"
 
