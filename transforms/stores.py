@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mimetypes
 import os
 import re
 from collections.abc import Iterator
@@ -163,7 +164,8 @@ def _write(uri: str, chunks: Iterator[bytes]) -> None:
 
 def _write_remote(uri: str, chunks: Iterator[bytes]) -> None:
     first = next(chunks, b"")  # A source that can't be opened leaves no empty object behind.
-    file = FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+    kind = mimetypes.guess_type(uri)[0] or "application/octet-stream"
+    file = FileSystems.create(uri, kind, CompressionTypes.UNCOMPRESSED)
     whole = False
     try:
         with file:

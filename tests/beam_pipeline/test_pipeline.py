@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from beam_pipeline import job as jobs
 from beam_pipeline.options import job_options
 from beam_pipeline.pipeline import build_pipeline
 from tests.beam_pipeline.conftest import jpeg, read_json
-from transforms.records import InvalidImage, ValidImage
 
 
 @pytest.fixture
@@ -35,30 +34,25 @@ def job(tmp_path: Path) -> jobs.Job:
     )
 
 
-def test_bytes_of_an_image_never_leave_their_stage(
-    job: jobs.Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever goes from one stage to another is encoded, and these records refuse to be."""
-
-    def refuse(image: ValidImage) -> Any:
-        raise AssertionError(f"{image.named.file.uri} was encoded: its bytes crossed a shuffle")
-
-    crossed: list[InvalidImage] = []
-
-    def reduce(image: InvalidImage) -> Any:
-        return InvalidImage, tuple(getattr(image, one.name) for one in fields(image))
-
-    def note(image: InvalidImage) -> Any:
-        crossed.append(image)
-        return reduce(image)
-
-    monkeypatch.setattr(ValidImage, "__reduce__", refuse, raising=False)
-    monkeypatch.setattr(InvalidImage, "__reduce__", note, raising=False)
-    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        build_pipeline(pipeline, job)
-    assert len(list(Path(job.output, "final").rglob("*.json"))) == 12
-    assert [image.file.name for image in crossed] == ["0001.jpg"]
-    assert crossed[0].data is None
+def test_steps_that_see_the_bytes_of_an_image_are_one_fused_stage(job: jobs.Job) -> None:
+    """What a stage hands to another is encoded and kept: image bytes never are."""
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    build_pipeline(pipeline, job)
+    environment = pipeline.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())
+    _, stages = FnApiRunner().create_stages(environment)
+    with_bytes = (
+        *("ValidateImage/ReadAndDecode", "DetectObjects/RunInference"),
+        *("DetectObjects/ReadPrediction", "StoreValidated", "StoreInvalidImages"),
+        "StoreFailedInferences",
+    )
+    homes: dict[str, set[str]] = {}
+    for stage in stages:
+        for transform in stage.transforms:
+            for name in with_bytes:
+                if transform.unique_name.startswith(name):
+                    homes.setdefault(name, set()).add(stage.name)
+    assert set(homes) == set(with_bytes)
+    assert len(set.union(*homes.values())) == 1, homes
 
 
 def test_invalid_images_windowed_counts_and_verdicts_can_be_built_on(
