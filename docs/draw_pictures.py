@@ -1,0 +1,62 @@
+"""Draws the README's pictures from the job's output on the bundled samples.
+
+`make run`, then `.venv/bin/python docs/draw_pictures.py output`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+SHOWN = (
+    "front-door_20260131T181000Z",
+    "car-park_20260131T180417Z",
+    "warehouse_20260131T181036Z",
+    "hall_20260131T174653Z",
+)
+WIDTH = 480
+COLOURS = {"alert": (220, 40, 40), "detection": (235, 150, 20), None: (120, 130, 140)}
+
+
+def with_boxes(record: dict) -> Image.Image:
+    """A picture with what was found in it: threats in colour, what is tolerated in grey."""
+    with Image.open(record["uri"]) as opened:
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    picture = picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    severities = {one["detection"]: one["severity"] for one in record["threat"]["threats"]}
+    for number, found in enumerate(record["detections"]):
+        if found["conf"] < 0.5:
+            continue
+        x, y, width, height = found["bbox"]
+        left, top = x * picture.width, y * picture.height
+        right, bottom = left + width * picture.width, top + height * picture.height
+        colour = COLOURS[severities.get(number)]
+        draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+        text = f"{found['label']} {found['conf']:.2f}"
+        place = (left, max(0, top - 16))
+        draw.rectangle(draw.textbbox(place, text, font=font), fill=colour)
+        draw.text(place, text, fill="white", font=font)
+    return picture
+
+
+def main() -> None:
+    output, here = Path(sys.argv[1]), Path(__file__).parent
+    shutil.copyfile(output / "chart" / "threats.png", here / "threats.png")
+    pictures = []
+    for stem in SHOWN:
+        record = output / "final" / stem.rsplit("_", 1)[0] / f"{stem}.json"
+        pictures.append(with_boxes(json.loads(record.read_text())))
+    height = max(picture.height for picture in pictures)
+    sheet = Image.new("RGB", (2 * WIDTH + 8, 2 * height + 8), "white")
+    for number, picture in enumerate(pictures):
+        sheet.paste(picture, ((number % 2) * (WIDTH + 8), (number // 2) * (height + 8)))
+    sheet.save(here / "samples.jpg", quality=88)
+
+
+if __name__ == "__main__":
+    main()
