@@ -667,7 +667,7 @@ def _street(b: _Builder) -> None:
     rng, view = b.rng, b.view
     _sky(b)
     near = view.nearest * 0.6
-    front = rng.uniform(16.5, 18.0)
+    front = rng.uniform(15.0, 15.6)
     x = -22.0
     while x < 22:
         width = rng.uniform(6.5, 9.0)
@@ -684,7 +684,7 @@ def _street(b: _Builder) -> None:
         x += width
     pave = rng.choice(((170, 166, 160), (182, 172, 158)))
     b.speckle(b.floor(-40, 40, near, front, pave), 0.05, 4)
-    kerb_near, kerb_far = rng.uniform(8.2, 8.8), front - 2.4
+    kerb_near, kerb_far = rng.uniform(8.3, 8.7), front - 2.2
     road = rng.choice(((92, 94, 98), (82, 84, 88)))
     b.speckle(b.floor(-40, 40, kerb_near, kerb_far, road), 0.06, 3)
     for z in (kerb_near, kerb_far - 0.12):
@@ -715,7 +715,7 @@ def _street(b: _Builder) -> None:
     ]
     b.bays += [
         Bay(x, z, yaw + rng.uniform(-0.03, 0.03))
-        for z, yaw in ((kerb_near + 1.5, 0.0), (kerb_far - 1.4, math.pi))
+        for z, yaw in ((kerb_near + 1.2, 0.0), (kerb_far - 1.1, math.pi))
         for x in (-5.4, 0.2, 5.6)
     ]
 

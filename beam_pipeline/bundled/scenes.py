@@ -18,13 +18,13 @@ from beam_pipeline.bundled.places import PLACES, Bay, Furniture, Place, draw_pla
 COCO_IDS: dict[str, int] = {"person": 1, "bicycle": 2, "car": 3, "dog": 18}
 """The labels that are drawn, and their COCO category ids."""
 
-MIN_VISIBLE = 0.35
+MIN_VISIBLE = 0.45
 """A subject of which less is seen (as a fraction of its pixels) is taken out of the scene."""
 
 OPAQUE = 96
 """Opacity (0 to 255) from which a pixel belongs to a subject."""
 
-_REACH_M = {"person": 16.0, "bicycle": 12.0, "dog": 9.5, "car": 30.0}
+_REACH_M = {"person": 14.5, "bicycle": 11.0, "dog": 8.5, "car": 30.0}
 _RADIUS_M = {"person": 0.36, "bicycle": 0.85, "dog": 0.5, "car": 2.2}
 
 
@@ -226,7 +226,7 @@ def _illumination(place: Place, light: Light) -> NDArray[np.float32]:
         distance = np.hypot(
             (columns - view.width / 2) / view.width, (rows - 0.62 * view.height) / view.height
         )
-        level = 0.42 + 0.62 * np.exp(-((distance / 0.42) ** 2))
+        level = 0.5 + 0.56 * np.exp(-((distance / 0.42) ** 2))
         field = np.repeat(level[..., None], 3, axis=2).astype(np.float32)
     else:
         field = np.ones((size[1], size[0], 3), np.float32) * _ambient(light, place.indoor)
@@ -343,7 +343,7 @@ def random_light(rng: Random, indoor: bool) -> Light:
         lamps=lamps,
         infrared=infrared,
         rain=rng.uniform(0.2, 1.0) if not indoor and rng.random() < 0.2 else 0.0,
-        noise=rng.uniform(1.0, 3.0) + dark * rng.uniform(0.0, 4.0),
+        noise=rng.uniform(1.0, 2.5) + dark * rng.uniform(0.0, 2.5),
     )
 
 
@@ -395,7 +395,7 @@ def random_scenes(seed: int, count: int, *, per_place: int = 6) -> list[Scene]:
         place = draw_place(rng.choice(PLACES), rng.choices(sizes, weights)[0], rng)
         for _ in range(min(per_place, count - len(scenes))):
             labels = rng.choices(
-                ("person", "bicycle", "car", "dog"), (5, 3, 3, 3), k=rng.choice((0, 1, 2, 3, 4, 6))
+                ("person", "bicycle", "car", "dog"), (6, 3, 3, 4), k=rng.choice((0, 1, 2, 2, 3, 4))
             )
             if len(place.bays) > 6:
                 labels += ["car"] * rng.randrange(0, 8)

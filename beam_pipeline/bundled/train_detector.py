@@ -16,7 +16,8 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ MAX_DETECTIONS = 50
 MIN_SCORE = 0.01
 
 TRAIN_SEED, CALIBRATION_SEED, HELD_OUT_SEED = 1_000, 500_000, 900_000
-BATCH = 12
+CROP = 192
+"""Side of the crops that most of the training sees, pixels; a multiple of 32."""
+CROP_BATCH, BATCH = 20, 12
+CROP_SHARE = 0.6
+"""Of the training's steps, the first ones, that see crops; the rest see whole inputs."""
 
 Floats = NDArray[np.float32]
 
@@ -110,6 +115,8 @@ def draw_examples(seed: int, count: int, *, processes: int = 2) -> Examples:
 def build_network(*, folded: bool) -> tf.keras.Model:
     """The network: (n, SIZE, SIZE, 3) of 0 to 255 to (n, GRID, GRID, classes + 4).
 
+    For training it takes inputs of any size that is a multiple of 32.
+
     The output's first channels are class logits, the last four the logarithms of the distances from
     the cell's middle to the left, top, right and bottom of the box, in cells.
 
@@ -129,9 +136,9 @@ def build_network(*, folded: bool) -> tf.keras.Model:
         inner = conv(conv(x, width // 2, 1), width, 3, relu=False)
         return layers.ReLU()(layers.Add()([x, inner]))
 
-    pixels = layers.Input((SIZE, SIZE, 3))
+    pixels = layers.Input((SIZE, SIZE, 3) if folded else (None, None, 3))
     x = layers.Rescaling(1 / 64, offset=-2.0)(pixels)
-    x = conv(x, 24, 4, 4)
+    x = conv(x, 32, 4, 4)
     x = conv(x, 48, 3, 2)
     x = fine = block(block(x, 48), 48)
     x = conv(x, 96, 3, 2)
@@ -218,19 +225,19 @@ class Detector(tf.Module):
 # --- training -------------------------------------------------------------------------------------
 
 
-def targets(boxes: Floats, classes: NDArray[np.int64]) -> Floats:
-    """What the network shall say of one image, shape (GRID, GRID, classes + 5).
+def targets(boxes: Floats, classes: NDArray[np.int64], grid: int = GRID) -> Floats:
+    """What the network shall say of one image, shape (grid, grid, classes + 5).
 
     Channels: the heat map of each class, the four distances (cells), the weight of the distances.
     """
-    out = np.zeros((GRID, GRID, len(LABELS) + 5), np.float32)
+    out = np.zeros((grid, grid, len(LABELS) + 5), np.float32)
     out[..., len(LABELS) : -1] = 1.0
-    middle = np.arange(GRID, dtype=np.float32) + 0.5
+    middle = np.arange(grid, dtype=np.float32) + 0.5
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     for index in np.argsort(-area):
         x0, y0, x1, y1 = boxes[index] / STRIDE
         cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
-        column, row = min(int(cx), GRID - 1), min(int(cy), GRID - 1)
+        column, row = min(int(cx), grid - 1), min(int(cy), grid - 1)
         sigma_x, sigma_y = max(0.09 * (x1 - x0), 0.32), max(0.09 * (y1 - y0), 0.32)
         bell = np.exp(
             -(((middle - column - 0.5) / sigma_x) ** 2)[None, :] / 2
@@ -269,26 +276,77 @@ def loss(output: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return focal + 2.5 * tf.reduce_sum(weight * (1 - giou)) / tf.maximum(tf.reduce_sum(weight), 1.0)
 
 
+def _crop(
+    boxes: Floats, rng: np.random.Generator
+) -> tuple[tuple[int, int], Floats, NDArray[np.bool_]]:
+    """A window of CROP pixels, mostly around an object: its left and top, the boxes in it, and
+    which of `boxes` are seen well enough to count."""
+    if len(boxes) and rng.random() < 0.85:
+        x0, y0, x1, y1 = boxes[rng.integers(len(boxes))]
+        centre = np.array([x0 + x1, y0 + y1]) / 2 + rng.uniform(-0.35, 0.35, 2) * CROP
+    else:
+        centre = rng.uniform(0, 1, 2) * np.array([SIZE, 0.75 * SIZE])
+    left, top = np.clip(centre - CROP / 2, 0, SIZE - CROP).astype(int)
+    moved = boxes - np.array([left, top, left, top], np.float32)
+    clipped = np.clip(moved, 0, CROP)
+    area = np.prod(moved[:, 2:] - moved[:, :2], axis=1)
+    seen = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
+    kept = seen > 0.45 * area
+    return (int(left), int(top)), clipped[kept], kept
+
+
 def _batch(
-    examples: Examples, chosen: NDArray[np.int64], rng: np.random.Generator
+    examples: Examples, chosen: NDArray[np.int64], rng: np.random.Generator, *, crop: bool
 ) -> tuple[NDArray[np.uint8], Floats, Floats]:
-    """Images (n, SIZE, SIZE, 3) and targets, half of them mirrored; the light to see them in, as
-    gain and offset of each channel, shape (n, 2, 3)."""
+    """Images or crops of them, half of them mirrored, and their targets; the light to see them in,
+    as gain and offset of each channel, shape (n, 2, 3)."""
     images, goals = [], []
     for index in chosen:
-        image, boxes = examples.images[index], examples.boxes[index].copy()
+        image, classes = examples.images[index], examples.classes[index]
+        boxes = examples.boxes[index].copy()
         if rng.random() < 0.5:
             image = image[:, ::-1]
             boxes[:, [0, 2]] = SIZE - boxes[:, [2, 0]]
+        if crop:
+            (left, top), boxes, kept = _crop(boxes, rng)
+            image, classes = image[top : top + CROP, left : left + CROP], classes[kept]
         images.append(image)
-        goals.append(targets(boxes, examples.classes[index]))
+        goals.append(targets(boxes, classes, len(image) // STRIDE))
     gain = rng.uniform(0.75, 1.3, (len(chosen), 1)) * rng.uniform(0.94, 1.06, (len(chosen), 3))
     offset = np.repeat(rng.uniform(-12, 12, (len(chosen), 1)), 3, axis=1)
     return np.stack(images), np.stack(goals), np.stack([gain, offset], 1).astype(np.float32)
 
 
+def _batches(
+    examples: Examples, steps: int, seed: int
+) -> Iterator[tuple[NDArray[np.uint8], Floats, Floats]]:
+    """`steps` batches, each made while the one before it is learnt from."""
+    rng = np.random.default_rng(seed)
+    count = len(examples.images)
+    order = np.concatenate([rng.permutation(count) for _ in range(steps * CROP_BATCH // count + 1)])
+    crops = round(CROP_SHARE * steps)
+    ends = np.cumsum([CROP_BATCH] * crops + [BATCH] * (steps - crops))
+
+    def make(number: int) -> tuple[NDArray[np.uint8], Floats, Floats]:
+        crop = number < crops
+        start = ends[number] - (CROP_BATCH if crop else BATCH)
+        return _batch(examples, order[start : ends[number]], rng, crop=crop)
+
+    with ThreadPoolExecutor(1) as worker:
+        waiting = worker.submit(make, 0)
+        for number in range(steps):
+            ready = waiting.result()
+            if number + 1 < steps:
+                waiting = worker.submit(make, number + 1)
+            yield ready
+
+
 def train(examples: Examples, *, steps: int, seed: int = 7) -> tf.keras.Model:
-    """The network after `steps` batches of AdamW, its learning rate a warm-up and a cosine."""
+    """The network after `steps` batches of AdamW, its learning rate a warm-up and a cosine.
+
+    Crops around objects come first, because they teach more in the same time: an object fills more
+    of them, and none of it is padding. Whole inputs come last, as the job will give them.
+    """
     tf.keras.utils.set_random_seed(seed)
     network = build_network(folded=False)
     rate = tf.keras.optimizers.schedules.CosineDecay(
@@ -297,7 +355,7 @@ def train(examples: Examples, *, steps: int, seed: int = 7) -> tf.keras.Model:
     optimizer = tf.keras.optimizers.AdamW(rate, weight_decay=2e-3, clipnorm=10.0)
     optimizer.build(network.trainable_variables)
 
-    @tf.function
+    @tf.function(reduce_retracing=True)
     def step(images: tf.Tensor, goals: tf.Tensor, light: tf.Tensor) -> tf.Tensor:
         gain, offset = light[:, 0, None, None], light[:, 1, None, None]
         images = tf.clip_by_value(tf.cast(images, tf.float32) * gain + offset, 0.0, 255.0)
@@ -307,17 +365,13 @@ def train(examples: Examples, *, steps: int, seed: int = 7) -> tf.keras.Model:
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         return value
 
-    rng = np.random.default_rng(seed)
-    count = len(examples.images)
-    passes = steps * BATCH // count + 1
-    order = np.concatenate([rng.permutation(count) for _ in range(passes)])
-    began, recent = time.monotonic(), []
-    for number in range(steps):
-        batch = _batch(examples, order[number * BATCH : (number + 1) * BATCH], rng)
+    began = time.monotonic()
+    recent: list[float] = []
+    for number, batch in enumerate(_batches(examples, steps, seed), start=1):
         recent.append(float(step(*map(tf.constant, batch))))
-        if (number + 1) % 100 == 0:
+        if number % 100 == 0:
             passed = f"{time.monotonic() - began:.0f} s"
-            print(f"step {number + 1}/{steps}  loss {np.mean(recent):.3f}  {passed}", flush=True)
+            print(f"step {number}/{steps}  loss {np.mean(recent):.3f}  {passed}", flush=True)
             recent = []
     return network
 
@@ -465,8 +519,8 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="DIR",
         help="where the SavedModel goes (default: detector/ in this package)",
     )
-    parser.add_argument("--steps", type=int, default=700, help="default: %(default)s")
-    parser.add_argument("--scenes", type=int, default=3360, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=1500, help="default: %(default)s")
+    parser.add_argument("--scenes", type=int, default=2880, help="default: %(default)s")
     options = parser.parse_args(arguments)
     tf.config.threading.set_intra_op_parallelism_threads(2)
     tf.config.threading.set_inter_op_parallelism_threads(1)
