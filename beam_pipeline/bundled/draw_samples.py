@@ -10,6 +10,7 @@ what it looks at, how it spells its timestamps, what comes and goes.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import random
@@ -206,7 +207,7 @@ def _subjects(camera: _Camera, place: Place, index: int, seed: int) -> list[Subj
         standing.append(parked(place.bays[0], random.Random(f"{seed}/{camera.id}/intruder")))
     racks = random.Random(f"{seed}/{camera.id}/racks")
     for number in range(camera.locked_bicycles):
-        x, since = (number - 1.4) * 1.75 + racks.uniform(-0.15, 0.15), racks.randrange(0, 14)
+        x, since = (number - 2) * 2.1 + 1.25 + racks.uniform(-0.1, 0.1), racks.randrange(0, 14)
         bicycle = Subject("bicycle", x, place.walks[0].z1 - 0.1, racks.getrandbits(32))
         if since <= index < since + 15:
             standing.append(bicycle)
@@ -283,6 +284,10 @@ def _with_size(data: bytes, width: int, height: int) -> bytes:
     return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
 
 
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _with_bad_tables(data: bytes) -> bytes:
     """The JPEG with its Huffman tables overwritten, so that its scan means nothing."""
     at = data.index(b"\xff\xc4")
@@ -298,11 +303,15 @@ def draw_invalid(*, seed: int = SEED) -> list[Invalid]:
         return draw_sample(by_id[camera_id], index, seed=seed)
 
     def again(original: Sample) -> bytes:
-        """The same picture, compressed once more: other bytes."""
-        buffer = io.BytesIO()
+        """The same picture, compressed once more: other bytes, whose sha256 is the larger one, so
+        that the job keeps the original."""
         with Image.open(io.BytesIO(original.data)) as image:
-            image.save(buffer, "JPEG", quality=45, optimize=True)
-        return buffer.getvalue()
+            for quality in range(45, 15, -1):
+                buffer = io.BytesIO()
+                image.save(buffer, "JPEG", quality=quality, optimize=True)
+                if _sha256(buffer.getvalue()) > _sha256(original.data):
+                    return buffer.getvalue()
+        raise ValueError(f"no copy of {original.file} has a larger sha256")
 
     def shrunk(size: tuple[int, int]) -> bytes:
         return _encode(sample("hall", 0).scene.image.resize(size, Image.Resampling.BILINEAR))

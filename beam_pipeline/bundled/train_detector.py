@@ -45,7 +45,7 @@ TRAIN_SEED, CALIBRATION_SEED, HELD_OUT_SEED = 1_000, 500_000, 900_000
 CROP = 192
 """Side of the crops that most of the training sees, pixels; a multiple of 32."""
 CROP_BATCH, BATCH = 20, 12
-CROP_SHARE = 0.6
+CROP_SHARE = 0.7
 """Of the training's steps, the first ones, that see crops; the rest see whole inputs."""
 
 Floats = NDArray[np.float32]
@@ -519,7 +519,7 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="DIR",
         help="where the SavedModel goes (default: detector/ in this package)",
     )
-    parser.add_argument("--steps", type=int, default=1500, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=2400, help="default: %(default)s")
     parser.add_argument("--scenes", type=int, default=2880, help="default: %(default)s")
     options = parser.parse_args(arguments)
     tf.config.threading.set_intra_op_parallelism_threads(2)
