@@ -24,6 +24,7 @@ Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong us
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _leave_out_what_no_user_can_act_on()
     command = {"run": _run, "counts": _counts, "chart": _chart, "rules": _rules}
     try:
         if words and words[0] in command:
@@ -51,7 +52,6 @@ def _run(arguments: Sequence[str]) -> int:
     options.add_arguments(parser)
     parsed, rest = parser.parse_known_args(arguments)
     own = options.to_options(parsed)
-    _leave_out_what_no_user_can_act_on()
     from beam_pipeline.run import run
 
     return run(own, rest)

@@ -16,6 +16,7 @@ from transforms import stores
 from transforms.detect_objects import Model
 from transforms.detector import inspect_model
 from transforms.labels import COCO, LabelsError, check_fit, parse_label_map
+from transforms.live_rules import LiveRules
 from transforms.model_files import DEFAULT_ZOO_MODEL, ModelError, fetch_model
 from transforms.send_alerts import check_url
 from transforms.text import one_line
@@ -35,7 +36,7 @@ class Job:
     Attributes:
       input: A file, directory or glob.
       output: Where the results go.
-      rules: What is a threat.
+      rules: What is a threat; as the rule file is edited, in a stream.
       rules_source: Where the rules came from, for the summary.
       model: What finds objects.
       limits: Which pictures are valid.
@@ -46,7 +47,7 @@ class Job:
 
     input: str
     output: str
-    rules: rules.Rules
+    rules: LiveRules
     rules_source: str
     model: Model
     limits: Limits
@@ -64,18 +65,28 @@ def prepare(options: JobOptions) -> Job:
     own_pictures = options.input is not None
     source = _absolute(options.input or str(BUNDLED_SAMPLES))
     output = _absolute(options.output)
-    _check_input(source, output)
+    _check_input(source, output, options.streaming)
     _check_output(output, options.window_seconds)
     for url in options.alert_urls:
         try:
             check_url(url)
         except ValueError as error:
             raise SetupError(f"--alert_url: {error}") from None
-    rules_source = options.rules or str(DEFAULT_RULES if own_pictures else BUNDLED_RULES)
+    rules_source = _absolute(options.rules or str(DEFAULT_RULES if own_pictures else BUNDLED_RULES))
     text = _read(rules_source, "--rules")
     _load_rules(text, rules_source, None)  # A wrong file is told before a model is fetched.
     model = _model(options, own_pictures)
-    judged_by = _load_rules(text, rules_source, frozenset(model.labels.values()))
+    labels = frozenset(model.labels.values())
+    if options.labels is not None and options.rules is None and "person" not in labels:
+        raise SetupError(
+            f"--labels {options.labels}: names no 'person', which the default rules look for; is "
+            "it a label map? If so, give --rules too"
+        )
+    judged_by = LiveRules(
+        _load_rules(text, rules_source, labels),
+        source=rules_source if options.streaming else None,
+        labels=labels,
+    )
     return Job(
         input=source,
         output=output,
@@ -96,7 +107,7 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path) if stores.is_local(path) else path.rstrip("/")
 
 
-def _check_input(source: str, output: str) -> None:
+def _check_input(source: str, output: str, streaming: bool) -> None:
     try:
         found = next(list_images(source), None)
     except Exception as error:  # Each store's client has its own kinds of error.
@@ -104,7 +115,8 @@ def _check_input(source: str, output: str) -> None:
             f"--input {source}: can't be listed ({one_line(error)}); is the address right, and "
             "are there credentials for it?"
         ) from None
-    if found is None:
+    will_come = streaming and (not stores.is_local(source) or os.path.isdir(source))
+    if found is None and not will_come:
         what = (
             "has no files in it"
             if stores.is_local(source) and os.path.isdir(source)

@@ -47,6 +47,9 @@ class JobOptions:
     max_file_bytes: int
     resume: bool
     store_validated: bool
+    streaming: bool
+    poll_interval_seconds: float
+    early_firing_seconds: int
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -95,6 +98,16 @@ def _score(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0.1 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 86400")
     return value
 
 
@@ -148,6 +161,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on after a run that was broken off: images that OUTPUT/detections shows as seen, "
         "same bytes and same model, do not go through the model again (give the same "
         "--min_score_kept and --model_input_size as before)",
+    )
+
+    stream = parser.add_argument_group("a stream: pictures keep arriving (FlinkRunner, Dataflow)")
+    stream.add_argument(
+        "--streaming",
+        action="store_true",
+        help="go on for ever: judge each picture as it appears under --input, and take up changes "
+        "of the rule file (default: judge the pictures that are there, and end)",
+    )
+    stream.add_argument(
+        "--poll_interval_seconds",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="seconds between two looks for new pictures (default: %(default)s)",
+    )
+    stream.add_argument(
+        "--early_firing_seconds",
+        type=_at_least_1,
+        default=30,
+        metavar="S",
+        help="seconds between two writings of the counts of a window while it fills (default: "
+        "%(default)s)",
     )
 
     model = parser.add_argument_group("the model")
@@ -311,4 +347,7 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         max_file_bytes=args.max_file_mib << 20,
         resume=args.resume,
         store_validated=args.store_validated,
+        streaming=args.streaming,
+        poll_interval_seconds=args.poll_interval_seconds,
+        early_firing_seconds=args.early_firing_seconds,
     )

@@ -9,7 +9,8 @@ import apache_beam as beam
 
 from beam_pipeline.job import Job
 from beam_pipeline.sources import ListImages
-from transforms.count_threats import CountThreats, StoreCounts
+from beam_pipeline.watching import WatchImages
+from transforms.count_threats import CountThreats, StoreCounts, StoreLate
 from transforms.detect_objects import DetectObjects
 from transforms.judge_threats import JudgeThreats
 from transforms.parse_filename import ParseFilename
@@ -21,6 +22,7 @@ from transforms.repositories import (
     StoreValidated,
 )
 from transforms.send_alerts import SendAlerts
+from transforms.settle_moments import SettleMoments, TakeBack
 from transforms.validate_image import InvalidNames, ValidateImage
 
 
@@ -42,21 +44,26 @@ class Outputs:
 def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     """Adds the job to a pipeline.
 
-    Reading, decoding and detection stay in one fused stage, between the grouping of file names
-    and the windows: no step that groups is given the bytes of an image.
+    Reading, decoding and detection stay in one fused stage: no step that groups is given the bytes
+    of an image. A batch groups file names by moment before that stage; a stream can't wait for
+    more files, and settles afterwards which picture stands for a moment.
     """
-    options, output = job.options, job.output
+    options, output, streaming = job.options, job.output, job.options.streaming
 
-    files = pipeline | "ListImages" >> ListImages(job.input)
+    files = pipeline | "ListImages" >> (
+        WatchImages(job.input, poll_seconds=options.poll_interval_seconds)
+        if streaming
+        else ListImages(job.input)
+    )
     parsed = files | "ParseFilename" >> ParseFilename(
-        max_clock_skew=job.max_clock_skew,
-        is_known=job.rules.knows if job.rules.strict_ids else None,
+        max_clock_skew=job.max_clock_skew, is_known=job.rules.takes
     )
     checked = parsed.named | "ValidateImage" >> ValidateImage(
         limits=job.limits,
         by=job.rules,
         input_size=job.model.spec.input_size,
         earlier=job.earlier,
+        streaming=streaming,
     )
     seen = checked.valid | "DetectObjects" >> DetectObjects(
         job.model,
@@ -64,25 +71,45 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         min_score_kept=options.min_score_kept,
         threads=options.model_threads,
     )
-    judged = seen.detected | "JudgeThreats" >> JudgeThreats(job.rules)
-
-    if options.store_validated:
+    detected = (
         seen.kept | "StoreValidated" >> StoreValidated(output)
-    seen.detected | "StoreDetections" >> StoreDetections(output)
+        if options.store_validated
+        else seen.detected
+    )
+    judged = detected | "JudgeThreats" >> JudgeThreats(job.rules)
+    wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames(streaming=streaming)
+    refused = {
+        "StoreInvalidNames": wrong_names,
+        "StoreInvalidImages": checked.invalid,
+        "StoreFailedInferences": seen.invalid,
+    }
+
+    if streaming:
+        settled = judged | "SettleMoments" >> SettleMoments(
+            window_seconds=options.window_seconds,
+            allowed_lateness_seconds=options.allowed_lateness_seconds,
+        )
+        judged, counted = settled.stands, settled.counted
+        detected = judged | "ObjectData" >> beam.Map(lambda one: one.image)
+        refused["StoreDuplicates"] = settled.duplicate | "TakeBack" >> TakeBack(output)
+        settled.late | "StoreLate" >> StoreLate(output, window_seconds=options.window_seconds)
+    else:
+        counted = judged
+
+    detected | "StoreDetections" >> StoreDetections(output)
     judged | "StoreFinal" >> StoreFinal(output)
-
-    wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames()
     invalid = [
-        wrong_names | "StoreInvalidNames" >> StoreInvalid(output),
-        checked.invalid | "StoreInvalidImages" >> StoreInvalid(output),
-        seen.invalid | "StoreFailedInferences" >> StoreInvalid(output),
+        images | label >> StoreInvalid(output, streaming=streaming)
+        for label, images in refused.items()
     ]
-
-    windows = judged | "CountThreats" >> CountThreats(
+    windows = counted | "CountThreats" >> CountThreats(
         window_seconds=options.window_seconds,
         allowed_lateness_seconds=options.allowed_lateness_seconds,
+        early_firing_seconds=options.early_firing_seconds if streaming else None,
         shards=options.count_shards,
     )
-    windows | "StoreCounts" >> StoreCounts(output, shards=options.count_shards)
-    judged | "SendAlerts" >> SendAlerts(output, urls=options.alert_urls)
+    windows | "StoreCounts" >> StoreCounts(
+        output, shards=options.count_shards, keep_newer=streaming
+    )
+    judged | "SendAlerts" >> SendAlerts(output, urls=options.alert_urls, keep_trying=streaming)
     return Outputs(judged, windows, invalid | "AllInvalid" >> beam.Flatten())

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -15,12 +19,20 @@ from apache_beam.runners.runner import PipelineState
 
 from beam_pipeline import chart
 from beam_pipeline.errors import SetupError
+from beam_pipeline.flink import (
+    JAVA_OPTIONS,
+    RUNNERS,
+    check_flink,
+    is_flink,
+    stream_arguments,
+)
 from beam_pipeline.job import prepare
-from beam_pipeline.options import JobOptions
+from beam_pipeline.options import JobOptions, OneLineParser, add_arguments
 from beam_pipeline.pipeline import build_pipeline
 from beam_pipeline.progress import Progress
 from beam_pipeline.summary import summarize
 from transforms.counters import counted
+from transforms.text import one_line
 
 DIRECT_RUNNER = "DirectRunner"
 
@@ -36,14 +48,24 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
       SetupError: The set-up is wrong; no image was read.
     """
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    pipeline_options = beam_options(beam_arguments)
+    pipeline_options = beam_options(beam_arguments, streaming=options.streaming)
+    if is_flink(pipeline_options):
+        check_flink(pipeline_options)
     job = prepare(options)
     started = time.monotonic()
     pipeline = beam.Pipeline(runner=runner_for(pipeline_options), options=pipeline_options)
     build_pipeline(pipeline, job)
-    with Progress(sys.stderr):
+    if _is_direct(pipeline_options):
+        signal.signal(signal.SIGINT, _stop)
+    with Progress(sys.stderr) if _is_direct(pipeline_options) else nullcontext():
         result = pipeline.run()
-        state = result.wait_until_finish()
+        if options.streaming:
+            print(f"watching {job.input}, writing to {job.output}", flush=True)
+        try:
+            state = result.wait_until_finish()
+        except RuntimeError as error:  # Of Beam's portable runners, with all that Java has said.
+            state = result.state
+            print(f"the job failed: {one_line(error)}", file=sys.stderr)
     if state not in (None, PipelineState.DONE):
         print(f"the job ended as {state}; see the runner's log", file=sys.stderr)
         return 1
@@ -53,37 +75,50 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
     return 0
 
 
-def beam_options(arguments: Sequence[str]) -> PipelineOptions:
+def _stop(*_: object) -> NoReturn:
+    """Ends at once: what is written is whole, and `--resume` finds it, as after any crash."""
+    print("\nstopped; the same command with --resume goes on", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> PipelineOptions:
     """Beam's options; one that neither Beam nor the job knows is refused.
 
+    Args:
+      arguments: The command line without the job's own options.
+      streaming: Whether the job is a stream.
+
     Raises:
-      SetupError: With the nearest option that exists.
+      SetupError: With the nearest option that exists, or where the runner has no streams.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    arguments = [*arguments, *(["--streaming"] if streaming else [])]
+    parser = OneLineParser(prog="python -m beam_pipeline", add_help=False, allow_abbrev=False)
     for group in _subclasses(PipelineOptions):
         try:
             group._add_argparse_args(parser)
         except argparse.ArgumentError:
             pass  # Another group has the option already.
-    try:
-        _, unknown = parser.parse_known_args(list(arguments))
-    except SystemExit:  # argparse has said what is wrong.
-        raise SetupError("an option of Beam's has a wrong value, see above") from None
+    options = PipelineOptions(arguments)
+    if _runner_name(options) in RUNNERS:
+        for name in JAVA_OPTIONS:
+            parser.add_argument(f"--{name}", nargs="?")
+    _, unknown = parser.parse_known_args(arguments)
     if unknown:
-        from beam_pipeline.options import add_arguments
-
         own = argparse.ArgumentParser(add_help=False)
         add_arguments(own)
         exist = [option for one in (own, parser) for option in one._option_string_actions]
         near = difflib.get_close_matches(unknown[0].split("=")[0], exist, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; see --help"
         raise SetupError(f"no such option: {unknown[0]}{hint}")
-    options = PipelineOptions(list(arguments))
-    if options.view_as(StandardOptions).streaming and _is_direct(options):
+    _check_runner(_runner_name(options))
+    if streaming and _is_direct(options):
         raise SetupError(
-            "--streaming: DirectRunner can't fire event-time windows of a stream; leave it out to "
-            "judge the pictures that are there now"
+            "--streaming: DirectRunner can't fire event-time windows of a stream; give "
+            "--runner FlinkRunner (--flink_master '[local]' needs no cluster), or leave "
+            "--streaming out to judge the pictures that are there now"
         )
+    if streaming and is_flink(options):
+        return PipelineOptions([*arguments, *stream_arguments(arguments)])
     return options
 
 
@@ -92,8 +127,21 @@ def _subclasses(of: type[PipelineOptions]) -> list[type[PipelineOptions]]:
     return [one for child in children for one in (child, *_subclasses(child))]
 
 
+def _runner_name(options: PipelineOptions) -> str:
+    return options.view_as(StandardOptions).runner or DIRECT_RUNNER
+
+
+def _check_runner(name: str) -> None:
+    names = StandardOptions.KNOWN_RUNNER_NAMES
+    if "." in name or name.lower() in map(str.lower, names):
+        return
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    raise SetupError(f"--runner {name}: no such runner; {hint}")
+
+
 def _is_direct(options: PipelineOptions) -> bool:
-    return (options.view_as(StandardOptions).runner or DIRECT_RUNNER) == DIRECT_RUNNER
+    return _runner_name(options) == DIRECT_RUNNER
 
 
 def runner_for(options: PipelineOptions) -> beam.runners.runner.PipelineRunner | None:

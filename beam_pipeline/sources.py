@@ -6,9 +6,10 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import apache_beam as beam
+from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.records import ImageFile
@@ -32,16 +33,31 @@ def list_images(source: str) -> Iterator[ImageFile]:
     yield from _list_local(source) if is_local(source) else _list_remote(source)
 
 
+def glob_of(source: str) -> tuple[str, Callable[[str], object] | None]:
+    """The local folder under which a source's files lie, and what tells which of them are its.
+
+    Args:
+      source: A directory (all files are its) or a glob; what exists under that very name is no
+        glob.
+    """
+    source = os.path.abspath(source)
+    found = _GLOB.search(source)
+    if os.path.isdir(source) or (found is None and not os.path.lexists(source)):
+        return source, None
+    if found is None or os.path.lexists(source):
+        return os.path.dirname(source), source.__eq__
+    matches = re.compile(FileSystems.get_filesystem(source).translate_pattern(source)).match
+    return os.path.dirname(source[: found.start()]), matches
+
+
 def _list_local(source: str) -> Iterator[ImageFile]:
     source = os.path.abspath(source)
-    if os.path.isdir(source):
-        paths = _walk(source)
-    elif os.path.lexists(source) or not _GLOB.search(source):
-        paths = iter([source])
+    top, matches = glob_of(source)
+    paths: Iterable[str]
+    if os.path.lexists(source) and not os.path.isdir(source):
+        paths = [source]
     else:
-        matches = re.compile(FileSystems.get_filesystem(source).translate_pattern(source)).match
-        top = os.path.dirname(source[: _GLOB.search(source).start()])  # type: ignore[union-attr]
-        paths = (path for path in _walk(top) if matches(path))
+        paths = (path for path in _walk(top) if matches is None or matches(path))
     for path in paths:
         try:
             found = os.stat(path)
@@ -60,12 +76,21 @@ def _walk(top: str) -> Iterator[str]:
 
 
 def _list_remote(source: str) -> Iterator[ImageFile]:
+    for one in sorted(match_remote(source), key=lambda one: one.path):
+        yield ImageFile(one.path, one.size_in_bytes)
+
+
+def match_remote(source: str) -> list[FileMetadata]:
+    """What Beam's filesystem lists for a file, directory or glob; only what can be a file.
+
+    Raises:
+      BeamIOError: The store can't be listed.
+    """
     (found,) = FileSystems.match([source])
     if not found.metadata_list:
         (found,) = FileSystems.match([f"{glob.escape(source.rstrip('/'))}/**"])
-    for one in sorted(found.metadata_list, key=lambda one: one.path):
-        if not one.path.endswith("/"):  # Some clients make empty keys that stand for folders.
-            yield ImageFile(one.path, one.size_in_bytes)
+    # Some clients make empty keys that stand for folders.
+    return [one for one in found.metadata_list if not one.path.endswith("/")]
 
 
 class ListImages(beam.PTransform):

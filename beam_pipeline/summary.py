@@ -31,13 +31,13 @@ def summarize(job: Job, counts: Counter[str], seconds: float, picture: str) -> s
         labels = _under(counts, f"threats.{severity}.")
         lines.append((f"threats, {severity}", f"{sum(labels.values())}{_parts(labels)}"))
     outcomes = _under(counts, "alerts.")
-    lines.append(("alerts", _alerts(outcomes, bool(job.options.alert_urls))))
+    lines.append(("alerts", _alerts(outcomes, len(job.options.alert_urls))))
     lines += [
         ("model", f"{job.model.info.name}, version {job.model.info.version}"),
-        ("rules", f"{job.rules_source}, version {job.rules.version}"),
+        ("rules", f"{job.rules_source}, version {job.rules.now.version}"),
         (
             "speed",
-            f"{done(counts) / seconds:.1f} images/s ({seconds:.1f} s with start-up)",
+            f"{done(counts) / seconds:.1f} images/s ({seconds:.1f} s, not counting set-up)",
         ),
         ("verdicts", join(job.output, "final")),
         ("counts", join(job.output, "counts")),
@@ -65,11 +65,12 @@ def _resumed(counts: Counter[str]) -> str:
     return f" ({resumed} of them seen in an earlier run)" if resumed else ""
 
 
-def _alerts(outcomes: dict[str, int], has_service: bool) -> str:
+def _alerts(outcomes: dict[str, int], services: int) -> str:
     missing = sum(number for outcome, number in outcomes.items() if outcome != "delivered")
-    text = f"{sum(outcomes.values())}{_parts(outcomes)}"
-    if missing and has_service:
-        text += f"; {missing} not delivered: the same command again tries them again"
+    each = f" to {services} services" if services > 1 else ""
+    text = f"{sum(outcomes.values())}{each}{_parts(outcomes)}"
+    if missing and services:
+        text += f"; {missing} not delivered (alerts/ says why): the same command tries them again"
     elif missing:
         text += "; give --alert_url to send them"
     return text

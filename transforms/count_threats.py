@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -21,9 +23,8 @@ from apache_beam.utils.timestamp import Timestamp
 from transforms import stores
 from transforms.read_ahead import ReadAheadDoFn
 from transforms.records import JudgedImage, WindowCounts
-from transforms.times import canonical_time, parse_time
+from transforms.times import EPOCH, canonical_time, parse_time
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 _LATEST = datetime.max.replace(microsecond=0, tzinfo=timezone.utc)
 
@@ -33,7 +34,7 @@ Tally = dict[str, Any]
 
 def event_time(timestamp: str) -> Timestamp:
     """The Beam timestamp of a canonical time."""
-    microseconds = (parse_time(timestamp) - _EPOCH) // timedelta(microseconds=1)
+    microseconds = (parse_time(timestamp) - EPOCH) // timedelta(microseconds=1)
     return Timestamp(micros=microseconds)
 
 
@@ -47,6 +48,60 @@ def tally(judged: JudgedImage) -> Tally:
         "alerts": int(judged.verdict.severity == "alert"),
         "by_label": Counter(threat.label for threat in threats),
     }
+
+
+@dataclass(frozen=True)
+class CountedImage:
+    """What one image adds to the counts, or takes from them.
+
+    Attributes:
+      id: The camera's id.
+      timestamp: When the image was taken, canonical.
+      tally: What is added.
+    """
+
+    id: str
+    timestamp: str
+    tally: Tally
+
+    @classmethod
+    def of(cls, judged: JudgedImage) -> CountedImage:
+        """What an image adds."""
+        return cls(judged.image.id, judged.image.timestamp, tally(judged))
+
+    def taken_back(self) -> CountedImage:
+        """The same, taken from the counts."""
+        less: Tally = {key: -value for key, value in self.tally.items() if key != "by_label"}
+        labels: Counter[str] = Counter()
+        labels.subtract(self.tally["by_label"])
+        return replace(self, tally={**less, "by_label": labels})
+
+
+beam.coders.registry.register_coder(CountedImage, beam.coders.PickleCoder)
+
+
+def window_of(timestamp: str, window_seconds: int) -> tuple[datetime, datetime]:
+    """First moment of the window that an image belongs to, and first moment after it."""
+    length = window_seconds * 1_000_000
+    start = event_time(timestamp).micros // length * length
+    return _window_time(Timestamp(micros=start)), _window_time(Timestamp(micros=start + length))
+
+
+def is_too_late(
+    timestamp: str, stream_time: str | None, window_seconds: int, allowed_lateness_seconds: int
+) -> bool:
+    """Whether a stream's time had left an image's window for good when the image was found.
+
+    Args:
+      timestamp: When the image was taken, canonical.
+      stream_time: How far event time had come, canonical; None: it had not begun.
+      window_seconds: Length of a window.
+      allowed_lateness_seconds: How long a window takes images after its end.
+    """
+    if stream_time is None:
+        return False
+    end = window_of(timestamp, window_seconds)[1]
+    return timedelta(seconds=allowed_lateness_seconds) <= parse_time(stream_time) - end
 
 
 def shard_of(camera: str, shards: int) -> int:
@@ -80,27 +135,32 @@ class SumTallies(beam.CombineFn):
 
 
 def _sum(one: Tally, other: Tally) -> Tally:
-    return {key: one[key] + other[key] for key in one}
+    both = {key: one[key] + other[key] for key in one if key != "by_label"}
+    labels: Counter[str] = Counter(one["by_label"])
+    labels.update(other["by_label"])  # Unlike +, which drops what is below zero in between.
+    return {**both, "by_label": labels}
+
+
+def count_row(camera: str, counted: Tally, start: str, end: str) -> dict[str, Any]:
+    """The count row of one id in one window."""
+    labels = sorted((label, number) for label, number in counted["by_label"].items() if number)
+    row = {"id": camera, "window_start": start, "window_end": end, **counted}
+    return {**row, "by_label": dict(labels)}
 
 
 def count_rows(tallies: dict[str, Tally], start: str, end: str) -> tuple[dict[str, Any], ...]:
     """The count rows of a window, in the order of the ids."""
     return tuple(
-        {
-            "id": camera,
-            "window_start": start,
-            "window_end": end,
-            **one,
-            "by_label": dict(sorted(one["by_label"].items())),
-        }
+        count_row(camera, one, start, end)
         for camera, one in sorted(tallies.items())
+        if one["images"]
     )
 
 
 def _window_time(bound: Timestamp) -> datetime:
     """A window's bound as a datetime, which reaches from the year 1 to the year 9999."""
     try:
-        return _EPOCH + timedelta(microseconds=bound.micros)
+        return EPOCH + timedelta(microseconds=bound.micros)
     except OverflowError:
         return _EARLIEST if bound.micros < 0 else _LATEST
 
@@ -124,8 +184,8 @@ class CountThreats(beam.PTransform):
     passes its end, and again for each image that is late by no more than the allowed lateness.
     Panes accumulate: each holds the window's whole counts so far.
 
-    Input: `PCollection[JudgedImage]`. Output: `PCollection[WindowCounts]`, one for each shard of
-    a window and each firing.
+    Input: `PCollection[JudgedImage]`, or `PCollection[CountedImage]`, by which images can be taken
+    back. Output: `PCollection[WindowCounts]`, one for each shard of a window and each firing.
 
     Args:
       window_seconds: Length of a window.
@@ -155,18 +215,18 @@ class CountThreats(beam.PTransform):
             allowed_lateness=allowed_lateness_seconds,
         )
 
-    def expand(self, judged: beam.PCollection[JudgedImage]) -> beam.PCollection[WindowCounts]:
+    def expand(
+        self, images: beam.PCollection[JudgedImage | CountedImage]
+    ) -> beam.PCollection[WindowCounts]:
         shards = self._shards
 
-        def keyed(one: JudgedImage) -> TimestampedValue:
-            camera = one.image.id
-            return TimestampedValue(
-                (shard_of(camera, shards), (camera, tally(one))),
-                event_time(one.image.timestamp),
-            )
+        def keyed(image: JudgedImage | CountedImage) -> TimestampedValue:
+            one = CountedImage.of(image) if isinstance(image, JudgedImage) else image
+            element = shard_of(one.id, shards), (one.id, one.tally)
+            return TimestampedValue(element, event_time(one.timestamp))
 
         return (
-            judged
+            images
             | "AtEventTime" >> beam.Map(keyed)
             | "Window" >> self._windows
             | "Sum" >> beam.CombinePerKey(SumTallies())
@@ -175,15 +235,29 @@ class CountThreats(beam.PTransform):
 
 
 class _WriteCounts(ReadAheadDoFn):
-    def __init__(self, output: str, shards: int) -> None:
+    def __init__(self, output: str, shards: int, keep_newer: bool) -> None:
         super().__init__(threads=1, max_waiting=16)  # One thread: panes are written in order.
         self._output = output
         self._shards = shards
+        self._keep_newer = keep_newer
 
     def work(self, element: WindowCounts) -> None:
         window = f"{_in_name(element.start)}_{_in_name(element.end)}"
         uri = stores.counts_uri(self._output, window, element.shard, self._shards)
-        stores.write_bytes(uri, b"".join(map(stores.json_bytes, element.rows)))
+        if not self._keep_newer or images_in(element.rows) >= _images_counted(uri):
+            stores.write_bytes(uri, b"".join(map(stores.json_bytes, element.rows)))
+
+
+def images_in(rows: Iterable[Mapping[str, Any]]) -> int:
+    """The images of all ids in a window: it never falls from one pane to the next."""
+    return sum(row["images"] for row in rows)
+
+
+def _images_counted(uri: str) -> int:
+    try:
+        return images_in(map(json.loads, stores.read_bytes(uri).splitlines()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # Not there, or not ours.
 
 
 def _in_name(timestamp: str) -> str:
@@ -198,12 +272,40 @@ class StoreCounts(beam.PTransform):
     Args:
       output: The job's output.
       shards: Files a window.
+      keep_newer: A stream's worker that was given up for dead may still write: counts of fewer
+        images than the window's file holds already are not written.
     """
 
-    def __init__(self, output: str, *, shards: int = 1) -> None:
+    def __init__(self, output: str, *, shards: int = 1, keep_newer: bool = False) -> None:
         super().__init__()
-        self._output = output
-        self._shards = shards
+        self._write = _WriteCounts(output, shards, keep_newer)
 
     def expand(self, counts: beam.PCollection[WindowCounts]) -> beam.PCollection[Any]:
-        return counts | "Write" >> beam.ParDo(_WriteCounts(self._output, self._shards))
+        return counts | "Write" >> beam.ParDo(self._write)
+
+
+class StoreLate(beam.PTransform):
+    """Counts images that came too late for their windows, a small file each in `late/<id>/`.
+
+    Input: `PCollection[JudgedImage]`.
+
+    Args:
+      output: The job's output.
+      window_seconds: Length of a window.
+    """
+
+    def __init__(self, output: str, *, window_seconds: int) -> None:
+        super().__init__()
+        self._output = output
+        self._window_seconds = window_seconds
+
+    def expand(self, late: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
+        def write(judged: JudgedImage) -> None:
+            image = judged.image
+            start, end = map(canonical_time, window_of(image.timestamp, self._window_seconds))
+            row = {"file": image.file, **count_row(image.id, tally(judged), start, end)}
+            stores.write_bytes(
+                stores.late_uri(self._output, image.id, image.stem), stores.json_bytes(row)
+            )
+
+        return late | "Write" >> beam.Map(write)

@@ -178,6 +178,7 @@ def detected_or_failed(
         height=image.height,
         model=model,
         detections=detections,
+        stream_time=file.stream_time,
     )
 
 
@@ -201,7 +202,7 @@ class _ReadPrediction(beam.DoFn):
             return
         if image.known is not None:
             count("images.resumed")
-        yield beam.pvalue.TaggedOutput(KEPT, image)
+        yield beam.pvalue.TaggedOutput(KEPT, (image, outcome))
         yield outcome
 
 
@@ -211,7 +212,7 @@ class DetectObjects(beam.PTransform):
     Input: `PCollection[ValidImage]`. Output, by tag:
 
     - `detected`: `PCollection[DetectedImage]`.
-    - `kept`: `PCollection[ValidImage]`, the same images with their bytes, to be stored.
+    - `kept`: `PCollection[tuple[ValidImage, DetectedImage]]`, the same with the images' bytes.
     - `invalid`: `PCollection[InvalidImage]`, images on which the model failed alone.
 
     Args:

@@ -8,6 +8,7 @@ import apache_beam as beam
 
 import rules
 from transforms.counters import count
+from transforms.live_rules import LiveRules
 from transforms.records import DetectedImage, JudgedImage
 
 
@@ -18,11 +19,12 @@ def judge(image: DetectedImage, by: rules.Rules) -> JudgedImage:
 
 
 class _Judge(beam.DoFn):
-    def __init__(self, by: rules.Rules) -> None:
+    def __init__(self, by: LiveRules) -> None:
         self._rules = by
 
     def process(self, element: DetectedImage) -> Iterator[JudgedImage]:
-        judged = judge(element, self._rules)
+        self._rules.refresh()
+        judged = judge(element, self._rules.now)
         count("images.valid")
         if judged.verdict.is_threat:
             count("images.with_threat")
@@ -37,12 +39,12 @@ class JudgeThreats(beam.PTransform):
     Input: `PCollection[DetectedImage]`. Output: `PCollection[JudgedImage]`.
 
     Args:
-      by: The rules.
+      by: The rules, which may change while a stream runs.
     """
 
-    def __init__(self, by: rules.Rules) -> None:
+    def __init__(self, by: rules.Rules | LiveRules) -> None:
         super().__init__()
-        self._rules = by
+        self._rules = LiveRules.of(by)
 
     def expand(self, images: beam.PCollection[DetectedImage]) -> beam.PCollection[JudgedImage]:
         return images | "Judge" >> beam.ParDo(_Judge(self._rules)).with_output_types(JudgedImage)

@@ -14,7 +14,7 @@ from transforms import reasons
 from transforms.counters import count
 from transforms.records import ImageFile, InvalidImage, NamedFile
 from transforms.text import printable
-from transforms.times import canonical_time
+from transforms.times import EPOCH, canonical_time
 
 NAMED = "named"
 INVALID = "invalid"
@@ -34,7 +34,6 @@ _CALENDAR_FORMS = (
     ),
 )
 _UNIX = re.compile(r"[0-9]{10}|[0-9]{13}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class InvalidName(ValueError):
@@ -63,7 +62,7 @@ def parse_timestamp(text: str) -> datetime:
     """
     if _UNIX.fullmatch(text):
         milliseconds = int(text) * (1 if len(text) == 13 else 1000)
-        return _EPOCH + timedelta(milliseconds=milliseconds)
+        return EPOCH + timedelta(milliseconds=milliseconds)
     for form in _CALENDAR_FORMS:
         if found := form.fullmatch(text):
             *parts, fraction, zone = found.groups()

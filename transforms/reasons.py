@@ -33,3 +33,8 @@ ALL = (
     READ_FAILED,
     INFERENCE_FAILED,
 )
+
+
+def duplicate_detail(camera: str, timestamp: str) -> str:
+    """What is wrong with an image that another one of the same moment stands for."""
+    return f"another image of {camera} at {timestamp} has other bytes and a smaller sha256"

@@ -24,15 +24,23 @@ class ImageFile:
     Attributes:
       uri: Where it is, in the form that Beam's FileSystems reads.
       size_bytes: Its size when it was listed.
+      stream_time: How far event time had come in a stream when the file was found, canonical; None
+        in a batch, and before a stream's time has begun.
     """
 
     uri: str
     size_bytes: int
+    stream_time: str | None = None
 
     @property
     def name(self) -> str:
         """The last part of the path, as it came: for parsing, never for use as a path."""
         return self.uri.rsplit("/", 1)[-1]
+
+
+def stem_of(name: str) -> str:
+    """A file's name without its extension."""
+    return name.rsplit(".", 1)[0]
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class NamedFile:
     @property
     def stem(self) -> str:
         """The file's name without its extension."""
-        return self.file.name.rsplit(".", 1)[0]
+        return stem_of(self.file.name)
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class DetectedImage:
-    """What the model saw in one image: the object data."""
+    """What the model saw in one image: the object data; `stream_time` as of its file."""
 
     id: str
     timestamp: str
@@ -128,11 +136,12 @@ class DetectedImage:
     height: int
     model: ModelInfo
     detections: tuple[rules.Detection, ...]
+    stream_time: str | None = None
 
     @property
     def stem(self) -> str:
         """The name of the image's JSON files, without extension."""
-        return self.file.rsplit(".", 1)[0]
+        return stem_of(self.file)
 
     def to_json(self) -> dict[str, Any]:
         """The image JSON of format version 1.0, without `threat`."""

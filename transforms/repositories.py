@@ -6,6 +6,7 @@ a retried bundle or a second run writes the same bytes to the same place.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -29,31 +30,45 @@ class _Write(ReadAheadDoFn):
         super().__init__(threads=_THREADS, max_waiting=_MAX_WAITING)
         self._to_file = to_file
 
-    def weight(self, element: Any) -> int:
-        if not isinstance(element, ValidImage):
-            return 0
-        return len(element.data) + (0 if element.pixels is None else element.pixels.nbytes)
-
-    def work(self, element: Any) -> None:
+    def work(self, element: Any) -> Any:
         stores.write_bytes(*self._to_file(element))
+
+
+class _WriteValidated(_Write):
+    def weight(self, element: tuple[ValidImage, DetectedImage]) -> int:
+        image = element[0]
+        return len(image.data) + (0 if image.pixels is None else image.pixels.nbytes)
+
+    def work(self, element: tuple[ValidImage, DetectedImage]) -> DetectedImage:
+        image, detected = element
+        super().work(image)
+        return detected
+
+    def outputs(self, result: DetectedImage) -> Iterable[DetectedImage]:
+        yield result
 
 
 class StoreValidated(beam.PTransform):
     """Keeps valid images, byte for byte, in `validated/<id>/`.
 
-    Input: `PCollection[ValidImage]`.
+    Input: `PCollection[tuple[ValidImage, DetectedImage]]`. Output: `PCollection[DetectedImage]`,
+    each after its image was stored.
     """
 
     def __init__(self, output: str) -> None:
         super().__init__()
         self._output = output
 
-    def expand(self, images: beam.PCollection[ValidImage]) -> beam.PCollection[Any]:
+    def expand(
+        self, images: beam.PCollection[tuple[ValidImage, DetectedImage]]
+    ) -> beam.PCollection[DetectedImage]:
         def to_file(image: ValidImage) -> tuple[str, bytes]:
             uri = stores.validated_uri(self._output, image.named.id, image.named.file.name)
             return uri, image.data
 
-        return images | "Write" >> beam.ParDo(_Write(to_file))
+        return images | "Write" >> beam.ParDo(_WriteValidated(to_file)).with_output_types(
+            DetectedImage
+        )
 
 
 class StoreDetections(beam.PTransform):
@@ -93,16 +108,20 @@ class StoreFinal(beam.PTransform):
 
 
 class _StoreInvalid(ReadAheadDoFn):
-    def __init__(self, output: str) -> None:
-        super().__init__(threads=_THREADS, max_waiting=_MAX_WAITING)
+    def __init__(self, output: str, streaming: bool) -> None:
+        # A stream's files come one by one, and look for each other's names: in one thread.
+        super().__init__(threads=1 if streaming else _THREADS, max_waiting=_MAX_WAITING)
         self._output = output
+        self._streaming = streaming
 
     def weight(self, element: InvalidImage) -> int:
         return len(element.data or b"")
 
     def work(self, element: InvalidImage) -> dict[str, Any]:
-        name = stores.name_in_store(element.file.name, element.file.uri, shared=element.shares_name)
-        uri = stores.invalid_uri(self._output, element.reason, name)
+        a_records = self._streaming and element.file.name.endswith(".json")
+        uri = self._place(element, shared=element.shares_name or a_records)
+        if self._streaming and _is_taken(uri, printable(element.file.uri)):
+            uri = self._place(element, shared=True)
         sha256, size = element.sha256, element.size_bytes
         if element.data is not None:
             stores.write_bytes(uri, element.data)
@@ -126,20 +145,36 @@ class _StoreInvalid(ReadAheadDoFn):
         stores.write_bytes(f"{uri}.json", stores.json_bytes(record))
         return record
 
+    def _place(self, element: InvalidImage, *, shared: bool) -> str:
+        name = stores.name_in_store(element.file.name, element.file.uri, shared=shared)
+        return stores.invalid_uri(self._output, element.reason, name)
+
     def outputs(self, result: dict[str, Any]) -> Iterable[dict[str, Any]]:
         count(f"images.invalid.{result['reason']}")
         yield result
+
+
+def _is_taken(uri: str, by_other_than: str) -> bool:
+    """Whether an invalid image of another address is kept at `uri` already."""
+    try:
+        return bool(json.loads(stores.read_bytes(f"{uri}.json"))["uri"] != by_other_than)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # Nothing is there, or nothing of ours.
 
 
 class StoreInvalid(beam.PTransform):
     """Keeps invalid images as they were received, and why, in `invalid/<reason>/`.
 
     Input: `PCollection[InvalidImage]`. Output: `PCollection[dict[str, Any]]`, the records.
+
+    Args:
+      output: The job's output.
+      streaming: Files keep coming, so that one that is to have the same name may be there already.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, *, streaming: bool = False) -> None:
         super().__init__()
-        self._output = output
+        self._store = _StoreInvalid(output, streaming)
 
     def expand(self, invalid: beam.PCollection[InvalidImage]) -> beam.PCollection[dict[str, Any]]:
-        return invalid | "Write" >> beam.ParDo(_StoreInvalid(self._output))
+        return invalid | "Write" >> beam.ParDo(self._store)

@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -22,6 +22,9 @@ from urllib.parse import urlsplit
 
 import apache_beam as beam
 import requests
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.utils.timestamp import Duration, Timestamp
 
 from transforms import stores
 from transforms.counters import count
@@ -35,6 +38,8 @@ TOKEN_VARIABLE = "ALERT_TOKEN"
 DELIVERED = "delivered"
 FAILED = "failed"
 NOT_SENT = "not_sent"
+WAITING = "waiting"
+"""A counter's name for what failed and will be tried again; records say `failed` until then."""
 
 
 @dataclass(frozen=True)
@@ -253,34 +258,129 @@ def _target(name: str | None, outcome: str, detail: str) -> dict[str, Any]:
     return {"target": name, "outcome": outcome, "detail": detail}
 
 
-class _Send(ReadAheadDoFn):
-    def __init__(self, output: str, urls: Sequence[str], policy: RetryPolicy, at_once: int) -> None:
-        super().__init__(threads=at_once, max_waiting=8 * at_once)
+class _Sender:
+    """Delivers alerts to all services, and keeps the record of each."""
+
+    def __init__(self, output: str, urls: Sequence[str], policy: RetryPolicy) -> None:
         self._output = output
-        self._urls = tuple(urls)
-        self._policy = policy
+        self._services = [AlertService(url, policy) for url in urls]
 
-    def setup(self) -> None:
-        super().setup()
-        self._services = [AlertService(url, self._policy) for url in self._urls]
-
-    def work(self, element: Alert) -> list[str]:
-        uri = stores.alert_uri(self._output, element.camera, element.alert_id)
+    def deliver(self, alert: Alert) -> list[str]:
+        """Sends an alert to whoever has not got it yet; the outcome for each service."""
+        uri = stores.alert_uri(self._output, alert.camera, alert.alert_id)
         targets = delivered_before(uri)
         for service in self._services:
             if service.name not in targets:
-                outcome, detail = service.send(element)
+                outcome, detail = service.send(alert)
                 targets[service.name] = _target(service.name, outcome, detail)
         if not targets:
             targets[""] = _target(None, NOT_SENT, "no --alert_url was given")
         in_order = [targets[name] for name in sorted(targets)]
-        stores.write_bytes(uri, stores.json_bytes({**element.body, "targets": in_order}))
+        stores.write_bytes(uri, stores.json_bytes({**alert.body, "targets": in_order}))
         return [one["outcome"] for one in in_order]
 
-    def outputs(self, result: Sequence[str]) -> Iterable[Any]:
-        for outcome in result:
-            count(f"alerts.{outcome}")
-        return ()
+
+class _Send(ReadAheadDoFn):
+    """Sends each alert; hands on those that are to be tried again, where any are."""
+
+    def __init__(
+        self,
+        output: str,
+        urls: Sequence[str],
+        policy: RetryPolicy,
+        at_once: int,
+        keep_trying: bool,
+    ) -> None:
+        super().__init__(threads=at_once, max_waiting=8 * at_once)
+        self._output = output
+        self._urls = tuple(urls)
+        self._policy = policy
+        self._keep_trying = keep_trying
+
+    def setup(self) -> None:
+        super().setup()
+        self._sender = _Sender(self._output, self._urls, self._policy)
+
+    def work(self, element: Alert) -> tuple[Alert, list[str]]:
+        return element, self._sender.deliver(element)
+
+    def outputs(self, result: tuple[Alert, list[str]]) -> Iterable[tuple[str, Alert]]:
+        alert, outcomes = result
+        waits = self._keep_trying and FAILED in outcomes
+        for outcome in outcomes:
+            count(f"alerts.{WAITING if waits and outcome == FAILED else outcome}")
+        if waits:
+            yield alert.alert_id, alert
+
+
+@dataclass(frozen=True)
+class _Undelivered:
+    alert: Alert
+    since: float
+    tries: int = 1
+
+
+class _TryAgain(beam.DoFn):
+    """Holds alerts that a service did not take, and sends them again until it does."""
+
+    _HELD = ReadModifyWriteStateSpec("held", beam.coders.PickleCoder())
+    _TRY = TimerSpec("try", TimeDomain.REAL_TIME)
+
+    def __init__(
+        self,
+        output: str,
+        urls: Sequence[str],
+        policy: RetryPolicy,
+        keep_trying_seconds: float,
+        longest_pause_seconds: float,
+    ) -> None:
+        self._output = output
+        self._urls = tuple(urls)
+        self._policy = policy
+        self._keep_trying_seconds = keep_trying_seconds
+        self._longest_pause_seconds = longest_pause_seconds
+
+    def setup(self) -> None:
+        self._sender = _Sender(self._output, self._urls, self._policy)
+
+    def process(
+        self,
+        element: tuple[str, Alert],
+        held: Any = beam.DoFn.StateParam(_HELD),
+        again: Any = beam.DoFn.TimerParam(_TRY),
+    ) -> None:
+        self._hold(_Undelivered(element[1], time.time()), held, again)
+
+    @on_timer(_TRY)
+    def try_again(
+        self,
+        held: Any = beam.DoFn.StateParam(_HELD),
+        again: Any = beam.DoFn.TimerParam(_TRY),
+    ) -> None:
+        """Sends one alert again."""
+        waits: _Undelivered | None = held.read()
+        if waits is None:
+            return
+        outcomes = self._sender.deliver(waits.alert)
+        if FAILED not in outcomes:
+            count(f"alerts.{DELIVERED}")
+        elif time.time() - waits.since >= self._keep_trying_seconds:
+            count(f"alerts.{FAILED}")
+        else:
+            self._hold(replace(waits, tries=waits.tries + 1), held, again)
+            return
+        held.clear()
+
+    def _hold(self, waits: _Undelivered, held: Any, again: Any) -> None:
+        held.write(waits)
+        pause = min(2.0 ** min(waits.tries, 16), self._longest_pause_seconds)
+        again.set(Timestamp.now() + Duration(pause * random.uniform(0.75, 1.25)))
+
+
+STREAM_POLICY = RetryPolicy(
+    attempts=1, connect_seconds=3, read_seconds=5, give_up_after=2, try_again_seconds=5
+)
+"""For streams: an alert that fails once is held, and sent again by a timer."""
 
 
 class SendAlerts(beam.PTransform):
@@ -293,8 +393,11 @@ class SendAlerts(beam.PTransform):
     Args:
       output: The job's output, where `alerts/` is.
       urls: The services; none: alerts are recorded as not sent.
-      policy: How long a service is waited for.
+      policy: How long a service is waited for; None: as suits a batch or a stream.
       at_once: Alerts sent at once.
+      keep_trying: Whether an alert that fails is held and sent again, as a stream can.
+      keep_trying_seconds: For how long.
+      longest_pause_seconds: Between two tries of one alert; the first pauses are 2, 4, 8 s.
     """
 
     def __init__(
@@ -304,12 +407,21 @@ class SendAlerts(beam.PTransform):
         urls: Sequence[str] = (),
         policy: RetryPolicy | None = None,
         at_once: int = 16,
+        keep_trying: bool = False,
+        keep_trying_seconds: float = 86400,
+        longest_pause_seconds: float = 60,
     ) -> None:
         super().__init__()
         for url in urls:
             check_url(url)
         self._output = output
-        self._send = _Send(output, urls, policy or RetryPolicy(), at_once)
+        policy = policy or (STREAM_POLICY if keep_trying else RetryPolicy())
+        self._send = _Send(output, urls, policy, at_once, keep_trying)
+        self._again = (
+            _TryAgain(output, urls, policy, keep_trying_seconds, longest_pause_seconds)
+            if keep_trying
+            else None
+        )
 
     def expand(self, judged: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
         output = self._output
@@ -319,9 +431,10 @@ class SendAlerts(beam.PTransform):
             if alert is not None:
                 yield alert
 
-        return (
+        failed = (
             judged
             | "ChooseAlerts" >> beam.FlatMap(alerts).with_output_types(Alert)
             | "ApartFromImages" >> beam.Reshuffle()
-            | "Post" >> beam.ParDo(self._send)
+            | "Post" >> beam.ParDo(self._send).with_output_types(tuple[str, Alert])
         )
+        return failed if self._again is None else failed | "PostAgain" >> beam.ParDo(self._again)

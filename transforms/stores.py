@@ -60,6 +60,11 @@ def alert_uri(output: str, camera: str, alert_id: str) -> str:
     return join(output, "alerts", camera, f"{alert_id}.json")
 
 
+def late_uri(output: str, camera: str, stem: str) -> str:
+    """Where an image is counted that came too late for its window."""
+    return join(output, "late", camera, f"{stem}.json")
+
+
 def counts_uri(output: str, window: str, shard: int, shards: int) -> str:
     """Where the count rows of one window are kept.
 
@@ -124,6 +129,16 @@ def write_bytes(uri: str, data: bytes) -> None:
     _write(uri, iter((data,)))
 
 
+def delete(uri: str) -> None:
+    """Deletes a file; one that is not there is no error.
+
+    Raises:
+      OSError: It is there and can't be deleted.
+    """
+    if FileSystems.exists(uri):
+        FileSystems.delete([uri])
+
+
 def copy(source: str, target: str) -> tuple[str, int]:
     """Copies a file of any size from any store to any other; its sha256 and its bytes.
 
@@ -148,7 +163,7 @@ def _write(uri: str, chunks: Iterator[bytes]) -> None:
     if not is_local(uri):
         _write_remote(uri, chunks)
         return
-    folder, name = os.path.split(uri)
+    folder, name = os.path.split(os.path.abspath(uri))
     partial = os.path.join(folder, f".{name}.partial")
     os.makedirs(folder, exist_ok=True)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def canonical_time(moment: datetime) -> str:
@@ -18,3 +20,8 @@ def canonical_time(moment: datetime) -> str:
 def parse_time(text: str) -> datetime:
     """The moment that :func:`canonical_time` wrote."""
     return datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=timezone.utc)
+
+
+def from_unix(seconds: float) -> datetime:
+    """The UTC moment of a Unix time, to the microsecond."""
+    return EPOCH + timedelta(microseconds=round(seconds * 1_000_000))

@@ -17,6 +17,7 @@ import apache_beam as beam
 import rules
 from transforms import jpeg, reasons, stores
 from transforms.counters import count
+from transforms.live_rules import LiveRules
 from transforms.parse_filename import INVALID
 from transforms.read_ahead import ReadAheadDoFn
 from transforms.records import (
@@ -177,7 +178,7 @@ class _Validate(ReadAheadDoFn):
     def __init__(
         self,
         limits: Limits,
-        by: rules.Rules | None,
+        by: LiveRules | None,
         input_size: tuple[int, int],
         earlier: EarlierRun | None,
         threads: int,
@@ -194,6 +195,11 @@ class _Validate(ReadAheadDoFn):
         load_tensorflow()
         # Broken EXIF is met every day; Pillow would write a line for each.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        if self._rules is not None:
+            self._rules.refresh()
 
     def weight(self, element: tuple[str, Iterable[NamedFile]]) -> int:
         largest = max(named.file.size_bytes for named in element[1])
@@ -229,7 +235,7 @@ class _Validate(ReadAheadDoFn):
     def _validate(self, named: NamedFile) -> ValidImage | InvalidImage:
         limits = self._limits
         if self._rules is not None:
-            limits = limits.for_camera(self._rules.for_camera(named.id).resolution)
+            limits = limits.for_camera(self._rules.now.for_camera(named.id).resolution)
         try:
             data = stores.read_bytes(named.file.uri, at_most=limits.max_file_bytes + 1)
         except Exception as error:  # Whatever a store raises for one file is that file's alone.
@@ -255,12 +261,16 @@ def _duplicate(image: ValidImage) -> InvalidImage:
     return InvalidImage(
         named.file,
         reasons.DUPLICATE,
-        f"another image of {named.id} at {named.timestamp} has other bytes and a smaller sha256",
+        reasons.duplicate_detail(named.id, named.timestamp),
         size_bytes=len(image.data),
         width=image.width,
         height=image.height,
         sha256=image.sha256,
     )
+
+
+def _alone(moment: str, named: NamedFile) -> tuple[str, tuple[NamedFile, ...]]:
+    return moment, (named,)
 
 
 class _NamesOnce(beam.DoFn):
@@ -273,8 +283,9 @@ class ValidateImage(beam.PTransform):
 
     Input: `PCollection[tuple[str, NamedFile]]`, keyed by camera and moment. Output, by tag:
 
-    - `valid`: `PCollection[ValidImage]`. Of several pictures that claim the same camera and
-      moment it is the one with the smallest sha256, whichever order they come in.
+    - `valid`: `PCollection[ValidImage]`. Of several pictures in a batch that claim the same camera
+      and moment it is the one with the smallest sha256, whichever order they come in; in a stream
+      it is each of them as it comes, for :class:`transforms.settle_moments.SettleMoments`.
     - `invalid`: `PCollection[InvalidImage]`.
 
     Args:
@@ -282,6 +293,7 @@ class ValidateImage(beam.PTransform):
       by: Rules, which may set another resolution for a camera.
       input_size: Width and height of the model's input in pixels.
       earlier: Where detections of an earlier run are, with `--resume`.
+      streaming: Files keep coming: none is waited for.
       threads: Files read and decoded at once.
       max_waiting: Pictures made ready ahead of the model.
     """
@@ -291,19 +303,25 @@ class ValidateImage(beam.PTransform):
         *,
         limits: Limits,
         input_size: tuple[int, int],
-        by: rules.Rules | None = None,
+        by: rules.Rules | LiveRules | None = None,
         earlier: EarlierRun | None = None,
+        streaming: bool = False,
         threads: int = 4,
         max_waiting: int = 24,
     ) -> None:
         super().__init__()
-        self._validate = _Validate(limits, by, input_size, earlier, threads, max_waiting)
+        self._streaming = streaming
+        live = None if by is None else LiveRules.of(by)
+        self._validate = _Validate(limits, live, input_size, earlier, threads, max_waiting)
 
     def expand(self, named: beam.PCollection[tuple[str, NamedFile]]) -> beam.pvalue.DoOutputsTuple:
-        return (
-            named
-            | "GroupByMoment" >> beam.GroupByKey()
-            | "ReadAndDecode" >> beam.ParDo(self._validate).with_outputs(INVALID, main=VALID)
+        grouped = (
+            named | "Spread" >> beam.Reshuffle() | "Alone" >> beam.MapTuple(_alone)
+            if self._streaming
+            else named | "GroupByMoment" >> beam.GroupByKey()
+        )
+        return grouped | "ReadAndDecode" >> beam.ParDo(self._validate).with_outputs(
+            INVALID, main=VALID
         )
 
 
@@ -312,11 +330,20 @@ class InvalidNames(beam.PTransform):
 
     Input: `PCollection[tuple[str, InvalidImage]]`, keyed as :class:`ParseFilename` does. Output:
     `PCollection[InvalidImage]`.
+
+    Args:
+      streaming: Files keep coming: none is waited for, and the store tells them apart.
     """
+
+    def __init__(self, *, streaming: bool = False) -> None:
+        super().__init__()
+        self._streaming = streaming
 
     def expand(
         self, invalid: beam.PCollection[tuple[str, InvalidImage]]
     ) -> beam.PCollection[InvalidImage]:
+        if self._streaming:
+            return invalid | "AsTheyCome" >> beam.Values().with_output_types(InvalidImage)
         return (
             invalid
             | "GroupByName" >> beam.GroupByKey()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,17 @@ def job(tmp_path: Path) -> jobs.Job:
     )
 
 
-def test_steps_that_see_the_bytes_of_an_image_are_one_fused_stage(job: jobs.Job) -> None:
+def as_stream(job: jobs.Job) -> jobs.Job:
+    return replace(job, options=replace(job.options, streaming=True))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_steps_that_see_the_bytes_of_an_image_are_one_fused_stage(
+    job: jobs.Job, streaming: bool
+) -> None:
     """What a stage hands to another is encoded and kept: image bytes never are."""
     pipeline = beam.Pipeline(runner=FnApiRunner())
-    build_pipeline(pipeline, job)
+    build_pipeline(pipeline, as_stream(job) if streaming else job)
     environment = pipeline.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())
     _, stages = FnApiRunner().create_stages(environment)
     with_bytes = (
@@ -91,8 +99,23 @@ def test_the_labels_of_the_steps_are_those_of_the_picture(job: jobs.Job) -> None
     build_pipeline(pipeline, job)
     top = [part.full_label for part in pipeline.transforms_stack[0].parts]
     assert [label for label in top if not label.startswith("AllInvalid")] == [
-        *("ListImages", "ParseFilename", "ValidateImage", "DetectObjects", "JudgeThreats"),
-        *("StoreValidated", "StoreDetections", "StoreFinal"),
-        *("InvalidNames", "StoreInvalidNames", "StoreInvalidImages", "StoreFailedInferences"),
+        *("ListImages", "ParseFilename", "ValidateImage", "DetectObjects", "StoreValidated"),
+        *("JudgeThreats", "InvalidNames", "StoreDetections", "StoreFinal"),
+        *("StoreInvalidNames", "StoreInvalidImages", "StoreFailedInferences"),
         *("CountThreats", "StoreCounts", "SendAlerts"),
     ]
+
+
+def test_a_stream_has_the_same_steps_and_those_that_settle_what_came_before(
+    job: jobs.Job,
+) -> None:
+    labels = []
+    for one in (job, as_stream(job)):
+        pipeline = beam.Pipeline(runner=FnApiRunner())
+        build_pipeline(pipeline, one)
+        labels.append({part.full_label for part in pipeline.transforms_stack[0].parts})
+    batch, stream = labels
+    assert batch <= stream
+    assert stream - batch == {
+        *("SettleMoments", "ObjectData", "TakeBack", "StoreLate", "StoreDuplicates")
+    }

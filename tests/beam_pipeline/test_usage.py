@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -49,7 +51,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--chart_period_hours", "0"], "0 is not more than 0"),
         (["--ruels", "x"], "no such option: --ruels; did you mean --rules?"),
         (["--runer", "DirectRunner"], "no such option: --runer; did you mean --runner?"),
-        (["--streaming"], "DirectRunner can't fire event-time windows"),
+        (["--streaming"], "DirectRunner can't fire event-time windows of a stream; give --runner"),
+        (["--poll_interval_seconds", "0"], "0 is not between 0.1 and 86400"),
+        (["--runner", "DirectRuner"], "no such runner; did you mean DirectRunner?"),
+        (["--direct_num_workers", "two"], "--direct_num_workers: invalid int value: 'two'"),
+        (["--labels", "Makefile"], "--labels Makefile: names no 'person'"),
         (["--model", "no-such-model"], "no-such-model: no such file or directory"),
         (["--model", "README.md"], "README.md: no model in it"),
         (["--rules", "no-such-rules.yaml"], "no-such-rules.yaml: can't be read"),
@@ -189,3 +195,32 @@ def test_help_comes_in_under_two_seconds(command: list[str], run_job: Run) -> No
         assert told.returncode == 0
         assert "usage: python -m beam_pipeline" in told.stdout
     assert min(times) < 2
+
+
+def test_a_command_says_nothing_of_what_no_user_can_act_on(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\ncamera: {}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "beam_pipeline", "rules", "check", str(rules)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
+    job = subprocess.Popen(
+        [sys.executable, "-m", "beam_pipeline", "--output", str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "final").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert said.strip() == "stopped; the same command with --resume goes on"

@@ -162,7 +162,9 @@ def test_each_image_gets_its_own_detections_whatever_the_batch(run_pipeline, mod
         )
         for shade in range(20, 220, 20)
     }
-    assert sorted(image.data for image in found["kept"]) == sorted(image.data for image in images)
+    assert sorted(image.data for image, _ in found["kept"]) == sorted(
+        image.data for image in images
+    )
     assert found["invalid"] == []
 
 
@@ -211,7 +213,10 @@ def test_an_image_on_which_the_model_fails_is_a_record_with_its_bytes(run_pipeli
     images = [valid("a", 51), valid("b", POISON), valid("c", 102)]
     _, found = detect(run_pipeline, poisoned, images, batch_size=3)
     assert sorted(image.file for image in found["detected"]) == ["cam_a.jpg", "cam_c.jpg"]
-    assert sorted(image.named.file.name for image in found["kept"]) == ["cam_a.jpg", "cam_c.jpg"]
+    assert sorted((image.named.file.name, seen.file) for image, seen in found["kept"]) == [
+        ("cam_a.jpg", "cam_a.jpg"),
+        ("cam_c.jpg", "cam_c.jpg"),
+    ]
     (failed,) = found["invalid"]
     assert (failed.file.name, failed.reason) == ("cam_b.jpg", "inference_failed")
     assert "a poisoned picture" in failed.detail

@@ -19,7 +19,7 @@ from transforms.repositories import (
     StoreFinal,
     StoreInvalid,
     StoreValidated,
-    _Write,
+    _WriteValidated,
 )
 from transforms.validate_image import InvalidNames
 
@@ -46,12 +46,19 @@ def valid(name, data, camera="hall"):
     return ValidImage(NamedFile(file, camera, MOMENT), "5" * 64, 200, 160, data, None)
 
 
-def test_valid_images_are_kept_byte_for_byte(run_pipeline, tmp_path):
+def test_valid_images_are_kept_byte_for_byte_and_then_handed_on(run_pipeline, tmp_path):
     images = [
         valid("hall_1769903999.JPG", b"\xff\xd8\x00\n"),
         valid("yard_1769903999.jpg", b"x", "yard"),
     ]
-    store(run_pipeline, StoreValidated(str(tmp_path)), images)
+    seen = [detected(), detected("yard")]
+
+    def build(pipeline):
+        kept = pipeline | beam.Create(list(zip(images, seen, strict=True)))
+        return {"stored": kept | StoreValidated(str(tmp_path))}
+
+    _, found = run_pipeline(build)
+    assert sorted(found["stored"], key=lambda image: image.id) == seen
     assert kept(tmp_path) == {
         "validated/hall/hall_1769903999.JPG": b"\xff\xd8\x00\n",
         "validated/yard/yard_1769903999.jpg": b"x",
@@ -238,7 +245,6 @@ def test_a_second_run_writes_the_same_bytes_to_the_same_places(run_pipeline, tmp
 def test_what_waits_to_be_written_is_weighed_with_its_pixels():
     image = valid("hall_1769903999.jpg", b"12345")
     pixels = np.zeros((8, 8, 3), np.uint8)
-    write = _Write(lambda image: ("", b""))
-    assert write.weight(image) == 5
-    assert write.weight(replace(image, pixels=pixels)) == 5 + 192
-    assert write.weight(detected()) == 0
+    write = _WriteValidated(lambda image: ("", b""))
+    assert write.weight((image, detected())) == 5
+    assert write.weight((replace(image, pixels=pixels), detected())) == 5 + 192

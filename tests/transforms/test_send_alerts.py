@@ -532,7 +532,7 @@ def test_a_token_that_is_no_header_fails_the_alerts_alone(
 def test_a_slow_service_holds_back_no_other_alert(tmp_path, web):
     """Several are sent at once: eight that take 0.2 s each take much less than eight times that."""
     web.answers = [lambda handler, request: (time.sleep(0.2), status(200)(handler, request))]
-    step = _Send(str(tmp_path), [f"{web.url}/hook"], policy(read_seconds=5), at_once=8)
+    step = _Send(str(tmp_path), [f"{web.url}/hook"], policy(read_seconds=5), 8, keep_trying=False)
     step.setup()
     step.start_bundle()
     started = time.monotonic()

@@ -195,3 +195,16 @@ def test_json_is_one_line_in_the_order_given_and_in_plain_utf_8():
     data = stores.json_bytes({"z": [1, 0.5], "a": {"ü": None}})
     assert data == '{"z":[1,0.5],"a":{"ü":null}}\n'.encode()
     assert list(json.loads(data)) == ["z", "a"]
+
+
+def test_a_bare_name_is_a_file_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stores.write_bytes("chart.png", b"picture")
+    assert (tmp_path / "chart.png").read_bytes() == b"picture"
+
+
+def test_deleting_what_is_not_there_is_no_error(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    stores.delete(str(tmp_path / "a"))
+    stores.delete(str(tmp_path / "a"))
+    assert not list(tmp_path.iterdir())

@@ -27,6 +27,7 @@ from transforms import reasons, stores, validate_image
 from transforms.counters import counted
 from transforms.detect_objects import to_detections
 from transforms.detector import RawDetections
+from transforms.live_rules import LiveRules
 from transforms.records import (
     DetectedImage,
     InvalidImage,
@@ -210,7 +211,8 @@ def write(folder, name, data):
 
 def outcomes(uris, *, camera="front-door", by=None, limits=None, earlier=None):
     """What becomes of files that claim one moment of one camera: the valid one first."""
-    validate = _Validate(limits or Limits(), by, SIZE, earlier, threads=1, max_waiting=1)
+    live = None if by is None else LiveRules(by)
+    validate = _Validate(limits or Limits(), live, SIZE, earlier, threads=1, max_waiting=1)
     files = [
         NamedFile(
             ListedFile(uri, os.path.getsize(uri) if os.path.exists(uri) else 0), camera, MOMENT

@@ -1,0 +1,146 @@
+"""What a job on Flink needs, looked at before it starts: a fault is one line, no Java stack."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+import requests
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    JobServerOptions,
+    PipelineOptions,
+    StandardOptions,
+)
+
+from beam_pipeline.errors import SetupError
+
+RUNNERS = ("FlinkRunner", "PortableRunner")
+CHECKPOINTING_INTERVAL_MS = 10_000
+"""How often a stream is checkpointed where `--checkpointing_interval` says nothing."""
+OLDEST_JAVA = 11
+_NO_CLUSTER = ("[local]", "[auto]")
+
+JAVA_OPTIONS = (
+    "allow_non_restored_state",
+    "attached_mode",
+    "auto_balance_write_files_sharding_enabled",
+    "auto_watermark_interval",
+    "checkpoint_timeout_millis",
+    "checkpointing_interval",
+    "checkpointing_mode",
+    "disable_metrics",
+    "enable_stable_input_drain",
+    "execution_mode_for_batch",
+    "execution_retry_delay",
+    "externalized_checkpoints_enabled",
+    "fail_on_checkpointing_errors",
+    "faster_copy",
+    "files_to_stage",
+    "finish_bundle_before_checkpointing",
+    "flink_conf_dir",
+    "force_slot_sharing_group",
+    "force_unaligned_checkpoint_enabled",
+    "job_check_interval_in_secs",
+    "latency_tracking_interval",
+    "max_bundle_size",
+    "max_bundle_time_mills",
+    "min_pause_between_checkpoints",
+    "num_concurrent_checkpoints",
+    "number_of_execution_retries",
+    "object_reuse",
+    "operator_chaining",
+    "re_iterable_group_by_key_result",
+    "report_checkpoint_duration",
+    "retain_externalized_checkpoints_on_cancellation",
+    "savepoint_path",
+    "shutdown_sources_after_idle_ms",
+    "state_backend",
+    "state_backend_factory",
+    "state_backend_storage_path",
+    "unaligned_checkpoint_enabled",
+    "use_data_stream_for_batch",
+)
+"""Options of Beam's Flink runner that live in its Java part, which Python's help does not list."""
+
+
+def is_flink(options: PipelineOptions) -> bool:
+    """Whether the job goes to Flink through Beam's own job server."""
+    return (options.view_as(StandardOptions).runner or "").endswith("FlinkRunner")
+
+
+def stream_arguments(arguments: Sequence[str]) -> list[str]:
+    """What a stream on Flink must have: without checkpoints, a machine that dies loses pictures."""
+    name = "--checkpointing_interval"
+    if any(one == name or one.startswith(f"{name}=") for one in arguments):
+        return []
+    return [f"{name}={CHECKPOINTING_INTERVAL_MS}"]
+
+
+def check_flink(options: PipelineOptions) -> None:
+    """Looks for Java, the job server's jar, and a cluster that fits and has room.
+
+    Raises:
+      SetupError: What is missing, and what to do.
+    """
+    flink = options.view_as(FlinkRunnerOptions)
+    master = flink.flink_master.strip()
+    if not flink.flink_submit_uber_jar:
+        _check_java(options.view_as(JobServerOptions).job_server_java_launcher)
+    jar = flink.flink_job_server_jar
+    if jar and "://" not in jar and not os.path.isfile(jar):
+        raise SetupError(
+            f"--flink_job_server_jar {jar}: no such file; `make flink-args` prints where it is "
+            "after `make flink-up`"
+        )
+    if master not in _NO_CLUSTER:
+        _check_cluster(master, flink.flink_version, flink.parallelism)
+
+
+def _check_java(launcher: str) -> None:
+    what = "FlinkRunner starts Beam's job server, a Java program"
+    program = shutil.which(launcher)
+    if program is None:
+        raise SetupError(
+            f"{what}, and there is no {launcher}; install Java {OLDEST_JAVA} or later, such as "
+            "Debian's openjdk-17-jre-headless"
+        )
+    said = subprocess.run([program, "-version"], capture_output=True, text=True, check=False)
+    found = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
+    if found is None or int(found[1]) < OLDEST_JAVA:
+        version = found[1] if found else "of an unknown version"
+        raise SetupError(
+            f"{what}, and {program} is Java {version}; it needs {OLDEST_JAVA} or later"
+        )
+
+
+def _check_cluster(master: str, version: str, parallelism: int) -> None:
+    address = master if re.match("https?://", master) else f"http://{master}"
+    try:
+        answer = requests.get(f"{address}/overview", timeout=5)
+        answer.raise_for_status()
+        overview = answer.json()
+        runs, free = str(overview["flink-version"]), int(overview["slots-available"])
+    except requests.RequestException as error:
+        raise SetupError(
+            f"--flink_master {master}: no Flink answers there ({type(error).__name__}); "
+            "`make flink-up` starts one on this machine"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise SetupError(
+            f"--flink_master {master}: what answers there is no Flink JobManager's REST address"
+        ) from None
+    if not runs.startswith(f"{version}."):
+        raise SetupError(
+            f"--flink_master {master} runs Flink {runs}, and the job server is for Flink "
+            f"{version}; start Flink {version}, or give --flink_version and a job server for it"
+        )
+    needed = max(parallelism, 1)
+    if free < needed:
+        raise SetupError(
+            f"--flink_master {master} has {free} free task slots, and the job needs {needed}; "
+            "cancel a job, start another task manager, or give a smaller --parallelism"
+        )
