@@ -221,6 +221,58 @@ def read_counts(
     return [rows[key] for key in sorted(rows)]
 
 
+def read_late(
+    output: str,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    ids: Iterable[str] | None = None,
+) -> list[CountRow]:
+    """Counts the images of a stream that came too late for their windows, from ``late/``.
+
+    Args:
+      output: the job's output directory, on any filesystem that Beam knows.
+      since: as for `read_counts`.
+      until: as for `read_counts`.
+      ids: only the rows of these ids; None for all.
+
+    Raises:
+      CountsError: a file there that is wrong, or a store that can't be read.
+    """
+    wanted = None if ids is None else frozenset(ids)
+    groups: dict[tuple[datetime, datetime, str], list[CountRow]] = {}
+    for path in _list_late(output):
+        try:
+            row = _parse_line(_read(path))
+        except CountsError as error:
+            raise CountsError(f"{path}: {error}") from None
+        in_period = (since is None or row.window_start >= _utc(since)) and (
+            until is None or row.window_start < _utc(until)
+        )
+        if in_period and (wanted is None or row.id in wanted):
+            groups.setdefault((row.window_start, row.window_end, row.id), []).append(row)
+    return [_sum(groups[key], key[2]) for key in sorted(groups)]
+
+
+def _list_late(output: str) -> list[str]:
+    from apache_beam.io.filesystem import BeamIOError
+    from apache_beam.io.filesystems import FileSystems
+
+    from transforms import stores
+
+    folder = stores.join(output, "late")
+    if stores.is_local(output):
+        found = glob.glob(f"{glob.escape(folder)}/*/[!.]*.json")
+    else:
+        try:
+            match: Any = FileSystems.match  # untyped in Beam
+            (matched,) = match([stores.join(glob.escape(output), "late", "**.json")])
+        except (BeamIOError, OSError, ValueError) as error:
+            raise CountsError(f"cannot list {folder}: {_one_line(error)}") from error
+        found = [meta.path for meta in matched.metadata_list]
+    return sorted(found)
+
+
 def list_windows(output: str) -> list[tuple[datetime, datetime]]:
     """The windows that have a counts file under `output`, in order, read off the file names.
 
@@ -321,15 +373,19 @@ def _refuse_overlaps(files: Iterable[_CountsFile]) -> None:
             last = file
 
 
-def _read_file(file: _CountsFile) -> list[CountRow]:
-    from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-    from apache_beam.io.filesystems import FileSystems
+def _read(path: str) -> bytes:
+    from apache_beam.io.filesystem import BeamIOError
+
+    from transforms import stores
 
     try:
-        with FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
-            data = stream.read()
+        return stores.read_bytes(path)
     except (BeamIOError, OSError, ValueError) as error:
-        raise CountsError(f"{file.path}: cannot be read: {_one_line(error)}") from error
+        raise CountsError(f"{path}: cannot be read: {_one_line(error)}") from error
+
+
+def _read_file(file: _CountsFile) -> list[CountRow]:
+    data = _read(file.path)
     rows: list[CountRow] = []
     lines: dict[str, int] = {}
     for number, line in enumerate(data.split(b"\n"), start=1):
@@ -515,6 +571,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--until", metavar="TIME", help="only windows that begin before this time")
     parser.add_argument(
+        "--late",
+        action="store_true",
+        help="only the images of a stream that came too late for their windows: they are judged "
+        "and kept as all others, and not in the other counts",
+    )
+    parser.add_argument(
         "--by",
         choices=tuple(SUMS),
         default="window",
@@ -533,7 +595,18 @@ def main(args: argparse.Namespace) -> int:
     for id_ in args.ids or ():
         if not _ID.fullmatch(id_):
             raise CountsError(f"--id: not an id: {_short(id_)}")
-    rows = read_counts(args.output, since=since, until=until, ids=args.ids)
+    late = read_late(args.output, since=since, until=until, ids=args.ids)
+    if args.late:
+        rows = late
+    else:
+        rows = read_counts(args.output, since=since, until=until, ids=args.ids)
+        if late:
+            images = sum(row.images for row in late)
+            print(
+                f"{images} images came too late for their windows and are not in these counts; "
+                "--late shows them",
+                file=sys.stderr,
+            )
     unseen = sorted(set(args.ids or ()) - {row.id for row in rows})
     if unseen:
         print(f"no counts in this period for: {', '.join(unseen)}", file=sys.stderr)

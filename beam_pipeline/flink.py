@@ -73,11 +73,18 @@ def is_flink(options: PipelineOptions) -> bool:
 
 
 def stream_arguments(arguments: Sequence[str]) -> list[str]:
-    """What a stream on Flink must have: without checkpoints, a machine that dies loses pictures."""
-    name = "--checkpointing_interval"
-    if any(one == name or one.startswith(f"{name}=") for one in arguments):
-        return []
-    return [f"{name}={CHECKPOINTING_INTERVAL_MS}"]
+    """What a stream on Flink must have, where the command line does not say it.
+
+    Without checkpoints a machine that dies loses pictures. Without bundles that end before a
+    checkpoint, what a bundle puts out waits for the next bundle, and after the one impulse of a
+    source none comes (apache/beam pull request 12345).
+    """
+    given = {one.split("=")[0] for one in arguments}
+    needed = {
+        "--checkpointing_interval": f"--checkpointing_interval={CHECKPOINTING_INTERVAL_MS}",
+        "--finish_bundle_before_checkpointing": "--finish_bundle_before_checkpointing",
+    }
+    return [argument for name, argument in needed.items() if name not in given]
 
 
 def check_flink(options: PipelineOptions) -> None:

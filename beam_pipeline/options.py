@@ -48,7 +48,7 @@ class JobOptions:
     resume: bool
     store_validated: bool
     streaming: bool
-    poll_interval_seconds: float
+    poll_interval_seconds: int
     early_firing_seconds: int
 
 
@@ -98,16 +98,6 @@ def _score(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0.1 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 86400")
     return value
 
 
@@ -172,8 +162,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     stream.add_argument(
         "--poll_interval_seconds",
-        type=_seconds,
-        default=5.0,
+        type=_at_least_1,
+        default=5,
         metavar="S",
         help="seconds between two looks for new pictures (default: %(default)s)",
     )

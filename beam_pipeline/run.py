@@ -100,8 +100,8 @@ def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> Pipeli
             pass  # Another group has the option already.
     options = PipelineOptions(arguments)
     if _runner_name(options) in RUNNERS:
-        for name in JAVA_OPTIONS:
-            parser.add_argument(f"--{name}", nargs="?")
+        for name in {f"--{one}" for one in JAVA_OPTIONS} - parser._option_string_actions.keys():
+            parser.add_argument(name, nargs="?")
     _, unknown = parser.parse_known_args(arguments)
     if unknown:
         own = argparse.ArgumentParser(add_help=False)

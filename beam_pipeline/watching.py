@@ -50,6 +50,9 @@ MOST_AT_ONCE = 2000
 GRACE_SECONDS = 10.0
 """How far event time stays behind the clock: about what a picture takes to arrive."""
 
+_ROUNDING_SECONDS = 0.2
+"""Flink's runner cuts a pause to whole seconds, and a little is gone when it hears of it."""
+
 _TEMPORARY = re.compile(r"\..*|.*\.(?:tmp|temp|part|partial|filepart|crdownload|upload)|.*~", re.I)
 
 
@@ -271,7 +274,7 @@ class _Watch(beam.DoFn):
         except Exception as error:  # Each store's client has its own kinds of error.
             count("source.listing_failed")
             _LOGGER.error("--input %s can't be listed: %s", self._source, one_line(error))
-            tracker.defer_remainder(Duration(self._poll_seconds))
+            tracker.defer_remainder(Duration(self._poll_seconds + _ROUNDING_SECONDS))
             return
         if not tracker.try_claim(seen):
             return
@@ -287,7 +290,7 @@ class _Watch(beam.DoFn):
         pause = 0.0 if more else self._poll_seconds
         if seen.waiting:
             pause = min(pause, SETTLE_SECONDS)
-        tracker.defer_remainder(Duration(pause))
+        tracker.defer_remainder(Duration(pause + _ROUNDING_SECONDS if pause else 0))
 
 
 class WatchImages(beam.PTransform):

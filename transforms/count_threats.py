@@ -174,7 +174,9 @@ class _ToWindowCounts(beam.DoFn):
         shard, tallies = element
         start = canonical_time(_window_time(window.start))
         end = canonical_time(_window_time(window.end))
-        yield WindowCounts(start, end, shard, count_rows(tallies, start, end))
+        rows = count_rows(tallies, start, end)
+        if rows:  # A window may fire once more, with nothing in it, when it is closed in one leap.
+            yield WindowCounts(start, end, shard, rows)
 
 
 class CountThreats(beam.PTransform):

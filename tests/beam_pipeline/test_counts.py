@@ -350,3 +350,40 @@ def test_importing_the_commands_imports_nothing_heavy():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+def late_file(output, camera, name, number=0):
+    folder = Path(output) / "late" / camera
+    folder.mkdir(parents=True, exist_ok=True)
+    one = row(camera, number, images=1, threat_images=1, by_label={"person": 1})
+    (folder / f"{name}.json").write_text(json.dumps({"file": f"{name}.jpg", **one.to_json()}))
+
+
+def test_what_came_too_late_is_counted_apart_and_told(tmp_path, capsys):
+    write(tmp_path, row("a"))
+    for at, camera in enumerate(["a", "a", "b"]):
+        late_file(tmp_path, camera, f"{camera}_{at}")
+    late_file(tmp_path, "a", "a_later", number=24)
+    found = counts.read_late(str(tmp_path))
+    assert [(one.id, one.window_start, one.images, one.alerts) for one in found] == [
+        ("a", START, 2, 2),
+        ("b", START, 1, 1),
+        ("a", START + timedelta(hours=2), 1, 1),
+    ]
+    period = {"since": START, "until": START + timedelta(hours=1), "ids": ["a"]}
+    assert [one.images for one in counts.read_late(str(tmp_path), **period)] == [2]
+    total = command(capsys, "--output", tmp_path, "--late", "--by", "total", "--format", "json")
+    assert [one["images"] for one in json.loads(total)] == [4]
+    parser = argparse.ArgumentParser()
+    counts.add_arguments(parser)
+    counts.main(parser.parse_args(["--output", str(tmp_path), "--format", "json"]))
+    told = capsys.readouterr()
+    assert told.err.startswith("4 images came too late for their windows")
+    assert [(one["id"], one["images"]) for one in json.loads(told.out)] == [("a", 10)]
+
+
+def test_a_broken_late_file_is_named(tmp_path):
+    (tmp_path / "late" / "a").mkdir(parents=True)
+    (tmp_path / "late" / "a" / "x.json").write_text("{")
+    with pytest.raises(CountsError, match=r"x\.json: not JSON"):
+        counts.read_late(str(tmp_path))

@@ -52,7 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--ruels", "x"], "no such option: --ruels; did you mean --rules?"),
         (["--runer", "DirectRunner"], "no such option: --runer; did you mean --runner?"),
         (["--streaming"], "DirectRunner can't fire event-time windows of a stream; give --runner"),
-        (["--poll_interval_seconds", "0"], "0 is not between 0.1 and 86400"),
+        (["--poll_interval_seconds", "0"], "0 is less than 1"),
         (["--runner", "DirectRuner"], "no such runner; did you mean DirectRunner?"),
         (["--direct_num_workers", "two"], "--direct_num_workers: invalid int value: 'two'"),
         (["--labels", "Makefile"], "--labels Makefile: names no 'person'"),
