@@ -1,6 +1,7 @@
 # make run    the job on the bundled samples, rules and model
 # make test   lint, types and all tests
-# make bench  measured speed and memory
+# make bench, bench-stream: measured speed and memory; of the stream on Flink
+# make flink-up, flink-args, flink-down: a Flink session cluster on this machine (docs/flink.md)
 # Each makes .venv first where it is missing, from the pinned versions in constraints.txt.
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test lint bench lock clean
+.PHONY: run test lint bench bench-stream lock clean flink-up flink-args flink-down
 
 run: $(READY)
 	$(BIN)/python -m beam_pipeline --runner DirectRunner $(ARGS)
@@ -26,6 +27,12 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-stream: $(READY)
+	$(BIN)/python -m benchmarks.stream $(ARGS)
+
+flink-up flink-args flink-down: flink-%: $(READY)
+	@$(BIN)/python deploy/flink/cluster.py $* $(ARGS)
 
 lock: $(READY)
 	$(BIN)/pip install --quiet uv

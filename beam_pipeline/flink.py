@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -67,6 +68,22 @@ JAVA_OPTIONS = (
 """Options of Beam's Flink runner that live in its Java part, which Python's help does not list."""
 
 
+def joined(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with the Java part's options in one word with their values.
+
+    Beam's Python side does not know those options, and takes a value that stands in a word of its
+    own for none of theirs.
+    """
+    words: list[str] = []
+    for word in arguments:
+        before = words[-1] if words else ""
+        if before.removeprefix("--") in JAVA_OPTIONS and not word.startswith("--"):
+            words[-1] = f"{before}={word}"
+        else:
+            words.append(word)
+    return words
+
+
 def is_flink(options: PipelineOptions) -> bool:
     """Whether the job goes to Flink through Beam's own job server."""
     return (options.view_as(StandardOptions).runner or "").endswith("FlinkRunner")
@@ -129,7 +146,7 @@ def _check_cluster(master: str, version: str, parallelism: int) -> None:
     try:
         answer = requests.get(f"{address}/overview", timeout=5)
         answer.raise_for_status()
-        overview = answer.json()
+        overview = json.loads(answer.content)
         runs, free = str(overview["flink-version"]), int(overview["slots-available"])
     except requests.RequestException as error:
         raise SetupError(

@@ -24,6 +24,7 @@ from beam_pipeline.flink import (
     RUNNERS,
     check_flink,
     is_flink,
+    joined,
     stream_arguments,
 )
 from beam_pipeline.job import prepare
@@ -48,6 +49,8 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
       SetupError: The set-up is wrong; no image was read.
     """
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    # It would warn of each option of Flink's own part; what nobody knows is refused below.
+    logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
     pipeline_options = beam_options(beam_arguments, streaming=options.streaming)
     if is_flink(pipeline_options):
         check_flink(pipeline_options)
@@ -91,7 +94,7 @@ def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> Pipeli
     Raises:
       SetupError: With the nearest option that exists, or where the runner has no streams.
     """
-    arguments = [*arguments, *(["--streaming"] if streaming else [])]
+    arguments = [*joined(arguments), *(["--streaming"] if streaming else [])]
     parser = OneLineParser(prog="python -m beam_pipeline", add_help=False, allow_abbrev=False)
     for group in _subclasses(PipelineOptions):
         try:

@@ -96,6 +96,13 @@ def spread(values: list[float], decimals: int = 1) -> str:
     return f"{statistics.median(values):.{decimals}f} | {low:.{decimals}f} to {high:.{decimals}f}"
 
 
+def machine() -> str:
+    """What it was measured on."""
+    kind = platform.processor() or platform.machine()
+    version = platform.python_version()
+    return f"{kind}, {os.cpu_count()} processors, Python {version}, {platform.system()}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="speed, overhead, memory")
@@ -107,8 +114,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     parts = args.parts or ["speed", "overhead", "memory"]
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, ", end="")
-    print(f"Python {platform.python_version()}, {platform.system()}")
+    print(machine())
     if "speed" in parts:
         if args.photos.is_dir() and args.model.exists():
             speed(args.photos, args.model, args.images, args.rounds)

@@ -7,6 +7,7 @@ is overwritten by the next. Object stores, whose writes are atomic, get the fina
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import mimetypes
@@ -166,15 +167,37 @@ def _write(uri: str, chunks: Iterator[bytes]) -> None:
     folder, name = os.path.split(os.path.abspath(uri))
     partial = os.path.join(folder, f".{name}.partial")
     os.makedirs(folder, exist_ok=True)
-    try:
-        with open(partial, "wb") as file:
+    with _locked(partial) as file:
+        try:
             for chunk in chunks:
                 file.write(chunk)
-        os.replace(partial, uri)
-    except BaseException:
-        if os.path.exists(partial):
-            os.unlink(partial)
-        raise
+            file.flush()
+            os.replace(partial, uri)
+        except BaseException:
+            if os.path.exists(partial):
+                os.unlink(partial)
+            raise
+
+
+def _locked(partial: str) -> IO[bytes]:
+    """The temporary file, empty, for one writer at a time; closing it lets the next one in.
+
+    A stream may judge two files of one name at once, in two processes. The lock of a process that
+    was killed goes with it.
+    """
+    while True:
+        file = open(partial, "ab")  # noqa: SIM115 - the caller closes it
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # A filesystem without locks.
+            pass
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
+                file.truncate(0)
+                return file
+        except FileNotFoundError:  # The writer before has renamed it.
+            pass
+        file.close()
 
 
 def _write_remote(uri: str, chunks: Iterator[bytes]) -> None:

@@ -11,15 +11,20 @@ from apache_beam.transforms.window import TimestampedValue
 
 from tests.transforms.results import judged
 from transforms.count_threats import (
+    CountedImage,
     CountThreats,
     StoreCounts,
     SumTallies,
+    _WriteCounts,
     count_rows,
     event_time,
+    is_too_late,
     shard_of,
     tally,
+    window_of,
 )
 from transforms.records import WindowCounts
+from transforms.times import parse_time
 
 ALERT, DETECTION = ("person", "alert"), ("dog", "detection")
 START = event_time("2026-01-31T10:00:00Z").micros // 1_000_000
@@ -287,3 +292,65 @@ def test_a_later_pane_takes_the_place_of_an_earlier_one(run_pipeline, tmp_path):
 def test_a_window_without_length_or_shards_is_refused(options):
     with pytest.raises(ValueError, match="at least 1 of each"):
         CountThreats(**options)
+
+
+def counted_image(second, threats=(ALERT,)):
+    return CountedImage.of(at(second, threats=threats))
+
+
+def test_what_is_taken_back_is_not_counted():
+    first, second = counted_image(1), counted_image(1, [DETECTION])
+    total = SumTallies()
+    accumulator = total.create_accumulator()
+    for one in (first, first.taken_back(), second):
+        total.add_input(accumulator, (one.id, one.tally))
+    (row,) = count_rows(accumulator, "a", "b")
+    assert (row["images"], row["alerts"], row["by_label"]) == (1, 0, {"dog": 1})
+
+
+def test_an_id_whose_images_are_all_taken_back_has_no_row():
+    one = counted_image(1)
+    total = SumTallies()
+    accumulator = total.create_accumulator()
+    for each in (one.taken_back(), one):  # Whichever comes first.
+        total.add_input(accumulator, (each.id, each.tally))
+    assert count_rows(accumulator, "a", "b") == ()
+
+
+@pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+@pytest.mark.parametrize("seconds", [7, 300, 86400 * 366])
+def test_the_first_and_the_last_moment_have_windows(timestamp, seconds):
+    start, end = window_of(timestamp, seconds)
+    assert start <= parse_time(timestamp)
+    assert end >= parse_time(timestamp)
+    assert not is_too_late(timestamp, None, seconds, 0)
+    assert is_too_late("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", 300, 3600)
+    assert not is_too_late("9999-12-31T23:59:59Z", "2026-01-31T10:00:00Z", seconds, 0)
+
+
+def pane(images):
+    row = {"id": "hall", "window_start": "a", "window_end": "b", "images": images}
+    return WindowCounts("2026-01-31T10:00:00Z", "2026-01-31T10:05:00Z", 0, (row,))
+
+
+@pytest.mark.parametrize(
+    ("keep_newer", "images", "kept"),
+    [(True, [3, 5], 5), (True, [5, 3], 5), (True, [5, 5], 5), (False, [5, 3], 3)],
+)
+def test_an_older_pane_of_a_stream_does_not_overwrite_a_newer_one(
+    tmp_path, keep_newer, images, kept
+):
+    write = _WriteCounts(str(tmp_path), 1, keep_newer)
+    for number in images:
+        write.work(pane(number))
+    (file,) = (tmp_path / "counts").iterdir()
+    assert json.loads(file.read_text())["images"] == kept
+
+
+def test_a_file_that_is_no_count_is_overwritten(tmp_path):
+    write = _WriteCounts(str(tmp_path), 1, keep_newer=True)
+    write.work(pane(1))
+    (file,) = (tmp_path / "counts").iterdir()
+    file.write_text("broken")
+    write.work(pane(1))
+    assert json.loads(file.read_text())["images"] == 1

@@ -248,3 +248,28 @@ def test_what_waits_to_be_written_is_weighed_with_its_pixels():
     write = _WriteValidated(lambda image: ("", b""))
     assert write.weight((image, detected())) == 5
     assert write.weight((replace(image, pixels=pixels), detected())) == 5 + 192
+
+
+def test_a_stream_keeps_files_of_one_name_apart_as_they_come(run_pipeline, tmp_path):
+    first = invalid("/in/one/a.jpg", reasons.NOT_JPEG, data=b"1")
+    second = invalid("/in/two/a.jpg", reasons.NOT_JPEG, data=b"2")
+    for one in (first, second, first, second):  # A stream may see its input again.
+        store(run_pipeline, StoreInvalid(str(tmp_path), streaming=True), [one])
+    found = kept(tmp_path)
+    digits = hashlib.sha256(b"/in/two/a.jpg").hexdigest()[:8]
+    assert {name: data for name, data in found.items() if not name.endswith(".json")} == {
+        "invalid/not_jpeg/a.jpg": b"1",
+        f"invalid/not_jpeg/a-{digits}.jpg": b"2",
+    }
+    assert len(found) == 4
+
+
+def test_a_streams_file_that_is_named_like_a_record_overwrites_none(run_pipeline, tmp_path):
+    files = [
+        invalid("/in/a.txt", reasons.BAD_NAME, data=b"1"),
+        invalid("/in/a.txt.json", reasons.BAD_NAME, data=b"2"),
+    ]
+    for one in (*files, *reversed(files)):
+        store(run_pipeline, StoreInvalid(str(tmp_path), streaming=True), [one])
+    assert {b"1", b"2"} < set(kept(tmp_path).values())
+    assert len(kept(tmp_path)) == 4

@@ -1,7 +1,9 @@
 import hashlib
 import json
+import multiprocessing
 import os
 import random
+import threading
 
 import pytest
 from hypothesis import given
@@ -208,3 +210,33 @@ def test_deleting_what_is_not_there_is_no_error(tmp_path):
     stores.delete(str(tmp_path / "a"))
     stores.delete(str(tmp_path / "a"))
     assert not list(tmp_path.iterdir())
+
+
+def _write_often(folder, letter):
+    for _ in range(300):
+        stores.write_bytes(f"{folder}/deep/shared", letter * 50_000)
+
+
+def test_writers_of_one_file_in_threads_and_processes_do_not_disturb_each_other(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=_write_often, args=(tmp_path, letter)) for letter in (b"a", b"b")
+    ]
+    threads = [
+        threading.Thread(target=_write_often, args=(tmp_path, letter)) for letter in (b"c", b"d")
+    ]
+    for one in (*processes, *threads):
+        one.start()
+    for one in (*processes, *threads):
+        one.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    written = (tmp_path / "deep" / "shared").read_bytes()
+    assert len(written) == 50_000
+    assert len(set(written)) == 1
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["shared"]
+
+
+def test_what_a_killed_writer_left_is_overwritten(tmp_path):
+    (tmp_path / ".a.partial").write_bytes(b"half of something longer")
+    stores.write_bytes(str(tmp_path / "a"), b"whole")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"whole"}

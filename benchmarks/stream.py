@@ -1,0 +1,212 @@
+"""`python -m benchmarks.stream [latency|batch|state ...]`: measures the stream on a real Flink.
+
+- latency: from the moment when a picture's file is whole to its alert on the service's socket.
+- batch: pictures a second of the batch job on Flink, beside DirectRunner and a bare loop.
+- state: size of a checkpoint after few and after many pictures, with a model that does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.__main__ import SHARED, in_process, machine
+from benchmarks.pictures import copies_of_photographs, small_pictures
+from tests.flink.stream_job import StreamJob, flink_cluster, wait_for
+from tests.transforms.web_service import WebService
+
+RULES = "version: 1\ndefaults:\n  objects:\n    person: {min_score: 0.3, severity: alert}\n"
+
+
+@contextmanager
+def cluster(scratch: Path) -> Iterator[Any]:
+    """A Flink of two slots."""
+    try:
+        yield flink_cluster.up(scratch / "flink", rest_port=0, worker_pool_port=0)
+    finally:
+        flink_cluster.down(scratch / "flink")
+
+
+def feed(target: Path, sources: Sequence[Path], count: int, rate: float) -> dict[str, float]:
+    """Moves pictures in at a rate; when each was there, by its event's second and camera."""
+    closed = {}
+    first = time.monotonic()
+    for number in range(count):
+        time.sleep(max(0.0, first + number / rate - time.monotonic()))
+        name = f"camera-{number % 8}_{int(time.time() * 1000)}"
+        partial = target / f".{name}.part"
+        shutil.copyfile(sources[number % len(sources)], partial)
+        os.replace(partial, target / f"{name}.jpg")
+        closed[name] = time.monotonic()
+    return closed
+
+
+def latency(scratch: Path, flink: Any, pictures: Sequence[Path], model: Path, rate: float) -> None:
+    """One row of the table: p50 and p95 of file closed to alert received."""
+    place = scratch / f"latency-{rate:g}"
+    (place / "in").mkdir(parents=True)
+    (place / "rules.yaml").write_text(RULES)
+    with WebService() as service:
+        job = StreamJob(
+            *(flink, place / "log"),
+            *("--input", place / "in", "--output", place / "out", "--model", model),
+            *("--model_input_size", "416", "--rules", place / "rules.yaml"),
+            *("--poll_interval_seconds", "1", "--alert_url", service.url),
+        )
+        try:
+            feed(place / "in", pictures, 4, 4)
+            final = place / "out" / "final"
+            wait_for("the first verdicts", lambda: len(list(final.glob("*/*.json"))) == 4)
+            closed = feed(place / "in", pictures, round(60 * rate), rate)
+            wait_for(
+                "all verdicts",
+                lambda: len(list(final.glob("*/*.json"))) == len(closed) + 4,
+                600,
+            )
+            time.sleep(3)
+            seconds = []
+            for request in list(service.requests):
+                uri = json.loads(request.body)["image_uri"]
+                if Path(uri).stem in closed:
+                    seconds.append(request.at - closed[Path(uri).stem])
+        finally:
+            job.cancel()
+    seconds.sort()
+    cuts = statistics.quantiles(seconds, n=20)
+    print(f"| {rate:g} | {len(closed)} | {len(seconds)} | {cuts[9]:.2f} s | {cuts[18]:.2f} s |")
+
+
+def flink_batch(scratch: Path, flink: Any, pictures: Path, model: Path) -> float:
+    """Pictures a second of the batch job on Flink, from the 16th verdict to the last."""
+    count, output = len(list(pictures.iterdir())), scratch / "flink-batch"
+    final = output / "final"
+    job = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "beam_pipeline", *flink.pipeline_options()),
+            *("--runner", "FlinkRunner", "--input", pictures, "--output", output),
+            *("--model", model, "--model_input_size", "416"),
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+
+    def done() -> int:
+        return sum(len(os.listdir(one)) for one in final.iterdir()) if final.is_dir() else 0
+
+    warm = wait_for("the first verdicts", lambda: done() >= 16 and done(), 300)
+    begun = time.monotonic()
+    wait_for("all verdicts", lambda: done() >= count, 1200)
+    speed = (count - warm) / (time.monotonic() - begun)
+    if job.wait(timeout=120):
+        raise SystemExit("the batch job on Flink failed")
+    shutil.rmtree(output)
+    return float(speed)
+
+
+def batch(scratch: Path, flink: Any, photos: Path, model: Path, images: int, rounds: int) -> None:
+    """The batch job on Flink, on DirectRunner, and a bare loop, in turn."""
+    pictures = scratch / "pictures"
+    copies_of_photographs(photos, pictures, images)
+    names = ("bare loop", "the job on DirectRunner", "the job on Flink, 2 slots")
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        speeds[names[0]].append(in_process("bare_loop", pictures, model)["images_per_second"])
+        direct = in_process("whole_job", pictures, model, scratch / f"direct-{turn}")
+        speeds[names[1]].append(direct["images_per_second"])
+        speeds[names[2]].append(flink_batch(scratch, flink, pictures, model))
+    print(f"\n### The batch job on Flink: {images} photographs, {rounds} rounds in turn\n")
+    print("| | images/s (median) | of DirectRunner, round by round |")
+    print("|---|---|---|")
+    for name, found in speeds.items():
+        of_direct = statistics.median(
+            one / other for one, other in zip(found, speeds[names[1]], strict=True)
+        )
+        print(f"| {name} | {statistics.median(found):.1f} | {of_direct:.2f} |")
+
+
+def state(scratch: Path, flink: Any, few: int, many: int, rate: float) -> None:
+    """The size of a checkpoint after few and after many pictures of one job."""
+    place, model = scratch / "state", scratch / "idle"
+    (place / "in").mkdir(parents=True)
+    small_pictures(place / "small", 200)
+    in_process("idle_model", model)
+    job = StreamJob(
+        *(flink, place / "log", "--input", place / "in", "--output", place / "out"),
+        *("--model", model, "--model_input_size", "320", "--no_store_validated"),
+        *("--poll_interval_seconds", "1", "--window_seconds", "10"),
+        *("--allowed_lateness_seconds", "10"),
+    )
+    try:
+        sources = sorted((place / "small").glob("*.jpg"))
+        sizes = []
+        for count, so_far in ((few, few), (many - few, many)):
+            feed(place / "in", sources, count, rate)
+            wait_for("all are judged", lambda so_far=so_far: valid(job) >= so_far, 900)
+            sizes.append(wait_for("a checkpoint", _next_checkpoint(job), 60))
+    finally:
+        job.cancel()
+    print(f"\n### State, a model that does nothing, {rate:g} pictures/s, windows of 10 s\n")
+    print("| pictures | checkpoint |")
+    print("|---|---|")
+    print(f"| {few} | {sizes[0] / 1024:.0f} KiB |")
+    print(f"| {many} | {sizes[1] / 1024:.0f} KiB ({sizes[1] / sizes[0]:.2f} times) |")
+
+
+def valid(job: StreamJob) -> float:
+    """Pictures that a stream has judged."""
+    return sum(value for name, value in job.metrics().items() if name.endswith("images.valid"))
+
+
+def _next_checkpoint(job: StreamJob) -> Callable[[], int | None]:
+    begun = job.checkpoints()["counts"]["completed"]
+
+    def size() -> int | None:
+        found = job.checkpoints()
+        if found["counts"]["completed"] < begun + 2:
+            return None
+        return int(found["latest"]["completed"]["state_size"])
+
+    return size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stream", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="latency, batch, state")
+    parser.add_argument("--cameras", type=Path, default=SHARED / "photos" / "cameras")
+    parser.add_argument("--photos", type=Path, default=SHARED / "photos" / "coco")
+    parser.add_argument(
+        "--model", type=Path, default=SHARED / "models" / "yolox_nano_coco" / "saved_model"
+    )
+    parser.add_argument("--images", type=int, default=720)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    parts = args.parts or ["latency", "batch", "state"]
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        with cluster(scratch) as flink:
+            if "latency" in parts:
+                halls = sorted(args.cameras.rglob("hall_*.jpg"))
+                print("\n### From file closed to alert received, the stream on Flink\n")
+                print("| pictures/s | pictures | alerts | p50 | p95 |")
+                print("|---|---|---|---|---|")
+                for rate in (5, 20):
+                    latency(scratch, flink, halls, args.model, rate)
+            if "batch" in parts:
+                batch(scratch, flink, args.photos, args.model, args.images, args.rounds)
+            if "state" in parts:
+                state(scratch, flink, 1000, 20000, 100)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""A real Flink session cluster on the loopback, and stream jobs on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flink.stream_job import StreamJob, flink_cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One JobManager, one TaskManager of two slots and its Python workers, for all tests."""
+    try:
+        flink_cluster.fetch()
+    except flink_cluster.ClusterError as error:
+        reason = f"no Flink here: {error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    run_dir = tmp_path_factory.mktemp("flink")
+    try:
+        yield flink_cluster.up(run_dir, rest_port=0, worker_pool_port=0)
+    finally:
+        flink_cluster.down(run_dir)
+
+
+@pytest.fixture
+def stream(cluster: Any, tmp_path: Path) -> Iterator[Callable[..., StreamJob]]:
+    """Submits stream jobs, and ends them after the test."""
+    jobs: list[StreamJob] = []
+
+    def submit(*arguments: str | os.PathLike[str]) -> StreamJob:
+        job = StreamJob(cluster, tmp_path / "submitted.log", *arguments)
+        jobs.append(job)
+        return job
+
+    yield submit
+    for job in jobs:
+        job.cancel()

@@ -1,0 +1,129 @@
+"""Stream jobs on a real cluster, submitted, watched and ended as a user does it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+
+_CLUSTER_PY = Path(__file__).resolve().parents[2] / "deploy" / "flink" / "cluster.py"
+
+
+def _load_cluster_module() -> Any:
+    spec = importlib.util.spec_from_file_location("flink_cluster", _CLUSTER_PY)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+flink_cluster = _load_cluster_module()
+"""The program that starts and stops Flink, as a module."""
+
+
+def wait_for(what: str, happened: Callable[[], Any], seconds: float = 120) -> Any:
+    """Waits until a function returns something true, and gives that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = happened()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.25)
+
+
+class StreamJob:
+    """A stream on the cluster, submitted as a user submits it.
+
+    Args:
+      cluster: Where it runs.
+      log: What the submitting program says.
+      arguments: Its command line, but for the runner's options.
+    """
+
+    def __init__(self, cluster: Any, log: Path, *arguments: str | os.PathLike[str]) -> None:
+        self._cluster = cluster
+        self._log = log
+        before = set(self._jobs())
+        with log.open("ab") as out:
+            self._client = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "beam_pipeline", "--runner", "FlinkRunner"),
+                    *(*cluster.pipeline_options(), "--streaming", "--checkpointing_interval=3000"),
+                    *map(os.fspath, arguments),
+                ],
+                stdout=out,
+                stderr=out,
+            )
+        self.id = wait_for("the job runs", lambda: self._new_job(before))
+
+    def _jobs(self) -> dict[str, str]:
+        return {job["id"]: job["status"] for job in self._cluster.get("/jobs")["jobs"]}
+
+    def _new_job(self, before: set[str]) -> str | None:
+        assert self._client.poll() is None, self._log.read_text()
+        running = [id_ for id_, status in self._jobs().items() if status == "RUNNING"]
+        return next((id_ for id_ in running if id_ not in before), None)
+
+    def metrics(self) -> dict[str, float]:
+        """Sums of the job's own counters, as Flink's REST shows them."""
+        totals: dict[str, float] = {}
+        for vertex in self._cluster.get(f"/jobs/{self.id}")["vertices"]:
+            path = f"/jobs/{self.id}/vertices/{vertex['id']}/subtasks/metrics"
+            names = [one["id"] for one in self._cluster.get(path) if "threats" in one["id"]]
+            if not names:
+                continue
+            found = self._cluster.get(f"{path}?get={','.join(names)}")
+            for one in found:
+                totals[one["id"]] = totals.get(one["id"], 0) + one.get("sum", 0)
+        return totals
+
+    def checkpoints(self) -> dict[str, Any]:
+        """What Flink says of the job's checkpoints."""
+        found: dict[str, Any] = self._cluster.get(f"/jobs/{self.id}/checkpoints")
+        return found
+
+    def stop_with_savepoint(self, folder: Path) -> str:
+        """Stops the job as `flink stop` does; where its savepoint is."""
+        answer = requests.post(
+            f"{self._cluster.rest}/jobs/{self.id}/stop",
+            json={"drain": False, "targetDirectory": folder.as_uri()},
+            timeout=10,
+        )
+        answer.raise_for_status()
+        path = f"/jobs/{self.id}/savepoints/{answer.json()['request-id']}"
+
+        def done() -> str | None:
+            found = self._cluster.get(path)
+            if found["status"]["id"] != "COMPLETED":
+                return None
+            failure = found["operation"].get("failure-cause", {}).get("stack-trace", "")
+            causes = [line for line in failure.splitlines() if not line.startswith("\t")]
+            assert "location" in found["operation"], "\n".join(causes)
+            location: str = found["operation"]["location"]
+            return location
+
+        location: str = wait_for("the savepoint", done)
+        self._client.wait(timeout=60)
+        return location
+
+    def cancel(self) -> None:
+        """Ends the job."""
+        requests.patch(f"{self._cluster.rest}/jobs/{self.id}?mode=cancel", timeout=10)
+        wait_for(
+            "the job ends",
+            lambda: self._jobs().get(self.id) in (None, "CANCELED", "FINISHED", "FAILED"),
+        )
+        try:
+            self._client.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._client.kill()

@@ -1,0 +1,60 @@
+"""Rules that are edited while the stream runs on a real cluster, and its counters."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from beam_pipeline.job import BUNDLED_SAMPLES
+from tests.flink.stream_job import StreamJob, wait_for
+
+ALERT = "version: 1\ndefaults:\n  objects:\n    person: {severity: alert}\n"
+IGNORE = "version: 1\ndefaults:\n  objects:\n    person: {severity: ignore}\n"
+
+
+def test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused(
+    cluster: Any, stream: Callable[..., StreamJob], tmp_path: Path
+) -> None:
+    pictures, output, rules = tmp_path / "in", tmp_path / "out", tmp_path / "rules.yaml"
+    pictures.mkdir()
+    rules.write_text(ALERT)
+    job = stream(
+        *("--input", pictures, "--output", output, "--model", "bundled", "--rules", rules),
+        *("--poll_interval_seconds", "1"),
+    )
+    person = next(
+        BUNDLED_SAMPLES / one["file"]
+        for one in json.loads((BUNDLED_SAMPLES.parent / "truth.json").read_text())["images"]
+        if one["id"] == "hall" and [seen["label"] for seen in one["objects"]] == ["person"]
+    ).read_bytes()
+    moments = iter(range(1_000))
+
+    def severity() -> str | None:
+        """What a new picture of a person is judged to be."""
+        name = f"hall_{int(time.time() * 1000) + next(moments)}"
+        (pictures / f"{name}.jpg").write_bytes(person)
+        path = output / "final" / "hall" / f"{name}.json"
+        wait_for("a verdict", path.exists)
+        found: str | None = json.loads(path.read_text())["threat"]["severity"]
+        return found
+
+    assert severity() == "alert"
+    rules.write_text(IGNORE)
+    wait_for("the edited rules are in force", lambda: severity() is None, 60)
+    rules.write_text("version: 1\nprofile: {}\n")
+    wait_for("the broken file is refused", lambda: counter(job, "rules.refused"), 60)
+    assert severity() is None
+    logs = "".join(
+        path.read_text(errors="replace")
+        for path in Path(cluster.run_dir, "log").rglob("*")
+        if path.is_file()
+    )
+    assert "the rule file is refused" in logs
+    assert counter(job, "images.valid") >= 3
+
+
+def counter(job: StreamJob, name: str) -> float:
+    return sum(value for key, value in job.metrics().items() if key.endswith(name))

@@ -1,0 +1,179 @@
+"""The stream on a real cluster: what is lost when things die in mid-stream? Nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_pipeline.job import BUNDLED_RULES
+from tests.flink import recount
+from tests.flink.feeder import Fed, Feeder
+from tests.flink.stream_job import StreamJob, flink_cluster, wait_for
+from tests.transforms.web_service import WebService, status
+
+WINDOW_SECONDS = 60
+
+
+class Scene:
+    """A stream that is fed, and the alert service that it calls."""
+
+    def __init__(self, tmp_path: Path, submit: Callable[..., StreamJob]) -> None:
+        self.input, self.output = tmp_path / "in", tmp_path / "out"
+        self.input.mkdir()
+        self.alerts = WebService()
+        self.alerts.__enter__()
+        self._submit = submit
+        self.fed: list[Fed] = []
+
+    def start(self, *arguments: str) -> StreamJob:
+        """Starts the job; one that is new is fed a picture, and waited for: its time has begun."""
+        job = self._submit(
+            *("--input", self.input, "--output", self.output, "--model", "bundled"),
+            *("--rules", BUNDLED_RULES, "--alert_url", f"{self.alerts.url}/hook"),
+            *("--poll_interval_seconds", "1", "--early_firing_seconds", "3"),
+            *("--window_seconds", str(WINDOW_SECONDS), *arguments),
+        )
+        if not self.fed:
+            self.feed(1, seconds=0).join()
+            wait_for("the first verdict", self.finals)
+        return job
+
+    def feed(self, pictures: int, seconds: float) -> Feeder:
+        feeder = Feeder(
+            self.input, pictures=pictures, seconds=seconds, beginning=600 * len(self.fed)
+        )
+        self.fed.append(feeder.fed)
+        feeder.start()
+        return feeder
+
+    def _all(self, kind: str) -> set[str]:
+        return {name for fed in self.fed for name in getattr(fed, kind)}
+
+    def finals(self) -> dict[str, dict[str, Any]]:
+        paths = (self.output / "final").glob("*/*.json")
+        return {f"{path.stem}.jpg": json.loads(path.read_text()) for path in paths}
+
+    def received(self) -> dict[str, set[tuple[str, str]]]:
+        """Events by the alert id under which they came, of requests that were answered well."""
+        events: dict[str, set[tuple[str, str]]] = {}
+        for request in list(self.alerts.requests):
+            body = json.loads(request.body)
+            assert request.headers["Idempotency-Key"] == body["alert_id"]
+            events.setdefault(body["alert_id"], set()).add((body["id"], body["timestamp"]))
+        return events
+
+    def is_complete(self) -> bool:
+        folder = self.output / "invalid" / "corrupt_jpeg"
+        alerts = [
+            json.loads(path.read_text())["targets"][0]["outcome"]
+            for path in (self.output / "alerts").glob("*/*.json")
+        ]
+        finals = self.finals()
+        due = sum(one["threat"]["severity"] == "alert" for one in finals.values())
+        wanted = recount.by_names(self._all("on_time"), WINDOW_SECONDS)
+        return (
+            len(finals) == len(self._all("on_time") | self._all("too_late"))
+            and len(list(folder.glob("*.jpg"))) == len(self._all("invalid"))
+            and recount.by_count_files(self.output) == wanted
+            and alerts == ["delivered"] * due
+        )
+
+    def check(self, seconds: float = 120) -> None:
+        """Everything that was fed has become what it should, once and for all."""
+        try:
+            wait_for("all that was fed is judged, counted and told", self.is_complete, seconds)
+        finally:
+            finals = self.finals()
+            on_time, too_late = self._all("on_time"), self._all("too_late")
+            assert set(finals) == on_time | too_late
+            invalid = {path.name for path in (self.output / "invalid").rglob("*.jpg")}
+            assert invalid == self._all("invalid")
+            assert recount.by_count_files(self.output) == recount.by_names(on_time, WINDOW_SECONDS)
+            assert recount.by_late_files(self.output) == recount.by_names(too_late, WINDOW_SECONDS)
+            validated = {path.name for path in (self.output / "validated").glob("*/*.jpg")}
+            assert validated == set(finals)
+            due = {
+                (one["id"], one["timestamp"])
+                for one in finals.values()
+                if one["threat"]["severity"] == "alert"
+            }
+            assert due, "no picture called for an alert: nothing was tested"
+            received = self.received()
+            assert all(len(events) == 1 for events in received.values())
+            assert {event for events in received.values() for event in events} == due
+            assert len(received) == len(due)
+            partial = [path for path in self.output.rglob(".*") if path.is_file()]
+            assert partial == []
+
+
+@pytest.fixture
+def scene(tmp_path: Path, stream: Callable[..., StreamJob]) -> Any:
+    with_service = Scene(tmp_path, stream)
+    yield with_service
+    with_service.alerts.stop()
+
+
+def kill(cluster: Any, name: str) -> None:
+    """Ends a process of the cluster, and those of its session, as a machine that dies does."""
+    os.killpg(cluster.pids()[name], signal.SIGKILL)
+    time.sleep(3)
+    flink_cluster.restart(Path(cluster.run_dir), name)
+
+
+@pytest.mark.parametrize("dies", ["taskmanager-1", "workers"])
+def test_a_process_that_dies_in_mid_stream_loses_nothing(
+    scene: Scene, cluster: Any, dies: str
+) -> None:
+    scene.start()
+    feeder = scene.feed(300, seconds=60)
+    wait_for("the first verdicts", lambda: len(scene.finals()) > 40)
+    time.sleep(8)
+    kill(cluster, dies)
+    feeder.join()
+    scene.check()
+
+
+def test_a_stream_goes_on_from_its_savepoint(scene: Scene, tmp_path: Path) -> None:
+    job = scene.start()
+    scene.feed(150, seconds=30).join()
+    savepoint = job.stop_with_savepoint(tmp_path / "savepoints")
+    scene.feed(60, seconds=6).join()
+    scene.start("--savepoint_path", savepoint)
+    scene.feed(90, seconds=24).join()
+    scene.check()
+
+
+def test_alerts_wait_for_a_service_that_is_down_and_hold_nothing_up(scene: Scene) -> None:
+    job = scene.start()
+    scene.alerts.answers = [status(503)]
+    refused_until = time.monotonic() + 20
+    feeder = scene.feed(300, seconds=60)
+    wait_for("verdicts while no alert is taken", lambda: len(scene.finals()) > 60, 20)
+    time.sleep(max(0.0, refused_until - time.monotonic()))
+    assert job.metrics().get("threats.alerts.delivered", 0) == 0
+    scene.alerts.answers = [status(200)]
+    feeder.join()
+    scene.check(seconds=150)
+
+
+def test_an_output_that_cannot_be_written_for_a_while_holds_the_job_up_and_loses_nothing(
+    scene: Scene,
+) -> None:
+    scene.start()
+    feeder = scene.feed(300, seconds=60)
+    wait_for("the first verdicts", lambda: len(scene.finals()) > 40)
+    final, away = scene.output / "final", scene.output / "final.away"
+    final.rename(away)
+    final.write_text("in the way of the directory")
+    time.sleep(10)
+    final.unlink()
+    away.rename(final)
+    feeder.join()
+    scene.check(seconds=180)
