@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ Outputs = Mapping[str, "beam.PCollection[Any]"]
 RunPipeline = Callable[
     [Callable[[beam.Pipeline], Outputs]], tuple[PipelineResult, dict[str, list[Any]]]
 ]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 _kept: dict[tuple[int, str], list[Any]] = defaultdict(list)
@@ -75,3 +79,32 @@ def run_pipeline() -> RunPipeline:
         return result, {name: _kept.pop((number, name), []) for name in outputs}
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run_job() -> Run:
+    """Runs `python -m beam_pipeline` with arguments, from the checkout or another directory."""
+
+    def run(
+        *arguments: str | os.PathLike[str], cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "beam_pipeline", *map(os.fspath, arguments)],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def samples_run(run_job: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The output directory and the printed summary of the job on the bundled samples."""
+    output = tmp_path_factory.mktemp("samples") / "output"
+    finished = run_job("--runner", "DirectRunner", "--output", output)
+    assert finished.returncode == 0, finished.stderr
+    return output, finished.stdout

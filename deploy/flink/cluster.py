@@ -3,8 +3,7 @@
 
     python deploy/flink/cluster.py fetch    # once: Flink, and Beam's job server for it
     python deploy/flink/cluster.py up
-    python -m beam_pipeline --runner FlinkRunner $(python deploy/flink/cluster.py args) ...
-    python deploy/flink/cluster.py args --streaming    # for a job that does not end
+    python -m beam_pipeline $(python deploy/flink/cluster.py args) ...
     python deploy/flink/cluster.py down
 
 A cluster is a run directory: configuration, logs, checkpoints, savepoints, and `cluster.json`,
@@ -20,7 +19,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -44,6 +42,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 HERE = Path(__file__).resolve().parent
+JOB_SERVER = HERE / "job-server"
 FLINK_VERSION = "1.20.5"
 # Flink's jars as the Python package index has them; of 230 MB, a session needs about half.
 FLINK_PACKAGE = "apache-flink-libraries"
@@ -52,7 +51,6 @@ NEEDED = re.compile(
     r"deps/(lib/(?:flink-dist|log4j)-[^/]+\.jar|bin/bash-java-utils\.jar"
     r"|plugins/metrics-prometheus/[^/]+\.jar)"
 )
-DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 OLDEST_JAVA = 11
 
 JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
@@ -69,15 +67,6 @@ JAVA_OPTIONS = (
     "--add-exports=java.rmi/sun.rmi.registry=ALL-UNNAMED",
     "--add-exports=java.security.jgss/sun.security.krb5=ALL-UNNAMED",
     *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in OPENED),
-)
-# The last two are the job server's and not known to Beam's Python side, which takes a word of its
-# own after such an option for an argument: so with `=`. Without the last one, what a bundle put out
-# that a checkpoint ended waits for the next bundle, and after an Impulse none comes: the job runs
-# for ever and does nothing (https://github.com/apache/beam/pull/12345).
-STREAMING_OPTIONS = (
-    "--streaming",
-    "--checkpointing_interval=10000",
-    "--finish_bundle_before_checkpointing",
 )
 WORKERS = "workers"
 STATE_FILE = "cluster.json"
@@ -126,7 +115,9 @@ def fetch(cache: Path | None = None) -> Installation:
         flink = _flink(cache)
         if not _complete(flink):
             _fetch_flink(flink)
-        jar = _job_server_jar(cache) or _fetch_job_server(cache)
+        jar = _job_server_jar(cache)
+        if not jar.exists():
+            _fetch_job_server(jar)
     return Installation(flink, jar)
 
 
@@ -135,7 +126,7 @@ def installed(cache: Path | None = None) -> Installation | None:
     cache = cache or default_cache()
     jar = _job_server_jar(cache)
     flink = _flink(cache)
-    return Installation(flink, jar) if jar is not None and _complete(flink) else None
+    return Installation(flink, jar) if jar.exists() and _complete(flink) else None
 
 
 def java() -> str:
@@ -202,66 +193,41 @@ def _fetch_flink(flink: Path) -> None:
         unpacked.rename(flink)
 
 
-def _official_name() -> str:
-    try:
-        beam = importlib.metadata.version("apache-beam")
-    except importlib.metadata.PackageNotFoundError:
-        raise ClusterError(
-            f"{sys.executable} has no apache-beam; run this with the interpreter of the job, "
-            "such as .venv/bin/python"
-        ) from None
-    flink = ".".join(FLINK_VERSION.split(".")[:2])
-    return f"beam-runners-flink-{flink}-job-server-{beam}.jar"
+def _job_server_jar(cache: Path) -> Path:
+    recipe = hashlib.sha256()
+    for file in _recipe():
+        recipe.update(b"%s\0%s\0" % (file.name.encode(), file.read_bytes()))
+    return cache / "job-server" / f"assembled-{recipe.hexdigest()[:12]}.jar"
 
 
-def _assembled(cache: Path) -> Path:
-    recipe = hashlib.sha256((HERE / "job-server" / "pom.xml").read_bytes()).hexdigest()[:12]
-    return cache / "job-server" / f"assembled-{recipe}.jar"
+def _recipe() -> list[Path]:
+    return [JOB_SERVER / "pom.xml", *sorted((JOB_SERVER / "src").rglob("*.java"))]
 
 
-def _job_server_jar(cache: Path) -> Path | None:
-    official = _official_name()
-    places = (
-        cache / "job-server" / official,
-        # Where Beam puts it when it is left to download it.
-        Path("~/.apache_beam/cache/jars").expanduser() / official,
-        _assembled(cache),
-    )
-    return next((place for place in places if place.exists()), None)
-
-
-def _fetch_job_server(cache: Path) -> Path:
-    official = cache / "job-server" / _official_name()
-    official.parent.mkdir(parents=True, exist_ok=True)
+def _fetch_job_server(jar: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
+        raise ClusterError("no mvn on the PATH; install Maven (Debian: maven)")
+    if not Path(java()).resolve().with_name("javac").exists():
         raise ClusterError(
-            "no mvn on the PATH; install Maven (Debian: maven), or put Maven Central's "
-            f"{official.name} into {official.parent}"
+            f"{java()} has no javac beside it; install a JDK, such as Debian's "
+            "openjdk-17-jdk-headless"
         )
-    with tempfile.TemporaryDirectory(dir=official.parent) as temporary:
-        _say(f"fetching {official.name}")
-        artifact, version = official.stem.rsplit("-", 1)
-        copied = _maven(
-            *(maven, f"{DEPENDENCY_PLUGIN}:copy", f"-DoutputDirectory={temporary}"),
-            f"-Dartifact=org.apache.beam:{artifact}:{version}",
-            directory=temporary,
-        )
-        if copied is None:
-            (Path(temporary) / official.name).rename(official)
-            return official
-        _say(f"not to be had ({copied}); assembling one from its parts, some minutes")
-        shutil.copy(HERE / "job-server" / "pom.xml", temporary)
+    jar.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=jar.parent) as temporary:
+        _say("assembling Beam's job server from its parts, some minutes")
+        for file in _recipe():
+            target = Path(temporary) / file.relative_to(JOB_SERVER)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
         failed = _maven(maven, "package", directory=temporary)
         if failed is not None:
             raise ClusterError(
                 f"Maven could not make the job server: {failed}; is Maven Central, or the mirror "
                 "in ~/.m2/settings.xml, reachable?"
             )
-        assembled = _assembled(cache)
         built = Path(temporary) / "target" / "beam-flink-1.20-job-server.jar"
-        built.rename(assembled)
-        return assembled
+        built.rename(jar)
 
 
 def _maven(program: str, *arguments: str, directory: str) -> str | None:
@@ -322,10 +288,10 @@ class Cluster:
         pids = {name: _read_pid(self.path("pids", f"{name}.pid")) for name in self.names}
         return {name: pid for name, pid in pids.items() if pid in running and pid is not None}
 
-    def pipeline_options(self, *, streaming: bool = False) -> list[str]:
-        """The options with which a Beam pipeline runs on it, but for `--runner FlinkRunner`."""
+    def pipeline_options(self) -> list[str]:
+        """The options with which a Beam pipeline runs on it."""
         return [
-            *(STREAMING_OPTIONS if streaming else ()),
+            *("--runner", "FlinkRunner"),
             *("--flink_master", f"127.0.0.1:{self.rest_port}"),
             *("--flink_job_server_jar", self.job_server_jar),
             *("--environment_type", "EXTERNAL"),
@@ -736,12 +702,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("down", "stop a cluster")
     command("status", "what a cluster is doing")
-    job = command("args", "the pipeline options with which a job runs on a cluster")
-    job.add_argument(
-        "--streaming",
-        action="store_true",
-        help="for a job without an end; it makes a checkpoint every 10 s",
-    )
+    command("args", "the pipeline options with which a job runs on a cluster")
     one = command("restart-taskmanager", "start a task manager again")
     one.add_argument("--index", type=int, default=1, help="(%(default)s)")
     command("restart-workers", "start the Python workers again")
@@ -789,7 +750,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "status":
             print(_status(read(run_dir)))
         elif options.command == "args":
-            print(shlex.join(read(run_dir).pipeline_options(streaming=options.streaming)))
+            print(shlex.join(read(run_dir).pipeline_options()))
         elif options.command == "restart-taskmanager":
             print(restart(run_dir, f"taskmanager-{options.index}"))
         else:

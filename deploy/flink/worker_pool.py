@@ -53,7 +53,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._log_dir = log_dir
         self._mark = [] if mark is None else [mark]
         self._lock = threading.Lock()
-        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._workers: dict[str, list[subprocess.Popen[bytes]]] = {}
 
     def StartWorker(
         self, request: beam_fn_api_pb2.StartWorkerRequest, context: grpc.ServicerContext
@@ -74,7 +74,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             return beam_fn_api_pb2.StartWorkerResponse(error=f"{type(error).__name__}: {error}")
         _LOGGER.info("worker %s is process %d", request.worker_id, worker.pid)
         with self._lock:
-            self._workers[request.worker_id] = worker
+            self._workers.setdefault(request.worker_id, []).append(worker)
         # Whatever ends it, StopWorker or that its task manager is gone, it leaves no zombie.
         threading.Thread(target=self._wait, args=(request.worker_id, worker), daemon=True).start()
         return beam_fn_api_pb2.StartWorkerResponse()
@@ -83,22 +83,26 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self, request: beam_fn_api_pb2.StopWorkerRequest, context: grpc.ServicerContext
     ) -> beam_fn_api_pb2.StopWorkerResponse:
         with self._lock:
-            worker = self._workers.get(request.worker_id)
-        if worker is not None:
-            _stop([worker])
+            workers = list(self._workers.get(request.worker_id, ()))
+        # Each task manager counts from 1-1. Of several with the same name, the one that is meant
+        # ends by itself, as its task manager closes the connection.
+        if len(workers) == 1:
+            _stop(workers)
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def stop(self) -> None:
         """Ends all workers."""
         with self._lock:
-            workers = list(self._workers.values())
+            workers = [worker for same in self._workers.values() for worker in same]
         _stop(workers)
 
     def _wait(self, worker_id: str, worker: subprocess.Popen[bytes]) -> None:
         code = worker.wait()
         _LOGGER.info("worker %s, process %d, ended with code %d", worker_id, worker.pid, code)
         with self._lock:
-            if self._workers.get(worker_id) is worker:
+            same = self._workers[worker_id]
+            same.remove(worker)
+            if not same:
                 del self._workers[worker_id]
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from beam_pipeline import job as jobs
-from tests.beam_pipeline.conftest import Run, read_json
+from tests.beam_pipeline.conftest import read_json
+from tests.conftest import Run
 
 
 class Service(ThreadingHTTPServer):

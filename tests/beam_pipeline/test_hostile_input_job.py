@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline import job as jobs
-from tests.beam_pipeline.conftest import Run, jpeg, read_json
+from tests.beam_pipeline.conftest import jpeg, read_json
+from tests.conftest import Run
 
 
 @pytest.fixture(scope="module")

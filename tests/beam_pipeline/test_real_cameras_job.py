@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from tests.beam_pipeline.conftest import Run, read_json
+from tests.beam_pipeline.conftest import read_json
+from tests.conftest import Run
 
 
 def test_persons_in_the_hall_are_found_and_empty_frames_are_no_threat(

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from beam_pipeline import job as jobs
-from tests.beam_pipeline.conftest import Run, tree
+from tests.beam_pipeline.conftest import tree
+from tests.conftest import Run
 
 
 def test_after_kill_9_resume_ends_with_the_tree_of_an_undisturbed_run(

@@ -15,7 +15,8 @@ from PIL import Image
 from beam_pipeline import job as jobs
 from beam_pipeline.counts import read_counts
 from rules import load_rules
-from tests.beam_pipeline.conftest import Run, read_json, tree
+from tests.beam_pipeline.conftest import read_json, tree
+from tests.conftest import Run
 
 TRUTH: dict[str, Any] = read_json(Path(jobs.__file__).parent / "bundled" / "truth.json")
 VALID = {Path(image["file"]).name: image for image in TRUTH["images"]}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline import cli, job
-from tests.beam_pipeline.conftest import Run, jpeg
+from tests.beam_pipeline.conftest import jpeg
+from tests.conftest import Run
 
 RULES = "version: 1\ndefaults:\n  objects:\n    person: {severity: alert}\n"
 

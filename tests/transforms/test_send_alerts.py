@@ -12,12 +12,14 @@ import pytest
 from tests.transforms.results import judged
 from tests.transforms.web_service import status
 from transforms import stores
-from transforms.counters import counted
+from transforms.counters import counted, counted_here
 from transforms.send_alerts import (
     AlertService,
     RetryPolicy,
     SendAlerts,
     _Send,
+    _TryAgain,
+    _Undelivered,
     alert_for,
     check_url,
     make_alert_id,
@@ -542,3 +544,97 @@ def test_a_slow_service_holds_back_no_other_alert(tmp_path, web):
     step.teardown()
     assert len(web.requests) == 8
     assert time.monotonic() - started < 1.2
+
+
+class Held:
+    """State of one alert."""
+
+    value = None
+
+    def read(self):
+        return self.value
+
+    def write(self, value):
+        self.value = value
+
+    def clear(self):
+        self.value = None
+
+
+class Timer:
+    """When an alert is to be tried again."""
+
+    at = None
+
+    def set(self, moment):
+        self.at = float(moment)
+
+
+def again(tmp_path, web, keep_trying_seconds=3600):
+    step = _TryAgain(
+        str(tmp_path), [f"{web.url}/hook"], policy(attempts=1), keep_trying_seconds, 60
+    )
+    step.setup()
+    return step
+
+
+def record_of(tmp_path, alert):
+    (target,) = json.loads(
+        (tmp_path / "alerts" / alert.camera / f"{alert.alert_id}.json").read_text()
+    )["targets"]
+    return target["outcome"]
+
+
+def test_an_alert_that_fails_in_a_stream_is_held_and_sent_until_it_is_taken(tmp_path, web):
+    web.answers = [status(503), status(503), status(200)]
+    alert, held, timer = an_alert(1), Held(), Timer()
+    step = again(tmp_path, web)
+    step.process((alert.alert_id, alert), held, timer)
+    assert web.requests == []
+    pauses = []
+    while held.value is not None:
+        pauses.append(timer.at - time.time())
+        step.try_again(held, timer)
+    assert [round(pause / 2**at) in (1, 2, 3) for at, pause in enumerate(pauses)] == [True] * 3
+    assert len(web.requests) == 3
+    assert {request.headers["Idempotency-Key"] for request in web.requests} == {alert.alert_id}
+    assert record_of(tmp_path, alert) == "delivered"
+    step.try_again(held, timer)
+    assert len(web.requests) == 3
+
+
+def test_an_alert_that_nobody_takes_is_given_up_in_the_end_and_its_record_says_so(tmp_path, web):
+    web.answers = [status(503)]
+    alert, held, timer = an_alert(1), Held(), Timer()
+    step = again(tmp_path, web, keep_trying_seconds=0)
+    step.process((alert.alert_id, alert), held, timer)
+    step.try_again(held, timer)
+    assert held.value is None
+    assert record_of(tmp_path, alert) == "failed"
+
+
+def test_the_pauses_between_tries_have_an_end(tmp_path, web):
+    step = again(tmp_path, web)
+    held, timer = Held(), Timer()
+    step._hold(_Undelivered(an_alert(1), time.time(), tries=5000), held, timer)
+    assert 40 < timer.at - time.time() < 80
+
+
+def test_only_what_failed_in_a_stream_is_handed_on_to_be_tried_again(tmp_path, web):
+    web.answers = [status(503), status(200)]
+    before = counted_here()
+    step = _Send(str(tmp_path), [f"{web.url}/hook"], policy(attempts=1), 1, keep_trying=True)
+    step.setup()
+    step.start_bundle()
+    out = []
+    for second in (1, 2):
+        out += step.process(an_alert(second), timestamp=0, window=None)
+    out += step.finish_bundle()
+    step.teardown()
+    assert [one.value[0] for one in out] == [an_alert(1).alert_id]
+    counted = counted_here()
+    counted.subtract(before)
+    assert {name: number for name, number in counted.items() if number} == {
+        "alerts.waiting": 1,
+        "alerts.delivered": 1,
+    }
