@@ -151,7 +151,9 @@ def state(scratch: Path, flink: Any, few: int, many: int, rate: float) -> None:
         sizes = []
         for count, so_far in ((few, few), (many - few, many)):
             feed(place / "in", sources, count, rate)
-            wait_for("all are judged", lambda so_far=so_far: valid(job) >= so_far, 900)
+            wait_for(
+                "all are judged", lambda so_far=so_far: job.counter("images.valid") >= so_far, 900
+            )
             sizes.append(wait_for("a checkpoint", _next_checkpoint(job), 60))
     finally:
         job.cancel()
@@ -160,11 +162,6 @@ def state(scratch: Path, flink: Any, few: int, many: int, rate: float) -> None:
     print("|---|---|")
     print(f"| {few} | {sizes[0] / 1024:.0f} KiB |")
     print(f"| {many} | {sizes[1] / 1024:.0f} KiB ({sizes[1] / sizes[0]:.2f} times) |")
-
-
-def valid(job: StreamJob) -> float:
-    """Pictures that a stream has judged."""
-    return sum(value for name, value in job.metrics().items() if name.endswith("images.valid"))
 
 
 def _next_checkpoint(job: StreamJob) -> Callable[[], int | None]:

@@ -512,6 +512,7 @@ def _metrics(ports: str | None) -> str:
 def _wait_until_ready(cluster: Cluster, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     wanted = cluster.taskmanagers * cluster.slots
+    missing: set[str] = set()
     while True:
         slots = 0
         try:
@@ -523,10 +524,10 @@ def _wait_until_ready(cluster: Cluster, timeout: float) -> None:
             pass
         if slots >= wanted and _listens(cluster.worker_pool_port):
             return
-        running = cluster.pids()
-        for name in cluster.names:
-            if name not in running:
-                raise ClusterError(f"{name} ended at its start: {_last_words(cluster, name)}")
+        # Twice in a row: a process that was only just started has no command line for a moment.
+        missing, before = set(cluster.names) - cluster.pids().keys(), missing
+        for name in sorted(missing & before):
+            raise ClusterError(f"{name} ended at its start: {_last_words(cluster, name)}")
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"{slots} of {wanted} slots after {timeout:g} s; see {cluster.path('log')}"

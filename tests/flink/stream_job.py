@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
@@ -74,18 +75,17 @@ class StreamJob:
         running = [id_ for id_, status in self._jobs().items() if status == "RUNNING"]
         return next((id_ for id_ in running if id_ not in before), None)
 
-    def metrics(self) -> dict[str, float]:
-        """Sums of the job's own counters, as Flink's REST shows them."""
-        totals: dict[str, float] = {}
+    def counter(self, name: str) -> float:
+        """The sum of one of the job's own counters, as Flink's REST shows it."""
+        total = 0.0
+        shown = f".threats_{name.replace('.', '_')}"  # Flink writes a dot as an underscore.
         for vertex in self._cluster.get(f"/jobs/{self.id}")["vertices"]:
             path = f"/jobs/{self.id}/vertices/{vertex['id']}/subtasks/metrics"
-            names = [one["id"] for one in self._cluster.get(path) if "threats" in one["id"]]
-            if not names:
-                continue
-            found = self._cluster.get(f"{path}?get={','.join(names)}")
-            for one in found:
-                totals[one["id"]] = totals.get(one["id"], 0) + one.get("sum", 0)
-        return totals
+            for one in self._cluster.get(path):
+                if one["id"].endswith(shown):
+                    (found,) = self._cluster.get(f"{path}?get={quote(one['id'])}")
+                    total += found["sum"]
+        return total
 
     def checkpoints(self) -> dict[str, Any]:
         """What Flink says of the job's checkpoints."""

@@ -32,7 +32,7 @@ class Scene:
         self._submit = submit
         self.fed: list[Fed] = []
 
-    def start(self, *arguments: str) -> StreamJob:
+    def start(self, *arguments: str | Path) -> StreamJob:
         """Starts the job; one that is new is fed a picture, and waited for: its time has begun."""
         job = self._submit(
             *("--input", self.input, "--output", self.output, "--model", "bundled"),
@@ -141,13 +141,23 @@ def test_a_process_that_dies_in_mid_stream_loses_nothing(
 
 
 def test_a_stream_goes_on_from_its_savepoint(scene: Scene, tmp_path: Path) -> None:
+    """What was fed while it was down is judged too, by the rules that it was started again with."""
     job = scene.start()
     scene.feed(150, seconds=30).join()
     savepoint = job.stop_with_savepoint(tmp_path / "savepoints")
+    rules = tmp_path / "rules.yaml"
+    rules.write_bytes(BUNDLED_RULES.read_bytes() + b"# Another version.\n")
     scene.feed(60, seconds=6).join()
-    scene.start("--savepoint_path", savepoint)
+    scene.start("--savepoint_path", savepoint, "--rules", rules)
     scene.feed(90, seconds=24).join()
     scene.check()
+    finals = scene.finals()
+    fed = [
+        {name for name in (*one.on_time, *one.too_late) if name in finals} for one in scene.fed[1:]
+    ]
+    versions = [{finals[name]["threat"]["rules_version"] for name in names} for names in fed]
+    (new,) = versions[1] | versions[2]
+    assert versions[0] - {new}, "the pictures before the savepoint were judged by the old rules"
 
 
 def test_alerts_wait_for_a_service_that_is_down_and_hold_nothing_up(scene: Scene) -> None:
@@ -157,7 +167,8 @@ def test_alerts_wait_for_a_service_that_is_down_and_hold_nothing_up(scene: Scene
     feeder = scene.feed(300, seconds=60)
     wait_for("verdicts while no alert is taken", lambda: len(scene.finals()) > 60, 20)
     time.sleep(max(0.0, refused_until - time.monotonic()))
-    assert job.metrics().get("threats.alerts.delivered", 0) == 0
+    assert job.counter("alerts.delivered") == 0
+    assert job.counter("alerts.waiting") > 0
     scene.alerts.answers = [status(200)]
     feeder.join()
     scene.check(seconds=150)
