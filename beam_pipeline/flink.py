@@ -22,6 +22,8 @@ from beam_pipeline.errors import SetupError
 RUNNERS = ("FlinkRunner", "PortableRunner")
 CHECKPOINTING_INTERVAL_MS = 10_000
 """How often a stream is checkpointed where `--checkpointing_interval` says nothing."""
+MAX_BUNDLE_TIME_MS = 200
+"""How long a stream's step gathers pictures where `--max_bundle_time_mills` says nothing."""
 OLDEST_JAVA = 11
 _NO_CLUSTER = ("[local]", "[auto]")
 
@@ -92,13 +94,15 @@ def is_flink(options: PipelineOptions) -> bool:
 def stream_arguments(arguments: Sequence[str]) -> list[str]:
     """What a stream on Flink must have, where the command line does not say it.
 
-    Without checkpoints a machine that dies loses pictures. Without bundles that end before a
+    Without checkpoints a machine that dies loses pictures. Bundles of a second each, which is Beam's
+    default, would add up over the steps between a picture and its alert. Without bundles that end before a
     checkpoint, what a bundle puts out waits for the next bundle, and after the one impulse of a
     source none comes (apache/beam pull request 12345).
     """
     given = {one.split("=")[0] for one in arguments}
     needed = {
         "--checkpointing_interval": f"--checkpointing_interval={CHECKPOINTING_INTERVAL_MS}",
+        "--max_bundle_time_mills": f"--max_bundle_time_mills={MAX_BUNDLE_TIME_MS}",
         "--finish_bundle_before_checkpointing": "--finish_bundle_before_checkpointing",
     }
     return [argument for name, argument in needed.items() if name not in given]

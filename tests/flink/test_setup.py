@@ -112,9 +112,11 @@ def test_a_java_that_is_too_old(
 
 def test_a_stream_is_checkpointed_unless_it_is_told_otherwise() -> None:
     assert stream_arguments([]) == [
-        *("--checkpointing_interval=10000", "--finish_bundle_before_checkpointing")
+        *("--checkpointing_interval=10000", "--max_bundle_time_mills=200"),
+        "--finish_bundle_before_checkpointing",
     ]
-    given = ["--checkpointing_interval", "500", "--finish_bundle_before_checkpointing"]
+    given = ["--checkpointing_interval", "500", "--max_bundle_time_mills=1000"]
+    given += ["--finish_bundle_before_checkpointing"]
     assert stream_arguments(given) == []
 
 
