@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pickle
 import re
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -39,8 +41,9 @@ SETTLE_SECONDS = 1.0
 """How long a local file must not have changed before it is taken for whole."""
 TEMPORARY_SETTLE_SECONDS = 3600.0
 """The same for a name that programs give to files which they will rename."""
-LOCAL_OVERLAP_SECONDS = 120.0
-"""A change that much older than the newest one seen may still be news: NFS shows files late."""
+LOCAL_OVERLAP_SECONDS = 90.0
+"""A change that much older than the newest one seen may still be news: NFS shows files up to a
+minute late."""
 REMOTE_OVERLAP_SECONDS = 900.0
 """The same for object stores, which date a large upload by its beginning."""
 SKIP_FOLDERS_AFTER_SECONDS = 3600.0
@@ -222,6 +225,27 @@ class _SeenTracker(RestrictionTracker):
         return False
 
 
+class _SeenCoder(beam.coders.Coder):
+    """Sixteen bytes for each file that is remembered."""
+
+    _ONE = struct.Struct("<d8s")
+
+    def encode(self, seen: Seen | None) -> bytes:
+        if seen is None:
+            return b""
+        lately = b"".join(self._ONE.pack(*one) for one in seen.lately)
+        return pickle.dumps((seen.newest, lately, seen.waiting))
+
+    def decode(self, encoded: bytes) -> Seen | None:
+        if not encoded:
+            return None
+        newest, lately, waiting = pickle.loads(encoded)
+        return Seen(newest, tuple(self._ONE.iter_unpack(lately)), waiting)
+
+    def is_deterministic(self) -> bool:
+        return True
+
+
 class _SeenProvider(RestrictionProvider):
     def initial_restriction(self, element: Any) -> Seen:
         return Seen()
@@ -233,7 +257,7 @@ class _SeenProvider(RestrictionProvider):
         return 1
 
     def restriction_coder(self) -> beam.coders.Coder:
-        return beam.coders.PickleCoder()
+        return _SeenCoder()
 
     def truncate(self, element: Any, restriction: Any) -> None:
         """Nothing is left of the source when a job is drained."""

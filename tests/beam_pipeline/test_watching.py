@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_pipeline import watching
-from beam_pipeline.watching import Listed, Seen, _LocalFolders, _SeenTracker, choose
+from beam_pipeline.watching import Listed, Seen, _LocalFolders, _SeenCoder, _SeenTracker, choose
 
 NOW = 1_770_000_000.0
 
@@ -113,7 +112,7 @@ def test_what_is_remembered_follows_the_rate_and_not_the_history() -> None:
             one = Listed(f"/in/{at}", 1, NOW + at)
             ready, seen, _ = look(seen, [one], now=NOW + at + 2)
             assert ready == [one.uri]
-        return len(pickle.dumps(seen))
+        return len(_SeenCoder().encode(seen))
 
     assert size_after(5000) <= 1.05 * size_after(500)
 
@@ -189,6 +188,24 @@ def test_folders_long_unchanged_are_passed_over_but_not_what_is_new_in_them(
     assert str(old) not in scanned
     (old / "more.jpg").write_bytes(b"")
     assert names(folders, now) == {"old.jpg", "more.jpg", "new.jpg"}
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        None,
+        Seen(),
+        Seen(NOW + 1 / 3, ((NOW, b"12345678"), (0.1, b"\0" * 8)), (("/in/a", b"x", NOW),)),
+    ],
+)
+def test_what_is_remembered_survives_a_checkpoint(seen: Seen | None) -> None:
+    coder = _SeenCoder()
+    assert coder.decode(coder.encode(seen)) == seen
+
+
+def test_a_file_takes_sixteen_bytes_of_a_checkpoint() -> None:
+    lately = tuple((NOW + at, b"12345678") for at in range(1000))
+    assert len(_SeenCoder().encode(Seen(NOW, lately))) < 1000 * 16 + 200
 
 
 def test_a_claim_after_the_runner_has_split_is_refused() -> None:
