@@ -94,10 +94,10 @@ def is_flink(options: PipelineOptions) -> bool:
 def stream_arguments(arguments: Sequence[str]) -> list[str]:
     """What a stream on Flink must have, where the command line does not say it.
 
-    Without checkpoints a machine that dies loses pictures. Bundles of a second each, which is Beam's
-    default, would add up over the steps between a picture and its alert. Without bundles that end before a
-    checkpoint, what a bundle puts out waits for the next bundle, and after the one impulse of a
-    source none comes (apache/beam pull request 12345).
+    Without checkpoints a machine that dies loses pictures. Bundles of a second each, which is
+    Beam's default, would add up over the steps between a picture and its alert. Without bundles
+    that end before a checkpoint, what a bundle puts out waits for the next bundle, and after the
+    one impulse of a source none comes (apache/beam pull request 12345).
     """
     given = {one.split("=")[0] for one in arguments}
     needed = {
