@@ -144,13 +144,20 @@ def choose(
 
 
 class _LocalFolders:
-    """Lists a folder and all beneath it again and again, passing over folders long unchanged."""
+    """Lists a folder and all beneath it again and again, passing over folders long unchanged.
+
+    A folder that is moved in brings files whose own time of change is old: what is in a folder
+    counts as changed when the folder was seen first, but for those that the first listing sees.
+    """
 
     def __init__(self, source: str) -> None:
         top, matches = glob_of(source)
         self._top = top
         self._matches = matches
         self._folders: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._came: dict[str, float] = {}
+        self._has_listed = False
+        self._unreadable: set[str] = set()
 
     def list(self, now: float) -> Iterator[Listed]:
         pending = [self._top]
@@ -159,17 +166,28 @@ class _LocalFolders:
             try:
                 changed = os.stat(folder).st_mtime
                 before, folders = self._folders.get(folder, (None, ()))
+                if before is None:
+                    self._came[folder] = now if self._has_listed else 0.0
                 if before != changed or now - changed < SKIP_FOLDERS_AFTER_SECONDS:
                     found = list(os.scandir(folder))
-                    folders = tuple(one.path for one in found if one.is_dir())
+                    folders = tuple(one.path for one in found if one.is_dir(follow_symlinks=False))
                     self._folders[folder] = changed, folders
-                    yield from self._files(found)
+                    yield from self._files(found, self._came[folder])
             except (FileNotFoundError, NotADirectoryError):
                 self._folders.pop(folder, None)  # It went since its parent was listed.
                 continue
+            except PermissionError as error:
+                if folder == self._top:
+                    raise
+                if folder not in self._unreadable:
+                    self._unreadable.add(folder)
+                    _LOGGER.error("%s can't be listed: %s", folder, error.strerror)
+                continue
+            self._unreadable.discard(folder)
             pending += folders
+        self._has_listed = True
 
-    def _files(self, found: Iterable[os.DirEntry[str]]) -> Iterator[Listed]:
+    def _files(self, found: Iterable[os.DirEntry[str]], came: float) -> Iterator[Listed]:
         for one in found:
             if self._matches is not None and not self._matches(one.path):
                 continue
@@ -178,7 +196,7 @@ class _LocalFolders:
             except OSError:  # It went, or is a link that leads nowhere.
                 continue
             if stat.S_ISREG(status.st_mode):  # To read a pipe or a device would wait for ever.
-                changed = max(status.st_ctime, status.st_mtime)
+                changed = max(status.st_ctime, status.st_mtime, came)
                 yield Listed(one.path, status.st_size, changed)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -156,6 +156,52 @@ def test_a_folder_is_watched_with_all_beneath_it(tmp_path: Path) -> None:
     assert (found.uri, found.size_bytes) == (str(tmp_path / "day" / "a.jpg"), 1)
     (tmp_path / "b.jpg").write_bytes(b"")
     assert names(folders, NOW) == {"a.jpg", "b.jpg"}
+
+
+def test_a_folder_that_is_moved_in_brings_its_old_files(tmp_path: Path) -> None:
+    source, outside = tmp_path / "in", tmp_path / "outside"
+    for folder in (source, outside / "deep"):
+        folder.mkdir(parents=True)
+    (source / "first.jpg").write_bytes(b"")
+    (outside / "deep" / "old.jpg").write_bytes(b"")
+    folders = _LocalFolders(str(source))
+    now = os.stat(source / "first.jpg").st_ctime + 1000  # As if all were that old.
+    ready, seen, _ = look(Seen(newest=now), folders.list(now), now=now)
+    assert ready == []
+    outside.rename(source / "day")
+    moved = str(source / "day" / "deep" / "old.jpg")
+    ready, seen, _ = look(seen, folders.list(now + 5), now=now + 5)
+    assert ready == []
+    ready, seen, _ = look(seen, folders.list(now + 7), now=now + 7)
+    assert ready == [moved]
+    assert look(seen, folders.list(now + 9), now=now + 9)[0] == []
+
+
+def test_a_link_to_a_folder_is_not_followed_round_and_round(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "round").symlink_to(tmp_path)
+    assert [one.uri for one in _LocalFolders(str(tmp_path)).list(NOW)] == [str(tmp_path / "a.jpg")]
+
+
+def test_a_folder_that_may_not_be_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        """As root may read all, this stands for the kernel."""
+        if path == str(tmp_path / "locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(watching.os, "scandir", refuse)
+    folders = _LocalFolders(str(tmp_path))
+    assert [names(folders, NOW) for _ in range(2)] == [{"a.jpg"}] * 2
+    assert [one.getMessage() for one in caplog.records] == [
+        f"{tmp_path / 'locked'} can't be listed: Permission denied"
+    ]
 
 
 def test_a_glob_chooses_and_an_input_that_goes_comes_back(tmp_path: Path) -> None:
