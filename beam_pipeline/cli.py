@@ -58,10 +58,14 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _leave_out_what_no_user_can_act_on() -> None:
-    """Drops notes that libraries give at import about optional parts that the job does not use."""
+    """Drops libraries' notes: about optional parts that the job does not use, and of waiting."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
-    optional = ("crcmod package not found", "Resource module is not available")
-    logging.getLogger().addFilter(lambda record: not record.getMessage().startswith(optional))
+    notes = (
+        "crcmod package not found",
+        "Resource module is not available",
+        "Waiting for grpc channel to be ready",
+    )
+    logging.getLogger().addFilter(lambda record: not record.getMessage().startswith(notes))
 
 
 def _counts(arguments: Sequence[str]) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
-import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
