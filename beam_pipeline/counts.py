@@ -256,7 +256,6 @@ def read_late(
 
 def _list_late(output: str) -> list[str]:
     from apache_beam.io.filesystem import BeamIOError
-    from apache_beam.io.filesystems import FileSystems
 
     from transforms import stores
 
@@ -265,11 +264,9 @@ def _list_late(output: str) -> list[str]:
         found = glob.glob(f"{glob.escape(folder)}/*/[!.]*.json")
     else:
         try:
-            match: Any = FileSystems.match  # untyped in Beam
-            (matched,) = match([stores.join(glob.escape(output), "late", "**.json")])
+            found = [one.path for one in stores.match(f"{glob.escape(folder)}/**.json")]
         except (BeamIOError, OSError, ValueError) as error:
             raise CountsError(f"cannot list {folder}: {_one_line(error)}") from error
-        found = [meta.path for meta in matched.metadata_list]
     return sorted(found)
 
 
@@ -284,12 +281,11 @@ def list_windows(output: str) -> list[tuple[datetime, datetime]]:
 
 def _list_files(output: str) -> list[_CountsFile]:
     from apache_beam.io.filesystem import BeamIOError
-    from apache_beam.io.filesystems import FileSystems
 
     from transforms import stores
 
+    directory = stores.join(output, "counts")
     try:
-        directory = FileSystems.join(output, "counts")
         if stores.is_local(output):
             # Beam's match would walk everything beside a directory whose name needs quoting.
             found = [
@@ -299,13 +295,11 @@ def _list_files(output: str) -> list[_CountsFile]:
             ]
             missing = not os.path.isdir(directory)
         else:
-            match: Any = FileSystems.match  # untyped in Beam
-            pattern = FileSystems.join(glob.escape(output), "counts", "*.jsonl")
             with warnings.catch_warnings():
                 # Python's re wonders whether a quoted bracket was meant.
                 warnings.filterwarnings("ignore", "Possible nested set", FutureWarning)
-                (matched,) = match([pattern])
-            found = [(meta.path, meta.last_updated_in_seconds) for meta in matched.metadata_list]
+                matched = stores.match(f"{glob.escape(directory)}/*.jsonl")
+            found = [(one.path, one.last_updated_in_seconds) for one in matched]
             missing = not found
     except (BeamIOError, OSError, ValueError) as error:
         raise CountsError(f"cannot list the counts under {output}: {_one_line(error)}") from error

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import rules
-from beam_pipeline import counts
+from beam_pipeline import counts, preflight
 from beam_pipeline.errors import SetupError
 from beam_pipeline.options import BUNDLED, JobOptions
 from beam_pipeline.sources import list_images
@@ -65,6 +65,11 @@ def prepare(options: JobOptions) -> Job:
     own_pictures = options.input is not None
     source = _absolute(options.input or str(BUNDLED_SAMPLES))
     output = _absolute(options.output)
+    preflight.check_readable("--input", source)
+    preflight.check_readable("--rules", options.rules, is_file=True)
+    preflight.check_readable("--labels", options.labels, is_file=True)
+    preflight.check_readable("--model", options.model)
+    preflight.check_writable("--output", output)
     _check_input(source, output, options.streaming)
     _check_output(output, options.window_seconds)
     for url in options.alert_urls:

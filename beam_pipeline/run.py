@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from typing import NoReturn
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineState
 
@@ -33,6 +34,7 @@ from beam_pipeline.pipeline import build_pipeline
 from beam_pipeline.progress import Progress
 from beam_pipeline.summary import summarize
 from transforms.counters import counted
+from transforms.model_files import ModelError
 from transforms.text import one_line
 
 DIRECT_RUNNER = "DirectRunner"
@@ -54,14 +56,21 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
     pipeline_options = beam_options(beam_arguments, streaming=options.streaming)
     if is_flink(pipeline_options):
         check_flink(pipeline_options)
+    FileSystems.set_options(pipeline_options)
     job = prepare(options)
     started = time.monotonic()
     pipeline = beam.Pipeline(runner=runner_for(pipeline_options), options=pipeline_options)
     build_pipeline(pipeline, job)
     if _is_direct(pipeline_options):
         signal.signal(signal.SIGINT, _stop)
+        # It would log with a traceback what is raised here and told below.
+        logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     with Progress(sys.stderr) if _is_direct(pipeline_options) else nullcontext():
-        result = pipeline.run()
+        try:
+            result = pipeline.run()
+        except (OSError, ModelError) as error:  # A store or the model was lost in mid-run.
+            print(_failed(error), file=sys.stderr)
+            return 1
         if options.streaming:
             print(f"watching {job.input}, writing to {job.output}", flush=True)
         try:
@@ -76,6 +85,11 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
     picture = chart.write_chart(job.output, options.chart_period_hours, missing_ok=True)
     print(summarize(job, counted(result), seconds, picture))
     return 0
+
+
+def _failed(error: Exception) -> str:
+    what = str(error).split(" [while running", 1)[0]  # Beam adds the step and a traceback.
+    return f"the job failed: {what}; once that is mended, the same command with --resume goes on"
 
 
 def _stop(*_: object) -> NoReturn:

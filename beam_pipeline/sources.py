@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import stat
@@ -12,8 +11,8 @@ import apache_beam as beam
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from transforms import stores
 from transforms.records import ImageFile
-from transforms.stores import is_local
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -30,7 +29,7 @@ def list_images(source: str) -> Iterator[ImageFile]:
     Raises:
       OSError: The store can't be listed.
     """
-    yield from _list_local(source) if is_local(source) else _list_remote(source)
+    yield from _list_local(source) if stores.is_local(source) else _list_remote(source)
 
 
 def glob_of(source: str) -> tuple[str, Callable[[str], object] | None]:
@@ -81,16 +80,12 @@ def _list_remote(source: str) -> Iterator[ImageFile]:
 
 
 def match_remote(source: str) -> list[FileMetadata]:
-    """What Beam's filesystem lists for a file, directory or glob; only what can be a file.
+    """What a store lists for a file, directory or glob.
 
     Raises:
-      BeamIOError: The store can't be listed.
+      OSError: The store can't be listed.
     """
-    (found,) = FileSystems.match([source])
-    if not found.metadata_list:
-        (found,) = FileSystems.match([f"{glob.escape(source.rstrip('/'))}/**"])
-    # Some clients make empty keys that stand for folders.
-    return [one for one in found.metadata_list if not one.path.endswith("/")]
+    return stores.match(source) or stores.list_beneath(source)
 
 
 class ListImages(beam.PTransform):

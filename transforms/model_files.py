@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
-from apache_beam.io.filesystems import FileSystems
 from tqdm import tqdm
 
 from transforms import stores
@@ -217,8 +216,7 @@ def _fetch_remote(model: str) -> ModelFiles:
         if base.endswith((".tflite", ".tar.gz", ".tgz")):
             files = [base]
         else:
-            (found,) = FileSystems.match([base + "/**"])
-            files = [one.path for one in found.metadata_list if not one.path.endswith("/")]
+            files = [one.path for one in stores.list_beneath(base)]
         with _scratch() as scratch:
             for file in files:
                 name = file[len(base) + 1 :] or base.rsplit("/", 1)[-1]

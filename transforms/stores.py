@@ -1,27 +1,33 @@
-"""Reading and writing whole files on any of Beam's filesystems, and the layout of the output.
+"""Reading, writing and listing files on any of Beam's filesystems, and the layout of the output.
 
 Local files appear whole or not at all: they are written under a temporary name beside the target
 and renamed. The temporary name follows from the target's, so that what a killed run left behind
-is overwritten by the next. Object stores, whose writes are atomic, get the final key at once.
+is overwritten by the next. Object stores, whose writes are atomic, get the final key at once: S3
+and GCS by :mod:`transforms.object_stores`, others through Beam.
 """
 
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import mimetypes
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.object_stores import ObjectStore, matching, object_store
 from transforms.text import printable
 
 _CHUNK = 1 << 20
+_IN_ONE_REQUEST = 8 << 20
+"""Bytes of an object that is written in one request; more are written from a file on disk."""
 _RESERVED = re.compile(r"\.+|\..*\.partial")  # Folders, and the names of files being written.
 _LONGEST_NAME = 180  # Bytes; leaves room for endings within the 255 that filesystems take.
 
@@ -104,21 +110,66 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
-def open_to_read(uri: str) -> IO[bytes]:
-    """A file's bytes as they are, whatever its name says about compression."""
+def read_bytes(uri: str, at_most: int = -1) -> bytes:
+    """A file's bytes as they are, whatever its name says about compression.
+
+    Args:
+      uri: The file.
+      at_most: Only the first so many of them; -1 for all.
+
+    Raises:
+      OSError: It can't be read.
+    """
+    if store := object_store(uri):
+        return store.read(uri, at_most)
+    with _open_to_read(uri) as file:
+        return file.read(at_most)
+
+
+def _open_to_read(uri: str) -> IO[bytes]:
     return FileSystems.open(  # type: ignore[no-any-return]
         uri, compression_type=CompressionTypes.UNCOMPRESSED
     )
 
 
-def read_bytes(uri: str, at_most: int = -1) -> bytes:
-    """A file's bytes, or the first `at_most` of them.
+def _chunks(uri: str) -> Iterator[bytes]:
+    if store := object_store(uri):
+        yield from store.chunks(uri)
+        return
+    with _open_to_read(uri) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def match(pattern: str) -> list[FileMetadata]:
+    """The files that a glob of Beam's names, or the one that an address does.
 
     Raises:
-      OSError: It can't be read.
+      OSError: The store can't be listed.
     """
-    with open_to_read(uri) as file:
-        return file.read(at_most)
+    if store := object_store(pattern):
+        found = list(matching(store, pattern))
+    else:
+        (result,) = FileSystems.match([pattern])
+        found = result.metadata_list
+    return _without_folders(found)
+
+
+def list_beneath(folder: str) -> list[FileMetadata]:
+    """All files beneath a folder.
+
+    Raises:
+      OSError: The store can't be listed.
+    """
+    base = folder.rstrip("/")
+    if store := object_store(base):
+        return _without_folders(list(store.list(f"{base}/")))
+    return match(f"{glob.escape(base)}/**")
+
+
+def _without_folders(found: list[FileMetadata]) -> list[FileMetadata]:
+    # Some clients make empty keys that stand for folders.
+    return [one for one in found if not one.path.endswith("/")]
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -136,7 +187,9 @@ def delete(uri: str) -> None:
     Raises:
       OSError: It is there and can't be deleted.
     """
-    if FileSystems.exists(uri):
+    if store := object_store(uri):
+        store.delete(uri)
+    elif FileSystems.exists(uri):
         FileSystems.delete([uri])
 
 
@@ -150,11 +203,10 @@ def copy(source: str, target: str) -> tuple[str, int]:
 
     def chunks() -> Iterator[bytes]:
         nonlocal size
-        with open_to_read(source) as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                yield chunk
+        for chunk in _chunks(source):
+            digest.update(chunk)
+            size += len(chunk)
+            yield chunk
 
     _write(target, chunks())
     return digest.hexdigest(), size
@@ -201,8 +253,11 @@ def _locked(partial: str) -> IO[bytes]:
 
 
 def _write_remote(uri: str, chunks: Iterator[bytes]) -> None:
-    first = next(chunks, b"")  # A source that can't be opened leaves no empty object behind.
     kind = mimetypes.guess_type(uri)[0] or "application/octet-stream"
+    if store := object_store(uri):
+        _write_object(store, uri, chunks, kind)
+        return
+    first = next(chunks, b"")  # A source that can't be opened leaves no empty object behind.
     file = FileSystems.create(uri, kind, CompressionTypes.UNCOMPRESSED)
     whole = False
     try:
@@ -218,3 +273,15 @@ def _write_remote(uri: str, chunks: Iterator[bytes]) -> None:
             except Exception:  # It was not kept, or the store is write-only.
                 pass
         raise
+
+
+def _write_object(store: ObjectStore, uri: str, chunks: Iterator[bytes], kind: str) -> None:
+    with tempfile.SpooledTemporaryFile(max_size=_IN_ONE_REQUEST) as spool:
+        for chunk in chunks:
+            spool.write(chunk)
+        size = spool.tell()
+        spool.seek(0)
+        if size <= _IN_ONE_REQUEST:
+            store.write(uri, spool.read(), kind)
+        else:
+            store.write_file(uri, spool, kind)

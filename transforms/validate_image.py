@@ -29,7 +29,7 @@ from transforms.records import (
     detection_from_json,
 )
 from transforms.tensorflow_runtime import load_tensorflow
-from transforms.text import printable
+from transforms.text import one_line, printable
 
 VALID = "valid"
 
@@ -84,6 +84,10 @@ class EarlierRun:
         except (OSError, ValueError, KeyError, TypeError):
             return None  # Missing or unreadable: the model looks again.
         return tuple(one for one in found if one.conf >= self.min_score_kept)
+
+
+class StoreLostError(OSError):
+    """A store that could be read, and can't be any more: the job must not go on without it."""
 
 
 def resolution_problem(width: int, height: int, limits: Limits) -> tuple[str, str] | None:
@@ -185,6 +189,7 @@ class _Validate(ReadAheadDoFn):
         max_waiting: int,
     ) -> None:
         super().__init__(threads=threads, max_waiting=max_waiting)
+        self._last_read: str | None = None
         self._limits = limits
         self._rules = by
         self._input_size = input_size
@@ -239,7 +244,9 @@ class _Validate(ReadAheadDoFn):
         try:
             data = stores.read_bytes(named.file.uri, at_most=limits.max_file_bytes + 1)
         except Exception as error:  # Whatever a store raises for one file is that file's alone.
+            self._check_store(named.file.uri, error)
             return read_failed(named.file, error)
+        self._last_read = named.file.uri
         if len(data) > limits.max_file_bytes:
             return InvalidImage(
                 named.file,
@@ -254,6 +261,25 @@ class _Validate(ReadAheadDoFn):
             input_size=self._input_size,
             earlier=self._earlier,
         )
+
+    def _check_store(self, uri: str, error: Exception) -> None:
+        """Tells a file that can't be read from a store that can't: one that was read is the proof.
+
+        Raises:
+          StoreLostError: The store answers for that file no more either.
+        """
+        proof = self._last_read
+        if proof is None or isinstance(error, FileNotFoundError):
+            return
+        try:
+            stores.read_bytes(proof, at_most=1)
+        except FileNotFoundError:
+            return
+        except Exception as again:
+            raise StoreLostError(
+                f"the pictures can't be read any more, not even one that was read before "
+                f"({one_line(again)})"
+            ) from None
 
 
 def _duplicate(image: ValidImage) -> InvalidImage:

@@ -1,0 +1,92 @@
+"""Looks at the stores of a job before it starts: a wrong bucket is told in seconds, in one line.
+
+The job itself is patient with a store that fails; at the start a person waits.
+"""
+
+from __future__ import annotations
+
+import os
+
+from beam_pipeline.errors import SetupError
+from transforms.object_stores import EMULATOR_VARIABLE, object_store
+
+_FILES = (".tflite", ".tar.gz", ".tgz")
+
+
+def check_readable(option: str, uri: str | None, *, is_file: bool = False) -> None:
+    """Finds out whether what lies at an address of S3 or GCS can be read; others pass.
+
+    Args:
+      option: The option that gave the address.
+      uri: The address; None passes.
+      is_file: Whether it is one file, for which the right to list is not needed.
+
+    Raises:
+      SetupError: What is missing: the bucket, the right, the credentials or the store.
+    """
+    store = object_store(uri, patient=False) if uri else None
+    if store is None or uri is None:
+        return
+    _check_credentials(option, uri)
+    try:
+        if is_file or uri.endswith(_FILES):
+            store.read(uri, at_most=1)
+        else:
+            next(store.list(_literal(uri)), None)
+    except OSError as error:
+        raise _refused(option, error, "be read") from None
+
+
+def check_writable(option: str, uri: str) -> None:
+    """Finds out whether the job can write beneath an address of S3 or GCS; others pass.
+
+    Raises:
+      SetupError: What is missing: the bucket, the right, the credentials or the store.
+    """
+    store = object_store(uri, patient=False)
+    if store is None:
+        return
+    _check_credentials(option, uri)
+    try:
+        store.check_writable(f"{uri.rstrip('/')}/.can-be-written")
+    except OSError as error:
+        raise _refused(option, error, "be written") from None
+
+
+def _literal(uri: str) -> str:
+    """What comes before the first wildcard."""
+    return min((uri.split(one, 1)[0] for one in "*?["), key=len)
+
+
+def _refused(option: str, error: OSError, what: str) -> SetupError:
+    if isinstance(error, FileNotFoundError):
+        hint = "is the name right?"
+    elif isinstance(error, PermissionError):
+        hint = f"may it {what} with these credentials?"
+    elif isinstance(error, ConnectionError):
+        hint = "is the store's address right (--s3_endpoint_url), and can this machine reach it?"
+    else:
+        hint = "is it a store of this kind, and does it work?"
+    return SetupError(f"{option} {error}; {hint}")
+
+
+def _check_credentials(option: str, uri: str) -> None:
+    """Google's client would go on without an account, and be refused for another reason."""
+    if not uri.startswith("gs://") or EMULATOR_VARIABLE in os.environ:
+        return
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+    from google.auth import default
+    from google.auth.exceptions import GoogleAuthError
+
+    options = FileSystems.get_filesystem(uri)._pipeline_options
+    if options is not None and options.view_as(GoogleCloudOptions).no_auth:
+        return
+    try:
+        default()
+    except GoogleAuthError as error:
+        raise SetupError(
+            f"{option} {uri}: there are no credentials for Google Cloud ({type(error).__name__}); "
+            "run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS, or "
+            "give --no_auth for a bucket that is open to all"
+        ) from None

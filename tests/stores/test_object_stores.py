@@ -1,0 +1,89 @@
+"""Objects are written, read and listed as local files are, in every store."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+
+import pytest
+
+from beam_pipeline.sources import list_images
+from tests.stores.bucket import Bucket
+from tests.stores.servers import Proxy, Server
+from transforms import stores
+from transforms.object_stores import object_store
+
+Use = Callable[[Server], None]
+StandBefore = Callable[[Server], Proxy]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x1f\x8b not really packed", os.urandom(100_000), os.urandom(9 << 20)],
+    ids=["empty", "like gzip", "small", "larger than one request"],
+)
+def test_what_is_written_is_read_back(bucket: Bucket, use: Use, data: bytes) -> None:
+    use(bucket.server)
+    uri, copy = bucket.uri("a folder/+ü%20.jpg"), bucket.uri("copies/é.jpg.gz")
+    stores.write_bytes(uri, data)
+    assert stores.read_bytes(uri) == data
+    assert stores.read_bytes(uri, at_most=3) == data[:3]
+    assert stores.copy(uri, copy)[1] == len(data)
+    assert stores.read_bytes(copy) == data
+    stores.delete(uri)
+    stores.delete(uri)
+    assert bucket.tree("a folder") == {}
+    assert bucket.tree("copies") == {"é.jpg.gz": data}
+    assert bucket.unfinished_uploads() == []
+
+
+def test_a_listing_has_many_pages(bucket: Bucket, use: Use) -> None:
+    use(bucket.server)
+    names = [f"cameras/{number:04}_20260131T235959Z.jpg" for number in range(1010)]
+    store = object_store(bucket.uri())
+    assert store is not None
+    for name in (*names, "cameras-of-others/1_20260131T235959Z.jpg"):
+        store.write(bucket.uri(name), b"x", "image/jpeg")
+    found = list(list_images(bucket.uri("cameras")))
+    assert [one.uri for one in found] == [bucket.uri(name) for name in names]
+    assert {one.size_bytes for one in found} == {1}
+    (one,) = list_images(bucket.uri(names[7]))
+    assert one.uri == bucket.uri(names[7])
+    assert len(list(list_images(bucket.uri("cameras/00?[13579]_*")))) == 50
+    assert len(list(list_images(bucket.uri()))) == 1011
+    assert list(list_images(bucket.uri("camera"))) == []
+
+
+def test_what_is_not_there_and_what_is_refused_are_told_apart(
+    bucket: Bucket, use: Use, proxy: StandBefore
+) -> None:
+    before = proxy(bucket.server)
+    use(before.server)
+    uri = bucket.uri("one.jpg")
+    with pytest.raises(FileNotFoundError, match=r"one\.jpg: not there"):
+        stores.read_bytes(uri)
+    with pytest.raises(FileNotFoundError, match="no-such-bucket"):
+        stores.write_bytes(f"{bucket.server.scheme}://no-such-bucket-here/x", b"x")
+    before.decide = lambda method, path: 403
+    for attempt in (
+        lambda: stores.read_bytes(uri),
+        lambda: stores.write_bytes(uri, b""),
+        lambda: stores.list_beneath(bucket.uri()),
+    ):
+        with pytest.raises(PermissionError, match="the store refuses access"):
+            attempt()
+
+
+def test_a_store_that_is_too_busy_at_times_is_asked_again(
+    bucket: Bucket, use: Use, proxy: StandBefore
+) -> None:
+    before = proxy(bucket.server)
+    use(before.server)
+    asked = itertools.count(1)
+    before.decide = lambda method, path: 503 if next(asked) % 3 == 0 else None
+    for number in range(6):
+        stores.write_bytes(bucket.uri(f"{number}.json"), b"x" * number)
+        assert stores.read_bytes(bucket.uri(f"{number}.json")) == b"x" * number
+    assert len(stores.list_beneath(bucket.uri())) == 6
+    assert before.refused >= 4
