@@ -68,6 +68,32 @@ def _leave_out_what_no_user_can_act_on() -> None:
     logging.getLogger().addFilter(lambda record: not record.getMessage().startswith(notes))
 
 
+def _parse(parser: OneLineParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """A command's own arguments; Beam's options for S3 and Google Cloud are taken beside them."""
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest:
+        from apache_beam.io.filesystems import FileSystems
+        from apache_beam.options.pipeline_options import (
+            GoogleCloudOptions,
+            PipelineOptions,
+            S3Options,
+        )
+
+        of_stores = OneLineParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+        for group in (S3Options, GoogleCloudOptions):
+            group._add_argparse_args(of_stores)
+        of_stores.parse_args(rest)
+        FileSystems.set_options(PipelineOptions(rest))
+    return parsed
+
+
+def _reach(option: str, uri: str, *, is_file: bool = False) -> None:
+    if "://" in uri:
+        from beam_pipeline.preflight import check_readable
+
+        check_readable(option, uri, is_file=is_file)
+
+
 def _counts(arguments: Sequence[str]) -> int:
     parser = OneLineParser(
         prog="python -m beam_pipeline counts",
@@ -75,7 +101,9 @@ def _counts(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     counts.add_arguments(parser)
-    return counts.main(parser.parse_args(arguments))
+    parsed = _parse(parser, arguments)
+    _reach("--output", parsed.output)
+    return counts.main(parsed)
 
 
 def _chart(arguments: Sequence[str]) -> int:
@@ -86,7 +114,9 @@ def _chart(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     chart.add_arguments(parser)
-    return chart.main(parser.parse_args(arguments))
+    parsed = _parse(parser, arguments)
+    _reach("--output", parsed.output)
+    return chart.main(parsed)
 
 
 def _rules(arguments: Sequence[str]) -> int:
@@ -105,7 +135,8 @@ def _rules(arguments: Sequence[str]) -> int:
         metavar="FILE",
         help="names of the model's classes, as for the job (default: COCO's)",
     )
-    parsed = parser.parse_args(arguments)
+    parsed = _parse(parser, arguments)
+    _reach("rules check", parsed.file, is_file=True)
     from beam_pipeline.job import check_rules
 
     print(check_rules(parsed.file, parsed.labels))

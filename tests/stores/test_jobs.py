@@ -1,0 +1,254 @@
+"""The whole job with everything in a store, and stores that fail it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_pipeline import cli
+from beam_pipeline.job import BUNDLED_MODEL, BUNDLED_RULES, BUNDLED_SAMPLES
+from tests.beam_pipeline.conftest import tree
+from tests.conftest import Run
+from tests.stores.bucket import Bucket, s3_client
+from tests.stores.servers import SECRET, Proxy, Server, free_port
+from transforms.model_files import ModelError, fetch_model
+
+Use = Callable[[Server], None]
+StandBefore = Callable[[Server], Proxy]
+
+
+def without_addresses(files: dict[str, bytes]) -> dict[str, Any]:
+    """A job's results, but for what names the store: two runs on two stores are then equal."""
+    results: dict[str, Any] = {}
+    for name, data in files.items():
+        kind = name.split("/")[0]
+        if name.endswith(".json") and kind != "validated":
+            document = json.loads(data)
+            data = json.dumps({k: v for k, v in document.items() if not k.endswith("uri")}).encode()
+        if kind == "invalid":  # Files of one name get a hash of their address in their names.
+            name = f"{re.sub('-[0-9a-f]{8}(?=[.])', '', name)} {data!r}"
+        results[name] = data
+    return results
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line with which a job ends before it starts."""
+    code = cli.main(arguments)
+    told = capsys.readouterr()
+    assert (code, told.out) == (2, ""), told
+    assert len(told.err.splitlines()) == 1, told.err
+    assert SECRET not in told.err
+    return told.err
+
+
+CAMERAS = ("hall", "car-park", "broken")
+
+
+@pytest.fixture(scope="module")
+def local_run(run_job: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of the samples, and beside them the results of the job on the local disk."""
+    folder = tmp_path_factory.mktemp("local")
+    for camera in CAMERAS:
+        shutil.copytree(BUNDLED_SAMPLES / camera, folder / "pictures" / camera)
+    done = run_job(
+        *("--input", folder / "pictures", "--output", folder / "results"),
+        *("--model", "bundled", "--rules", BUNDLED_RULES),
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_samples_give_the_same_results_as_on_a_local_disk(
+    bucket: Bucket, run_job: Run, local_run: Path
+) -> None:
+    """Pictures, model, rules, labels and results in one bucket."""
+    bucket.put_tree(local_run / "pictures", "pictures")
+    bucket.put_tree(BUNDLED_MODEL, "models/bundled")
+    bucket.put("rules.yaml", BUNDLED_RULES.read_bytes())
+    bucket.put("labels.txt", b"1 person\n2 bicycle\n3 car\n18 dog\n")
+    done = run_job(
+        *("--runner", "DirectRunner", *bucket.server.options),
+        *("--input", bucket.uri("pictures"), "--output", bucket.uri("results")),
+        *("--model", bucket.uri("models/bundled"), "--rules", bucket.uri("rules.yaml")),
+        *("--labels", bucket.uri("labels.txt")),
+        **bucket.server.environment,
+    )
+    assert done.returncode == 0, done.stderr
+    found = without_addresses(bucket.tree("results"))
+    wanted = without_addresses(tree(local_run / "results"))
+    assert found.pop("chart/threats.png").startswith(b"\x89PNG")
+    del wanted["chart/threats.png"]
+    assert found == wanted
+    assert bucket.unfinished_uploads() == []
+
+
+def test_counts_and_chart_of_a_bucket(bucket: Bucket, run_job: Run, local_run: Path) -> None:
+    bucket.put_tree(local_run / "results" / "counts", "results/counts")
+    options = (*bucket.server.options, "--output", bucket.uri("results"))
+    told = run_job("counts", *options, "--by", "id", **bucket.server.environment)
+    wanted = run_job("counts", "--output", local_run / "results", "--by", "id")
+    assert (told.returncode, told.stdout) == (0, wanted.stdout), told.stderr
+    drawn = run_job("chart", *options, **bucket.server.environment)
+    assert drawn.returncode == 0, drawn.stderr
+    assert bucket.tree("results")["chart/threats.png"].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("option", ["--input", "--output", "--model", "--rules", "--labels"])
+def test_a_permission_that_is_missing_is_told_before_the_job_starts(
+    bucket: Bucket,
+    use: Use,
+    proxy: StandBefore,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    option: str,
+) -> None:
+    before = proxy(bucket.server)
+    use(before.server)
+    places = {
+        "--input": str(BUNDLED_SAMPLES / "hall"),
+        "--output": bucket.uri("out"),
+        "--model": "bundled",
+        option: bucket.uri("forbidden/x.tflite"),
+    }
+    before.decide = lambda method, path: 403 if "forbidden" in path or "iam" in path else None
+    if option != "--output":
+        places["--output"] = str(tmp_path / "never-made")
+    given = [word for pair in places.items() for word in pair]
+    line = refused(capsys, *before.server.options, *given)
+    assert f"{option} {places[option]}" in line
+    assert "the store refuses access" in line or "the account lacks" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_that_is_not_there(
+    server: Server, use: Use, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(server)
+    uri = f"{server.scheme}://no-such-bucket-here/pictures"
+    line = refused(capsys, *server.options, "--input", uri)
+    assert re.search(rf"--input {uri}/?: not there \(.*\); is the name right\?", line)
+    line = refused(capsys, *server.options, "--input", str(BUNDLED_SAMPLES), "--output", uri)
+    assert f"--output {uri}" in line
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--s3_endpoint_url", f"http://127.0.0.1:{free_port()}")], ids=["keys", "store"]
+)
+def test_a_store_that_does_not_answer_and_keys_that_are_missing(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    if options:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    says = "no answer from S3" if options else "there are no credentials for S3"
+    line = refused(capsys, *options, "--input", "s3://camera-pictures/in")
+    assert f"--input s3://camera-pictures/in: {says}" in line
+
+
+def test_keys_that_a_store_does_not_know(
+    s3proxy_server: Server,
+    use: Use,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use(s3proxy_server)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    # Clients are kept by their settings: another region stands for a process of its own.
+    options = (*s3proxy_server.options[:2], "--s3_region_name", "eu-west-1")
+    line = refused(capsys, *options, "--input", "s3://camera-pictures/in")
+    assert "the store refuses access (SignatureDoesNotMatch, HTTP status 403)" in line
+
+
+def test_a_google_account_that_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    line = refused(capsys, "--input", "gs://camera-pictures/in")
+    assert "--input gs://camera-pictures/in: there are no credentials for Google Cloud" in line
+
+
+def test_a_store_that_is_slow_and_busy_holds_the_job_up_and_no_more(
+    bucket: Bucket, run_job: Run, proxy: StandBefore, local_run: Path
+) -> None:
+    """Every tenth request is refused with 503, and each takes 50 ms."""
+    bucket.put_tree(BUNDLED_SAMPLES / "hall", "pictures/hall")
+    before = proxy(bucket.server)
+    before.delay = 0.05
+    asked = itertools.count(1)
+    before.decide = lambda method, path: 503 if next(asked) % 10 == 0 else None
+    done = run_job(
+        *(*before.server.options, "--input", bucket.uri("pictures"), "--model", "bundled"),
+        *("--output", bucket.uri("results"), "--rules", BUNDLED_RULES),
+        **before.server.environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert before.refused > 8
+    found = without_addresses(bucket.tree("results"))
+    wanted = without_addresses(tree(local_run / "results"))
+    assert found
+    for name, data in found.items():
+        if name.startswith(("final/hall/", "detections/hall/", "validated/hall/")):
+            assert data == wanted.pop(name)
+    assert not [name for name in wanted if name.startswith(("final/hall/", "validated/hall/"))]
+
+
+@pytest.mark.parametrize("lost", ["GET", "PUT"])
+def test_a_permission_lost_in_mid_run_ends_the_job_and_resume_goes_on(
+    moto_bucket: Bucket, run_job: Run, proxy: StandBefore, tmp_path: Path, lost: str
+) -> None:
+    moto_bucket.put_tree(BUNDLED_SAMPLES / "office", "pictures/office")
+    before = proxy(moto_bucket.server)
+    passed = itertools.count()
+
+    def decide(method: str, path: str) -> int | None:
+        return 403 if method == lost and ".jpg" in path and next(passed) > 12 else None
+
+    before.decide = decide
+    command = [
+        *(*before.server.options, "--model", "bundled", "--rules", str(BUNDLED_RULES)),
+        *("--input", moto_bucket.uri("pictures"), "--output", moto_bucket.uri("results")),
+    ]
+    failed = run_job(*command, **before.server.environment)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("the job failed: ")
+    assert "the store refuses access (AccessDenied, HTTP status 403)" in line
+    assert line.endswith("the same command with --resume goes on")
+
+    before.decide = lambda method, path: None
+    resumed = run_job(*command, "--resume", **before.server.environment)
+    assert resumed.returncode == 0, resumed.stderr
+    undisturbed = moto_bucket.uri("undisturbed")
+    again = [undisturbed if word == moto_bucket.uri("results") else word for word in command]
+    assert run_job(*again, **before.server.environment).returncode == 0
+    assert without_addresses(moto_bucket.tree("results")) == without_addresses(
+        moto_bucket.tree("undisturbed")
+    )
+
+
+def test_a_model_that_changes_under_the_job_is_noticed(
+    moto_bucket: Bucket, use: Use, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A worker that comes later brings the model itself, and must find the same one."""
+    use(moto_bucket.server)
+    moto_bucket.put_tree(BUNDLED_MODEL, "models/detector")
+    monkeypatch.setenv("MODEL_CACHE", str(tmp_path / "of the machine that started the job"))
+    started = fetch_model(moto_bucket.uri("models/detector"))
+    key = "models/detector/fingerprint.pb"
+    s3_client(moto_bucket.server).put_object(Bucket=moto_bucket.name, Key=key, Body=b"another")
+    monkeypatch.setenv("MODEL_CACHE", str(tmp_path / "of a worker"))
+    with pytest.raises(ModelError, match="its files have changed since the job was started"):
+        fetch_model(moto_bucket.uri("models/detector"), expected_version=started.info.version)
