@@ -1,0 +1,163 @@
+"""What a job on Dataflow needs, looked at before it starts, and what is told of it afterwards."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    TestOptions,
+    WorkerOptions,
+)
+from apache_beam.runners.runner import PipelineResult, PipelineState
+from apache_beam.utils.retry import PermanentException
+
+from beam_pipeline.errors import SetupError
+from beam_pipeline.options import BUNDLED, JobOptions
+from transforms.model_files import ZOO
+from transforms.stores import is_local
+from transforms.text import one_line
+
+RIGHT_FITTING = "enable_streaming_rightfitting"
+"""The experiment by which Dataflow heeds resource hints in a stream."""
+
+
+def is_dataflow(options: PipelineOptions) -> bool:
+    """Whether the job goes to Google Cloud Dataflow."""
+    return (options.view_as(StandardOptions).runner or "").endswith("DataflowRunner")
+
+
+def check_dataflow(options: PipelineOptions, job: JobOptions) -> None:
+    """Looks for what Beam would miss late or in many lines, and for paths that no worker can see.
+
+    Where the workers' image, the region or an experiment is understood, it is set.
+
+    Args:
+      options: Beam's options.
+      job: The job's own.
+
+    Raises:
+      SetupError: What is missing, and what to do.
+    """
+    _check_cloud(options.view_as(GoogleCloudOptions))
+    _check_code(options)
+    _check_paths(job)
+    if job.model_hints:
+        _check_hints(options)
+
+
+def _check_cloud(cloud: GoogleCloudOptions) -> None:
+    if not cloud.project:
+        raise SetupError("DataflowRunner needs --project, the id of a Google Cloud project")
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+    cloud.region = cloud.region or DataflowRunner().get_default_gcp_region()
+    if not cloud.region:
+        raise SetupError("DataflowRunner needs --region, such as europe-west1")
+    if not (cloud.temp_location or cloud.staging_location):
+        raise SetupError("DataflowRunner needs --temp_location gs://BUCKET/FOLDER")
+    for option in ("temp_location", "staging_location"):
+        place = getattr(cloud, option)
+        if place and not place.startswith("gs://"):
+            raise SetupError(
+                f"--{option} {place}: Dataflow needs an address like gs://BUCKET/FOLDER"
+            )
+
+
+def _check_code(options: PipelineOptions) -> None:
+    setup = options.view_as(SetupOptions)
+    brought = (
+        options.view_as(WorkerOptions).sdk_container_image,
+        *(setup.setup_file, setup.extra_packages, setup.prebuild_sdk_container_engine),
+    )
+    if not any(brought):
+        raise SetupError(
+            "DataflowRunner needs --sdk_container_image, an image with this program in it for the "
+            "workers (docs/dataflow.md says how to build it)"
+        )
+
+
+def _check_paths(job: JobOptions) -> None:
+    paths = {"input": job.input or "", "output": job.output}
+    if job.model not in (None, BUNDLED) and job.model not in ZOO:
+        paths["model"] = job.model
+    if job.streaming and job.rules is not None:
+        paths["rules"] = job.rules
+    for option, path in paths.items():
+        if is_local(path.removeprefix("file://")):
+            what = f"--{option} {path}" if path else f"--{option} is missing"
+            raise SetupError(
+                f"{what}: Dataflow's workers can't see this machine's files; copy them to a bucket "
+                "and give gs://BUCKET/FOLDER"
+            )
+
+
+def _check_hints(options: PipelineOptions) -> None:
+    cloud = options.view_as(GoogleCloudOptions)
+    if any("worker_accelerator" in one for one in cloud.dataflow_service_options or []):
+        raise SetupError(
+            "--model_min_ram and --model_accelerator don't go with the service option "
+            "worker_accelerator, which is for every worker; leave one of them out"
+        )
+    if cloud.flexrs_goal:
+        raise SetupError(
+            "--model_min_ram and --model_accelerator don't go with --flexrs_goal; leave one of "
+            "them out"
+        )
+    if options.view_as(StandardOptions).streaming:
+        options.view_as(DebugOptions).add_experiment(RIGHT_FITTING)
+
+
+def is_submitted(options: PipelineOptions) -> bool:
+    """Whether running the pipeline starts a job: neither `--dry_run` nor `--template_location`."""
+    dry = options.view_as(TestOptions).dry_run
+    return not (dry or options.view_as(GoogleCloudOptions).template_location)
+
+
+def submit(pipeline: beam.Pipeline) -> PipelineResult:
+    """Stages the pipeline, and starts a job or writes a template.
+
+    Raises:
+      SetupError: Google Cloud did not take it; no job was started.
+    """
+    from apitools.base.py.exceptions import Error as ApiError
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from google.resumable_media import InvalidResponse
+
+    faults = (OSError, ApiError, GoogleAPIError, GoogleAuthError, InvalidResponse)
+    try:
+        return pipeline.run()
+    except (*faults, PermanentException) as error:
+        raise SetupError(f"no job was started: {one_line(error)}") from None
+
+
+def told(options: PipelineOptions, result: PipelineResult) -> str:
+    """One line on what came of running the pipeline: nothing, a template, or a job and its page."""
+    cloud = options.view_as(GoogleCloudOptions)
+    if options.view_as(TestOptions).dry_run:
+        return "dry run: the pipeline is sound; nothing was staged and no job was started"
+    if cloud.template_location:
+        return f"template written to {cloud.template_location}; no job was started"
+    page = f"https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{result.job_id()}"
+    return f"job {result.job_id()} is on its way: {page}?project={cloud.project}"
+
+
+def wait(result: PipelineResult) -> str | None:
+    """Waits for the end of a job; the state that it ended in.
+
+    Raises:
+      RuntimeError: It failed.
+    """
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
+
+    try:
+        state: str | None = result.wait_until_finish()
+    except DataflowRuntimeException as error:
+        state = result.state
+        if state == PipelineState.FAILED:
+            raise RuntimeError(error) from None
+    return state
