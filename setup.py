@@ -18,6 +18,8 @@ RUNTIME = [
     "tqdm",
 ]
 DEVELOPMENT = [
+    "gcp-storage-emulator",
+    "google-cloud-dataflow-client",
     "hypothesis",
     "jsonschema",
     "mypy",

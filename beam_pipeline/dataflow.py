@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Sequence
+
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DebugOptions,
@@ -27,13 +31,18 @@ RIGHT_FITTING = "enable_streaming_rightfitting"
 
 def is_dataflow(options: PipelineOptions) -> bool:
     """Whether the job goes to Google Cloud Dataflow."""
-    return (options.view_as(StandardOptions).runner or "").endswith("DataflowRunner")
+    return (options.view_as(StandardOptions).runner or "").lower().endswith("dataflowrunner")
+
+
+def spelled(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with `--dry_run` as Beam takes it: with a value."""
+    return ["--dry_run=True" if one == "--dry_run" else one for one in arguments]
 
 
 def check_dataflow(options: PipelineOptions, job: JobOptions) -> None:
     """Looks for what Beam would miss late or in many lines, and for paths that no worker can see.
 
-    Where the workers' image, the region or an experiment is understood, it is set.
+    What follows from them is set in Beam's options: a default region, and experiments.
 
     Args:
       options: Beam's options.
@@ -78,6 +87,8 @@ def _check_code(options: PipelineOptions) -> None:
             "DataflowRunner needs --sdk_container_image, an image with this program in it for the "
             "workers (docs/dataflow.md says how to build it)"
         )
+    if setup.save_main_session is None:
+        setup.save_main_session = False  # Nothing that workers need lives in `__main__`.
 
 
 def _check_paths(job: JobOptions) -> None:
@@ -111,10 +122,13 @@ def _check_hints(options: PipelineOptions) -> None:
         options.view_as(DebugOptions).add_experiment(RIGHT_FITTING)
 
 
-def is_submitted(options: PipelineOptions) -> bool:
-    """Whether running the pipeline starts a job: neither `--dry_run` nor `--template_location`."""
-    dry = options.view_as(TestOptions).dry_run
-    return not (dry or options.view_as(GoogleCloudOptions).template_location)
+def is_waited_for(options: PipelineOptions) -> bool:
+    """Whether there is a job to wait for once the pipeline was run."""
+    return not (
+        options.view_as(TestOptions).dry_run
+        or options.view_as(GoogleCloudOptions).template_location
+        or options.view_as(StandardOptions).no_wait_until_finish
+    )
 
 
 def submit(pipeline: beam.Pipeline) -> PipelineResult:
@@ -129,10 +143,20 @@ def submit(pipeline: beam.Pipeline) -> PipelineResult:
     from google.resumable_media import InvalidResponse
 
     faults = (OSError, ApiError, GoogleAPIError, GoogleAuthError, InvalidResponse)
+    # It logs each refusal over many lines, and raises it too.
+    logging.getLogger("apache_beam.runners.dataflow.internal.apiclient").disabled = True
     try:
         return pipeline.run()
     except (*faults, PermanentException) as error:
-        raise SetupError(f"no job was started: {one_line(error)}") from None
+        raise SetupError(f"no job was started: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """What Google's answer says in words; otherwise the error itself."""
+    try:
+        return str(json.loads(getattr(error, "content", ""))["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return one_line(error)
 
 
 def told(options: PipelineOptions, result: PipelineResult) -> str:

@@ -80,7 +80,7 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         result = dataflow.submit(pipeline) if on_dataflow else pipeline.run()
         if on_dataflow:
             print(dataflow.told(pipeline_options, result), flush=True)
-            if not dataflow.is_submitted(pipeline_options):
+            if not dataflow.is_waited_for(pipeline_options):
                 return 0
         if options.streaming:
             print(f"watching {job.input}, writing to {job.output}", flush=True)
@@ -119,7 +119,7 @@ def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> Pipeli
     Raises:
       SetupError: With the nearest option that exists, or where the runner has no streams.
     """
-    arguments = [*joined(arguments), *(["--streaming"] if streaming else [])]
+    arguments = [*joined(dataflow.spelled(arguments)), *(["--streaming"] if streaming else [])]
     parser = OneLineParser(prog="python -m beam_pipeline", add_help=False, allow_abbrev=False)
     for group in _subclasses(PipelineOptions):
         try:
