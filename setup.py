@@ -6,6 +6,8 @@ from setuptools import find_packages, setup
 
 RUNTIME = [
     "apache-beam[gcp,aws]==2.72.*",
+    "boto3",
+    "google-auth",
     "google-cloud-storage",
     "matplotlib",
     "numpy",
@@ -18,8 +20,11 @@ RUNTIME = [
     "tqdm",
 ]
 DEVELOPMENT = [
+    "gcp-storage-emulator",
+    "google-cloud-dataflow-client",
     "hypothesis",
     "jsonschema",
+    "moto[s3,server]",
     "mypy",
     "pytest",
     "pytest-timeout",

@@ -17,7 +17,7 @@ from transforms.detect_objects import Model
 from transforms.detector import inspect_model
 from transforms.labels import COCO, LabelsError, check_fit, parse_label_map
 from transforms.live_rules import LiveRules
-from transforms.model_files import DEFAULT_ZOO_MODEL, ModelError, fetch_model
+from transforms.model_files import DEFAULT_ZOO_MODEL, INSTALLED, ModelError, fetch_model
 from transforms.send_alerts import check_url
 from transforms.text import one_line
 from transforms.validate_image import EarlierRun, Limits
@@ -26,6 +26,7 @@ _BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_SAMPLES = _BUNDLED / "samples"
 BUNDLED_RULES = _BUNDLED / "rules.yaml"
 BUNDLED_MODEL = _BUNDLED / "detector"
+_INSTALLED_MODEL = f"{INSTALLED}{__package__}.bundled/{BUNDLED_MODEL.name}"
 DEFAULT_RULES = _BUNDLED / "default_rules.yaml"
 
 
@@ -89,7 +90,7 @@ def prepare(options: JobOptions) -> Job:
         )
     judged_by = LiveRules(
         _load_rules(text, rules_source, labels),
-        source=rules_source if options.streaming else None,
+        source=rules_source if options.streaming and options.rules is not None else None,
         labels=labels,
     )
     return Job(
@@ -193,7 +194,7 @@ def check_rules(path: str, labels: str | None) -> str:
 
 def _model(options: JobOptions, own_pictures: bool) -> Model:
     source = options.model or (DEFAULT_ZOO_MODEL if own_pictures else BUNDLED)
-    place = str(BUNDLED_MODEL) if source == BUNDLED else source.removeprefix("file://")
+    place = _INSTALLED_MODEL if source == BUNDLED else source.removeprefix("file://")
     try:
         files = fetch_model(place)
         spec = inspect_model(files.path, options.model_input_size)

@@ -6,6 +6,7 @@ Beam is not imported here, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -14,6 +15,14 @@ from beam_pipeline.errors import SetupError
 
 DEFAULT_OUTPUT = "output"
 BUNDLED = "bundled"
+
+_UNITS = {
+    "B": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGTP", 1)},
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGTP", 1)},
+}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTP]?i?B)", re.ASCII)
+_ACCELERATOR = re.compile(r"type:[\w.-]+(;[\w-]+(:[\w.-]+)?)+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,8 @@ class JobOptions:
       rules: None: those that belong to the input.
       model: None: that which belongs to the input; `bundled`: the samples' own.
       labels: None: COCO's names.
+      model_min_ram: Bytes; None: the runner's own choice.
+      model_accelerator: None: no accelerator.
     """
 
     input: str | None
@@ -40,6 +51,8 @@ class JobOptions:
     batch_size: int
     model_threads: int | None
     model_input_size: int | None
+    model_min_ram: int | None
+    model_accelerator: str | None
     min_score_kept: float
     max_clock_skew_seconds: int
     min_resolution: tuple[int, int]
@@ -50,6 +63,12 @@ class JobOptions:
     streaming: bool
     poll_interval_seconds: int
     early_firing_seconds: int
+
+    @property
+    def model_hints(self) -> dict[str, int | str]:
+        """Beam's resource hints for the workers that run the model, by Beam's names."""
+        hints = {"min_ram": self.model_min_ram, "accelerator": self.model_accelerator}
+        return {name: value for name, value in hints.items() if value is not None}
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -111,6 +130,37 @@ def _hours(text: str) -> float:
     return value
 
 
+def _size(text: str) -> int:
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or found[2] not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size with its unit, like 4GB or 4GiB")
+    size = int(float(found[1]) * _UNITS[found[2]])
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no memory at all")
+    return size
+
+
+def _accelerator(text: str) -> str:
+    if not _ACCELERATOR.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not like type:nvidia-tesla-t4;count:1;install-nvidia-driver"
+        )
+    return text
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
+def _add_switch(group: argparse._ArgumentGroup, option: str, *, help: str) -> None:
+    """An option that is on where it stands, or says so: templates give every option a value."""
+    group.add_argument(
+        option, nargs="?", type=_truth, const=True, default=False, metavar="true|false", help=help
+    )
+
+
 def _resolution(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
@@ -139,24 +189,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is a threat for which camera (default: the bundled rules for the bundled "
         "samples; otherwise: a person, on any camera)",
     )
-    data.add_argument(
+    _add_switch(
+        data,
         "--no_store_validated",
-        dest="store_validated",
-        action="store_false",
         help="keep no copy of the valid images in OUTPUT/validated",
     )
-    data.add_argument(
+    _add_switch(
+        data,
         "--resume",
-        action="store_true",
         help="go on after a run that was broken off: images that OUTPUT/detections shows as seen, "
         "same bytes and same model, do not go through the model again (give the same "
         "--min_score_kept and --model_input_size as before)",
     )
 
     stream = parser.add_argument_group("a stream: pictures keep arriving (FlinkRunner, Dataflow)")
-    stream.add_argument(
+    _add_switch(
+        stream,
         "--streaming",
-        action="store_true",
         help="go on for ever: judge each picture as it appears under --input, and take up changes "
         "of the rule file (default: judge the pictures that are there, and end)",
     )
@@ -217,6 +266,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.05,
         metavar="SCORE",
         help="detections below this score, 0 to 1, are not kept (default: %(default)s)",
+    )
+    model.add_argument(
+        "--model_min_ram",
+        type=_size,
+        metavar="SIZE",
+        help="Dataflow: least memory, like 8GB, of a worker that reads pictures and runs the model "
+        "(default: Dataflow's own choice)",
+    )
+    model.add_argument(
+        "--model_accelerator",
+        type=_accelerator,
+        metavar="HINT",
+        help="Dataflow: the accelerator of such a worker, like "
+        "'type:nvidia-tesla-t4;count:1;install-nvidia-driver' (default: none)",
     )
 
     limits = parser.add_argument_group("which pictures are valid")
@@ -330,13 +393,15 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         batch_size=args.batch_size,
         model_threads=args.model_threads,
         model_input_size=args.model_input_size,
+        model_min_ram=args.model_min_ram,
+        model_accelerator=args.model_accelerator,
         min_score_kept=args.min_score_kept,
         max_clock_skew_seconds=args.max_clock_skew_seconds,
         min_resolution=args.min_resolution,
         max_resolution=args.max_resolution,
         max_file_bytes=args.max_file_mib << 20,
         resume=args.resume,
-        store_validated=args.store_validated,
+        store_validated=not args.no_store_validated,
         streaming=args.streaming,
         poll_interval_seconds=args.poll_interval_seconds,
         early_firing_seconds=args.early_firing_seconds,

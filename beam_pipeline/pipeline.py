@@ -47,8 +47,12 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     Reading, decoding and detection stay in one fused stage: no step that groups is given the bytes
     of an image. A batch groups file names by moment before that stage; a stream can't wait for
     more files, and settles afterwards which picture stands for a moment.
+
+    Resource hints of the model go to every step of that stage: a runner fuses no steps whose
+    hints differ, and images would be written down between them.
     """
     options, output, streaming = job.options, job.output, job.options.streaming
+    hints = options.model_hints
 
     files = pipeline | "ListImages" >> (
         WatchImages(job.input, poll_seconds=options.poll_interval_seconds)
@@ -64,24 +68,25 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         input_size=job.model.spec.input_size,
         earlier=job.earlier,
         streaming=streaming,
+        resource_hints=hints,
     )
     seen = checked.valid | "DetectObjects" >> DetectObjects(
         job.model,
         batch_size=options.batch_size,
         min_score_kept=options.min_score_kept,
         threads=options.model_threads,
-    )
+    ).with_resource_hints(**hints)
     detected = (
-        seen.kept | "StoreValidated" >> StoreValidated(output)
+        seen.kept | "StoreValidated" >> StoreValidated(output).with_resource_hints(**hints)
         if options.store_validated
         else seen.detected
     )
     judged = detected | "JudgeThreats" >> JudgeThreats(job.rules)
     wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames(streaming=streaming)
     refused = {
-        "StoreInvalidNames": wrong_names,
-        "StoreInvalidImages": checked.invalid,
-        "StoreFailedInferences": seen.invalid,
+        "StoreInvalidNames": (wrong_names, {}),
+        "StoreInvalidImages": (checked.invalid, hints),
+        "StoreFailedInferences": (seen.invalid, hints),
     }
 
     if streaming:
@@ -91,7 +96,8 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         )
         judged, counted = settled.stands, settled.counted
         detected = judged | "ObjectData" >> beam.Map(lambda one: one.image)
-        refused["StoreDuplicates"] = settled.duplicate | "TakeBack" >> TakeBack(output)
+        duplicates = settled.duplicate | "TakeBack" >> TakeBack(output)
+        refused["StoreDuplicates"] = (duplicates, {})
         settled.late | "StoreLate" >> StoreLate(output, window_seconds=options.window_seconds)
     else:
         counted = judged
@@ -99,8 +105,8 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     detected | "StoreDetections" >> StoreDetections(output)
     judged | "StoreFinal" >> StoreFinal(output)
     invalid = [
-        images | label >> StoreInvalid(output, streaming=streaming)
-        for label, images in refused.items()
+        images | label >> StoreInvalid(output, streaming=streaming).with_resource_hints(**where)
+        for label, (images, where) in refused.items()
     ]
     windows = counted | "CountThreats" >> CountThreats(
         window_seconds=options.window_seconds,

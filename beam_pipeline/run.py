@@ -15,10 +15,14 @@ from typing import NoReturn
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 from apache_beam.runners.runner import PipelineState
 
-from beam_pipeline import chart
+from beam_pipeline import chart, dataflow
 from beam_pipeline.errors import SetupError
 from beam_pipeline.flink import (
     JAVA_OPTIONS,
@@ -38,6 +42,7 @@ from transforms.model_files import ModelError
 from transforms.text import one_line
 
 DIRECT_RUNNER = "DirectRunner"
+_GOOD_ENDS = (None, PipelineState.DONE, PipelineState.DRAINED, PipelineState.UPDATED)
 
 
 def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
@@ -54,12 +59,23 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
     # It would warn of each option of Flink's own part; what nobody knows is refused below.
     logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
     pipeline_options = beam_options(beam_arguments, streaming=options.streaming)
+    FileSystems.set_options(pipeline_options)
+    on_dataflow = dataflow.is_dataflow(pipeline_options)
+    if on_dataflow:
+        dataflow.check_dataflow(pipeline_options, options)
+    elif options.model_hints:
+        raise SetupError(
+            "--model_min_ram and --model_accelerator tell Dataflow what its workers need; leave "
+            f"them out on {_runner_name(pipeline_options)}"
+        )
     if is_flink(pipeline_options):
         check_flink(pipeline_options)
-    FileSystems.set_options(pipeline_options)
     job = prepare(options)
     started = time.monotonic()
-    pipeline = beam.Pipeline(runner=runner_for(pipeline_options), options=pipeline_options)
+    try:
+        pipeline = beam.Pipeline(runner=runner_for(pipeline_options), options=pipeline_options)
+    except ValueError as error:  # Beam's own check of its options.
+        raise SetupError(one_line(error)) from None
     build_pipeline(pipeline, job)
     if _is_direct(pipeline_options):
         signal.signal(signal.SIGINT, _stop)
@@ -67,18 +83,27 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     with Progress(sys.stderr) if _is_direct(pipeline_options) else nullcontext():
         try:
-            result = pipeline.run()
+            result = dataflow.submit(pipeline) if on_dataflow else pipeline.run()
         except (OSError, ModelError) as error:  # A store or the model was lost in mid-run.
             print(_failed(error), file=sys.stderr)
             return 1
+        if on_dataflow:
+            print(dataflow.told(pipeline_options, result), flush=True)
+            if not dataflow.is_waited_for(pipeline_options):
+                return 0
         if options.streaming:
             print(f"watching {job.input}, writing to {job.output}", flush=True)
         try:
-            state = result.wait_until_finish()
+            state = dataflow.wait(result) if on_dataflow else result.wait_until_finish()
         except RuntimeError as error:  # Of Beam's portable runners, with all that Java has said.
             state = result.state
             print(f"the job failed: {one_line(error)}", file=sys.stderr)
-    if state not in (None, PipelineState.DONE):
+        except KeyboardInterrupt:
+            if not on_dataflow:
+                raise
+            print("\nnot waited for any longer; the job itself goes on", file=sys.stderr)
+            return 130
+    if state not in _GOOD_ENDS:
         print(f"the job ended as {state}; see the runner's log", file=sys.stderr)
         return 1
     seconds = time.monotonic() - started
@@ -108,7 +133,7 @@ def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> Pipeli
     Raises:
       SetupError: With the nearest option that exists, or where the runner has no streams.
     """
-    arguments = [*joined(arguments), *(["--streaming"] if streaming else [])]
+    arguments = [*joined(dataflow.spelled(arguments)), *(["--streaming"] if streaming else [])]
     parser = OneLineParser(prog="python -m beam_pipeline", add_help=False, allow_abbrev=False)
     for group in _subclasses(PipelineOptions):
         try:
@@ -126,7 +151,11 @@ def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> Pipeli
         exist = [option for one in (own, parser) for option in one._option_string_actions]
         near = difflib.get_close_matches(unknown[0].split("=")[0], exist, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; see --help"
-        raise SetupError(f"no such option: {unknown[0]}{hint}")
+        fault = f"no such option: {unknown[0]}{hint}"
+        if not options.view_as(GoogleCloudOptions).template_location:
+            raise SetupError(fault)
+        # A Flex Template's launcher adds options of its own, and Dataflow has checked the user's.
+        print(f"passed over: {fault}", file=sys.stderr)
     _check_runner(_runner_name(options))
     if streaming and _is_direct(options):
         raise SetupError(

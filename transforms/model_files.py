@@ -8,6 +8,7 @@ Detection Model Zoo.
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import os
 import re
 import shutil
@@ -29,6 +30,9 @@ ZOO_ADDRESS = "http://download.tensorflow.org/models/object_detection/tf2"
 ZOO_ADDRESS_VARIABLE = "MODEL_ZOO_ADDRESS"
 CACHE_VARIABLE = "MODEL_CACHE"
 DEFAULT_ZOO_MODEL = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
+INSTALLED = "package:"
+"""Before a package and, after a slash, a path in it: a model that each machine has in its own
+place, beside this program."""
 
 _ZOO_RELEASES = {
     "20200711": """
@@ -103,6 +107,7 @@ def fetch_model(model: str, *, expected_version: str | None = None) -> ModelFile
     Raises:
       ModelError: There is no model, or it is not the expected one.
     """
+    model = _installed(model)
     if expected_version:
         kept = cache_directory() / expected_version
         if kept.is_dir():
@@ -127,6 +132,14 @@ def fetch_model(model: str, *, expected_version: str | None = None) -> ModelFile
             f"{files.info.version}, not {expected_version}); start the job again"
         )
     return files
+
+
+def _installed(model: str) -> str:
+    """Where a model of an installed package is on this machine; any other model as it is named."""
+    if not model.startswith(INSTALLED):
+        return model
+    package, _, inside = model.removeprefix(INSTALLED).partition("/")
+    return str(importlib.resources.files(package) / inside)
 
 
 def model_version(path: str) -> str:

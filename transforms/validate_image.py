@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -322,6 +322,8 @@ class ValidateImage(beam.PTransform):
       streaming: Files keep coming: none is waited for.
       threads: Files read and decoded at once.
       max_waiting: Pictures made ready ahead of the model.
+      resource_hints: Beam's resource hints for reading and decoding, not for the shuffle before;
+        the step that takes the pictures must have the same.
     """
 
     def __init__(
@@ -334,21 +336,24 @@ class ValidateImage(beam.PTransform):
         streaming: bool = False,
         threads: int = 4,
         max_waiting: int = 24,
+        resource_hints: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self._streaming = streaming
+        self._hints = dict(resource_hints or {})
         live = None if by is None else LiveRules.of(by)
         self._validate = _Validate(limits, live, input_size, earlier, threads, max_waiting)
 
     def expand(self, named: beam.PCollection[tuple[str, NamedFile]]) -> beam.pvalue.DoOutputsTuple:
         grouped = (
-            named | "Spread" >> beam.Reshuffle() | "Alone" >> beam.MapTuple(_alone)
+            named
+            | "Spread" >> beam.Reshuffle()
+            | "Alone" >> beam.MapTuple(_alone).with_resource_hints(**self._hints)
             if self._streaming
             else named | "GroupByMoment" >> beam.GroupByKey()
         )
-        return grouped | "ReadAndDecode" >> beam.ParDo(self._validate).with_outputs(
-            INVALID, main=VALID
-        )
+        read = beam.ParDo(self._validate).with_resource_hints(**self._hints)
+        return grouped | "ReadAndDecode" >> read.with_outputs(INVALID, main=VALID)
 
 
 class InvalidNames(beam.PTransform):

@@ -39,11 +39,13 @@ def as_stream(job: jobs.Job) -> jobs.Job:
     return replace(job, options=replace(job.options, streaming=True))
 
 
+@pytest.mark.parametrize("min_ram", [None, 8 << 30])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_steps_that_see_the_bytes_of_an_image_are_one_fused_stage(
-    job: jobs.Job, streaming: bool
+    job: jobs.Job, streaming: bool, min_ram: int | None
 ) -> None:
     """What a stage hands to another is encoded and kept: image bytes never are."""
+    job = replace(job, options=replace(job.options, model_min_ram=min_ram))
     pipeline = beam.Pipeline(runner=FnApiRunner())
     build_pipeline(pipeline, as_stream(job) if streaming else job)
     environment = pipeline.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())

@@ -72,6 +72,17 @@ def version(tmp_path):
     return sha256sum_of(laid(tmp_path / "by_hand", FILES))
 
 
+def test_a_model_of_a_package_is_found_where_this_machine_has_the_package(
+    tmp_path, monkeypatch, version
+):
+    package = laid(tmp_path / "site-packages" / "of_a_worker", {"__init__.py": b""})
+    laid(package / "detector", FILES)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    files = fetch_model("package:of_a_worker/detector", expected_version=version)
+    assert files.path == str(package / "detector")
+    assert files.info.name == "of_a_worker"
+
+
 @pytest.mark.parametrize(
     ("layout", "model", "name", "path"),
     [
