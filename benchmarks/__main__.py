@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pictures import copies_of_photographs, small_pictures
+from tests.stores.bucket import Bucket
+from tests.stores.servers import Proxy, moto
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -90,6 +92,43 @@ def memory(few: int, many: int) -> None:
     print(f"| {many} | {peaks[1]:.0f} ({peaks[1] / peaks[0]:.2f} times) |")
 
 
+def stores(photos: Path, model: Path, images: int, rounds: int) -> None:
+    """The same pictures from the local disk and from S3 on the loopback, near and far."""
+    rows: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as scratch, moto() as near, Proxy(near) as proxy:
+        pictures = Path(scratch) / "pictures"
+        copies_of_photographs(photos, pictures, images)
+        bucket = Bucket.make(near, "pictures-to-measure-with")
+        bucket.put_tree(pictures, "pictures")
+        os.environ.update(near.environment)
+
+        def measure(row: str, source: Path | str, output: Path | str, *options: str) -> None:
+            result = in_process("whole_job", source, model, output, *options)
+            rows.setdefault(row, []).append(result["images_per_second"])
+
+        for turn in range(rounds):
+            output = Path(scratch) / f"output-{turn}"
+            source = bucket.uri("pictures")
+            measure("the local disk", pictures, output / "local")
+            measure("S3", source, output / "near", *near.options)
+            for milliseconds in (20, 50):
+                proxy.delay = milliseconds / 1000
+                row = f"S3, each request {milliseconds} ms late"
+                measure(row, source, output / str(milliseconds), *proxy.server.options)
+            proxy.delay = 0.02
+            measure(
+                "S3, each request 20 ms late, the results in it too",
+                *(source, bucket.uri(f"output-{turn}"), *proxy.server.options),
+            )
+    local = rows["the local disk"]
+    print(f"\n### Stores: {images} photographs, {rounds} rounds in turn, start-up taken out\n")
+    print("| pictures from | images/s (median) | least to most | of the local disk's |")
+    print("|---|---|---|---|")
+    for row, speeds in rows.items():
+        ratio = statistics.median(one / two for one, two in zip(speeds, local, strict=True))
+        print(f"| {row} | {spread(speeds)} | {ratio:.2f} |")
+
+
 def spread(values: list[float], decimals: int = 1) -> str:
     """Median, and least to most, as two cells of a table."""
     low, high = min(values), max(values)
@@ -105,7 +144,7 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="speed, overhead, memory")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="speed, overhead, memory, stores")
     parser.add_argument("--photos", type=Path, default=SHARED / "photos" / "coco")
     parser.add_argument(
         "--model", type=Path, default=SHARED / "models" / "yolox_nano_coco" / "saved_model"
@@ -113,17 +152,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=720)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    parts = args.parts or ["speed", "overhead", "memory"]
+    parts = args.parts or ["speed", "overhead", "memory", "stores"]
     print(machine())
-    if "speed" in parts:
-        if args.photos.is_dir() and args.model.exists():
-            speed(args.photos, args.model, args.images, args.rounds)
-        else:
-            print("speed: give --photos (a directory of JPEGs) and --model (a SavedModel)")
+    real = args.photos.is_dir() and args.model.exists()
+    for part in {"speed", "stores"} & set(parts):
+        if not real:
+            print(f"{part}: give --photos (a directory of JPEGs) and --model (a SavedModel)")
+    if "speed" in parts and real:
+        speed(args.photos, args.model, args.images, args.rounds)
     if "overhead" in parts:
         overhead(2000)
     if "memory" in parts:
         memory(1000, 10000)
+    if "stores" in parts and real:
+        stores(args.photos, args.model, 500, args.rounds)
 
 
 if __name__ == "__main__":
