@@ -10,6 +10,7 @@ import apache_beam as beam
 from beam_pipeline.job import Job
 from beam_pipeline.sources import ListImages
 from beam_pipeline.watching import WatchImages
+from transforms import stores
 from transforms.count_threats import CountThreats, StoreCounts, StoreLate
 from transforms.detect_objects import DetectObjects
 from transforms.judge_threats import JudgeThreats
@@ -23,7 +24,12 @@ from transforms.repositories import (
 )
 from transforms.send_alerts import SendAlerts
 from transforms.settle_moments import SettleMoments, TakeBack
-from transforms.validate_image import InvalidNames, ValidateImage
+from transforms.validate_image import (
+    LOCAL_READERS,
+    REMOTE_READERS,
+    InvalidNames,
+    ValidateImage,
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         input_size=job.model.spec.input_size,
         earlier=job.earlier,
         streaming=streaming,
+        threads=LOCAL_READERS if stores.is_local(job.input) else REMOTE_READERS,
         resource_hints=hints,
     )
     seen = checked.valid | "DetectObjects" >> DetectObjects(

@@ -32,6 +32,9 @@ from transforms.tensorflow_runtime import load_tensorflow
 from transforms.text import one_line, printable
 
 VALID = "valid"
+LOCAL_READERS = 4
+REMOTE_READERS = 16
+"""Files read at once: a store that answers after 50 ms must not cost 50 ms a picture."""
 
 
 @dataclass(frozen=True)
@@ -334,7 +337,7 @@ class ValidateImage(beam.PTransform):
         by: rules.Rules | LiveRules | None = None,
         earlier: EarlierRun | None = None,
         streaming: bool = False,
-        threads: int = 4,
+        threads: int = LOCAL_READERS,
         max_waiting: int = 24,
         resource_hints: Mapping[str, Any] | None = None,
     ) -> None:
