@@ -6,6 +6,8 @@ from setuptools import find_packages, setup
 
 RUNTIME = [
     "apache-beam[gcp,aws]==2.72.*",
+    "confluent-kafka",
+    "google-cloud-pubsub",
     "google-cloud-storage",
     "matplotlib",
     "numpy",
@@ -20,6 +22,7 @@ RUNTIME = [
 DEVELOPMENT = [
     "hypothesis",
     "jsonschema",
+    "moto[server]",
     "mypy",
     "pytest",
     "pytest-timeout",

@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_pipeline.job import Job
+from beam_pipeline.notifications.source import WatchNotifications
 from beam_pipeline.sources import ListImages
 from beam_pipeline.watching import WatchImages
 from transforms.count_threats import CountThreats, StoreCounts, StoreLate
@@ -50,11 +51,18 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     """
     options, output, streaming = job.options, job.output, job.options.streaming
 
-    files = pipeline | "ListImages" >> (
-        WatchImages(job.input, poll_seconds=options.poll_interval_seconds)
-        if streaming
-        else ListImages(job.input)
-    )
+    refused = {}
+    if options.notifications is not None:
+        told = pipeline | "WatchNotifications" >> WatchNotifications(
+            options.notifications, job.input, poll_seconds=options.poll_interval_seconds
+        )
+        files, refused["StoreMalformed"] = told.images, told.malformed
+    else:
+        files = pipeline | "ListImages" >> (
+            WatchImages(job.input, poll_seconds=options.poll_interval_seconds)
+            if streaming
+            else ListImages(job.input)
+        )
     parsed = files | "ParseFilename" >> ParseFilename(
         max_clock_skew=job.max_clock_skew, is_known=job.rules.takes
     )
@@ -78,7 +86,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     )
     judged = detected | "JudgeThreats" >> JudgeThreats(job.rules)
     wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames(streaming=streaming)
-    refused = {
+    refused |= {
         "StoreInvalidNames": wrong_names,
         "StoreInvalidImages": checked.invalid,
         "StoreFailedInferences": seen.invalid,
