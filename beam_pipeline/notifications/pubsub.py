@@ -200,4 +200,6 @@ def _reason(error: Exception) -> str:
             "no credentials for Google Cloud; run `gcloud auth application-default login`, or set "
             "GOOGLE_APPLICATION_CREDENTIALS"
         )
+    if isinstance(error, exceptions.GoogleAPICallError):
+        return f"{type(error).__name__}: {' '.join(error.message.split())}"[:200]
     return one_line(error)

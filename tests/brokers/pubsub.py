@@ -8,8 +8,8 @@ from pathlib import Path
 
 import grpc
 from google.cloud import pubsub_v1
-from google.cloud.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
-from google.cloud.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from tests.brokers.building import built, need
 
