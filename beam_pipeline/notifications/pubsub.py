@@ -9,7 +9,11 @@ acknowledged are asked for again. They come again by themselves where the proces
 from __future__ import annotations
 
 import base64
+import concurrent.futures
+import logging
+import math
 import queue
+import threading
 import time
 from collections.abc import Sequence
 
@@ -24,6 +28,8 @@ from beam_pipeline.notifications.events import parse_gcs_message
 from transforms.stores import json_bytes
 from transforms.text import one_line
 
+_LOGGER = logging.getLogger(__name__)
+
 MOST_HELD = 10_000
 """Messages that are taken and not acknowledged yet; those of about two checkpoints."""
 
@@ -31,6 +37,7 @@ _ANSWER_SECONDS = 8.0
 _CONNECTED_AFTER_SECONDS = 5.0
 _IDLE_SECONDS = 120.0
 _LEASE_SECONDS = 3600.0
+_MOST_IN_A_REQUEST = 1000
 _CONSUME = "pubsub.subscriptions.consume"
 _ROLES = "roles/pubsub.subscriber and roles/pubsub.viewer"
 
@@ -39,6 +46,8 @@ class _Stream:
     """An open stream of messages."""
 
     def __init__(self, client: pubsub_v1.SubscriberClient, path: str) -> None:
+        self._client = client
+        self._path = path
         self.opened = self._looked = time.monotonic()
         self._arrived: queue.SimpleQueue[PubSubMessage] = queue.SimpleQueue()
         self._held: dict[str, PubSubMessage] = {}
@@ -51,12 +60,11 @@ class _Stream:
         )
 
     def _arrive(self, message: PubSubMessage) -> None:
-        if time.monotonic() - self._looked > _IDLE_SECONDS:
-            # The runner has moved the source to another process, which is to get the messages.
-            message.nack()
-            self.close()
-        else:
-            self._arrived.put(message)
+        self._arrived.put(message)
+        if time.monotonic() - self._looked > _IDLE_SECONDS and not self._future.cancelled():
+            # The runner has moved the source to another process, which is to get the messages. This
+            # thread is the stream's own, and can't wait for its end.
+            threading.Thread(target=self.close, daemon=True).start()
 
     @property
     def held(self) -> int:
@@ -75,13 +83,17 @@ class _Stream:
             raise ChannelError(
                 _reason(error) if isinstance(error, Exception) else "the stream was closed"
             )
+        taken = self._take_arrived(most)
+        self._held.update((one.ack_id, one) for one in taken)
+        return taken
+
+    def _take_arrived(self, most: float) -> list[PubSubMessage]:
         taken: list[PubSubMessage] = []
         while len(taken) < most:
             try:
                 taken.append(self._arrived.get_nowait())
             except queue.Empty:
                 break
-        self._held.update((one.ack_id, one) for one in taken)
         return taken
 
     def acknowledge(self, messages: Sequence[PubSubMessage]) -> None:
@@ -90,16 +102,22 @@ class _Stream:
             self._held.pop(one.ack_id, None)
 
     def close(self) -> None:
-        """Ends the stream; what it holds may come again at once, also elsewhere."""
-        while True:
-            try:
-                self._arrived.get_nowait().nack()
-            except queue.Empty:
-                break
-        for one in list(self._held.values()):
-            one.nack()
-        self._held.clear()
+        """Ends the stream; what it holds comes again at once, also elsewhere."""
         self._future.cancel()
+        # What is given back while the stream is open may come by it again.
+        concurrent.futures.wait([self._future], timeout=_ANSWER_SECONDS)
+        left = [*self._held, *(one.ack_id for one in self._take_arrived(math.inf))]
+        self._held.clear()
+        try:
+            for start in range(0, len(left), _MOST_IN_A_REQUEST):
+                self._client.modify_ack_deadline(
+                    subscription=self._path,
+                    ack_ids=left[start : start + _MOST_IN_A_REQUEST],
+                    ack_deadline_seconds=0,
+                    timeout=_ANSWER_SECONDS,
+                )
+        except exceptions.GoogleAPICallError as error:
+            _LOGGER.warning("%s: messages come again later: %s", self._path, _reason(error))
 
 
 class PubSubChannel(Channel):
