@@ -70,6 +70,16 @@ def pubsub() -> Iterator[Any]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """An S3 server on the loopback."""
+    from tests.stores.s3_server import S3Server
+
+    server = S3Server()
+    yield server
+    server.stop()
+
+
 class _Keep(beam.DoFn):
     """Hands elements to the test: the in-process runner's workers share its memory."""
 

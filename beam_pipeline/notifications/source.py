@@ -105,9 +105,10 @@ class _Watch(beam.DoFn):
     def process(
         self,
         element: Any,
+        # First: Beam gives it by its place, and the others by their names.
+        finalizer: Any = beam.DoFn.BundleFinalizerParam,
         tracker: Any = _RESTRICTION,
         estimator: Any = _WATERMARK,
-        finalizer: Any = beam.DoFn.BundleFinalizerParam,
     ) -> Iterator[Any]:
         now = self._clock()
         try:

@@ -86,7 +86,7 @@ class KafkaBroker:
             self._process = subprocess.Popen(
                 [*java, "kafka.Kafka", str(config)], stdout=log, stderr=log
             )
-        self._admin = AdminClient({"bootstrap.servers": self.address})
+        self._admin = AdminClient(self._client_settings())
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -95,6 +95,9 @@ class KafkaBroker:
             except KafkaException:
                 assert self._process.poll() is None, self._log.read_text()
                 assert time.monotonic() < deadline, "Kafka does not answer within 60 s"
+
+    def _client_settings(self) -> dict[str, Any]:
+        return {"bootstrap.servers": self.address, "log_level": 0}
 
     def create_topic(self, name: str, partitions: int = 1) -> None:
         _wait(self._admin.create_topics([NewTopic(name, partitions, 1)]))
@@ -128,7 +131,7 @@ class KafkaBroker:
 
     def send(self, topic: str, messages: Iterable[bytes | None], partition: int = 0) -> None:
         """Writes messages; returns when the broker has them."""
-        producer = Producer({"bootstrap.servers": self.address})
+        producer = Producer(self._client_settings())
         for message in messages:
             producer.produce(topic, value=message, partition=partition)
         assert producer.flush(30) == 0
@@ -137,7 +140,7 @@ class KafkaBroker:
         """The offset that a group has committed; negative where it has none."""
         from confluent_kafka import Consumer, TopicPartition
 
-        consumer = Consumer({"bootstrap.servers": self.address, "group.id": group})
+        consumer = Consumer({**self._client_settings(), "group.id": group})
         (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=10)
         consumer.close()
         return int(found.offset)
