@@ -39,6 +39,13 @@ _OURS = {
     "enable.partition.eof": True,
     "auto.offset.reset": "earliest",  # Where an offset is not kept any more, too.
 }
+_PASSING = (
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+)
+"""What a cluster says whose leaders are being chosen, as after the start of a broker."""
 _FROM_ADDRESS = ("bootstrap.servers", "metadata.broker.list", "group.id")
 
 # What librdkafka has to say is told in one line where something fails.
@@ -201,19 +208,27 @@ class KafkaChannel(Channel):
 
     def _beginnings(self, consumer: Consumer) -> list[TopicPartition]:
         """All partitions, each at the group's offset, or else at its first."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            try:
+                return self._beginnings_now(consumer)
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                    for _ in range(8):  # librdkafka says why only to those that ask.
+                        consumer.poll(0.05)
+                    raise ChannelError(self._trouble or _reason(error)) from None
+                time.sleep(_LOOK_SECONDS)
+
+    def _beginnings_now(self, consumer: Consumer) -> list[TopicPartition]:
         topic = self._address.topic
-        try:
-            found = consumer.list_topics(topic, timeout=_ANSWER_SECONDS).topics[topic]
-            if found.error is not None:
-                self._refuse_errors(found.error)
-            places = [TopicPartition(topic, one, OFFSET_BEGINNING) for one in found.partitions]
-            if self._address.group is None:
-                return places
-            told = consumer.committed(places, timeout=_ANSWER_SECONDS)
-        except KafkaException as error:
-            for _ in range(8):  # librdkafka says why only to those that ask.
-                consumer.poll(0.05)
-            raise ChannelError(self._trouble or _reason(error)) from None
+        found = consumer.list_topics(topic, timeout=_ANSWER_SECONDS).topics[topic]
+        if found.error is not None and found.error.code() in _PASSING:
+            raise KafkaException(found.error)
+        self._refuse_errors(found.error)
+        places = [TopicPartition(topic, one, OFFSET_BEGINNING) for one in found.partitions]
+        if self._address.group is None:
+            return places
+        told = consumer.committed(places, timeout=_ANSWER_SECONDS)
         return [_at(one, one.offset if one.offset >= 0 else OFFSET_BEGINNING) for one in told]
 
     def _refuse_errors(self, error: KafkaError | None) -> None:
