@@ -7,7 +7,9 @@ from setuptools import find_packages, setup
 RUNTIME = [
     "apache-beam[gcp,aws]==2.72.*",
     "boto3",
+    "confluent-kafka",
     "google-auth",
+    "google-cloud-pubsub",
     "google-cloud-storage",
     "matplotlib",
     "numpy",

@@ -10,6 +10,7 @@ from pathlib import Path
 import rules
 from beam_pipeline import counts, preflight
 from beam_pipeline.errors import SetupError
+from beam_pipeline.notifications.address import Address
 from beam_pipeline.options import BUNDLED, JobOptions
 from beam_pipeline.sources import list_images
 from transforms import stores
@@ -71,7 +72,11 @@ def prepare(options: JobOptions) -> Job:
     preflight.check_readable("--labels", options.labels, is_file=True)
     preflight.check_readable("--model", options.model)
     preflight.check_writable("--output", output)
-    _check_input(source, output, options.streaming)
+    _check_apart(source, output)
+    if options.notifications is None:
+        _check_input(source, options.streaming)
+    else:
+        _check_notifications(options.notifications)
     _check_output(output, options.window_seconds)
     for url in options.alert_urls:
         try:
@@ -113,7 +118,26 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path) if stores.is_local(path) else path.rstrip("/")
 
 
-def _check_input(source: str, output: str, streaming: bool) -> None:
+def _check_apart(source: str, output: str) -> None:
+    if output == source or output.startswith(source.rstrip("/") + "/"):
+        raise SetupError(
+            f"--output {output} lies within --input {source}, so that the next run would read "
+            "this one's results; choose an output outside it"
+        )
+
+
+def _check_notifications(address: Address) -> None:
+    # Imported here, as a job without messages needs no client of theirs.
+    from beam_pipeline.notifications.channel import ChannelError
+    from beam_pipeline.notifications.source import open_channel
+
+    try:
+        open_channel(address).check()
+    except ChannelError as error:
+        raise SetupError(f"--notifications {address.uri}: {error}") from None
+
+
+def _check_input(source: str, streaming: bool) -> None:
     try:
         found = next(list_images(source), None)
     except Exception as error:  # Each store's client has its own kinds of error.
@@ -130,11 +154,6 @@ def _check_input(source: str, output: str, streaming: bool) -> None:
         )
         raise SetupError(
             f"--input {source}: {what}; give a directory with pictures, a file or a glob"
-        )
-    if output == source or output.startswith(source.rstrip("/") + "/"):
-        raise SetupError(
-            f"--output {output} lies within --input {source}, so that the next run would read "
-            "this one's results; choose an output outside it"
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from beam_pipeline.errors import SetupError
+from beam_pipeline.notifications.address import Address, parse_address
 
 DEFAULT_OUTPUT = "output"
 BUNDLED = "bundled"
@@ -36,6 +37,7 @@ class JobOptions:
       labels: None: COCO's names.
       model_min_ram: Bytes; None: the runner's own choice.
       model_accelerator: None: no accelerator.
+      notifications: Where messages tell of new pictures; None: they are looked for.
     """
 
     input: str | None
@@ -61,6 +63,7 @@ class JobOptions:
     resume: bool
     store_validated: bool
     streaming: bool
+    notifications: Address | None
     poll_interval_seconds: int
     early_firing_seconds: int
 
@@ -161,6 +164,13 @@ def _add_switch(group: argparse._ArgumentGroup, option: str, *, help: str) -> No
     )
 
 
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _resolution(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
@@ -210,11 +220,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of the rule file (default: judge the pictures that are there, and end)",
     )
     stream.add_argument(
+        "--notifications",
+        type=_address,
+        metavar="ADDRESS",
+        help="take pictures under --input as messages tell of them, in place of looking for them: "
+        "a Pub/Sub subscription to a bucket's notifications (projects/P/subscriptions/S), or a "
+        "Kafka topic with S3's events (kafka://HOST:PORT[,HOST:PORT]/TOPIC[?group=GROUP]); TLS and "
+        "SASL by a file that the environment variable KAFKA_CONFIG names (docs/notifications.md)",
+    )
+    stream.add_argument(
         "--poll_interval_seconds",
         type=_at_least_1,
         default=5,
         metavar="S",
-        help="seconds between two looks for new pictures (default: %(default)s)",
+        help="seconds between two looks for new pictures or messages (default: %(default)s)",
     )
     stream.add_argument(
         "--early_firing_seconds",
@@ -379,6 +398,8 @@ def to_options(args: argparse.Namespace) -> JobOptions:
     for option in ("input", "output", "rules", "model", "labels"):
         if getattr(args, option) == "":
             raise SetupError(f"--{option} is empty; leave it out or give a path")
+    if args.notifications is not None:
+        _check_notifications(args.notifications, args.input, args.streaming)
     return JobOptions(
         input=args.input,
         output=args.output,
@@ -403,6 +424,22 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         resume=args.resume,
         store_validated=not args.no_store_validated,
         streaming=args.streaming,
+        notifications=args.notifications,
         poll_interval_seconds=args.poll_interval_seconds,
         early_firing_seconds=args.early_firing_seconds,
     )
+
+
+def _check_notifications(address: Address, source: str | None, streaming: bool) -> None:
+    if not streaming:
+        raise SetupError("--notifications tells of pictures as they come; give --streaming too")
+    if source is None:
+        raise SetupError(
+            f"--notifications: give --input {address.scheme}BUCKET/FOLDER too, under which "
+            "pictures are taken"
+        )
+    if not source.startswith(address.scheme):
+        raise SetupError(
+            f"--notifications {address.uri} tells of objects on {address.scheme}, and --input is "
+            f"{source}"
+        )

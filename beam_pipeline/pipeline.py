@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_pipeline.job import Job
+from beam_pipeline.notifications.source import WatchNotifications
 from beam_pipeline.sources import ListImages
 from beam_pipeline.watching import WatchImages
 from transforms import stores
@@ -60,11 +61,18 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     options, output, streaming = job.options, job.output, job.options.streaming
     hints = options.model_hints
 
-    files = pipeline | "ListImages" >> (
-        WatchImages(job.input, poll_seconds=options.poll_interval_seconds)
-        if streaming
-        else ListImages(job.input)
-    )
+    refused: dict[str, Any] = {}
+    if options.notifications is not None:
+        told = pipeline | "WatchNotifications" >> WatchNotifications(
+            options.notifications, job.input, poll_seconds=options.poll_interval_seconds
+        )
+        files, refused["StoreMalformed"] = told.images, (told.malformed, {})
+    else:
+        files = pipeline | "ListImages" >> (
+            WatchImages(job.input, poll_seconds=options.poll_interval_seconds)
+            if streaming
+            else ListImages(job.input)
+        )
     parsed = files | "ParseFilename" >> ParseFilename(
         max_clock_skew=job.max_clock_skew, is_known=job.rules.takes
     )
@@ -90,7 +98,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     )
     judged = detected | "JudgeThreats" >> JudgeThreats(job.rules)
     wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames(streaming=streaming)
-    refused = {
+    refused |= {
         "StoreInvalidNames": (wrong_names, {}),
         "StoreInvalidImages": (checked.invalid, hints),
         "StoreFailedInferences": (seen.invalid, hints),

@@ -88,6 +88,30 @@ def match_remote(source: str) -> list[FileMetadata]:
     return stores.match(source) or stores.list_beneath(source)
 
 
+def belongs_to(source: str) -> Callable[[str], bool]:
+    """What tells whether an object's address is one that a remote source names.
+
+    As :func:`list_images` finds it: the object itself, all beneath a directory, or what a glob
+    matches. Nothing is looked up in the store.
+
+    Args:
+      source: An object, directory or glob of an object store.
+    """
+    source = source.rstrip("/")
+    matches = None
+    if _GLOB.search(source):
+        matches = re.compile(FileSystems.get_filesystem(source).translate_pattern(source)).match
+
+    def belongs(uri: str) -> bool:
+        return (
+            uri == source
+            or uri.startswith(f"{source}/")
+            or (matches is not None and matches(uri) is not None)
+        )
+
+    return belongs
+
+
 class ListImages(beam.PTransform):
     """Lists the files to be looked at.
 

@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 
+from beam_pipeline.endless import GRACE_SECONDS, EndlessProvider, pause_of
 from beam_pipeline.sources import glob_of, match_remote
 from transforms.counters import count
 from transforms.records import ImageFile
@@ -50,11 +49,6 @@ SKIP_FOLDERS_AFTER_SECONDS = 3600.0
 """A folder in which nothing came or went for so long is not listed again."""
 MOST_AT_ONCE = 2000
 """Files that are handed on before the source's state is kept."""
-GRACE_SECONDS = 10.0
-"""How far event time stays behind the clock: about what a picture takes to arrive."""
-
-_ROUNDING_SECONDS = 0.2
-"""Flink's runner cuts a pause to whole seconds, and a little is gone when it hears of it."""
 
 _TEMPORARY = re.compile(r"\..*|.*\.(?:tmp|temp|part|partial|filepart|crdownload|upload)|.*~", re.I)
 
@@ -211,38 +205,6 @@ class _RemoteFolder:
             yield Listed(one.path, one.size_in_bytes, one.last_updated_in_seconds or now)
 
 
-class _SeenTracker(RestrictionTracker):
-    """Claims one state of having seen after the other, without end."""
-
-    def __init__(self, seen: Seen | None) -> None:
-        self._seen = seen
-
-    def current_restriction(self) -> Seen | None:
-        return self._seen
-
-    def try_claim(self, position: Seen) -> bool:
-        if self._seen is None:
-            return False
-        self._seen = position
-        return True
-
-    def try_split(self, fraction_of_remainder: float) -> tuple[None, Seen] | None:
-        if fraction_of_remainder != 0 or self._seen is None:
-            return None  # One reader looks at the whole input.
-        rest, self._seen = self._seen, None
-        return None, rest
-
-    def current_progress(self) -> RestrictionProgress:
-        return RestrictionProgress(completed=0, remaining=1)
-
-    def check_done(self) -> None:
-        if self._seen is not None:
-            raise ValueError("the source never ends, and was left without a word of when to go on")
-
-    def is_bounded(self) -> bool:
-        return False
-
-
 class _SeenCoder(beam.coders.Coder):
     """Sixteen bytes for each file that is remembered."""
 
@@ -264,24 +226,7 @@ class _SeenCoder(beam.coders.Coder):
         return True
 
 
-class _SeenProvider(RestrictionProvider):
-    def initial_restriction(self, element: Any) -> Seen:
-        return Seen()
-
-    def create_tracker(self, restriction: Seen | None) -> _SeenTracker:
-        return _SeenTracker(restriction)
-
-    def restriction_size(self, element: Any, restriction: Seen | None) -> int:
-        return 1
-
-    def restriction_coder(self) -> beam.coders.Coder:
-        return _SeenCoder()
-
-    def truncate(self, element: Any, restriction: Any) -> None:
-        """Nothing is left of the source when a job is drained."""
-
-
-_RESTRICTION = beam.DoFn.RestrictionParam(_SeenProvider())
+_RESTRICTION = beam.DoFn.RestrictionParam(EndlessProvider(Seen(), _SeenCoder()))
 _WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
 
 
@@ -316,7 +261,7 @@ class _Watch(beam.DoFn):
         except Exception as error:  # Each store's client has its own kinds of error.
             count("source.listing_failed")
             _LOGGER.error("--input %s can't be listed: %s", self._source, one_line(error))
-            tracker.defer_remainder(Duration(self._poll_seconds + _ROUNDING_SECONDS))
+            tracker.defer_remainder(pause_of(self._poll_seconds))
             return
         if not tracker.try_claim(seen):
             return
@@ -332,7 +277,7 @@ class _Watch(beam.DoFn):
         pause = 0.0 if more else self._poll_seconds
         if seen.waiting:
             pause = min(pause, SETTLE_SECONDS)
-        tracker.defer_remainder(Duration(pause + _ROUNDING_SECONDS if pause else 0))
+        tracker.defer_remainder(pause_of(pause))
 
 
 class WatchImages(beam.PTransform):

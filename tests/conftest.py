@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,37 @@ def shared_models() -> Path:
 def shared_photos() -> Path:
     """Photographs that are kept beside the checkout, not in it."""
     return _shared("photos")
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Kafka broker on the loopback."""
+    from tests.brokers.kafka import KafkaBroker
+
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def pubsub() -> Iterator[Any]:
+    """A Pub/Sub server on the loopback, found by its environment variable."""
+    from tests.brokers.pubsub import PubSubServer
+
+    server = PubSubServer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PUBSUB_EMULATOR_HOST", server.address)
+        yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[Any]:
+    """An S3 server on the loopback."""
+    from tests.stores.servers import moto
+
+    with moto() as server:
+        yield server
 
 
 class _Keep(beam.DoFn):

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_pipeline import watching
-from beam_pipeline.watching import Listed, Seen, _LocalFolders, _SeenCoder, _SeenTracker, choose
+from beam_pipeline.endless import EndlessTracker
+from beam_pipeline.watching import Listed, Seen, _LocalFolders, _SeenCoder, choose
 
 NOW = 1_770_000_000.0
 
@@ -255,7 +256,7 @@ def test_a_file_takes_sixteen_bytes_of_a_checkpoint() -> None:
 
 
 def test_a_claim_after_the_runner_has_split_is_refused() -> None:
-    tracker = _SeenTracker(Seen())
+    tracker = EndlessTracker(Seen())
     later = Seen(newest=5.0)
     assert tracker.try_split(0.5) is None
     assert tracker.try_claim(later)

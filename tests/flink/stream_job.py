@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +41,13 @@ def wait_for(what: str, happened: Callable[[], Any], seconds: float = 120) -> An
             return found
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.25)
+
+
+def kill(cluster: Any, name: str) -> None:
+    """Ends a process of the cluster, and those of its session, as a machine that dies does."""
+    os.killpg(cluster.pids()[name], signal.SIGKILL)
+    time.sleep(3)
+    flink_cluster.restart(Path(cluster.run_dir), name)
 
 
 class StreamJob:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 from beam_pipeline.job import BUNDLED_RULES
 from tests.flink import recount
 from tests.flink.feeder import Fed, Feeder
-from tests.flink.stream_job import StreamJob, flink_cluster, wait_for
+from tests.flink.stream_job import StreamJob, kill, wait_for
 from tests.transforms.web_service import WebService, status
 
 WINDOW_SECONDS = 60
@@ -118,13 +116,6 @@ def scene(tmp_path: Path, stream: Callable[..., StreamJob]) -> Any:
     with_service = Scene(tmp_path, stream)
     yield with_service
     with_service.alerts.stop()
-
-
-def kill(cluster: Any, name: str) -> None:
-    """Ends a process of the cluster, and those of its session, as a machine that dies does."""
-    os.killpg(cluster.pids()[name], signal.SIGKILL)
-    time.sleep(3)
-    flink_cluster.restart(Path(cluster.run_dir), name)
 
 
 @pytest.mark.parametrize("dies", ["taskmanager-1", "workers"])

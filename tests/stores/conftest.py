@@ -13,7 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from tests.stores.bucket import Bucket
-from tests.stores.servers import NoServer, Proxy, Server, gcs, moto, s3proxy
+from tests.stores.servers import NoServer, Proxy, Server, gcs, s3proxy
 
 
 def _serve(make: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
@@ -24,11 +24,6 @@ def _serve(make: Callable[[], AbstractContextManager[Server]]) -> Iterator[Serve
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def moto_server() -> Iterator[Server]:
-    yield from _serve(moto)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Messages that tell of new pictures, in place of looking for them (`--notifications`)."""
