@@ -67,6 +67,8 @@ def prepare(options: JobOptions) -> Job:
     own_pictures = options.input is not None
     source = _absolute(options.input or str(BUNDLED_SAMPLES))
     output = _absolute(options.output)
+    if options.notifications is not None:
+        _check_notifications(options.notifications)
     preflight.check_readable("--input", source)
     preflight.check_readable("--rules", options.rules, is_file=True)
     preflight.check_readable("--labels", options.labels, is_file=True)
@@ -75,8 +77,6 @@ def prepare(options: JobOptions) -> Job:
     _check_apart(source, output)
     if options.notifications is None:
         _check_input(source, options.streaming)
-    else:
-        _check_notifications(options.notifications)
     _check_output(output, options.window_seconds)
     for url in options.alert_urls:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from beam_pipeline.errors import SetupError
-from transforms.object_stores import EMULATOR_VARIABLE, object_store
+from transforms.object_stores import EMULATOR_VARIABLE, NoCredentialsHereError, object_store
 
 _FILES = (".tflite", ".tar.gz", ".tgz")
 
@@ -59,6 +59,8 @@ def _literal(uri: str) -> str:
 
 
 def _refused(option: str, error: OSError, what: str) -> SetupError:
+    if isinstance(error, NoCredentialsHereError):
+        return SetupError(f"{option} {error}")
     if isinstance(error, FileNotFoundError):
         hint = "is the name right?"
     elif isinstance(error, PermissionError):

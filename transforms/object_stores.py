@@ -35,6 +35,10 @@ _CONNECTIONS = 64
 _BROKEN_ANSWERS = 3
 
 
+class NoCredentialsHereError(PermissionError):
+    """This machine has no keys for the store; the message says how to give it some."""
+
+
 class ObjectStore(ABC):
     """Reads, writes and lists the objects of a store, from any number of threads."""
 
@@ -174,7 +178,7 @@ def _s3_errors(uri: str) -> Iterator[None]:
             status = 404
         raise _error(uri, status, f"{code}, HTTP status {status}") from None
     except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError):
-        raise PermissionError(
+        raise NoCredentialsHereError(
             f"{uri}: there are no credentials for S3; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give the machine a role"
         ) from None
