@@ -35,7 +35,9 @@ def main() -> int:
     while True:
         try:
             jobs = _get(f"{options.rest}/jobs/overview")["jobs"]
-            running = [f"{job['jid']} ({job['state']})" for job in jobs if job["state"] not in ENDED]
+            running = [
+                f"{job['jid']} ({job['state']})" for job in jobs if job["state"] not in ENDED
+            ]
             if running:
                 print(
                     f"{options.rest} runs a job already: {', '.join(running)}; nothing is "
