@@ -20,9 +20,11 @@ RUNTIME = [
 DEVELOPMENT = [
     "hypothesis",
     "jsonschema",
+    "kubernetes-validate",
     "mypy",
     "pytest",
     "pytest-timeout",
+    "pyyaml",
     "ruff",
     "types-jsonschema",
     "types-requests",

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema
 import kubernetes_validate
@@ -29,7 +29,7 @@ _CRD = "META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml"
 Manifest = dict[str, Any]
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """Skips a test for which a tool is missing; in CI it fails."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
@@ -47,7 +47,6 @@ def _rendered(name: str) -> list[Manifest]:
     command = next((words for tool, words in tools.items() if shutil.which(tool)), None)
     if command is None:
         missing("no kubectl and no kustomize here; either is one program to download")
-        return []
     answer = subprocess.run(
         [*command, str(ROOT / name)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -184,7 +183,6 @@ def _operator_api() -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         missing("no mvn on the PATH, with which the operator's resource definitions are fetched")
-        return jar
     answer = subprocess.run(
         [
             *(maven, "-B", "-q", "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"),
