@@ -594,18 +594,20 @@ def _png(canvas: Any) -> bytes:
 
 
 def write_chart(
-    output: str,
+    outputs: str | Sequence[str],
     period_hours: float = 24,
     *,
     file: str | None = None,
     missing_ok: bool = False,
 ) -> str:
-    """Draws the chart of the counts under `output`; only the recent period's files are read.
+    """Draws the chart of the counts of one output or several, added up.
+
+    Only the recent period's files are read.
 
     Args:
-      output: the job's output directory, on any filesystem that Beam knows.
+      outputs: the job's output directory, or several, on any filesystem that Beam knows.
       period_hours: length of the period, which ends with the newest window.
-      file: where to write it; None for ``<output>/chart/threats.png``.
+      file: where to write it; None for ``<output>/chart/threats.png`` of a single output.
       missing_ok: draws a chart that says so where there are no counts, as after a job that had no
         valid image, rather than raising.
 
@@ -613,15 +615,19 @@ def write_chart(
       Where it was written.
 
     Raises:
-      CountsError: no counts, wrong counts, or the chart cannot be written.
+      CountsError: no counts, wrong counts, several outputs and no `file`, or the chart cannot be
+        written.
     """
     from apache_beam.io.filesystem import BeamIOError
 
     from transforms import stores
 
     _check_hours(period_hours)
+    outputs = [outputs] if isinstance(outputs, str) else outputs
+    if file is None and len(outputs) > 1:
+        raise CountsError("--file is missing: the chart of several outputs is none of theirs")
     try:
-        windows = counts.list_windows(output)
+        windows = counts.list_windows(outputs)
     except counts.NoCountsError:
         if not missing_ok:
             raise
@@ -629,10 +635,10 @@ def write_chart(
     rows: list[CountRow] = []
     if windows:
         start, _ = recent_period(windows, period_hours)
-        rows = counts.read_counts(output, since=start)
+        rows = counts.read_counts(outputs, since=start)
     picture = draw_chart(rows, period_hours=period_hours)
     try:
-        target = stores.join(output, "chart", "threats.png") if file is None else file
+        target = stores.join(outputs[0], "chart", "threats.png") if file is None else file
         stores.write_bytes(target, picture)
     except (BeamIOError, OSError, ValueError) as error:
         raise CountsError(f"cannot write the chart: {' '.join(str(error).split())}") from error
@@ -644,12 +650,7 @@ def write_chart(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command ``chart``."""
-    parser.add_argument(
-        "--output",
-        default="output",
-        metavar="DIR",
-        help="the job's output directory, here or in a store (default: %(default)s)",
-    )
+    counts.add_output_argument(parser)
     parser.add_argument(
         "--chart_period_hours",
         type=float,
@@ -660,7 +661,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file",
         metavar="PATH",
-        help="where to write it (default: chart/threats.png in DIR)",
+        help="where to write it (default: chart/threats.png in DIR, if that is one output)",
     )
 
 
@@ -670,5 +671,5 @@ def main(args: argparse.Namespace) -> int:
     Raises:
       CountsError: what a person must put right, in one line.
     """
-    print(write_chart(args.output, args.chart_period_hours, file=args.file))
+    print(write_chart(counts.named_outputs(args), args.chart_period_hours, file=args.file))
     return 0

@@ -1,7 +1,8 @@
 """The windowed counts that the job writes: read back, summed and printed.
 
 `read_counts` is the one reader of ``<output>/counts/*.jsonl``; the chart uses it too. The command
-``python -m beam_pipeline counts`` prints what it reads as a table, CSV or JSON.
+``python -m beam_pipeline counts`` prints what it reads as a table, CSV or JSON. Where the pictures
+were shared out to several runs, each with an output of its own, their rows are added up.
 
 Apache Beam is imported only by the functions that touch a store, so that ``--help`` is quick.
 """
@@ -176,6 +177,7 @@ def parse_time(text: str) -> datetime:
 
 @dataclass(frozen=True)
 class _CountsFile:
+    output: str
     path: str
     name: str
     start: datetime
@@ -183,23 +185,64 @@ class _CountsFile:
     modified: float
 
 
+def find_outputs(outputs: Sequence[str]) -> list[str]:
+    """The outputs that a command line names, each once.
+
+    What does not exist under its very name and has ``*``, ``?`` or ``[`` in it stands for the
+    folders that it matches and that have a ``counts/``, in the order of their names.
+
+    Args:
+      outputs: output directories, or globs of them, on any filesystem that Beam knows.
+
+    Raises:
+      CountsError: a glob that matches no output, or a store that can't be listed.
+    """
+    found = [
+        one.rstrip("/") or "/"
+        for output in outputs
+        for one in (_match_outputs(output) if glob.has_magic(output) else [output])
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _match_outputs(output: str) -> list[str]:
+    from transforms import stores
+
+    if stores.is_local(output):
+        if os.path.lexists(output):
+            return [output]
+        found = [
+            path
+            for path in glob.glob(output, recursive=True)
+            if os.path.isdir(os.path.join(path, "counts"))
+        ]
+    else:
+        if _match_counts(glob.escape(output)):
+            return [output]
+        found = [path.rsplit("/counts/", 1)[0] for path, _ in _match_counts(output)]
+    if not found:
+        raise NoCountsError(f"no counts under any {output}: run the job first")
+    return sorted(set(found))
+
+
 def read_counts(
-    output: str,
+    outputs: str | Sequence[str],
     *,
     since: datetime | None = None,
     until: datetime | None = None,
     ids: Iterable[str] | None = None,
 ) -> list[CountRow]:
-    """Reads the count rows under `output`, sorted by window and then by id.
+    """Reads the count rows under one output or several, sorted by window and then by id.
 
     A window belongs to the period in which it begins (`since` <= start < `until`), so that
     neighbouring periods share no window and leave none out. Files of other windows are not opened.
 
     Where runs with other options left the same window in several files (whole and sharded, or in
-    other numbers of shards), the row of an id is taken from the file that was modified last.
+    other numbers of shards), the row of an id is taken from the file that was modified last. Rows
+    of one id and window in several outputs are added up: their images are others.
 
     Args:
-      output: the job's output directory, on any filesystem that Beam knows.
+      outputs: the job's output directory, or several, on any filesystem that Beam knows.
       since: first moment of the period (timezone-aware); None for no limit.
       until: first moment after it (timezone-aware); None for no limit.
       ids: only the rows of these ids; None for all.
@@ -208,21 +251,28 @@ def read_counts(
       CountsError: no counts there, a row that is wrong, or windows that overlap without being the
         same (their images would be counted twice).
     """
-    files = _files_in_period(_list_files(output), since, until)
+    files = _files_in_period(_list_files(outputs), since, until)
     _refuse_overlaps(files)
     wanted = None if ids is None else frozenset(ids)
-    rows: dict[tuple[datetime, datetime, str], CountRow] = {}
+    rows: dict[tuple[str, datetime, datetime, str], CountRow] = {}
     # Oldest first, so that the row of the file modified last stays; names decide between files of
     # the same moment, so that every reading gives the same answer.
     for file in sorted(files, key=lambda file: (file.modified, file.name)):
         for row in _read_file(file):
             if wanted is None or row.id in wanted:
-                rows[row.window_start, row.window_end, row.id] = row
-    return [rows[key] for key in sorted(rows)]
+                rows[file.output, row.window_start, row.window_end, row.id] = row
+    return _sum_outputs(rows.values())
+
+
+def _sum_outputs(rows: Iterable[CountRow]) -> list[CountRow]:
+    groups: dict[tuple[datetime, datetime, str], list[CountRow]] = {}
+    for row in rows:
+        groups.setdefault((row.window_start, row.window_end, row.id), []).append(row)
+    return [_sum(groups[key], key[2]) for key in sorted(groups)]
 
 
 def read_late(
-    output: str,
+    outputs: str | Sequence[str],
     *,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -231,7 +281,7 @@ def read_late(
     """Counts the images of a stream that came too late for their windows, from ``late/``.
 
     Args:
-      output: the job's output directory, on any filesystem that Beam knows.
+      outputs: as for `read_counts`.
       since: as for `read_counts`.
       until: as for `read_counts`.
       ids: only the rows of these ids; None for all.
@@ -240,8 +290,8 @@ def read_late(
       CountsError: a file there that is wrong, or a store that can't be read.
     """
     wanted = None if ids is None else frozenset(ids)
-    groups: dict[tuple[datetime, datetime, str], list[CountRow]] = {}
-    for path in _list_late(output):
+    rows: list[CountRow] = []
+    for path in (path for output in _each(outputs) for path in _list_late(output)):
         try:
             row = _parse_line(_read(path))
         except CountsError as error:
@@ -250,8 +300,12 @@ def read_late(
             until is None or row.window_start < _utc(until)
         )
         if in_period and (wanted is None or row.id in wanted):
-            groups.setdefault((row.window_start, row.window_end, row.id), []).append(row)
-    return [_sum(groups[key], key[2]) for key in sorted(groups)]
+            rows.append(row)
+    return _sum_outputs(rows)
+
+
+def _each(outputs: str | Sequence[str]) -> Sequence[str]:
+    return [outputs] if isinstance(outputs, str) else outputs
 
 
 def _list_late(output: str) -> list[str]:
@@ -270,39 +324,39 @@ def _list_late(output: str) -> list[str]:
     return sorted(found)
 
 
-def list_windows(output: str) -> list[tuple[datetime, datetime]]:
-    """The windows that have a counts file under `output`, in order, read off the file names.
+def list_windows(outputs: str | Sequence[str]) -> list[tuple[datetime, datetime]]:
+    """The windows with a counts file under one output or several, read off the names, in order.
 
     Raises:
       CountsError: no counts there.
     """
-    return sorted({(file.start, file.end) for file in _list_files(output)})
+    return sorted({(file.start, file.end) for file in _list_files(outputs)})
 
 
-def _list_files(output: str) -> list[_CountsFile]:
-    from apache_beam.io.filesystem import BeamIOError
+def _list_files(outputs: str | Sequence[str]) -> list[_CountsFile]:
+    return [file for output in _each(outputs) for file in _list_output(output)]
 
+
+def _list_output(output: str) -> list[_CountsFile]:
     from transforms import stores
 
     directory = stores.join(output, "counts")
-    try:
-        if stores.is_local(output):
+    if stores.is_local(output):
+        try:
             # Beam's match would walk everything beside a directory whose name needs quoting.
             found = [
                 (entry.path, entry.stat().st_mtime)
                 for entry in (os.scandir(directory) if os.path.isdir(directory) else ())
                 if entry.name.endswith(".jsonl") and entry.is_file()
             ]
-            missing = not os.path.isdir(directory)
-        else:
-            with warnings.catch_warnings():
-                # Python's re wonders whether a quoted bracket was meant.
-                warnings.filterwarnings("ignore", "Possible nested set", FutureWarning)
-                matched = stores.match(f"{glob.escape(directory)}/*.jsonl")
-            found = [(one.path, one.last_updated_in_seconds) for one in matched]
-            missing = not found
-    except (BeamIOError, OSError, ValueError) as error:
-        raise CountsError(f"cannot list the counts under {output}: {_one_line(error)}") from error
+        except OSError as error:
+            raise CountsError(
+                f"cannot list the counts under {output}: {_one_line(error)}"
+            ) from error
+        missing = not os.path.isdir(directory)
+    else:
+        found = _match_counts(glob.escape(output))
+        missing = not found
     if missing:
         raise NoCountsError(
             f"no counts under {output}: {directory} is not there; "
@@ -317,8 +371,24 @@ def _list_files(output: str) -> list[_CountsFile]:
         if window is None:
             _LOGGER.warning("%s is not named like a counts file: passed over", _printable(path))
             continue
-        files.append(_CountsFile(path, name, *window, modified))
+        files.append(_CountsFile(output, path, name, *window, modified))
     return files
+
+
+def _match_counts(outputs: str) -> list[tuple[str, float]]:
+    """Counts files of the outputs in a store that a glob matches, and when they were modified."""
+    from apache_beam.io.filesystem import BeamIOError
+
+    from transforms import stores
+
+    try:
+        with warnings.catch_warnings():
+            # Python's re wonders whether a quoted bracket was meant.
+            warnings.filterwarnings("ignore", "Possible nested set", FutureWarning)
+            found = stores.match(stores.join(outputs, "counts", "*.jsonl"))
+    except (BeamIOError, OSError, ValueError) as error:
+        raise CountsError(f"cannot list the counts under {outputs}: {_one_line(error)}") from error
+    return [(one.path, one.last_updated_in_seconds) for one in found]
 
 
 def _window_of(name: str) -> tuple[datetime, datetime] | None:
@@ -359,7 +429,7 @@ def _refuse_overlaps(files: Iterable[_CountsFile]) -> None:
     for _, file in sorted(windows.items()):
         if last is not None and file.start < last.end:
             raise CountsError(
-                f"{last.path} and {file.name} count the same time in different windows, so images "
+                f"{last.path} and {file.path} count the same time in different windows, so images "
                 "would be counted twice: leave one out with --since and --until, or move away the "
                 "files of the run that is no longer wanted"
             )
@@ -537,14 +607,30 @@ SUMS: Mapping[str, Callable[[Sequence[CountRow]], Sequence[CountRow]]] = {
 # The command
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command ``counts``."""
+def add_output_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--output`` as it is for commands that read what one run or several have written."""
     parser.add_argument(
         "--output",
-        default="output",
+        action="append",
+        dest="outputs",
         metavar="DIR",
-        help="the job's output directory, here or in a store (default: %(default)s)",
+        help="the job's output directory, here or in a store, or a glob of several, in quotes; may "
+        "be given again for more: rows of one camera and window are added up (default: output)",
     )
+
+
+def named_outputs(args: argparse.Namespace) -> list[str]:
+    """The outputs that ``--output`` names (see `find_outputs`).
+
+    Raises:
+      CountsError: as `find_outputs`.
+    """
+    return find_outputs(args.outputs or ["output"])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command ``counts``."""
+    add_output_argument(parser)
     parser.add_argument(
         "--format",
         choices=tuple(FORMATS),
@@ -589,11 +675,12 @@ def main(args: argparse.Namespace) -> int:
     for id_ in args.ids or ():
         if not _ID.fullmatch(id_):
             raise CountsError(f"--id: not an id: {_short(id_)}")
-    late = read_late(args.output, since=since, until=until, ids=args.ids)
+    outputs = named_outputs(args)
+    late = read_late(outputs, since=since, until=until, ids=args.ids)
     if args.late:
         rows = late
     else:
-        rows = read_counts(args.output, since=since, until=until, ids=args.ids)
+        rows = read_counts(outputs, since=since, until=until, ids=args.ids)
         if late:
             images = sum(row.images for row in late)
             print(

@@ -13,7 +13,7 @@ import pytest
 from apache_beam.io.filesystem import FileSystem
 from PIL import Image
 
-from beam_pipeline import chart
+from beam_pipeline import chart, counts
 from beam_pipeline.chart import Gap, chart_model, draw_chart, unusual_ids
 from beam_pipeline.counts import CountRow, CountsError
 
@@ -311,3 +311,22 @@ def test_command_writes_where_it_is_told_and_prints_it(tmp_path, capsys):
     assert capsys.readouterr().out == f"{target}\n"
     assert "(168 h)" in chart_model([row("a", 1, 10)], period_hours=168).subtitle
     assert target.read_bytes() == draw_chart([row("a", 1, 10)], period_hours=168)
+
+
+def test_the_chart_of_several_outputs_adds_them_up_and_goes_where_it_is_told(tmp_path, capsys):
+    for name, images, threats in (("one", 10, 1), ("two", 30, 4)):
+        (tmp_path / name).mkdir()
+        write_counts(tmp_path / name, row("a", threats, images))
+    parser = argparse.ArgumentParser()
+    chart.add_arguments(parser)
+    together = ["--output", f"{tmp_path}/*"]
+    target = tmp_path / "all.png"
+    assert chart.main(parser.parse_args([*together, "--file", str(target)])) == 0
+    (summed,) = counts.read_counts([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert summed.images == 40
+    assert target.read_bytes() == draw_chart([summed])
+    with pytest.raises(CountsError, match="--file is missing"):
+        chart.main(parser.parse_args(together))
+    assert chart.main(parser.parse_args(["--output", f"{tmp_path}/on*"])) == 0
+    assert (tmp_path / "one" / "chart" / "threats.png").exists()
+    capsys.readouterr()

@@ -204,6 +204,63 @@ def test_counts_are_read_from_a_store_by_names_alone(monkeypatch):
         counts.read_counts("memcounts://empty/o")
 
 
+def test_rows_of_one_id_and_window_in_several_outputs_are_added_up(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    write(one, row("hall", images=5), row("yard", images=7))
+    write(two, row("hall", images=3, by_label={"person": 4}))
+    write(two, row("hall", number=1, images=2))
+    # Within one output, the file that was modified last still stands for its window.
+    write(two, row("hall", images=100), shard="-0-of-1", modified=1)
+    hall, yard, later = counts.read_counts([str(one), str(two)])
+    assert (hall.id, hall.images, hall.threat_images, hall.alerts) == ("hall", 8, 4, 2)
+    assert hall.by_label == {"person": 6, "car": 1}
+    assert (hall.window_start, hall.window_end) == window(0)
+    assert (yard, later) == (row("yard", images=7), row("hall", number=1, images=2))
+    assert counts.list_windows([str(one), str(two)]) == [window(0), window(1)]
+
+
+def test_outputs_with_windows_that_do_not_fit_each_other_are_refused(tmp_path):
+    one = write(tmp_path / "one", row("hall", 0, 5))
+    two = write(tmp_path / "two", row("yard", 0, 7))
+    with pytest.raises(CountsError, match="twice") as error:
+        counts.read_counts([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert str(one) in str(error.value)
+    assert str(two) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        (["*"], ["day [1]", "hall", "yard"]),
+        (["[hy]*"], ["hall", "yard"]),
+        (["day [1]"], ["day [1]"]),
+        (["yard", "*"], ["yard", "day [1]", "hall"]),
+        (["hall", "hall/"], ["hall"]),
+        (["**"], ["day [1]", "deep/er", "hall", "yard"]),
+        (["not there"], ["not there"]),
+    ],
+)
+@pytest.mark.filterwarnings("error:Possible nested set")
+def test_a_glob_names_the_outputs_that_have_counts(monkeypatch, tmp_path, named, found):
+    outputs = ("hall", "yard", "day [1]", "deep/er")
+    for output in outputs:
+        write(tmp_path / output, row())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "hull").write_text("a file")
+    store = [f"memcounts://x/{one}/counts/{file_name(*window())}" for one in outputs]
+    files = {path: (b"", 1.0) for path in [*store, "memcounts://x/hull", "memcounts://x/h/a.jsonl"]}
+    monkeypatch.setattr(MemoryFileSystem, "FILES", files)
+    for base in (str(tmp_path), "memcounts://x"):
+        paths = counts.find_outputs([f"{base}/{one}" for one in named])
+        assert paths == [f"{base}/{one}" for one in found]
+
+
+@pytest.mark.parametrize("base", ["", "memcounts://x"])
+def test_a_glob_without_any_output_is_told(tmp_path, base):
+    with pytest.raises(counts.NoCountsError, match=r"no counts under any .*/o\*"):
+        counts.find_outputs([f"{base or tmp_path}/o*"])
+
+
 def test_missing_counts_say_what_to_run(tmp_path):
     with pytest.raises(CountsError, match="python -m beam_pipeline run --output") as error:
         counts.read_counts(str(tmp_path))
@@ -260,6 +317,21 @@ def two_windows(tmp_path):
     write(tmp_path, row("hall", 0, images=1200), row("yard", 0, by_label={"dog": 2}))
     write(tmp_path, row("hall", 1, images=34, threat_images=0, alerts=0, by_label={}))
     return tmp_path
+
+
+def test_the_command_adds_up_all_outputs_that_it_is_given(tmp_path, capsys):
+    for name in ("hall", "yard", "shed"):
+        write(tmp_path / name, row(images=3))
+        late = tmp_path / name / "late" / "hall" / "hall_1.json"
+        late.parent.mkdir(parents=True)
+        late.write_text(json.dumps(row(images=1, threat_images=0, alerts=0, by_label={}).to_json()))
+    for named, images in (
+        (["--output", tmp_path / "hall", "--output", tmp_path / "yard"], 6),
+        (["--output", f"{tmp_path}/*"], 9),
+        (["--output", f"{tmp_path}/*", "--late"], 3),
+    ):
+        (printed,) = json.loads(command(capsys, *named, "--format", "json"))
+        assert printed["images"] == images
 
 
 def test_sums_by_id_and_in_total(two_windows):
