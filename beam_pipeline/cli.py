@@ -102,7 +102,8 @@ def _counts(arguments: Sequence[str]) -> int:
     )
     counts.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    _reach("--output", parsed.output)
+    for output in parsed.outputs or ():
+        _reach("--output", output)
     return counts.main(parsed)
 
 
@@ -115,7 +116,8 @@ def _chart(arguments: Sequence[str]) -> int:
     )
     chart.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    _reach("--output", parsed.output)
+    for output in parsed.outputs or ():
+        _reach("--output", output)
     return chart.main(parsed)
 
 

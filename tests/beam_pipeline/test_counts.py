@@ -248,7 +248,7 @@ def test_a_glob_names_the_outputs_that_have_counts(monkeypatch, tmp_path, named,
     (tmp_path / "empty").mkdir()
     (tmp_path / "hull").write_text("a file")
     store = [f"memcounts://x/{one}/counts/{file_name(*window())}" for one in outputs]
-    files = {path: (b"", 1.0) for path in [*store, "memcounts://x/hull", "memcounts://x/h/a.jsonl"]}
+    files = dict.fromkeys([*store, "memcounts://x/hull", "memcounts://x/h/a.jsonl"], (b"", 1.0))
     monkeypatch.setattr(MemoryFileSystem, "FILES", files)
     for base in (str(tmp_path), "memcounts://x"):
         paths = counts.find_outputs([f"{base}/{one}" for one in named])
