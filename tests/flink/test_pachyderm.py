@@ -1,17 +1,29 @@
-"""Pachyderm's pipeline on Flink: its workers read the pictures through a gateway like Pachyderm's."""
+"""Pachyderm's pipeline on Flink, whose workers read pictures through a gateway like Pachyderm's."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from beam_pipeline.counts import read_counts, sum_total
 from beam_pipeline.job import BUNDLED_RULES, BUNDLED_SAMPLES
 from tests.beam_pipeline.conftest import tree
 from tests.deploy.pachyderm import read_spec, run_datum
 from tests.stores.first_version_s3 import FirstVersionS3
+
+CAMERAS = ("hall", "car-park")
+
+
+def verdicts(output: Path) -> dict[str, Any]:
+    """What was found in each picture of some cameras, but for the picture's address."""
+    found = {
+        f"{camera}/{name}": json.loads(data)
+        for camera in CAMERAS
+        for name, data in tree(output / "final" / camera).items()
+    }
+    return {name: {**one, "uri": ""} for name, one in found.items()}
 
 
 def test_the_datum_submits_a_job_that_reads_through_the_gateway(
@@ -23,7 +35,12 @@ def test_the_datum_submits_a_job_that_reads_through_the_gateway(
     shutil.copy(BUNDLED_RULES, pfs / "rules" / "rules.yaml")
     with FirstVersionS3() as gateway:
         gateway.page = 10
-        gateway.objects["pictures"] = tree(BUNDLED_SAMPLES, without=["broken", "hall"])
+        gateway.objects["pictures"] = {
+            name: data
+            for name, data in tree(BUNDLED_SAMPLES).items()
+            if name.startswith((*CAMERAS, "broken"))
+        }
+        pages = -(-len(gateway.objects["pictures"]) // gateway.page)
         done = run_datum(
             read_spec("judge-on-flink"),
             pfs,
@@ -33,15 +50,11 @@ def test_the_datum_submits_a_job_that_reads_through_the_gateway(
             RESULTS=str(results),
             MODEL="bundled",
         )
-        pictures = len(gateway.objects["pictures"])
     assert done.returncode == 0, done.stderr
-    assert sum("marker" in query for query in gateway.listed) >= pictures // 10
+    assert len({query["marker"] for query in gateway.listed if "marker" in query}) == pages - 1 > 5
     assert os.listdir(results) == []
     out = pfs / "out" / "all"
-    (total,) = sum_total(read_counts(str(out)))
-    assert total.images == pictures
-    wanted = tree(samples_run[0] / "counts", without=[])
-    assert wanted.keys() == tree(out / "counts", without=[]).keys()
-    cameras = {path.name for path in (out / "final").iterdir()}
-    assert cameras == {path.name for path in (samples_run[0] / "final").iterdir()} - {"hall"}
+    assert verdicts(out) == verdicts(samples_run[0])
+    assert len(verdicts(out)) > 50
+    assert tree(out / "counts").keys() == tree(samples_run[0] / "counts").keys()
     assert (out / "chart" / "threats.png").exists()

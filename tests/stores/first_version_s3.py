@@ -13,7 +13,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-REGION, KEY, SECRET = "us-east-1", "any-key", "any-secret"
+REGION, KEY, SECRET = "us-east-1", "any", "any"
 
 
 class FirstVersionS3:
