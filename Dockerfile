@@ -75,8 +75,8 @@ FROM ${JAVA_IMAGE} AS java
 
 # ---- Submits the job to a Flink cluster: with Java, and the job server's jar.
 FROM job AS submit
-ENV JAVA_HOME=/opt/java/openjdk
-COPY --from=java /opt/java/openjdk ${JAVA_HOME}
+ENV JAVA_HOME=/opt/java/openjdk PATH=/opt/java/openjdk/bin:${PATH}
+COPY --from=java /opt/java/openjdk /opt/java/openjdk
 COPY --from=job-server /job-server/target/beam-flink-1.20-job-server.jar /opt/beam_pipeline/flink-job-server.jar
 HEALTHCHECK NONE
 ENTRYPOINT ["python", "-m", "beam_pipeline"]

