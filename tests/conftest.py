@@ -14,6 +14,8 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 
+from tests.absent import give_up
+
 Outputs = Mapping[str, "beam.PCollection[Any]"]
 RunPipeline = Callable[
     [Callable[[beam.Pipeline], Outputs]], tuple[PipelineResult, dict[str, list[Any]]]
@@ -29,10 +31,7 @@ _runs = itertools.count()
 def _shared(name: str) -> Path:
     folder = _SHARED / name
     if not folder.is_dir():
-        reason = f"{folder} is not there: these tests need the {name} kept beside the checkout"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        give_up(f"{folder} is not there: these tests need the {name} kept beside the checkout")
     return folder
 
 

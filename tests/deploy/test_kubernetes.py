@@ -24,8 +24,9 @@ from beam_pipeline.errors import SetupError
 from beam_pipeline.job import BUNDLED_SAMPLES
 from beam_pipeline.options import JobOptions, OneLineParser
 from beam_pipeline.run import beam_options
+from tests.absent import give_up
 from tests.conftest import Run
-from tests.deploy.manifests import ROOT, Manifest, Pod, check, missing, one, pods, render
+from tests.deploy.manifests import ROOT, Manifest, Pod, check, one, pods, render
 from tests.flink.stream_job import flink_cluster
 from tests.transforms.web_service import WebService, status
 
@@ -129,7 +130,7 @@ def test_the_job_server_takes_the_streams_arguments() -> None:
     try:
         jar = flink_cluster.fetch().job_server_jar
     except flink_cluster.ClusterError as error:
-        missing(f"no Flink here: {error}")
+        give_up(f"no Flink here: {error}")
     _, given = parse(job_arguments("stream", "Job"))
     given.view_as(FlinkRunnerOptions).flink_job_server_jar = str(jar)
     server = FlinkJarJobServer(given)
