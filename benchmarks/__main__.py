@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.pictures import copies_of_photographs, small_pictures
 from tests.stores.bucket import Bucket
-from tests.stores.servers import Proxy, moto
+from tests.stores.servers import Proxy, s3proxy
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -95,7 +95,7 @@ def memory(few: int, many: int) -> None:
 def stores(photos: Path, model: Path, images: int, rounds: int) -> None:
     """The same pictures from the local disk and from S3 on the loopback, near and far."""
     rows: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as scratch, moto() as near, Proxy(near) as proxy:
+    with tempfile.TemporaryDirectory() as scratch, s3proxy() as near, Proxy(near) as proxy:
         pictures = Path(scratch) / "pictures"
         copies_of_photographs(photos, pictures, images)
         bucket = Bucket.make(near, "pictures-to-measure-with")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +36,8 @@ VALID = "valid"
 LOCAL_READERS = 4
 REMOTE_READERS = 16
 """Files read at once: a store that answers after 50 ms must not cost 50 ms a picture."""
+DECODERS = 4
+"""Pictures decoded at once: more would only take the model's processors from it."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,7 @@ class _Validate(ReadAheadDoFn):
 
     def setup(self) -> None:
         super().setup()
+        self._decoders = threading.BoundedSemaphore(DECODERS)
         load_tensorflow()
         # Broken EXIF is met every day; Pillow would write a line for each.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -257,13 +261,14 @@ class _Validate(ReadAheadDoFn):
                 f"more than {limits.max_file_bytes} bytes",
                 size_bytes=named.file.size_bytes,
             )
-        return validate_bytes(
-            named,
-            data,
-            limits=limits,
-            input_size=self._input_size,
-            earlier=self._earlier,
-        )
+        with self._decoders:
+            return validate_bytes(
+                named,
+                data,
+                limits=limits,
+                input_size=self._input_size,
+                earlier=self._earlier,
+            )
 
     def _check_store(self, uri: str, error: Exception) -> None:
         """Tells a file that can't be read from a store that can't: one that was read is the proof.
