@@ -36,8 +36,8 @@ VALID = "valid"
 LOCAL_READERS = 4
 REMOTE_READERS = 16
 """Files read at once: a store that answers after 50 ms must not cost 50 ms a picture."""
-DECODERS = 4
-"""Pictures decoded at once: more would only take the model's processors from it."""
+_DECODERS = threading.BoundedSemaphore(4)
+"""Pictures decoded at once in a process: more would only take the model's processors from it."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,6 @@ class _Validate(ReadAheadDoFn):
 
     def setup(self) -> None:
         super().setup()
-        self._decoders = threading.BoundedSemaphore(DECODERS)
         load_tensorflow()
         # Broken EXIF is met every day; Pillow would write a line for each.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -261,7 +260,7 @@ class _Validate(ReadAheadDoFn):
                 f"more than {limits.max_file_bytes} bytes",
                 size_bytes=named.file.size_bytes,
             )
-        with self._decoders:
+        with _DECODERS:
             return validate_bytes(
                 named,
                 data,
