@@ -42,6 +42,7 @@ lock: $(READY)
 $(READY): setup.py constraints.txt
 	@$(or $(PYTHON),python3) -c 'import sys; v = sys.version_info; (3, 10) <= v < (3, 13) or \
 	sys.exit("Python %d.%d does not fit: TensorFlow 2.16 needs Python 3.10, 3.11 or 3.12; give one by make PYTHON=/path/to/python3.11" % v[:2])'
+	@echo "installing what it needs into $(VENV): about 3 GB, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@

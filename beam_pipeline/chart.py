@@ -289,7 +289,7 @@ def chart_model(
             f"peers, from {MIN_JUDGED_IDS} ids on."
         )
     elif total.threats and not marks:
-        notes.append("No id stands out from its peers, given its images.")
+        notes.append("No id stands out from its peers by the share of its images with a threat.")
     lines = _shorten(bars)
     hidden = len(marks) - sum(isinstance(line, Bar) and line.mark is not None for line in lines)
     if hidden:

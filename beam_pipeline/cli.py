@@ -21,6 +21,12 @@ Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong us
 """
 
 
+_STORES_EPILOG = (
+    "Beam's options for S3 and Google Cloud are taken too: --s3_endpoint_url, --s3_region_name, "
+    "--no_auth and so on."
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -98,6 +104,7 @@ def _counts(arguments: Sequence[str]) -> int:
     parser = OneLineParser(
         prog="python -m beam_pipeline counts",
         description="Prints how many images and threats there were, by id and window of time.",
+        epilog=_STORES_EPILOG,
         allow_abbrev=False,
     )
     counts.add_arguments(parser)
@@ -112,6 +119,7 @@ def _chart(arguments: Sequence[str]) -> int:
         prog="python -m beam_pipeline chart",
         description="Draws the threats per id in the recent period, and marks ids with unusually "
         "many or few for their images.",
+        epilog=_STORES_EPILOG,
         allow_abbrev=False,
     )
     chart.add_arguments(parser)

@@ -186,6 +186,8 @@ def _check_output(output: str, window_seconds: int) -> None:
 def _read(path: str, option: str) -> bytes:
     try:
         return stores.read_bytes(path.removeprefix("file://"))
+    except FileNotFoundError:
+        raise SetupError(f"{option} {path}: no such file; check the path") from None
     except Exception as error:  # Each store's client has its own kinds of error.
         raise SetupError(f"{option} {path}: can't be read ({one_line(error)})") from None
 

@@ -35,10 +35,11 @@ def summarize(job: Job, counts: Counter[str], seconds: float, picture: str) -> s
     lines += [
         ("model", f"{job.model.info.name}, version {job.model.info.version}"),
         ("rules", f"{job.rules_source}, version {job.rules.now.version}"),
-        (
-            "speed",
-            f"{done(counts) / seconds:.1f} images/s ({seconds:.1f} s, not counting set-up)",
-        ),
+    ]
+    if not job.options.streaming:  # A stream waits most of its time.
+        speed = f"{done(counts) / seconds:.1f} images/s ({seconds:.1f} s, not counting set-up)"
+        lines.append(("speed", speed))
+    lines += [
         ("verdicts", join(job.output, "final")),
         ("counts", join(job.output, "counts")),
         ("chart", picture),
