@@ -264,8 +264,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_at_least_1,
         default=8,
         metavar="N",
-        help="pictures handed to the model at once; on processors without a GPU each is then a call "
-        "of its own (default: %(default)s)",
+        help="pictures handed to the model at once; without a GPU each is a call of its own "
+        "(default: %(default)s)",
     )
     model.add_argument(
         "--model_threads",
