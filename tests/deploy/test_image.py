@@ -35,7 +35,7 @@ def absent(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
-    """The job's image, `job`, and what it is made of."""
+    """The images `job` and `submit`, and what they are made of."""
     lacking = missing()
     if lacking:
         absent(f"images are built by buildah as root; this machine lacks {', '.join(lacking)}")
@@ -43,6 +43,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     made = Images(place)
     try:
         made.make_bases()
+        # The larger first: Maven is at work while pip is.
+        made.build("submit", target="submit")
         made.build("job", target="job")
         yield made
     finally:
@@ -247,7 +249,6 @@ def test_flink_runs_the_job_on_a_pool_of_the_images_workers(
     images: Images, results: Path, tmp_path: Path, samples_run: tuple[Path, str]
 ) -> None:
     """With the submitting image's Java and job server, and no network but the loopback."""
-    images.build("submit", target="submit")
     given = [SAMPLES / "garden", DETECTOR, RULES]
     volumes = [f"{results}:/results", *(f"{path}:{path}:ro" for path in given)]
     workers = images.start("job")
