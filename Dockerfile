@@ -37,17 +37,19 @@ RUN useradd --uid 1000 --user-group --create-home --home-dir /home/beam beam \
 
 # What the job needs, in a layer of its own: an edit to the code does not install 2 GB anew. Nothing
 # reads TensorFlow's headers here, 420 MB that are for compiling operations of one's own.
-RUN --mount=type=bind,from=package,source=/requirements,target=/requirements \
-    --mount=type=cache,target=/root/.cache/pip \
+COPY --from=package /requirements /requirements
+RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint /requirements/constraints.txt /requirements/*.whl \
-    && rm -r "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tensorflow/include"
+    && rm -r "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tensorflow/include" /requirements
 
 # Beam's boot program starts its workers. They run in this very environment, which has all they need:
 # otherwise boot makes each a virtual environment, in a place where only root may write.
 COPY --from=beam /opt/apache/beam/boot /opt/apache/beam/LICENSE /opt/apache/beam/NOTICE /opt/apache/beam/
 COPY --chmod=755 deploy/docker/entrypoint.sh deploy/docker/health.py /opt/beam_pipeline/
-RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --no-deps --force-reinstall /wheels/*.whl
+# Copied, at the price of its 7 MB twice: not every builder can mount a stage that it built before.
+COPY --from=package /wheels /wheels
+RUN pip install --no-cache-dir --no-index --no-deps --force-reinstall /wheels/*.whl \
+    && rm -r /wheels
 
 # USER is for what asks for a name, as one that is not in /etc/passwd has none.
 ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 \

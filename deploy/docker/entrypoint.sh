@@ -5,8 +5,8 @@
 # takes an option with one dash or two.
 set -eu
 for argument in "$@"; do
-	case "$argument" in
-	-id | -id=* | --id | --id=* | -*worker_pool | -*worker_pool=* | -*setup_only | -*setup_only=*)
+	case "${argument%%=*}" in
+	-id | --id | -worker_pool | --worker_pool | -setup_only | --setup_only)
 		exec /opt/apache/beam/boot "$@"
 		;;
 	esac

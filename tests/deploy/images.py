@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # The version of the SDK, and the next, which alone partial mirrors of Go modules hold.
 BOOT_VERSIONS = ("v2.72.0", "v2.73.0")
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "default-timeout")
-NEEDED = ("buildah", "mmdebstrap", "go", "javac", "mvn", "unshare", "nsenter")
+NEEDED = ("buildah", "mmdebstrap", "go", "javac", "mvn", "unshare", "nsenter", "ip")
 
 
 def missing() -> list[str]:
@@ -65,14 +66,14 @@ class Images:
         """Builds an image of the Dockerfile; what an earlier build made is not made again."""
         stage = () if target is None else ("--target", target)
         # Docker's own format: OCI's has no health check.
-        options = ("--layers", "--format", "docker", *stage, *self._arguments)
+        options = ("--layers", "--jobs", "3", "--format", "docker", *stage, *self._arguments)
         # Of Maven's repository; a container's own is empty.
         maven = ("--volume", f"{Path.home()}/.m2:/root/.m2")
         self.bud("--tag", name, *options, *maven, ROOT)
 
     def bud(self, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
         """`buildah bud`."""
-        return execute(*self._buildah, "bud", "--isolation", "chroot", *arguments, timeout=900)
+        return execute(*self._buildah, "bud", "--isolation", "chroot", *arguments, timeout=1200)
 
     def configuration(self, name: str) -> Any:
         """What an image says of itself, as Docker writes it."""
@@ -92,12 +93,9 @@ class Images:
 
     def make_bases(self) -> None:
         """The stand-ins for the images that the Dockerfile names."""
-        self._debian()
-        self._base("python", PYTHON, "debian.tar", "ca-certificates.crt", "pip.conf")
-        self._boot()
-        self._base("beam", "FROM scratch\nCOPY beam /\n", "beam")
-        self._java()
-        self._base("java", "FROM scratch\nCOPY java /\n", "java")
+        with ThreadPoolExecutor() as at_once:
+            for made in [at_once.submit(make) for make in (self._python, self._beam, self._java)]:
+                made.result()
         self._base("maven", MAVEN, "java", "maven")
         launcher = self._place / "launcher/opt/google/dataflow/python_template_launcher"
         launcher.parent.mkdir(parents=True)
@@ -115,7 +113,7 @@ class Images:
             (context / need).rename(self._place / need)
         self._arguments += ["--build-arg", f"{name.upper()}_IMAGE=localhost/{name}"]
 
-    def _debian(self) -> None:
+    def _python(self) -> None:
         execute(
             *("mmdebstrap", "--variant=minbase", "--include=python3,python3-pip,ca-certificates"),
             # It is thrown away: it need not be safe from a loss of power.
@@ -134,9 +132,9 @@ class Images:
         lines = [f"{name} = {kept[name]}" for name in PIP_SETTINGS if name in kept]
         lines = ["[global]", f"cert = {CERTIFICATES}", *lines]
         (self._place / "pip.conf").write_text("\n".join(lines) + "\n")
+        self._base("python", PYTHON, "debian.tar", CERTIFICATES.name, "pip.conf")
 
-    def _boot(self) -> None:
-        """Beam's boot program, of the newest fitting version that there is."""
+    def _beam(self) -> None:
         target = self._place / "beam/opt/apache/beam"
         target.mkdir(parents=True)
         module = self._place / "boot"
@@ -161,6 +159,7 @@ class Images:
             raise AssertionError(f"no boot program: {built.stderr}")
         for notice in ("LICENSE", "NOTICE"):
             (target / notice).write_text("Apache Beam\n")
+        self._base("beam", "FROM scratch\nCOPY beam /\n", "beam")
 
     def _java(self) -> None:
         javac = shutil.which("javac")
@@ -171,6 +170,7 @@ class Images:
             (Path("/usr/share/maven"), "maven/usr/share/maven"),
         ):
             shutil.copytree(source, self._place / target, ignore=_dangling)
+        self._base("java", "FROM scratch\nCOPY java /\n", "java")
 
 
 def _dangling(folder: str, names: list[str]) -> list[str]:

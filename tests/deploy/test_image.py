@@ -6,14 +6,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.absent import give_up
 from tests.beam_pipeline.conftest import tree
-from tests.deploy.images import ROOT, Container, Images, missing
+from tests.deploy.images import ROOT, Container, Images
 
 # The first that needs the images waits for them to be built.
 pytestmark = pytest.mark.timeout(1500)
@@ -24,22 +24,6 @@ SAMPLES, DETECTOR, RULES = BUNDLED / "samples", BUNDLED / "detector", BUNDLED / 
 HEALTH = ["python", "/opt/beam_pipeline/health.py"]
 BEAMS = ["LICENSE", "NOTICE", "boot"]
 POOL_PORT = 50000
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
-    """The job's image, `job`, and what it is made of."""
-    lacking = missing()
-    if lacking:
-        give_up(f"images are built by buildah as root; this machine lacks {', '.join(lacking)}")
-    place = tmp_path_factory.mktemp("images")
-    made = Images(place)
-    try:
-        made.make_bases()
-        made.build("job", target="job")
-        yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +224,6 @@ def test_flink_runs_the_job_on_a_pool_of_the_images_workers(
     images: Images, results: Path, tmp_path: Path, samples_run: tuple[Path, str]
 ) -> None:
     """With the submitting image's Java and job server, and no network but the loopback."""
-    images.build("submit", target="submit")
     given = [SAMPLES / "garden", DETECTOR, RULES]
     volumes = [f"{results}:/results", *(f"{path}:{path}:ro" for path in given)]
     workers = images.start("job")
