@@ -79,11 +79,22 @@ def object_store(uri: str, *, patient: bool = True) -> ObjectStore | None:
       patient: Whether requests that fail are tried again for long.
     """
     if uri.startswith("s3://"):
-        options = FileSystems.get_filesystem(uri)._options
-        return S3Store(S3Settings.of(options), patient=patient)
+        return _s3_store(FileSystems.get_filesystem(uri)._options, patient)
     if uri.startswith("gs://"):
-        return GcsStore(FileSystems.get_filesystem(uri)._pipeline_options, patient=patient)
+        return _gcs_store(FileSystems.get_filesystem(uri)._pipeline_options, patient)
     return None
+
+
+# Stores are kept by the identity of their options, which Beam parses anew at each look: that would
+# cost a millisecond a file.
+@functools.lru_cache(maxsize=8)
+def _s3_store(options: PipelineOptions | None, patient: bool) -> S3Store:
+    return S3Store(S3Settings.of(options), patient=patient)
+
+
+@functools.lru_cache(maxsize=8)
+def _gcs_store(options: PipelineOptions | None, patient: bool) -> GcsStore:
+    return GcsStore(options, patient=patient)
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -310,6 +321,8 @@ class GcsStore(ObjectStore):
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         self._options = PipelineOptions([]) if options is None else options
+        google = self._options.view_as(GoogleCloudOptions)
+        self._account = (google.project, google.no_auth, google.impersonate_service_account)
         self._how = {
             # What is written has the same bytes each time, so that writing may be tried again.
             "retry": DEFAULT_RETRY if patient else None,
@@ -377,13 +390,7 @@ class GcsStore(ObjectStore):
     @property
     def _client(self) -> Any:
         """The thread's own client: Google's says nothing of threads."""
-        google = self._options.view_as(GoogleCloudOptions)
-        key = (
-            os.environ.get(EMULATOR_VARIABLE),
-            google.project,
-            google.no_auth,
-            google.impersonate_service_account,
-        )
+        key = (os.environ.get(EMULATOR_VARIABLE), *self._account)
         clients: dict[Any, Any] = _gcs_clients.__dict__.setdefault("by_key", {})
         if key not in clients:
             clients[key] = self._make_client()
