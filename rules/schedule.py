@@ -147,7 +147,10 @@ def local_time(timestamp: datetime, timezone: str) -> datetime:
     """
     if timestamp.tzinfo is None:
         raise ValueError(f"the timestamp {timestamp.isoformat()} has no offset from UTC")
-    return timestamp.astimezone(_zone(timezone))
+    try:
+        return timestamp.astimezone(_zone(timezone))
+    except OverflowError:  # Within hours of the year 1 or 10000, where no clock goes further.
+        return timestamp
 
 
 def timezone_problem(name: str) -> tuple[str, str] | None:
