@@ -72,10 +72,10 @@ def _alerts(outcomes: dict[str, int], services: int) -> str:
     missing = sum(number for outcome, number in sent.items() if outcome != DELIVERED)
     each = f" to {services} services" if services > 1 else ""
     text = f"{sum(sent.values())}{each}{_parts(sent)}"
-    if suppressed := outcomes.get(SUPPRESSED):
-        text += f", {suppressed} more suppressed in their cooldown"
     if missing and services:
         text += f"; {missing} not delivered (alerts/ says why): the same command tries them again"
     elif missing:
         text += "; give --alert_url to send them"
+    if suppressed := outcomes.get(SUPPRESSED):
+        text += f"; {suppressed} more suppressed in the cooldown of an alert"
     return text
