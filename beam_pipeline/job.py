@@ -199,18 +199,19 @@ def _load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rule
         raise SetupError(str(error)) from None
 
 
-def check_rules(path: str, labels: str | None) -> str:
-    """What each camera ends up with by a rule file, for a person.
+def read_rules(path: str, labels: str | None, option: str = "--rules") -> rules.Rules:
+    """The rules of a file, on any filesystem.
 
     Args:
       path: The rule file.
       labels: A label map; None for COCO's.
+      option: What named the file, for messages.
 
     Raises:
       SetupError: The rule file or the label map is wrong.
     """
     names = frozenset(load_labels(labels).values())
-    return rules.describe(_load_rules(_read(path, "rules check"), path, names))
+    return _load_rules(_read(path, option), path, names)
 
 
 def _model(options: JobOptions, own_pictures: bool) -> Model:
