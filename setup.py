@@ -18,9 +18,11 @@ RUNTIME = [
     "pydantic>=2.10",
     "requests",
     "ruamel.yaml>=0.18",
+    "shapely>=2.0",
     "tensorflow==2.16.2",
     "tensorflow-io==0.37.1",
     "tqdm",
+    "tzdata",
 ]
 DEVELOPMENT = [
     "gcp-storage-emulator",
@@ -37,6 +39,7 @@ DEVELOPMENT = [
     "ruff",
     "types-jsonschema",
     "types-requests",
+    "types-shapely",
     "types-tqdm",
 ]
 

@@ -14,15 +14,18 @@ of Frigate's object filters: https://docs.frigate.video/configuration/object_fil
 from rules.describing import describe
 from rules.effective import CameraRules, ObjectRule, Resolution
 from rules.errors import RulesError
+from rules.history import History, alert_id
 from rules.judging import FILTERS
 from rules.loading import load_rules, parse_rules
 from rules.records import (
+    Check,
     Detection,
     Image,
     Rejected,
     Severity,
     Threat,
     ThreatSeverity,
+    Trace,
     Verdict,
 )
 from rules.ruleset import Rules
@@ -30,7 +33,9 @@ from rules.ruleset import Rules
 __all__ = [
     "FILTERS",
     "CameraRules",
+    "Check",
     "Detection",
+    "History",
     "Image",
     "ObjectRule",
     "Rejected",
@@ -40,7 +45,9 @@ __all__ = [
     "Severity",
     "Threat",
     "ThreatSeverity",
+    "Trace",
     "Verdict",
+    "alert_id",
     "describe",
     "load_rules",
     "parse_rules",

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import time, timedelta
 
-from rules.effective import CameraRules, ObjectRule
+from rules.effective import BUILT_IN, CameraRules, Confirm, Mask, ObjectRule, Repeats, Zone
 from rules.errors import one_line
 from rules.ruleset import Rules
+from rules.schedule import DAYS, Period
 
-_VALUES = ("severity", "min_score", "min_area", "max_area", "min_ratio", "max_ratio")
+_OBJECT_VALUES = (
+    "severity",
+    "min_score",
+    "min_area",
+    "max_area",
+    "min_ratio",
+    "max_ratio",
+    "min_score_at_night",
+    "min_count",
+    "max_count",
+    "repeats",
+)
+_REPEATS_VALUES = ("iou", "occurrences", "within", "forget_after", "min_score")
+_CONFIRM_VALUES = ("pictures", "within")
 
 
 def describe(rules: Rules) -> str:
@@ -17,22 +32,53 @@ def describe(rules: Rules) -> str:
     count = len(rules.cameras)
     lines = [f"rules {rules.version}: {count} camera{'' if count == 1 else 's'}"]
     for camera_id in rules.cameras:
-        camera = rules.for_camera(camera_id)
-        profile = f" (profile {camera.profile})" if camera.profile is not None else ""
-        lines += ["", f"{camera_id}{profile}", *_body(camera)]
+        lines += ["", *_camera(rules, camera_id)]
     if rules.strict_ids:
         lines += ["", "any other id: refused as unknown_camera (strict_ids: true)"]
     else:
         lines += ["", "any other id: the defaults", *_body(rules.defaults)]
+    return _text(lines)
+
+
+def describe_camera(rules: Rules, camera_id: str) -> str:
+    """The same of one camera, which the file need not name."""
+    if rules.knows(camera_id):
+        return _text(_camera(rules, camera_id))
+    if rules.strict_ids:
+        return _text([f"{camera_id}: refused as unknown_camera (strict_ids: true)"])
+    return _text([f"{camera_id}: not named, so the defaults", *_body(rules.defaults)])
+
+
+def _text(lines: list[str]) -> str:
     return "".join(f"{one_line(line)}\n" for line in lines)
 
 
+def _camera(rules: Rules, camera_id: str) -> list[str]:
+    camera = rules.for_camera(camera_id)
+    profile = f" (profile {camera.profile})" if camera.profile is not None else ""
+    return [f"{camera_id}{profile}", *_body(camera)]
+
+
 def _body(camera: CameraRules) -> Iterator[str]:
-    if not camera.objects:
+    if not camera.objects and not any(zone.rules for zone in camera.zones.values()):
         yield "  no objects: nothing is a threat"
     width = max(map(len, camera.objects), default=0)
     for label, rule in camera.objects.items():
-        yield f"  {label:<{width}}  {', '.join(_values(label, rule))}"
+        yield f"  {label:<{width}}  {', '.join(_object(label, rule))}"
+    for zone in camera.zones.values():
+        yield from _zone(zone)
+    for mask in camera.masks.values():
+        labels = "all labels" if mask.objects is None else ", ".join(sorted(mask.objects))
+        yield f"  mask {mask.name}: {labels}; {_place(mask, f'.mask.{mask.name}')}"
+    yield from _times(camera)
+    for name, section, values in (
+        ("repeats", camera.repeats, _REPEATS_VALUES),
+        ("confirm", camera.confirm, _CONFIRM_VALUES),
+    ):
+        if section is not None:
+            yield f"  {name}: {', '.join(_section(section, values, f'.{name}'))}"
+    if camera.cooldown is not None:
+        yield f"  cooldown: {_duration(camera.cooldown)} ({camera.origins['cooldown']})"
     if camera.resolution is not None:
         origins = camera.resolution.origins
         bounds = [
@@ -43,8 +89,83 @@ def _body(camera: CameraRules) -> Iterator[str]:
         yield f"  resolution: {', '.join(bounds)}"
 
 
-def _values(label: str, rule: ObjectRule) -> Iterator[str]:
-    for name in _VALUES:
+def _object(label: str, rule: ObjectRule) -> Iterator[str]:
+    for name in _OBJECT_VALUES:
         value = getattr(rule, name)
         if value is not None:
-            yield f"{name} {value} ({rule.origin(name).removesuffix(f'.objects.{label}')})"
+            yield f"{name} {_shown(value)} ({rule.origin(name).removesuffix(f'.objects.{label}')})"
+    if not rule.confirm:
+        yield f"confirm false ({rule.origin('confirm').removesuffix(f'.objects.{label}')})"
+
+
+def _zone(zone: Zone) -> Iterator[str]:
+    entry = f".zones.{zone.name}"
+    labels = "all labels" if zone.objects is None else ", ".join(zone.objects)
+    yield f"  zone {zone.name}: {labels}; {_place(zone, entry)}"
+    for label, override in (zone.objects or {}).items():
+        values = [
+            f"{name} {_shown(value)} ({override.origins[name].split(entry)[0]})"
+            for name, value in override.values.items()
+        ]
+        if values:
+            yield f"    {label}  {', '.join(values)}"
+
+
+def _place(place: Zone | Mask, entry: str) -> str:
+    if place.area is None:
+        return "no polygon"
+    origin = place.origins["polygon"].removesuffix(entry)
+    anchor = place.area.anchor
+    by = f"{anchor} of at least {place.area.min_overlap}" if anchor == "overlap" else anchor
+    return f"{len(place.area.polygon)} corners ({origin}), by {by}"
+
+
+def _times(camera: CameraRules) -> Iterator[str]:
+    schedule, night, origins = camera.schedule, camera.night, camera.origins
+    if schedule is None and night is None:
+        return
+    yield f"  timezone: {camera.timezone} ({origins.get('timezone', BUILT_IN)})"
+    if schedule is not None:
+        for name in ("armed", "disarmed"):
+            if f"schedule.{name}" in origins:
+                origin = origins[f"schedule.{name}"].removesuffix(".schedule")
+                periods = ", ".join(map(_period, getattr(schedule, name))) or "never"
+                yield f"  {name}: {periods} ({origin})"
+    if night is not None:
+        values = [
+            f"{name} {_shown(value)} ({origins[f'night.{name}'].removesuffix('.night')})"
+            for name in ("start", "end", "max_brightness")
+            if (value := getattr(night, name)) is not None
+        ]
+        yield f"  night: {', '.join(values) or 'never'}"
+
+
+def _period(period: Period) -> str:
+    days = (
+        "every day" if len(period.days) == 7 else " ".join(DAYS[day] for day in sorted(period.days))
+    )
+    if period.start == period.end:
+        return days
+    return f"{days} {_shown(period.start)} to {_shown(period.end)}"
+
+
+def _section(section: Repeats | Confirm, names: tuple[str, ...], suffix: str) -> Iterator[str]:
+    for name in names:
+        origin = section.origins.get(name, BUILT_IN).removesuffix(suffix)
+        yield f"{name} {_shown(getattr(section, name))} ({origin})"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, time):
+        return f"{value:%H:%M}"
+    if isinstance(value, timedelta):
+        return _duration(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _duration(length: timedelta) -> str:
+    seconds = length // timedelta(seconds=1)
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds % unit == 0:
+            return f"{seconds // unit}{name}"
+    return f"{seconds}s"

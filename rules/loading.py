@@ -25,6 +25,8 @@ from rules.schema import Layer, Names, RuleFile, place_at
 
 VERSION_DIGITS = 12
 
+_BOUNDS = (("min_area", "max_area"), ("min_ratio", "max_ratio"), ("min_count", "max_count"))
+
 
 def load_rules(path: str | os.PathLike[str], labels: Collection[str] | None = None) -> Rules:
     """Read a rule file from the local disk.
@@ -179,9 +181,12 @@ def _effective(settings: RuleFile, document: Document, digest: str) -> tuple[Rul
         rules = inherit(parent, layer, ".".join(path))
         if layer is not None:
             mistakes.extend(_crossed_bounds(rules, layer, path, document))
+            mistakes.extend(_half_said(rules, layer, path, document))
         return rules
 
     defaults = joined(CameraRules(), settings.defaults, ("defaults",))
+    if not settings.strict_ids:
+        mistakes.extend(_missing(defaults, ("defaults",), document))
     profiles = {}
     for name, profile in (settings.profiles or {}).items():
         profiles[name] = joined(replace(defaults, profile=name), profile, ("profiles", name))
@@ -189,7 +194,9 @@ def _effective(settings: RuleFile, document: Document, digest: str) -> tuple[Rul
     for camera_id, camera in (settings.cameras or {}).items():
         has_profile = camera is not None and "profile" in camera.model_fields_set
         parent = profiles[camera.profile] if camera is not None and has_profile else defaults
-        cameras[camera_id] = joined(parent, camera, ("cameras", camera_id))
+        path = ("cameras", camera_id)
+        cameras[camera_id] = joined(parent, camera, path)
+        mistakes.extend(_missing(cameras[camera_id], path, document))
     rules = Rules(
         version=digest[:VERSION_DIGITS],
         strict_ids=settings.strict_ids,
@@ -203,20 +210,83 @@ def _crossed_bounds(
     rules: CameraRules, layer: Layer, path: tuple[str, ...], document: Document
 ) -> Iterator[Mistake]:
     """The pairs of bounds that cross because of what this layer gives."""
-    for label, given in (layer.objects or {}).items():
-        rule = rules.objects[label]
-        for low, high in (("min_area", "max_area"), ("min_ratio", "max_ratio")):
+    said = [
+        (rules.objects[label], given, (*path, "objects", label))
+        for label, given in (layer.objects or {}).items()
+    ]
+    for name, zone in (layer.zones or {}).items():
+        for label, given in ((zone and zone.objects) or {}).items():
+            place = (*path, "zones", name, "objects", label)
+            said.append((rules.zones[name].rules[label], given, place))
+    for rule, given, place in said:
+        for low, high in _BOUNDS:
             least, greatest = getattr(rule, low), getattr(rule, high)
             if least is None or greatest is None or least <= greatest:
                 continue
             if given is not None and given.model_fields_set & {low, high}:
-                yield _crossed(rule, (*path, "objects", label), low, high, document)
+                yield _crossed(rule, place, low, high, document)
     resolution = rules.resolution
     if resolution is None or resolution.min is None or resolution.max is None:
         return
     crossed = resolution.min[0] > resolution.max[0] or resolution.min[1] > resolution.max[1]
     if crossed and layer.resolution is not None and layer.resolution.model_fields_set:
         yield _crossed(resolution, (*path, "resolution"), "min", "max", document)
+
+
+def _half_said(
+    rules: CameraRules, layer: Layer, path: tuple[str, ...], document: Document
+) -> Iterator[Mistake]:
+    """What means something only together with another value."""
+    night = rules.night
+    if (
+        layer.night is not None
+        and night is not None
+        and (night.start is None) != (night.end is None)
+    ):
+        missing = "start" if night.start is None else "end"
+        yield _mistake_at(
+            (*path, "night"), f"has no {missing}", f"write {missing} too, such as 06:00", document
+        )
+    for section, places, given in (
+        ("zones", rules.zones, layer.zones),
+        ("mask", rules.masks, layer.mask),
+    ):
+        for name, settings in (given or {}).items():
+            says = settings is not None and "min_overlap" in settings.model_fields_set
+            if says and places[name].place.get("anchor") != "overlap":
+                yield _mistake_at(
+                    (*path, section, name, "min_overlap"),
+                    "is of use only with anchor: overlap",
+                    "write that too, or leave this out",
+                    document,
+                )
+
+
+def _missing(rules: CameraRules, path: tuple[str, ...], document: Document) -> Iterator[Mistake]:
+    """What a camera needs and no layer gives."""
+    for section, places in (("zones", rules.zones), ("mask", rules.masks)):
+        for name, place in places.items():
+            if place.area is None:
+                yield _mistake_at(
+                    (*path, section, name),
+                    "has no polygon",
+                    "write its corners, such as polygon: [[0, 0.5], [1, 0.5], [1, 1], [0, 1]]",
+                    document,
+                )
+    of_zones = [rule for zone in rules.zones.values() for rule in zone.rules.values()]
+    for rule in (*rules.objects.values(), *of_zones):
+        if rule.min_score_at_night is not None and rules.night is None:
+            yield _mistake_at(
+                (*path, "night"),
+                f"missing, and {rule.origin('min_score_at_night')} has a min_score_at_night",
+                'say when it is night, such as night: {start: "20:00", end: "06:00"}',
+                document,
+            )
+            return
+
+
+def _mistake_at(path: tuple[str, ...], problem: str, remedy: str, document: Document) -> Mistake:
+    return Mistake(document.line_of(path), f"{key_path(path)}: {problem}", remedy)
 
 
 def _crossed(

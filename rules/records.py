@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Severity = Literal["alert", "detection", "ignore"]
 """What a rule makes of an object: a threat to alert, a threat to record, or no threat."""
@@ -58,6 +58,8 @@ class Image:
         width: in pixels.
         height: in pixels.
         detections: in the order of the image JSON; a verdict refers to them by their index.
+        sha256: of the file's bytes, in hex; says which of two pictures of one moment stands.
+        brightness: mean brightness, 0 to 1; None where it was not measured.
     """
 
     id: str
@@ -65,6 +67,8 @@ class Image:
     width: int
     height: int
     detections: tuple[Detection, ...]
+    sha256: str = ""
+    brightness: float | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Image:
@@ -74,6 +78,7 @@ class Image:
         Raises:
             ValueError: a key is missing or holds something else than it should.
         """
+        brightness = data.get("brightness")
         try:
             return cls(
                 id=_instance(data["id"], str, "id"),
@@ -84,6 +89,8 @@ class Image:
                     _detection(index, detection)
                     for index, detection in enumerate(data["detections"])
                 ),
+                sha256=_instance(data.get("sha256", ""), str, "sha256"),
+                brightness=None if brightness is None else _number(brightness, "brightness"),
             )
         except KeyError as error:
             raise ValueError(f"image JSON: the key {error} is missing") from error
@@ -109,7 +116,7 @@ class Threat:
     conf: float
     severity: ThreatSeverity
     rule: str
-    zone: None = None
+    zone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,35 @@ class Rejected:
     by: str
 
 
+class Check(NamedTuple):
+    """What one filter decided on one detection.
+
+    Attributes:
+        filter: its name.
+        value: what the detection, its picture or the history shows.
+        bound: what the rules ask for.
+        passes: whether the one is enough for the other.
+    """
+
+    filter: str
+    value: Any
+    bound: Any
+    passes: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How a verdict on one detection came about.
+
+    Attributes:
+        detection: its index in the image's detections.
+        checks: the filters of which the rules asked something, up to the first that rejected.
+    """
+
+    detection: int
+    checks: tuple[Check, ...]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The judgement of one image: each detection is in `threats` or in `rejected`, in order.
@@ -139,6 +175,11 @@ class Verdict:
         rules_version: `Rules.version` of the rules that judged.
         threats: the threats, in the order of the detections.
         rejected: the rest, in the order of the detections.
+        trace: how it came about, for the detections whose labels the rules name.
+        suppressed_by: the id of the alert in whose cooldown the image comes; None where it has an
+            alert of its own, or none is called for.
+        incident_number: which image of its incident it is: 1 for one whose alert is sent, and on
+            from 2 for those that this alert covers; None where no alert is called for.
     """
 
     is_threat: bool
@@ -146,6 +187,14 @@ class Verdict:
     rules_version: str
     threats: tuple[Threat, ...]
     rejected: tuple[Rejected, ...]
+    trace: tuple[Trace, ...] = ()
+    suppressed_by: str | None = None
+    incident_number: int | None = None
+
+    @property
+    def alerts(self) -> bool:
+        """Whether an alert is to be sent."""
+        return self.severity == "alert" and self.suppressed_by is None
 
     def to_json(self) -> dict[str, Any]:
         """The ``threat`` object of the image JSON."""
@@ -172,6 +221,15 @@ class Verdict:
                     "by": rejected.by,
                 }
                 for rejected in self.rejected
+            ],
+            "suppressed_by": self.suppressed_by,
+            "incident_number": self.incident_number,
+            "trace": [
+                {
+                    "detection": trace.detection,
+                    "checks": [check._asdict() for check in trace.checks],
+                }
+                for trace in self.trace
             ],
         }
 

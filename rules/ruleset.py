@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rules.effective import CameraRules
+from rules.history import History
 from rules.judging import judge_image
 from rules.records import Image, Verdict
 
@@ -41,6 +42,23 @@ class Rules:
         """What holds for a camera; the defaults where the file does not name it."""
         return self.by_camera.get(camera_id, self.defaults)
 
-    def judge(self, image: Image) -> Verdict:
-        """Judge an image by the rules of its camera."""
-        return judge_image(image, self.for_camera(image.id), self.version)
+    def needs_history(self, camera_id: str) -> bool:
+        """Whether any rule of a camera looks at its earlier pictures."""
+        return self.for_camera(camera_id).needs_history
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether any rule of any camera looks at earlier pictures."""
+        cameras = (self.defaults, *self.by_camera.values())
+        return any(camera.needs_history for camera in cameras)
+
+    def judge(self, image: Image, history: History | None = None) -> Verdict:
+        """Judge an image by the rules of its camera.
+
+        Args:
+            image: what was seen.
+            history: what its camera has shown before, to which the image is added; give the same
+                one to all images of a camera, in the order of time. Without one the image is
+                judged as the first that its camera ever sent.
+        """
+        return judge_image(image, self.for_camera(image.id), self.version, history)

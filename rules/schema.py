@@ -12,14 +12,35 @@ https://docs.frigate.video/configuration/object_filters
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from datetime import time, timedelta
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from rules.errors import suggestion
+from rules.geometry import Anchor, polygon_problem
 from rules.records import Severity
+from rules.schedule import (
+    DAYS,
+    parse_days,
+    parse_duration,
+    parse_time_of_day,
+    period_problem,
+    timezone_problem,
+)
 
 CAMERA_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -72,6 +93,41 @@ def _version_1(value: object) -> object:
     return value
 
 
+T = TypeVar("T")
+
+
+def _read_by(parse: Callable[[Any], T], kind: type) -> PlainValidator:
+    """A validator by a function that takes one kind and raises ValueError(problem, remedy)."""
+
+    def read(value: object) -> T:
+        if not isinstance(value, kind):  # The wording for any wrong kind: see rules.loading.
+            raise PydanticCustomError("wrong_kind", "wrong kind")
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise custom_error(*error.args) from None
+
+    return PlainValidator(read)
+
+
+def _known_timezone(name: str) -> str:
+    if problem := timezone_problem(name):
+        raise custom_error(*problem)
+    return name
+
+
+def _polygon(points: Any) -> tuple[tuple[float, float], ...]:
+    if problem := polygon_problem(points):
+        raise ValueError(*problem)
+    return tuple((float(x), float(y)) for x, y in points)
+
+
+def _no_text(value: object) -> object:
+    if isinstance(value, str):
+        raise custom_error(*period_problem(value))
+    return value
+
+
 def _unset() -> Any:
     """The default of a value that may be left out but not be null; it never reaches a rule."""
     return None
@@ -100,13 +156,58 @@ Size = Annotated[
 ]
 
 
+Count = Annotated[int, Field(ge=1), Expects("a whole number of at least 1")]
+Duration = Annotated[
+    timedelta,
+    _read_by(parse_duration, str),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]+[smhd]$"}),
+    Expects("a duration such as 30s, 5m, 24h or 7d"),
+]
+Start = Annotated[
+    time,
+    _read_by(parse_time_of_day, str),
+    WithJsonSchema({"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$"}),
+    Expects("a time of day such as 18:00"),
+]
+End = Annotated[
+    time,
+    _read_by(partial(parse_time_of_day, is_end=True), str),
+    WithJsonSchema({"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$|^24:00$"}),
+    Expects("a time of day such as 06:00"),
+]
+Days = Annotated[
+    frozenset[int],
+    _read_by(parse_days, list),
+    WithJsonSchema({"type": "array", "items": {"enum": list(DAYS)}, "minItems": 1}),
+    Expects("a list of days, such as [mon, tue]"),
+]
+Polygon = Annotated[
+    tuple[tuple[float, float], ...],
+    _read_by(_polygon, list),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 3,
+            "items": {
+                "type": "array",
+                "minItems": 2,
+                "maxItems": 2,
+                "items": {"type": "number", "minimum": 0, "maximum": 1},
+            },
+        }
+    ),
+    Expects("the corners as fractions of the frame, such as [[0, 0.5], [1, 0.5], [1, 1]]"),
+]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class ObjectSettings(_Model):
     """What makes an object of this label a threat. The checks are made in the order: severity,
-    min_score, min_area, max_area, min_ratio, max_ratio. A value equal to a bound passes."""
+    min_score, min_area, max_area, min_ratio, max_ratio, then the camera's mask, zones and schedule,
+    min_score_at_night, repeats, min_count, max_count, confirm. A value equal to a bound passes."""
 
     severity: Annotated[Severity, Expects("alert, detection or ignore")] = Field(
         default_factory=_unset,
@@ -142,6 +243,208 @@ class ObjectSettings(_Model):
         title="Maximum ratio",
         description="The greatest ratio of the box, width over height, both in pixels; above 0. "
         "No bound where nothing is said.",
+    )
+
+    min_score_at_night: Share = Field(
+        default_factory=_unset,
+        title="Minimum score at night",
+        description="The least score, 0 to 1, when it is night by the camera's night section; "
+        "min_score holds there too. No further bound where nothing is said.",
+    )
+    min_count: Count = Field(
+        default_factory=_unset,
+        title="Minimum count",
+        description="Fewer objects of the label than this in one picture, after all checks before, "
+        "are no threat. No bound where nothing is said.",
+    )
+    max_count: Count = Field(
+        default_factory=_unset,
+        title="Maximum count",
+        description="More objects of the label than this in one picture, after all checks before, "
+        "are no threat. No bound where nothing is said.",
+    )
+    repeats: Annotated[bool, Expects("true or false")] = Field(
+        default_factory=_unset,
+        title="Repeats",
+        description="Whether the camera's repeats section holds for this label. Where nothing is "
+        "said: true, but false for person.",
+    )
+    confirm: Annotated[bool, Expects("true or false")] = Field(
+        default_factory=_unset,
+        title="Confirm",
+        description="Whether the camera's confirm section holds for this label. true where nothing "
+        "is said.",
+    )
+
+
+class _AreaSettings(_Model):
+    polygon: Polygon = Field(
+        default_factory=_unset,
+        title="Polygon",
+        description="The corners [x, y] as fractions of the frame, origin top left, in order "
+        "around the area.",
+    )
+    anchor: Annotated[Anchor, Expects("bottom_center, center or overlap")] = Field(
+        default_factory=_unset,
+        title="Anchor",
+        description="What of a box must lie in the polygon: the middle of its lower edge "
+        "(bottom_center, where nothing is said), its center, or a part of its area (overlap).",
+    )
+    min_overlap: Annotated[
+        float, Field(gt=0, le=1, allow_inf_nan=False), Expects("a number above 0, at most 1")
+    ] = Field(
+        default_factory=_unset,
+        title="Minimum overlap",
+        description="With anchor: overlap, the least fraction of the box that must lie in the "
+        "polygon. 0.5 where nothing is said.",
+    )
+
+
+class ZoneSettings(_AreaSettings):
+    """An area in which objects are looked for. A label that some zone of a camera takes is a threat
+    only in such a zone; of several zones the first in the file counts."""
+
+    objects: Annotated[
+        dict[Label, ObjectSettings | None] | None,
+        Expects("a mapping of labels, such as {person: {min_score: 0.6}}"),
+    ] = Field(
+        default=None,
+        title="Objects",
+        description="The labels that the zone takes, each with what differs there from the "
+        "camera's own settings. All labels of the camera where nothing is said.",
+    )
+
+
+class MaskSettings(_AreaSettings):
+    """An area in which objects are ignored."""
+
+    objects: Annotated[list[Label], Expects("a list of labels, such as [car]")] = Field(
+        default_factory=_unset,
+        title="Objects",
+        description="The labels that are ignored there. All where nothing is said.",
+    )
+
+
+class PeriodSettings(_Model):
+    """A time of the week, in the camera's timezone."""
+
+    days: Days = Field(
+        default_factory=_unset,
+        title="Days",
+        description="mon, tue, wed, thu, fri, sat, sun: the days on which it starts. Every day "
+        "where nothing is said.",
+    )
+    start: Start = Field(
+        default_factory=_unset, title="Start", description="Its first minute, such as 18:00."
+    )
+    end: End = Field(
+        default_factory=_unset,
+        title="End",
+        description="The first minute after it, such as 06:00; before the start: on the next day.",
+    )
+
+
+Periods = Annotated[
+    list[Annotated[PeriodSettings, BeforeValidator(_no_text)]],
+    BeforeValidator(_no_text),
+    Expects('a list of periods, such as [{days: [sat, sun]}, {start: "18:00", end: "06:00"}]'),
+]
+
+
+class ScheduleSettings(_Model):
+    """When a camera is armed: at any other time nothing is a threat."""
+
+    armed: Periods = Field(
+        default_factory=_unset,
+        title="Armed",
+        description="The times at which it is armed. Always where nothing is said.",
+    )
+    disarmed: Periods = Field(
+        default_factory=_unset,
+        title="Disarmed",
+        description="The times that are taken out of those.",
+    )
+
+
+class NightSettings(_Model):
+    """When it is night, for min_score_at_night: by the time of day, by the brightness of the
+    picture, or by either."""
+
+    start: Start = Field(
+        default_factory=_unset, title="Start", description="Its first minute, such as 20:00."
+    )
+    end: End = Field(
+        default_factory=_unset,
+        title="End",
+        description="The first minute after it, such as 06:00.",
+    )
+    max_brightness: Share = Field(
+        default_factory=_unset,
+        title="Maximum brightness",
+        description="A picture whose mean brightness, 0 to 1, is at most this is one of the night.",
+    )
+
+
+class RepeatsSettings(_Model):
+    """A detection of the same label at the same place in several earlier pictures is a repeat and
+    no threat, such as a parked car."""
+
+    enabled: Annotated[bool, Expects("true or false")] = Field(
+        default_factory=_unset,
+        title="Enabled",
+        description="false turns off what a layer beneath has turned on.",
+    )
+    iou: Annotated[
+        float, Field(gt=0, le=1, allow_inf_nan=False), Expects("a number above 0, at most 1")
+    ] = Field(
+        default_factory=_unset,
+        title="Intersection over union",
+        description="How much two boxes must have in common to be at the same place. 0.85 where "
+        "nothing is said.",
+    )
+    occurrences: Annotated[int, Field(ge=1, le=20), Expects("a whole number from 1 to 20")] = Field(
+        default_factory=_unset,
+        title="Occurrences",
+        description="In how many earlier pictures it must have been seen. 3 where nothing is said.",
+    )
+    within: Duration = Field(
+        default_factory=_unset,
+        title="Within",
+        description="How far back pictures count. 24h where nothing is said.",
+    )
+    forget_after: Annotated[int, Field(ge=1, le=50), Expects("a whole number from 1 to 50")] = (
+        Field(
+            default_factory=_unset,
+            title="Forget after",
+            description="An object that is missing from so many pictures in a row counts as new. "
+            "10 where nothing is said.",
+        )
+    )
+    min_score: Share = Field(
+        default_factory=_unset,
+        title="Minimum score",
+        description="The least score, 0 to 1, of a detection that counts as seen; below an "
+        "object's own min_score, as scores waver. 0.25 where nothing is said.",
+    )
+
+
+class ConfirmSettings(_Model):
+    """A threat counts once its label was a threat in several pictures in a short time."""
+
+    enabled: Annotated[bool, Expects("true or false")] = Field(
+        default_factory=_unset,
+        title="Enabled",
+        description="false turns off what a layer beneath has turned on.",
+    )
+    pictures: Annotated[int, Field(ge=2, le=20), Expects("a whole number from 2 to 20")] = Field(
+        default_factory=_unset,
+        title="Pictures",
+        description="In how many pictures, this one included. 2 where nothing is said.",
+    )
+    within: Duration = Field(
+        default_factory=_unset,
+        title="Within",
+        description="How far back pictures count. 30s where nothing is said.",
     )
 
 
@@ -181,6 +484,60 @@ class Layer(_Model):
         default=None,
         title="Resolution",
         description="The sizes of image that are taken, in pixels.",
+    )
+    timezone: Annotated[
+        str, AfterValidator(_known_timezone), Expects("a time zone such as Europe/Berlin")
+    ] = Field(
+        default_factory=_unset,
+        title="Time zone",
+        description="Where the camera is, by its IANA name; schedule and night go by its time. "
+        "UTC where nothing is said.",
+    )
+    zones: Annotated[
+        dict[str, ZoneSettings | None] | None,
+        Expects("a mapping of names, such as {drive: {polygon: [[0, 0.5], [1, 0.5], [1, 1]]}}"),
+    ] = Field(
+        default=None,
+        title="Zones",
+        description="Areas in which objects are looked for, by name. Joined name by name.",
+    )
+    mask: Annotated[
+        dict[str, MaskSettings | None] | None,
+        Expects("a mapping of names, such as {flag: {polygon: [[0, 0], [0.2, 0], [0.2, 0.2]]}}"),
+    ] = Field(
+        default=None,
+        title="Mask",
+        description="Areas in which objects are ignored, by name. Joined name by name.",
+    )
+    schedule: Annotated[ScheduleSettings | None, Expects("a mapping with armed and disarmed")] = (
+        Field(
+            default=None, title="Schedule", description="When the camera is armed, in its own time."
+        )
+    )
+    night: Annotated[
+        NightSettings | None, Expects("a mapping with start and end, or max_brightness")
+    ] = Field(default=None, title="Night", description="When it is night, for min_score_at_night.")
+    repeats: Annotated[
+        RepeatsSettings | None, Expects("a mapping, such as {occurrences: 3, within: 24h}")
+    ] = Field(
+        default=None,
+        title="Repeats",
+        description="What was seen at the same place before is no threat. Off where nothing is "
+        "said; an empty section turns it on.",
+    )
+    confirm: Annotated[
+        ConfirmSettings | None, Expects("a mapping, such as {pictures: 2, within: 30s}")
+    ] = Field(
+        default=None,
+        title="Confirm",
+        description="A threat counts when it is seen again. Off where nothing is said; an empty "
+        "section turns it on.",
+    )
+    cooldown: Duration = Field(
+        default_factory=_unset,
+        title="Cooldown",
+        description="How long after an alert the camera is quiet, such as 5m, unless a label is "
+        "seen that it did not tell of. 0s, where nothing is said, for not at all.",
     )
 
 
@@ -266,10 +623,10 @@ def _keys(kind: Any) -> tuple[str, ...]:
 
 
 def _inside(kind: Any) -> tuple[type[BaseModel] | None, Any]:
-    """The model that a type is or may be, and the type of a mapping's values."""
+    """The model that a type is or may be, and the type of a mapping's or a list's values."""
     for option in (kind, *get_args(kind)):
-        if get_origin(option) is dict:
-            return None, get_args(option)[1]
+        if get_origin(option) in (dict, list):
+            return None, get_args(option)[-1]
         # Python 3.10 takes list[int] for a type, and then fails to say whose subclass it is.
         is_class = get_origin(option) is None and isinstance(option, type)
         if is_class and issubclass(option, BaseModel):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from rules import Detection, Image, Rejected, Threat, Verdict
+from rules import Check, Detection, Image, Rejected, Threat, Trace, Verdict
 
 IMAGE_JSON = {
     "format_version": "1.0",
@@ -13,9 +13,10 @@ IMAGE_JSON = {
     "timestamp": "2026-01-31T23:59:59Z",
     "file": "front-door_20260131T235959Z.jpg",
     "uri": "...",
-    "sha256": "...",
+    "sha256": "00ff",
     "width": 1280,
     "height": 720,
+    "brightness": 0.25,
     "model": {"name": "...", "version": "..."},
     "detections": [
         {"category": "1", "label": "person", "conf": 0.91, "bbox": [0.1, 0.2, 0.05, 0.3]},
@@ -34,7 +35,15 @@ def test_an_image_is_read_from_its_json():
             Detection("1", "person", 0.91, (0.1, 0.2, 0.05, 0.3)),
             Detection("3", "car", 1.0, (0.0, 0.0, 1.0, 1.0)),
         ),
+        sha256="00ff",
+        brightness=0.25,
     )
+
+
+def test_what_older_archives_do_not_hold_may_be_missing():
+    older = {key: IMAGE_JSON[key] for key in IMAGE_JSON if key not in ("sha256", "brightness")}
+    image = Image.from_json(older)
+    assert (image.sha256, image.brightness) == ("", None)
 
 
 def test_an_image_without_detections_is_read():
@@ -102,13 +111,19 @@ def test_a_verdict_becomes_the_threat_object_of_the_image_json():
             Rejected(1, "car", "defaults.objects.car", "min_score"),
             Rejected(2, "cat", None, "objects"),
         ),
+        trace=(Trace(1, (Check("min_score", 0.31, 0.5, False),)),),
+        suppressed_by="0" * 32,
+        incident_number=2,
     )
     assert json.dumps(verdict.to_json()) == (
         '{"is_threat": true, "severity": "alert", "rules_version": "0123456789ab", '
         '"threats": [{"detection": 0, "label": "person", "conf": 0.91, "severity": "alert", '
         '"rule": "cameras.hall.objects.person", "zone": null}], '
         '"rejected": [{"detection": 1, "label": "car", "rule": "defaults.objects.car", '
-        '"by": "min_score"}, {"detection": 2, "label": "cat", "rule": null, "by": "objects"}]}'
+        '"by": "min_score"}, {"detection": 2, "label": "cat", "rule": null, "by": "objects"}], '
+        f'"suppressed_by": "{"0" * 32}", "incident_number": 2, '
+        '"trace": [{"detection": 1, "checks": [{"filter": "min_score", "value": 0.31, '
+        '"bound": 0.5, "passes": false}]}]}'
     )
 
 
@@ -120,4 +135,7 @@ def test_a_verdict_without_threats_has_no_severity():
         "rules_version": "0123456789ab",
         "threats": [],
         "rejected": [],
+        "suppressed_by": None,
+        "incident_number": None,
+        "trace": [],
     }

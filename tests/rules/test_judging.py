@@ -141,7 +141,7 @@ def test_an_unlisted_label_is_rejected_before_all_else_and_by_no_rule():
 
 
 def test_the_filters_are_those_of_the_contract_in_its_order():
-    assert [name for name, _ in FILTERS] == ["objects", *WRONG_THEN_RIGHT]
+    assert list(FILTERS[:7]) == ["objects", *WRONG_THEN_RIGHT]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ import pytest
 from rules import RulesError, load_rules, parse_rules
 
 LABELS = ("person", "bicycle", "car", "dog")
-OBJECT_KEYS = "severity, min_score, min_area, max_area, min_ratio, max_ratio"
+OBJECT_KEYS = (
+    "severity, min_score, min_area, max_area, min_ratio, max_ratio, min_score_at_night, "
+    "min_count, max_count, repeats, confirm"
+)
+LAYER_KEYS = (
+    "objects, resolution, timezone, zones, mask, schedule, night, repeats, confirm, cooldown"
+)
 
 
 def refusal(text: str | bytes, labels=LABELS) -> str:
@@ -151,7 +157,7 @@ def test_aliases_merge_keys_and_tags_are_refused(text, message):
         ),
         (
             "version: 1\ncameras:\n  hall: true\n",
-            "3: cameras.hall: is true; must be a mapping with any of objects, resolution, profile",
+            f"3: cameras.hall: is true; must be a mapping with any of {LAYER_KEYS}, profile",
         ),
         (
             "version: 1\ncameras: {a: {objects: [person]}}",
@@ -170,7 +176,7 @@ def test_aliases_merge_keys_and_tags_are_refused(text, message):
         ),
         (
             "version: 1\nprofiles:\n  p:\n    profile: q\n",
-            "4: profiles.p.profile: unknown key; the keys here are: objects, resolution",
+            f"4: profiles.p.profile: unknown key; the keys here are: {LAYER_KEYS}",
         ),
         (
             "version: 1\ncameras:\n  a:\n    Profile: q\n",
