@@ -30,6 +30,7 @@ def detected(
         height=480,
         model=MODEL,
         detections=tuple(rules.Detection("1", label, 0.9, BOX) for label in labels),
+        brightness=0.5,
     )
 
 
