@@ -16,7 +16,6 @@ The pictures of several archives (one a month, say) can be read as those of one.
 from __future__ import annotations
 
 import heapq
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
+
+import orjson
 
 import rules
 from transforms import stores
@@ -230,14 +231,14 @@ class _Output:
                 problems.append((place, "not there"))
                 continue
             try:
-                data = json.loads(reader.read(place))
+                data = orjson.loads(reader.read(place))
                 image = detected_image(data)
                 _check_place(image, id, moment, name)
                 if folder == _FINAL and not isinstance(data.get("threat"), dict):
                     raise ValueError("image JSON: 'threat' is missing")
             except ConnectionError:
                 raise
-            except (OSError, ValueError, RecursionError) as error:
+            except (OSError, ValueError) as error:
                 problems.append((place, printable(one_line(error))))
                 continue
             read[folder] = image, data.get("threat")
@@ -309,6 +310,7 @@ def detected_image(data: Any) -> DetectedImage:
         height=seen.height,
         model=ModelInfo(name, version),
         detections=seen.detections,
+        brightness=seen.brightness,
     )
 
 

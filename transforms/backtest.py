@@ -214,7 +214,7 @@ class _Refused:
     """By strict rules that do not name the camera."""
 
     alerts = False
-    rules: Mapping[int, str] = {}  # noqa: RUF012 - never written to
+    rules: Mapping[int, str] = {}
 
     def reason(self, detection: int) -> str:
         return UNKNOWN_CAMERA
@@ -362,9 +362,7 @@ def _examples(
         if index in was or index in now
     )
     found: dict[str, Example] = {}
-    for index, rule in sorted(
-        (was or now).items(), key=lambda one: image.detections[one[0]].conf
-    ):
+    for index, rule in sorted((was or now).items(), key=lambda one: image.detections[one[0]].conf):
         found[rule] = Example(
             timestamp=image.timestamp,
             file=image.file,
