@@ -10,11 +10,12 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
 import apache_beam as beam
+import orjson
 
 import rules
 from transforms import stores
@@ -443,8 +444,5 @@ class Backtest(beam.PTransform):
 
 
 def _write(uri: str, cameras: list[CameraResult], changes: list[Change]) -> None:
-    value = {
-        "cameras": [asdict(one) for one in sorted(cameras, key=lambda one: one.id)],
-        "changes": [asdict(one) for one in changes],
-    }
-    stores.write_bytes(uri, stores.json_bytes(value))
+    value = {"cameras": sorted(cameras, key=lambda one: one.id), "changes": changes}
+    stores.write_bytes(uri, orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
