@@ -150,6 +150,18 @@ class DetectedImage:
         """The name of the image's JSON files, without extension."""
         return stem_of(self.file)
 
+    def for_rules(self) -> rules.Image:
+        """What rules judge it by."""
+        return rules.Image(
+            id=self.id,
+            timestamp=self.timestamp,
+            width=self.width,
+            height=self.height,
+            detections=self.detections,
+            sha256=self.sha256,
+            brightness=self.brightness,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The image JSON of format version 1.0, without `threat`."""
         return {
