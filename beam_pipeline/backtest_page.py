@@ -51,14 +51,15 @@ def make_page(report: Report) -> str:
     environment.filters["number"] = "{:,}".format
     environment.filters["reasons"] = reasons
     changes = [
-        (change, [_shown(report, change["id"], one) for one in change["examples"]])
+        (change, [_shown(report, change, one) for one in change["examples"]])
         for change in report.changes
     ]
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(report=report, changes=changes, rows=_ROWS)
 
 
-def _shown(report: Report, id: str, example: dict[str, Any]) -> Shown:
+def _shown(report: Report, change: dict[str, Any], example: dict[str, Any]) -> Shown:
+    id, kind = change["id"], change["kind"]
     places = [stores.validated_uri(uri, id, example["file"]) for uri in report.archive]
     why = ""
     for place in (*places, example["uri"]):
@@ -71,7 +72,7 @@ def _shown(report: Report, id: str, example: dict[str, Any]) -> Shown:
             why = f"{place} holds another picture by now"
             continue
         try:
-            jpeg = with_boxes(data, example["boxes"])
+            jpeg = with_boxes(data, example["boxes"], _COLOURS[kind])
         except Exception as error:  # Pillow has many kinds of error for what it can't decode.
             why = f"{place} can't be decoded ({one_line(error)})"
             continue
@@ -80,12 +81,13 @@ def _shown(report: Report, id: str, example: dict[str, Any]) -> Shown:
     return Shown(example, None, printable(why))
 
 
-def with_boxes(data: bytes, boxes: list[dict[str, Any]]) -> bytes:
+def with_boxes(data: bytes, boxes: list[dict[str, Any]], colour: tuple[int, int, int]) -> bytes:
     """A picture at a small size with boxes drawn into it, as JPEG.
 
     Args:
       data: The file's bytes.
-      boxes: `label`, `conf`, `status` and `bbox`, a box of fractions of the upright picture.
+      boxes: `label`, `conf` and `bbox`, a box of fractions of the upright picture, each.
+      colour: Red, green and blue of the boxes.
 
     Raises:
       OSError: It can't be decoded.
@@ -100,7 +102,6 @@ def with_boxes(data: bytes, boxes: list[dict[str, Any]]) -> bytes:
         x, y, width, height = box["bbox"]
         left, top = x * picture.width, y * picture.height
         right, bottom = left + width * picture.width, top + height * picture.height
-        colour = _COLOURS[box["status"]]
         draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=2)
         text = f"{printable(box['label'])[:30]} {box['conf']:.2f}"
         place = max(0, left), max(0, top - 16)

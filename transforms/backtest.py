@@ -74,16 +74,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class Box:
-    """A detection that calls for an alert, by the rules or by what is compared with.
-
-    Attributes:
-      status: `gained`, `lost`, or `kept`.
-    """
+    """A detection that calls for the alert that was gained, or called for the lost one."""
 
     label: str
     conf: float
     bbox: tuple[float, float, float, float]
-    status: str
 
 
 @dataclass(frozen=True)
@@ -283,7 +278,7 @@ def backtest_camera(
     archive.problems.clear()
     for one in archive.images(id, earliest, until):
         image = one.image
-        seen = _seen(image)
+        seen = image.for_rules()
         after = judge(seen)
         before = None if judge_before is None else judge_before(seen)
         if earliest is not since and since is not None and parse_time(image.timestamp) < since:
@@ -303,18 +298,6 @@ def backtest_camera(
     return result, list(changes.values())
 
 
-def _seen(image: DetectedImage) -> rules.Image:
-    return rules.Image(
-        image.id,
-        image.timestamp,
-        image.width,
-        image.height,
-        image.detections,
-        image.sha256,
-        image.brightness,
-    )
-
-
 def _archived(one: ArchivedImage) -> _Decision | None:
     return None if one.threat is None else _Archived(one.threat)
 
@@ -332,7 +315,7 @@ def _compare(
     by: dict[str, Example] = {}
     if before.alerts != after.alerts:
         kind = "gained" if after.alerts else "lost"
-        by = _examples(image, was, now, before if after.alerts else after)
+        by = _examples(image, was or now, before if after.alerts else after)
     result.images += 1
     result.alerts.before += before.alerts
     result.alerts.after += after.alerts
@@ -351,29 +334,29 @@ def _compare(
 
 
 def _examples(
-    image: DetectedImage,
-    was: Mapping[int, str],
-    now: Mapping[int, str],
-    silent: _Decision,
+    image: DetectedImage, alerted: Mapping[int, str], silent: _Decision
 ) -> dict[str, Example]:
-    """The picture as an example of what each of its rules has gained or lost."""
-    boxes = tuple(
-        Box(found.label, found.conf, found.bbox, "gained" if index in now else "lost")
-        for index, found in enumerate(image.detections)
-        if index in was or index in now
-    )
-    found: dict[str, Example] = {}
-    for index, rule in sorted((was or now).items(), key=lambda one: image.detections[one[0]].conf):
-        found[rule] = Example(
+    """The picture as an example of what each of its rules has gained or lost.
+
+    Args:
+      image: The picture.
+      alerted: The rules of the detections that call for the alert, by their indices.
+      silent: The decision that sends none.
+    """
+    found = {index: image.detections[index] for index in alerted}
+    boxes = tuple(Box(one.label, one.conf, one.bbox) for one in found.values())
+    examples: dict[str, Example] = {}
+    for index in sorted(found, key=lambda index: found[index].conf):
+        examples[alerted[index]] = Example(
             timestamp=image.timestamp,
             file=image.file,
             uri=image.uri,
             sha256=image.sha256,
-            score=image.detections[index].conf,
+            score=found[index].conf,
             by=silent.reason(index),
             boxes=boxes,
         )
-    return found
+    return examples
 
 
 class _BacktestCamera(beam.DoFn):
