@@ -239,7 +239,7 @@ class _Output:
             except ConnectionError:
                 raise
             except (OSError, ValueError) as error:
-                problems.append((place, printable(one_line(error))))
+                problems.append((place, _why(error)))
                 continue
             read[folder] = image, data.get("threat")
         if _DETECTIONS not in read:
@@ -312,6 +312,14 @@ def detected_image(data: Any) -> DetectedImage:
         detections=seen.detections,
         brightness=seen.brightness,
     )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, orjson.JSONDecodeError):
+        return f"not JSON: {printable(error.msg)}"
+    if isinstance(error, ValueError):
+        return printable(" ".join(str(error).split()))[:200]
+    return printable(one_line(error))
 
 
 def _text(data: Mapping[str, Any], key: str) -> str:
