@@ -14,6 +14,7 @@ RUNTIME = [
     "matplotlib",
     "numpy",
     "pillow",
+    "pyarrow",
     "pydantic>=2.10",
     "requests",
     "ruamel.yaml>=0.18",
