@@ -15,6 +15,7 @@ RUNTIME = [
     "numpy",
     "pillow",
     "pyarrow",
+    "pycocotools",
     "pydantic>=2.10",
     "requests",
     "ruamel.yaml>=0.18",

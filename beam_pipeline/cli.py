@@ -1,4 +1,5 @@
-"""The command line: `run` (also without its name), `counts`, `chart`, `rules check`."""
+"""The command line: `run` (also without its name), `counts`, `chart`, `rules check`, `evaluate`,
+`tune`."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from beam_pipeline import chart, counts, options
+from beam_pipeline import chart, counts, evaluate, options, tune
 from beam_pipeline.errors import SetupError
 from beam_pipeline.options import OneLineParser
 
@@ -16,7 +17,7 @@ _RUN_EPILOG = """\
 Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: counts, chart, rules check; each has a --help of its own.
+Other commands: counts, chart, rules check, evaluate, tune; each has a --help of its own.
 Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
 """
 
@@ -31,7 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _leave_out_what_no_user_can_act_on()
-    command = {"run": _run, "counts": _counts, "chart": _chart, "rules": _rules}
+    command = {
+        "run": _run,
+        "counts": _counts,
+        "chart": _chart,
+        "rules": _rules,
+        "evaluate": _evaluate,
+        "tune": _tune,
+    }
     try:
         if words and words[0] in command:
             return command[words[0]](words[1:])
@@ -151,3 +159,41 @@ def _rules(arguments: Sequence[str]) -> int:
 
     print(check_rules(parsed.file, parsed.labels))
     return 0
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline evaluate",
+        description="Measures the alerts of an archive against what is known to be in its "
+        "pictures: precision, recall and false alerts per camera and day, by camera, label and "
+        "rule.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    evaluate.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    _reach_all_of_truth(parsed)
+    return evaluate.main(parsed)
+
+
+def _tune(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline tune",
+        description="Proposes min_score, min_area and max_area that keep recall and send the "
+        "fewest false alerts, from what is known to be in the pictures of an archive. Writes "
+        "nothing unless asked.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    tune.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    _reach_all_of_truth(parsed)
+    return tune.main(parsed)
+
+
+def _reach_all_of_truth(parsed: argparse.Namespace) -> None:
+    for archive in parsed.archive:
+        _reach("--archive", archive)
+    for option in ("truth", "rules", "labels"):
+        if getattr(parsed, option) is not None:
+            _reach(f"--{option}", getattr(parsed, option), is_file=True)

@@ -670,8 +670,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
       CountsError: what a person must put right, in one line; nothing has been printed then.
     """
-    since = _parse_option("--since", args.since)
-    until = _parse_option("--until", args.until)
+    since = parse_option("--since", args.since)
+    until = parse_option("--until", args.until)
     for id_ in args.ids or ():
         if not _ID.fullmatch(id_):
             raise CountsError(f"--id: not an id: {_short(id_)}")
@@ -691,18 +691,24 @@ def main(args: argparse.Namespace) -> int:
     unseen = sorted(set(args.ids or ()) - {row.id for row in rows})
     if unseen:
         print(f"no counts in this period for: {', '.join(unseen)}", file=sys.stderr)
-    _write_stdout(FORMATS[args.format](SUMS[args.by](rows)))
+    write_stdout(FORMATS[args.format](SUMS[args.by](rows)))
     return 0
 
 
-def _parse_option(name: str, text: str | None) -> datetime | None:
+def parse_option(name: str, text: str | None) -> datetime | None:
+    """The time that an option gives; None where it is not given.
+
+    Raises:
+      CountsError: It is no time.
+    """
     try:
         return None if text is None else parse_time(text)
     except CountsError as error:
         raise CountsError(f"{name}: {error}") from None
 
 
-def _write_stdout(text: str) -> None:
+def write_stdout(text: str) -> None:
+    """Prints a result; characters that the terminal can't show are escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -279,14 +279,16 @@ def _cameras(pictures: Iterable[Picture]) -> dict[str, list[Picture]]:
 def _grouped(
     pictures: Sequence[Picture],
     gap: timedelta,
-    group: Callable[[str, str], str],
+    group: Callable[[str, str | None], str | None],
     seen: Callable[[Picture, str], Seen],
 ) -> dict[str, Tally]:
     cameras, false = _cameras(pictures), false_alerts(pictures)
     groups: dict[str, set[str]] = {}
     for one in pictures:
-        for pair in one.looked_for | one.alerted:
-            groups.setdefault(group(*pair), set()).add(one.id)
+        for label, rule in {*one.looked_for, *one.alerted, *one.wanted.items()}:
+            name = group(label, rule)
+            if name is not None:
+                groups.setdefault(name, set()).add(one.id)
     return {
         name: _tally(
             [(one, seen(one, name)) for id in sorted(ids) for one in cameras[id]], false, gap
@@ -394,8 +396,13 @@ def average_precision(pictures: Sequence[BoxedPicture]) -> dict[str, AveragePrec
                 number += 1
                 box = in_pixels(bbox, one.size)
                 yield {
-                    **{"id": number, "image_id": image, "category_id": numbers[label]},
-                    **{"bbox": box, "area": box[2] * box[3], "iscrowd": 0, **more},
+                    "id": number,
+                    "image_id": image,
+                    "category_id": numbers[label],
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                    **more,
                 }
 
     def dataset(entries: Iterable[dict[str, Any]]) -> Any:
@@ -411,7 +418,9 @@ def average_precision(pictures: Sequence[BoxedPicture]) -> dict[str, AveragePrec
     with contextlib.redirect_stdout(io.StringIO()):  # It reports its progress there.
         true = dataset(
             annotations(
-                lambda one: ((box.label, box.bbox, {"iscrowd": int(box.is_crowd)}) for box in one.true)
+                lambda one: (
+                    (box.label, box.bbox, {"iscrowd": int(box.is_crowd)}) for box in one.true
+                )
             )
         )
         found = dataset(

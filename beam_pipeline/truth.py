@@ -16,7 +16,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from beam_pipeline.errors import SetupError
@@ -244,7 +244,9 @@ class _Coco:
                 if isinstance(error, SetupError):
                     raise
                 raise SetupError(
-                    one_line(f"{self._source}: {key}[{index}]: {error}; put it right, or take it out")
+                    one_line(
+                        f"{self._source}: {key}[{index}]: {error}; put it right, or take it out"
+                    )
                 ) from None
             seen.add(number)
             yield number, value
@@ -266,9 +268,7 @@ class _Coco:
         return number
 
     @staticmethod
-    def _bbox(
-        entry: Mapping[str, Any], size: tuple[int, int]
-    ) -> tuple[float, float, float, float]:
+    def _bbox(entry: Mapping[str, Any], size: tuple[int, int]) -> tuple[float, float, float, float]:
         bbox = entry.get("bbox")
         if (
             not isinstance(bbox, list)
@@ -276,7 +276,9 @@ class _Coco:
             or not all(type(side) in (int, float) and abs(side) < 1e6 for side in bbox)
             or min(bbox[2:]) < 0
         ):
-            raise ValueError(f"bbox must be x, y, width, height in pixels, not {shortened(repr(bbox))}")
+            raise ValueError(
+                f"bbox must be x, y, width, height in pixels, not {shortened(repr(bbox))}"
+            )
         x_min, y_min, width, height = bbox
         return x_min / size[0], y_min / size[1], width / size[0], height / size[1]
 
