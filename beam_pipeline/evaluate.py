@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HEADER = (
     *("pictures", "threats", "alerts", "false", "precision", "recall"),
-    *("suppressed", "recall, covered too", "incidents", "false/camera/day"),
+    *("suppressed", "recall + covered", "incidents", "false/camera/day"),
 )
 
 
@@ -284,7 +284,7 @@ def share_text(share: float | None, interval: Interval | None) -> str:
     """A share with the ends of its interval, for a table."""
     if share is None or interval is None:
         return "-"
-    return f"{share:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{share:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -221,7 +221,6 @@ def main(args: argparse.Namespace) -> int:
     from beam_pipeline.beside_truth import absent_cameras, compare, problem_lines
     from beam_pipeline.job import load_rules, read_file
     from beam_pipeline.rule_edits import edited
-    from beam_pipeline.tuning import propose
 
     archive, truth, choice, labels = open_inputs(args)
     content = read_file(args.rules, "--rules")
@@ -235,10 +234,7 @@ def main(args: argparse.Namespace) -> int:
         cases = _cases(group, by, kept, compared.pictures, starts)
         if args.recall_of == "incidents":
             cases = replace(cases, gap=args.incident_gap)
-        pairs = cases.areas_to_try(args.min_recall)
-        proposals.append(
-            Proposal(group, cases, propose(cases.measure, cases.now, pairs, args.min_recall))
-        )
+        proposals.append(Proposal(group, cases, _found(cases, args.min_recall)))
     edits = [edit for one in proposals for edit in one.edits]
     text = edited(content.decode("utf-8-sig"), edits).encode() if edits else content
     after = load_rules(text, f"{args.rules} with what is proposed", labels)
@@ -317,6 +313,15 @@ def _cases(
     return Cases(group.label, cases)
 
 
+def _found(cases: Cases, min_recall: float) -> Values | None:
+    from beam_pipeline.tuning import propose
+
+    # Without pictures that show no threat the lowest score would be the best.
+    if not cases.measure(cases.now).others:
+        return None
+    return propose(cases.measure, cases.now, cases.areas_to_try(min_recall), min_recall)
+
+
 def _only_in_zones(by: rules.Rules, pictures: Sequence[Picture]) -> list[str]:
     left = sorted(
         {
@@ -363,6 +368,11 @@ def _warnings(one: Proposal, min_recall: float, holdout: float) -> list[str]:
     measured = cases.measure(one.proposed or cases.now)
     if not measured.threats:
         return [f"the truth has no {label} here to tune on: nothing is proposed"]
+    if not measured.others:
+        return [
+            f"the truth has no picture without {label} here, so that false alerts can't be told: "
+            "nothing is proposed"
+        ]
     lines = []
     needed = threats_needed(min_recall)
     if measured.threats < needed:
@@ -410,9 +420,13 @@ def _curve(one: Proposal) -> list[tuple[Values, Measured]]:
     from beam_pipeline.tuning import SCORES
 
     middle = one.proposed or one.cases.now
-    scores = sorted({*SCORES[::_CURVE_STEP], middle.min_score})
-    tried = [replace(middle, min_score=score) for score in scores]
-    return [(values, one.cases.measure(values)) for values in tried]
+    points: list[tuple[Values, Measured]] = []
+    for score in sorted({*SCORES[::_CURVE_STEP], middle.min_score}):
+        values = replace(middle, min_score=score)
+        points.append((values, one.cases.measure(values)))
+        if score >= middle.min_score and not (points[-1][1].caught or points[-1][1].false_alerts):
+            break  # Higher scores let nothing through either.
+    return points
 
 
 def _table(

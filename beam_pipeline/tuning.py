@@ -43,12 +43,14 @@ class Measured:
     Attributes:
       threats: Pictures, or incidents, with a real threat.
       caught: Of these, those that would raise the alert.
-      false_alerts: Pictures without one that would raise it.
+      others: Pictures without a threat.
+      false_alerts: Of these, those that would raise it.
       camera_days: For each camera the UTC days on which there is a picture of it.
     """
 
     threats: int
     caught: int
+    others: int
     false_alerts: int
     camera_days: int
 
@@ -215,16 +217,17 @@ class Cases:
             self._fired[values] = [
                 _alerts(case.images, _with(case.camera, self.label, values)) for case in self.cases
             ]
-        threats = caught = false_alerts = camera_days = 0
+        threats = caught = others = false_alerts = camera_days = 0
         for case, fired in zip(self.cases, self._fired[values], strict=True):
             part = case.part(later=later)
             camera_days += len({case.images[place].timestamp[:10] for place in part})
-            false_alerts += sum(fired[place] for place in part if not case.is_threat[place])
             true = [place for place in part if case.is_threat[place]]
+            others += len(part) - len(true)
+            false_alerts += sum(fired[place] for place in part if not case.is_threat[place])
             units = self._units([case.images[place] for place in true])
             threats += len(set(units))
             caught += len({unit for unit, place in zip(units, true, strict=True) if fired[place]})
-        return Measured(threats, caught, false_alerts, camera_days)
+        return Measured(threats, caught, others, false_alerts, camera_days)
 
     def areas_to_try(self, min_recall: float) -> list[Pair]:
         """As the function of this name, by the boxes with the highest scores in the pictures of the
