@@ -11,8 +11,10 @@ RUNTIME = [
     "google-auth",
     "google-cloud-pubsub",
     "google-cloud-storage",
+    "jinja2",
     "matplotlib",
     "numpy",
+    "orjson",
     "pillow",
     "pyarrow",
     "pycocotools",
@@ -56,7 +58,7 @@ setup(
         include=["beam_pipeline", "beam_pipeline.*", "transforms", "transforms.*", "rules"]
     ),
     package_data={
-        "beam_pipeline": ["py.typed"],
+        "beam_pipeline": ["py.typed", "*.html"],
         "beam_pipeline.bundled": [
             "*.yaml",
             "*.json",

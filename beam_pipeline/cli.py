@@ -1,5 +1,5 @@
-"""The command line: `run` (also without its name), `counts`, `chart`, `rules check`, `evaluate`,
-`tune`."""
+"""The command line: `run` (also without its name), `counts`, `chart`, `rules check`, `backtest`,
+`pack`, `export`, `evaluate`, `tune`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from beam_pipeline import chart, counts, evaluate, options, tune
+from beam_pipeline import backtest, chart, counts, evaluate, export, options, pack, tune
+from beam_pipeline.archive_job import PipelineFailed
 from beam_pipeline.errors import SetupError
 from beam_pipeline.options import OneLineParser
 
@@ -17,11 +18,16 @@ _RUN_EPILOG = """\
 Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: counts, chart, rules check, evaluate, tune; each has a --help of its own.
+Other commands: counts, chart, rules check, backtest, pack, export, evaluate, tune; each has a
+--help of its own.
 Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
 """
 
 
+_BEAM_EPILOG = (
+    "Every option of Apache Beam can be given too: --runner, --direct_num_workers, --temp_location "
+    "and so on."
+)
 _STORES_EPILOG = (
     "Beam's options for S3 and Google Cloud are taken too: --s3_endpoint_url, --s3_region_name, "
     "--no_auth and so on."
@@ -37,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "counts": _counts,
         "chart": _chart,
         "rules": _rules,
+        "backtest": _backtest,
+        "pack": _pack,
+        "export": _export,
         "evaluate": _evaluate,
         "tune": _tune,
     }
@@ -51,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SetupError, counts.CountsError) as error:
         print(f"beam_pipeline: {error}", file=sys.stderr)
         return 2
+    except PipelineFailed as error:
+        print(f"beam_pipeline: {error}", file=sys.stderr)
+        return 1
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -159,6 +171,42 @@ def _rules(arguments: Sequence[str]) -> int:
 
     print(check_rules(parsed.file, parsed.labels))
     return 0
+
+
+def _backtest(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline backtest",
+        description="Judges every picture of an archive by other rules, without the model and "
+        "without sending anything, and says which alerts would have been gained and lost.",
+        epilog=_BEAM_EPILOG,
+        allow_abbrev=False,
+    )
+    backtest.add_arguments(parser)
+    return backtest.main(*parser.parse_known_args(arguments))
+
+
+def _pack(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline pack",
+        description="Writes an archive as Parquet, a file a camera, which backtest and other "
+        "tools read many times as fast as a JSON a picture.",
+        epilog=_BEAM_EPILOG,
+        allow_abbrev=False,
+    )
+    pack.add_arguments(parser)
+    return pack.main(*parser.parse_known_args(arguments))
+
+
+def _export(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline export",
+        description="Writes what was detected as one JSON file in MegaDetector's format 1.6, for "
+        "review tools that read it.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    export.add_arguments(parser)
+    return export.main(_parse(parser, arguments))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:

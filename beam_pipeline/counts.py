@@ -670,8 +670,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
       CountsError: what a person must put right, in one line; nothing has been printed then.
     """
-    since = parse_option("--since", args.since)
-    until = parse_option("--until", args.until)
+    since = _parse_option("--since", args.since)
+    until = _parse_option("--until", args.until)
     for id_ in args.ids or ():
         if not _ID.fullmatch(id_):
             raise CountsError(f"--id: not an id: {_short(id_)}")
@@ -695,12 +695,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def parse_option(name: str, text: str | None) -> datetime | None:
-    """The time that an option gives; None where it is not given.
-
-    Raises:
-      CountsError: It is no time.
-    """
+def _parse_option(name: str, text: str | None) -> datetime | None:
     try:
         return None if text is None else parse_time(text)
     except CountsError as error:
@@ -708,7 +703,7 @@ def parse_option(name: str, text: str | None) -> datetime | None:
 
 
 def write_stdout(text: str) -> None:
-    """Prints a result; characters that the terminal can't show are escaped."""
+    """Prints a text, with escapes for what a terminal lacks; a reader that has gone is no error."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -228,8 +228,22 @@ def check_rules(path: str, labels: str | None) -> str:
     Raises:
       SetupError: The rule file or the label map is wrong.
     """
+    return rules.describe(read_rules(path, "rules check", labels))
+
+
+def read_rules(path: str, option: str, labels: str | None) -> rules.Rules:
+    """The rules of a file, whose labels must be those of a model.
+
+    Args:
+      path: The rule file.
+      option: What gave the path, for messages.
+      labels: The model's label map; None for COCO's.
+
+    Raises:
+      SetupError: The rule file or the label map is wrong.
+    """
     names = frozenset(load_labels(labels).values())
-    return rules.describe(load_rules(read_file(path, "rules check"), path, names))
+    return load_rules(read_file(path, option), path, names)
 
 
 def _model(options: JobOptions, own_pictures: bool) -> Model:

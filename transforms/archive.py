@@ -16,7 +16,6 @@ The pictures of several archives (one a month, say) can be read as those of one.
 from __future__ import annotations
 
 import heapq
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
+
+import orjson
 
 import rules
 from transforms import stores
@@ -230,15 +231,15 @@ class _Output:
                 problems.append((place, "not there"))
                 continue
             try:
-                data = json.loads(reader.read(place))
+                data = orjson.loads(reader.read(place))
                 image = detected_image(data)
                 _check_place(image, id, moment, name)
                 if folder == _FINAL and not isinstance(data.get("threat"), dict):
                     raise ValueError("image JSON: 'threat' is missing")
             except ConnectionError:
                 raise
-            except (OSError, ValueError, RecursionError) as error:
-                problems.append((place, printable(one_line(error))))
+            except (OSError, ValueError) as error:
+                problems.append((place, _why(error)))
                 continue
             read[folder] = image, data.get("threat")
         if _DETECTIONS not in read:
@@ -309,7 +310,16 @@ def detected_image(data: Any) -> DetectedImage:
         height=seen.height,
         model=ModelInfo(name, version),
         detections=seen.detections,
+        brightness=seen.brightness,
     )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, orjson.JSONDecodeError):
+        return f"not JSON: {printable(error.msg)}"
+    if isinstance(error, ValueError):
+        return printable(" ".join(str(error).split()))[:200]
+    return printable(one_line(error))
 
 
 def _text(data: Mapping[str, Any], key: str) -> str:

@@ -9,6 +9,7 @@
 ``file`` ``uri``    the picture's name, and where it came from
 ``sha256``          of the picture's bytes
 ``width`` ``height`` in pixels
+``brightness``      mean of the picture, 0 to 1; null where it was not measured
 ``model_name`` ``model_version`` what looked
 ``detections``      a list of ``category``, ``label``, ``conf``, ``x_min``, ``y_min``,
                     ``width``, ``height``; the box as fractions of the picture
@@ -33,6 +34,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 import rules
 from transforms import stores
@@ -78,6 +81,7 @@ def schema() -> pa.Schema:
             pa.field("sha256", pa.string(), nullable=False),
             pa.field("width", pa.int64(), nullable=False),
             pa.field("height", pa.int64(), nullable=False),
+            pa.field("brightness", pa.float64()),
             pa.field("model_name", pa.string(), nullable=False),
             pa.field("model_version", pa.string(), nullable=False),
             pa.field("detections", pa.list_(pa.field("element", found, False)), nullable=False),
@@ -145,7 +149,7 @@ def _table(rows: Sequence[Row]) -> pa.Table:
         "timestamp": [(parse_time(image.timestamp) - EPOCH) // _MICROSECOND for image in images],
         **{
             key: [getattr(image, key) for image in images]
-            for key in ("file", "uri", "sha256", "width", "height")
+            for key in ("file", "uri", "sha256", "width", "height", "brightness")
         },
         "model_name": [image.model.name for image in images],
         "model_version": [image.model.version for image in images],
@@ -242,7 +246,7 @@ def _read(path: str, since: datetime | None, until: datetime | None) -> Iterator
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        if not _VERSION.items() <= (file.schema_arrow.metadata or {}).items():
+        if not file.schema_arrow.equals(schema(), check_metadata=True):
             raise ValueError("not packed by this program, or by another version of it")
         wanted = [
             group
@@ -257,7 +261,9 @@ def _read(path: str, since: datetime | None, until: datetime | None) -> Iterator
 
 def _overlaps(group: Any, since: datetime | None, until: datetime | None) -> bool:
     bounds = group.column(1).statistics
-    return (since is None or bounds.max >= since) and (until is None or bounds.min < until)
+    return bounds is None or (
+        (since is None or bounds.max >= since) and (until is None or bounds.min < until)
+    )
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
@@ -280,11 +286,12 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
         _values(batch.column("timestamp").cast("int64")),
         *(_values(batch.column(key)) for key in ("file", "uri", "sha256", "width", "height")),
         models,
+        batch.column("brightness").to_pylist(),
         _values(found.value_lengths()),
         _values(batch.column("threat")),
     )
     first = 0
-    for id, micros, file, uri, sha256, width, height, model, count, threat in zip(
+    for id, micros, file, uri, sha256, width, height, model, brightness, count, threat in zip(
         *columns, strict=True
     ):
         moment = EPOCH + micros * _MICROSECOND
@@ -292,9 +299,9 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
         seen = tuple(detections[first:end])
         first = end
         image = DetectedImage(
-            id, canonical_time(moment), file, uri, sha256, width, height, model, seen
+            id, canonical_time(moment), file, uri, sha256, width, height, model, seen, brightness
         )
-        yield moment, (image, None if threat is None else json.loads(threat))
+        yield moment, (image, None if threat is None else orjson.loads(threat))
 
 
 def _values(array: pa.Array) -> list[Any]:
