@@ -2,72 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import rules
+from beam_pipeline.archive_job import Selection
 from beam_pipeline.errors import SetupError
 from beam_pipeline.metrics import BoxedPicture, Picture
 from beam_pipeline.truth import TruePicture, Truth, alerting_rules, real_threats
 from rules.schedule import local_time
-from transforms.archive import ArchivedImage
+from transforms.archive import Archive
+from transforms.backtest import look_back
 from transforms.parse_filename import InvalidName, parse_name
 from transforms.records import DetectedImage
 from transforms.text import printable
 from transforms.times import parse_time
 
 _SHOWN = 3
-
-
-class Pictures(Protocol):
-    """What is needed of an archive: see `transforms.archive.Archive`."""
-
-    ids: tuple[str, ...]
-    problems: list[tuple[str, str]]
-
-    def images(
-        self, id: str, since: datetime | None = None, until: datetime | None = None
-    ) -> Iterator[ArchivedImage]:
-        """The pictures of one camera in order of time."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which pictures of an archive count.
-
-    Attributes:
-      ids: Only these cameras; None for all.
-      since: The first moment; None for no limit.
-      until: The first moment that does not count any more.
-    """
-
-    ids: Sequence[str] | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def has(self, id: str, moment: datetime) -> bool:
-        """Whether a picture counts."""
-        return (
-            (self.ids is None or id in self.ids)
-            and (self.since is None or moment >= self.since)
-            and (self.until is None or moment < self.until)
-        )
-
-    def cameras_of(self, archive: Pictures) -> list[str]:
-        """The cameras of an archive that count.
-
-        Raises:
-          SetupError: One that was asked for is not there.
-        """
-        for id in self.ids or ():
-            if id not in archive.ids:
-                raise SetupError(
-                    f"--id {id}: the archive has no pictures of it; it has those of "
-                    f"{_some(archive.ids)}"
-                )
-        return [id for id in archive.ids if self.ids is None or id in self.ids]
 
 
 @dataclass
@@ -128,15 +81,12 @@ class Compared:
         return lines
 
 
-def compare(
-    archive: Pictures, truth: Truth, choice: Choice, *, by: rules.Rules | None, anew: bool
-) -> Compared:
+def compare(chosen: Selection, truth: Truth, *, by: rules.Rules | None, anew: bool) -> Compared:
     """Puts verdicts beside the truth, camera by camera in order of time.
 
     Args:
-      archive: What was seen.
+      chosen: Which pictures count. Those shortly before are judged too, as rules may look back.
       truth: What is there.
-      choice: Which pictures count. Earlier ones are judged too, as rules may look back on them.
       by: The rules by which a label is a threat; None to gather them from `final/`.
       anew: Whether `by` judges, too; if not, the verdicts are those of `final/`.
 
@@ -146,7 +96,8 @@ def compare(
     """
     result = Compared()
     unmet = set(truth.pictures)
-    for id in choice.cameras_of(archive):
+    archive = chosen.archive
+    for id in chosen.ids:
         refused = anew and by is not None and by.strict_ids and not by.knows(id)
         if refused:
             result.refused.append(id)
@@ -154,7 +105,7 @@ def compare(
         history = rules.History()
         final = _FinalRules()
         rows: list[tuple[DetectedImage, TruePicture, Told]] = []
-        for one in archive.images(id, until=choice.until):
+        for one in archive.images(id, earliest(chosen, by if anew else None, id), chosen.until):
             image = one.image
             unmet.discard(image.file)
             if refused:
@@ -169,7 +120,7 @@ def compare(
                     result.versions.add(str(one.threat["rules_version"]))
                 except (KeyError, TypeError, AttributeError) as error:
                     archive.problems.append((image.uri, f"final/: no sound 'threat': {error!r}"))
-            if not choice.has(id, parse_time(image.timestamp)):
+            if not _counts(chosen, parse_time(image.timestamp)):
                 continue
             true = truth.pictures.get(image.file)
             if true is None:
@@ -197,13 +148,34 @@ def compare(
             )
             if true.boxes is not None and true.size is not None:
                 result.boxes.append(BoxedPicture(true.size, true.boxes, image.detections))
-    result.not_there = sorted(name for name in unmet if _is_chosen(name, choice))
+    result.not_there = sorted(name for name in unmet if _is_asked_for(chosen, name))
     if len(unmet) == len(truth.pictures):
         raise SetupError(
-            f"{truth.source}: names no picture of the archive, but {_some(sorted(unmet))}; write "
-            "the pictures' file names, such as hall_20260131T235959Z.jpg"
+            f"{truth.source}: names no picture of the archive that is asked for, but "
+            f"{_some(sorted(unmet))}; write file names as of hall_20260131T235959Z.jpg"
         )
     return result
+
+
+def earliest(chosen: Selection, by: rules.Rules | None, id: str) -> datetime | None:
+    """The first moment of which a camera's pictures are to be judged for those that count; None for
+    the first there is.
+
+    Args:
+      chosen: Which pictures count.
+      by: The rules; None where nothing is judged.
+      id: The camera.
+    """
+    since = chosen.since
+    if since is None or by is None:
+        return since
+    return since - min(look_back(by, id), since - datetime.min.replace(tzinfo=since.tzinfo))
+
+
+def _counts(chosen: Selection, moment: datetime) -> bool:
+    return (chosen.since is None or moment >= chosen.since) and (
+        chosen.until is None or moment < chosen.until
+    )
 
 
 def is_armed(camera: rules.CameraRules, timestamp: str) -> bool:
@@ -212,26 +184,19 @@ def is_armed(camera: rules.CameraRules, timestamp: str) -> bool:
     return schedule is None or schedule.is_armed(local_time(parse_time(timestamp), camera.timezone))
 
 
-def absent_cameras(by: rules.Rules, archive: Pictures) -> list[str]:
+def absent_cameras(by: rules.Rules, archive: Archive) -> list[str]:
     """A line on cameras that the rules name and the archive does not have."""
     absent = [id for id in by.cameras if id not in archive.ids]
     return [f"the archive has no pictures of {_some(absent)}, which the rules name"] * bool(absent)
 
 
-def problem_lines(problems: Sequence[tuple[str, str]]) -> list[str]:
-    """What could not be read of an archive: how many files, and the first of them."""
-    if not problems:
-        return []
-    lines = [f"{len(problems)} files of the archive could not be used:"]
-    lines += [f"  {uri}: {why}" for uri, why in problems[:_SHOWN]]
-    return lines + ["  ..."] * (len(problems) > _SHOWN)
-
-
-def _is_chosen(name: str, choice: Choice) -> bool:
+def _is_asked_for(chosen: Selection, name: str) -> bool:
+    """Whether a picture that is not there would count; one whose name tells nothing would."""
     try:
-        return choice.has(*parse_name(name))
+        camera, moment = parse_name(name)
     except InvalidName:
         return True
+    return (not chosen.by_id or camera in chosen.ids) and _counts(chosen, moment)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -220,7 +220,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     )
     evaluate.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    _reach_all_of_truth(parsed)
+    _reach_files(parsed)
     return evaluate.main(parsed)
 
 
@@ -235,13 +235,11 @@ def _tune(arguments: Sequence[str]) -> int:
     )
     tune.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    _reach_all_of_truth(parsed)
+    _reach_files(parsed)
     return tune.main(parsed)
 
 
-def _reach_all_of_truth(parsed: argparse.Namespace) -> None:
-    for archive in parsed.archive:
-        _reach("--archive", archive)
+def _reach_files(parsed: argparse.Namespace) -> None:
     for option in ("truth", "rules", "labels"):
         if getattr(parsed, option) is not None:
             _reach(f"--{option}", getattr(parsed, option), is_file=True)

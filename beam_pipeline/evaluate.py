@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from beam_pipeline import counts
+from beam_pipeline import archive_job, counts
 from beam_pipeline.errors import SetupError
 
 if TYPE_CHECKING:
     import rules
-    from beam_pipeline.beside_truth import Choice, Compared
+    from beam_pipeline.archive_job import Selection
+    from beam_pipeline.beside_truth import Compared
     from beam_pipeline.metrics import AveragePrecision, Interval, Tally
     from beam_pipeline.truth import Truth
     from transforms.archive import Archive
@@ -50,13 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that ``evaluate`` and ``tune`` have in common."""
-    parser.add_argument(
-        "--archive",
-        required=True,
-        action="append",
-        metavar="DIR",
-        help="a job's --output or what pack made of it, here or in a store; may be given again",
-    )
+    archive_job.add_arguments(parser)
     parser.add_argument(
         "--truth",
         required=True,
@@ -69,19 +64,6 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="names of the model's classes, as for the job (default: COCO's)",
     )
-    parser.add_argument(
-        "--id",
-        action="append",
-        dest="ids",
-        metavar="ID",
-        help="only this camera; may be given again for more",
-    )
-    parser.add_argument(
-        "--since",
-        metavar="TIME",
-        help="only pictures of this time, such as 2026-01-31T00:00:00Z, and after",
-    )
-    parser.add_argument("--until", metavar="TIME", help="only pictures before this time")
     parser.add_argument(
         "--incident_gap",
         type=_duration,
@@ -101,29 +83,18 @@ def _duration(text: str) -> timedelta:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def open_inputs(args: argparse.Namespace) -> tuple[Archive, Truth, Choice, frozenset[str]]:
-    """What the options of `add_shared_arguments` name, and the labels of the model.
+def open_inputs(args: argparse.Namespace) -> tuple[Selection, Truth]:
+    """What the options of `add_shared_arguments` name.
 
     Raises:
       SetupError: Something of it is wrong.
     """
-    from beam_pipeline.beside_truth import Choice
     from beam_pipeline.job import load_labels, read_file
     from beam_pipeline.truth import parse_truth
-    from transforms.archive import ArchiveError, open_archive
 
-    labels = frozenset(load_labels(args.labels).values())
-    since, until = (
-        counts.parse_option(f"--{name}", getattr(args, name)) for name in ("since", "until")
-    )
-    if since is not None and until is not None and since >= until:
-        raise SetupError("--since is not before --until: no picture could count")
+    labels = load_labels(args.labels).values()
     truth = parse_truth(read_file(args.truth, "--truth"), args.truth, labels)
-    try:
-        archive = open_archive(*args.archive)
-    except ArchiveError as error:
-        raise SetupError(f"--archive {error}") from None
-    return archive, truth, Choice(args.ids, since, until), labels
+    return archive_job.select(args), truth
 
 
 def main(args: argparse.Namespace) -> int:
@@ -132,27 +103,25 @@ def main(args: argparse.Namespace) -> int:
     Raises:
       SetupError: What a person must put right, in one line; nothing has been printed then.
     """
-    from beam_pipeline.beside_truth import compare, problem_lines
-    from beam_pipeline.job import load_rules, read_file
+    from beam_pipeline.beside_truth import compare
+    from beam_pipeline.job import read_rules
     from beam_pipeline.metrics import average_precision
 
     if args.verdicts is not None and args.rules is None:
         raise SetupError("--verdicts is for use with --rules FILE; give one, or leave it out")
-    archive, truth, choice, labels = open_inputs(args)
-    by = None
-    if args.rules is not None:
-        by = load_rules(read_file(args.rules, "--rules"), args.rules, labels)
+    chosen, truth = open_inputs(args)
+    archive = chosen.archive
+    by = None if args.rules is None else read_rules(args.rules, "--rules", args.labels)
     anew = by is not None and args.verdicts != "final"
     if not anew and not archive.has_verdicts:
         raise SetupError(
             f"--archive {archive.uris[0]}: there is no final/, so nothing was judged; give --rules "
             "FILE to judge it"
         )
-    compared = compare(archive, truth, choice, by=by, anew=anew)
+    compared = compare(chosen, truth, by=by, anew=anew)
     if not compared.pictures:
         raise SetupError(
-            f"{truth.source}: names no picture that counts; "
-            + ("; ".join([*compared.notes(), *problem_lines(archive.problems)[:1]]))
+            f"{truth.source}: names no picture that counts; {'; '.join(compared.notes())}"
         )
     precision = average_precision(compared.boxes) if truth.has_boxes else {}
     if args.format == "json":
@@ -161,8 +130,9 @@ def main(args: argparse.Namespace) -> int:
         text = _table(compared, precision, args.incident_gap)
     counts.write_stdout(text)
     notes = [*compared.notes(), *_rules_notes(compared, by, archive)]
-    for line in [*notes, *problem_lines(archive.problems)]:
+    for line in notes:
         print(line, file=sys.stderr)
+    archive_job.tell_problems(archive.problems, "--format json lists all")
     return 0
 
 

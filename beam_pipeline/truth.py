@@ -124,9 +124,8 @@ def _parse_csv(text: str, source: str, labels: Collection[str]) -> dict[str, Tru
                     f"{lines[name, EMPTY]}) and one for something; remove one of them"
                 )
     except csv.Error as error:
-        raise SetupError(
-            f"{source}:{reader.line_num}: not CSV ({error}); check the quotes"
-        ) from None
+        line = reader.reader.line_num  # The other one is that of the last row.
+        raise SetupError(f"{source}:{line}: not CSV ({error}); check the quotes") from None
     if not counts:
         raise SetupError(f"{source}: no picture in it; write a line for each picture")
     return {name: TruePicture(seen) for name, seen in counts.items()}
@@ -143,8 +142,9 @@ def _csv_row(
     name = _file_name(path)
     if not name:
         raise SetupError(f"{where}: 'file' is empty; write the picture's file name")
-    if label != EMPTY:
-        _check_label(label, where, labels)
+    problem = None if label == EMPTY else _label_problem(label, labels)
+    if problem is not None:
+        raise SetupError(f"{where}: {problem}")
     # isdecimal alone takes the digits of every script; int() of thousands is refused by Python.
     if not (number.isascii() and number.isdecimal() and len(number) < 10):
         raise SetupError(
@@ -163,15 +163,15 @@ def _file_name(path: str) -> str:
     return path.replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def _check_label(label: str, where: str, labels: Collection[str]) -> None:
-    if label not in labels:
-        hint = suggestion(label, [*labels, EMPTY], "labels of the model")
-        raise SetupError(
-            one_line(
-                f"{where}: the model gives no label {shortened(label)!r}; {hint}; --labels takes "
-                "the labels of another model"
-            )
-        )
+def _label_problem(label: str, labels: Collection[str]) -> str | None:
+    """What is wrong with a label, and what would be right; None where it is right."""
+    if label in labels:
+        return None
+    hint = suggestion(label, [*labels, EMPTY], "labels of the model")
+    return one_line(
+        f"the model gives no label {shortened(label)!r}; {hint}; --labels takes the labels of "
+        "another model"
+    )
 
 
 class _Coco:
@@ -203,17 +203,17 @@ class _Coco:
             raise SetupError(f"{self._source}: no picture in it; list each under 'images'")
         boxes: dict[str, list[TrueBox]] = {name: [] for name in sizes}
 
-        def annotation(entry: Mapping[str, Any]) -> tuple[int, None]:
+        def annotation(entry: Mapping[str, Any]) -> tuple[int, tuple[str, TrueBox]]:
             name = names[self._known(entry, "image_id", names)]
             label = categories[self._known(entry, "category_id", categories)]
-            _check_label(label, self._source, self._labels)
-            boxes[name].append(
-                TrueBox(label, self._bbox(entry, sizes[name]), entry.get("iscrowd") == 1)
-            )
-            return self._number(entry, "id"), None
+            problem = _label_problem(label, self._labels)
+            if problem is not None:
+                raise ValueError(problem)
+            box = TrueBox(label, self._bbox(entry, sizes[name]), entry.get("iscrowd") == 1)
+            return self._number(entry, "id"), (name, box)
 
-        for _ in self._each("annotations", annotation):
-            pass
+        for _, (name, box) in self._each("annotations", annotation):
+            boxes[name].append(box)
         return Truth(
             self._source,
             {
@@ -241,8 +241,6 @@ class _Coco:
                 if number in seen:
                     raise ValueError(f"the id {number} is there twice")
             except ValueError as error:
-                if isinstance(error, SetupError):
-                    raise
                 raise SetupError(
                     one_line(
                         f"{self._source}: {key}[{index}]: {error}; put it right, or take it out"

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from beam_pipeline import counts
+from beam_pipeline import archive_job, counts
 from beam_pipeline.errors import SetupError
 from beam_pipeline.evaluate import (
     HEADER,
@@ -30,11 +30,12 @@ from transforms.times import parse_time
 
 if TYPE_CHECKING:
     import rules
-    from beam_pipeline.beside_truth import Choice
+    from beam_pipeline.archive_job import Selection
     from beam_pipeline.metrics import Picture, Tally
     from beam_pipeline.rule_edits import Edit
     from beam_pipeline.tuning import Cases, Measured, Values
-    from transforms.archive import Archive, ArchivedImage
+    from transforms.archive import ArchivedImage, Problem
+    from transforms.records import DetectedImage
 
 _TUNED = ("min_score", "min_area", "max_area")
 _CURVE_STEP = 5  # Of `tuning.SCORES`: a line each 0.05.
@@ -108,21 +109,32 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
-class Kept:
-    """An archive whose chosen cameras were read once, and are kept."""
+class _Kept:
+    """An archive whose pictures were read once."""
 
-    def __init__(self, archive: Archive, choice: Choice) -> None:
-        self._images = {
-            id: list(archive.images(id, until=choice.until)) for id in choice.cameras_of(archive)
-        }
-        self.ids = archive.ids
-        self.problems = archive.problems
+    has_verdicts = True
+
+    def __init__(self, images: Mapping[str, Sequence[ArchivedImage]]) -> None:
+        self.ids = frozenset(images)
+        self._images = images
 
     def images(
-        self, id: str, since: datetime | None = None, until: datetime | None = None
-    ) -> Iterator[ArchivedImage]:
+        self, id: str, since: datetime | None, until: datetime | None, problems: list[Problem]
+    ) -> Iterator[tuple[DetectedImage, dict[str, Any] | None]]:
         """The pictures of one camera, all that were read."""
-        return iter(self._images[id])
+        return ((one.image, one.threat) for one in self._images[id])
+
+
+def _kept(chosen: Selection, by: rules.Rules) -> Selection:
+    """The same pictures, which are looked at again and again, in memory."""
+    from beam_pipeline.beside_truth import earliest
+    from transforms.archive import Archive
+
+    images = {
+        id: list(chosen.archive.images(id, earliest(chosen, by, id), chosen.until))
+        for id in chosen.ids
+    }
+    return replace(chosen, archive=Archive(chosen.archive.uris, (_Kept(images),)))
 
 
 @dataclass(frozen=True)
@@ -218,16 +230,17 @@ def main(args: argparse.Namespace) -> int:
       SetupError: What a person must put right, in one line; nothing has been printed then.
     """
     from beam_pipeline import metrics
-    from beam_pipeline.beside_truth import absent_cameras, compare, problem_lines
-    from beam_pipeline.job import load_rules, read_file
+    from beam_pipeline.beside_truth import absent_cameras, compare
+    from beam_pipeline.job import load_labels, load_rules, read_file
     from beam_pipeline.rule_edits import edited
 
-    archive, truth, choice, labels = open_inputs(args)
+    chosen, truth = open_inputs(args)
+    archive, labels = chosen.archive, frozenset(load_labels(args.labels).values())
     content = read_file(args.rules, "--rules")
     by = load_rules(content, args.rules, labels)
     _check_is_new(args.write)
-    kept = Kept(archive, choice)
-    compared = compare(kept, truth, choice, by=by, anew=True)
+    kept = _kept(chosen, by)
+    compared = compare(kept, truth, by=by, anew=True)
     starts = later_starts(compared.pictures, args.holdout)
     proposals = []
     for group in groups(by, list(starts), args.per):
@@ -240,7 +253,7 @@ def main(args: argparse.Namespace) -> int:
     after = load_rules(text, f"{args.rules} with what is proposed", labels)
     together = {"now": compared.pictures}
     if edits:
-        together["proposed"] = compare(kept, truth, choice, by=after, anew=True).pictures
+        together["proposed"] = compare(kept, truth, by=after, anew=True).pictures
     if args.holdout:
         together |= {
             f"{name}, later": [one for one in pictures if _is_later(one, starts)]
@@ -256,8 +269,9 @@ def main(args: argparse.Namespace) -> int:
         *absent_cameras(by, archive),
         *_only_in_zones(by, compared.pictures),
     ]
-    for line in [*notes, *problem_lines(archive.problems)]:
+    for line in notes:
         print(line, file=sys.stderr)
+    archive_job.tell_problems(archive.problems, "evaluate --format json lists all")
     if args.write is not None:
         print(_write(args.write, text) if edits else "nothing to write", file=sys.stderr)
     return 0
@@ -288,7 +302,7 @@ def _is_later(picture: Picture | rules.Image, starts: Mapping[str, datetime | No
 def _cases(
     group: Group,
     by: rules.Rules,
-    kept: Kept,
+    kept: Selection,
     pictures: Sequence[Picture],
     starts: Mapping[str, datetime | None],
 ) -> Cases:
@@ -299,7 +313,7 @@ def _cases(
     for id in group.ids:
         images = [
             of_label(one.image.for_rules(), group.label)
-            for one in kept.images(id)
+            for one in kept.archive.images(id)
             if by.needs_history(id) or (id, one.image.timestamp) in true
         ]
         cases.append(
