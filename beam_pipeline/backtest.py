@@ -158,8 +158,8 @@ def main(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
 
     for option in ("rules", "against", "labels"):
         check_readable(f"--{option}", getattr(parsed, option), is_file=True)
-    by = read_rules(parsed.rules, "--rules", parsed.labels)
-    against = parsed.against and read_rules(parsed.against, "--against", parsed.labels)
+    by = read_rules(parsed.rules, parsed.labels)
+    against = parsed.against and read_rules(parsed.against, parsed.labels, "--against")
     page = parsed.html and archive_job.absolute("--html", parsed.html)
     if page:
         check_writable("--html", page.rpartition("/")[0])

@@ -157,19 +157,41 @@ def _rules(arguments: Sequence[str]) -> int:
         help="say what each camera ends up with",
         description="Checks a rule file and says what each camera ends up with, and where each "
         "value comes from.",
+        epilog=_STORES_EPILOG,
         allow_abbrev=False,
     )
-    check.add_argument("file", metavar="FILE", help="the rule file, on any of Beam's filesystems")
-    check.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="names of the model's classes, as for the job (default: COCO's)",
+    check.add_argument("rules", metavar="FILE", help="the rule file, on any of Beam's filesystems")
+    explain = commands.add_parser(
+        "explain",
+        help="say what holds for one camera, and why a picture was or was no threat",
+        description="Says what a camera's rules are and where each value comes from; with a file "
+        "of final/, why there was or was no alert.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
     )
+    explain.add_argument("id", metavar="ID", help="the camera")
+    explain.add_argument("file", metavar="FILE", nargs="?", help="a picture's JSON in final/")
+    explain.add_argument(
+        "--rules",
+        metavar="FILE",
+        help="the rule file (default: with a picture's FILE none, otherwise the bundled one)",
+    )
+    for command in (check, explain):
+        command.add_argument(
+            "--labels",
+            metavar="FILE",
+            help="names of the model's classes, as for the job (default: COCO's)",
+        )
     parsed = _parse(parser, arguments)
-    _reach("rules check", parsed.file, is_file=True)
-    from beam_pipeline.job import check_rules
+    for file in (parsed.rules, getattr(parsed, "file", None)):
+        if file is not None:
+            _reach(f"rules {parsed.command}", file, is_file=True)
+    from beam_pipeline import rule_commands
 
-    print(check_rules(parsed.file, parsed.labels))
+    if parsed.command == "check":
+        print(rule_commands.check(parsed.rules, parsed.labels))
+    else:
+        print(rule_commands.explain(parsed.id, parsed.file, parsed.rules, parsed.labels), end="")
     return 0
 
 

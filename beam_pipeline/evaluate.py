@@ -111,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
         raise SetupError("--verdicts is for use with --rules FILE; give one, or leave it out")
     chosen, truth = open_inputs(args)
     archive = chosen.archive
-    by = None if args.rules is None else read_rules(args.rules, "--rules", args.labels)
+    by = None if args.rules is None else read_rules(args.rules, args.labels)
     anew = by is not None and args.verdicts != "final"
     if not anew and not archive.has_verdicts:
         raise SetupError(

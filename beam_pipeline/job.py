@@ -218,26 +218,13 @@ def load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules
         raise SetupError(str(error)) from None
 
 
-def check_rules(path: str, labels: str | None) -> str:
-    """What each camera ends up with by a rule file, for a person.
+def read_rules(path: str, labels: str | None, option: str = "--rules") -> rules.Rules:
+    """The rules of a file, on any filesystem.
 
     Args:
       path: The rule file.
       labels: A label map; None for COCO's.
-
-    Raises:
-      SetupError: The rule file or the label map is wrong.
-    """
-    return rules.describe(read_rules(path, "rules check", labels))
-
-
-def read_rules(path: str, option: str, labels: str | None) -> rules.Rules:
-    """The rules of a file, whose labels must be those of a model.
-
-    Args:
-      path: The rule file.
-      option: What gave the path, for messages.
-      labels: The model's label map; None for COCO's.
+      option: What named the file, for messages.
 
     Raises:
       SetupError: The rule file or the label map is wrong.
