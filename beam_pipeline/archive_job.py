@@ -124,6 +124,40 @@ def absolute(option: str, uri: str) -> str:
     return os.path.abspath(uri) if is_local(uri) else uri.rstrip("/")
 
 
+def writable_file(option: str, uri: str) -> str:
+    """The absolute address of a file that can be written, as far as can be told before.
+
+    Raises:
+      SetupError: It can't be.
+    """
+    from beam_pipeline.preflight import check_writable
+    from transforms.stores import is_local
+
+    file = absolute(option, uri)
+    folder = file.rpartition("/")[0]
+    check_writable(option, folder)
+    if is_local(file):
+        if os.path.isdir(file):
+            raise SetupError(f"{option} {file}: is a folder; give the name of a file")
+        writable_folder(option, folder)
+    return file
+
+
+def writable_folder(option: str, folder: str) -> None:
+    """Makes sure that there is a folder of this machine, and that files can be made in it.
+
+    Raises:
+      SetupError: They can't be.
+    """
+    try:
+        os.makedirs(folder or "/", exist_ok=True)
+        tempfile.TemporaryFile(dir=folder or "/").close()
+    except OSError as error:
+        raise SetupError(
+            f"{option} {folder}: can't be written ({error.strerror}); choose another"
+        ) from None
+
+
 def _moment(option: str, text: str | None) -> datetime | None:
     try:
         return None if text is None else parse_time(text)
@@ -217,8 +251,21 @@ def result_file(options: PipelineOptions) -> Iterator[str]:
         stores.delete(uri)
 
 
-class PipelineFailed(Exception):
-    """The pipeline did not come to its end: one line that says why. Exit code 1."""
+class CommandFailed(Exception):
+    """The work was begun and did not come to its end: one line that says why. Exit code 1."""
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Makes a store that fails in mid-work the end of the command.
+
+    Raises:
+      CommandFailed: In place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CommandFailed(f"failed: {error}") from None
 
 
 def run(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> PipelineResult:
@@ -230,7 +277,7 @@ def run(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> P
 
     Raises:
       SetupError: The runner does not take it.
-      PipelineFailed: It failed.
+      CommandFailed: It failed.
     """
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineState
@@ -251,9 +298,9 @@ def run(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> P
             state = dataflow.wait(result) if on_dataflow else result.wait_until_finish()
         except (OSError, RuntimeError) as error:
             what = str(error).split(" [while running", 1)[0]
-            raise PipelineFailed(f"failed: {' '.join(what.split())[:500]}") from None
+            raise CommandFailed(f"failed: {' '.join(what.split())[:500]}") from None
     if state not in (None, PipelineState.DONE):
-        raise PipelineFailed(f"ended as {state}; see the runner's log")
+        raise CommandFailed(f"ended as {state}; see the runner's log")
     return result
 
 

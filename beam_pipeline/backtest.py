@@ -146,13 +146,13 @@ def main(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
 
     Raises:
       SetupError: What is wrong, where, and what to do.
-      PipelineFailed: The pipeline failed.
+      CommandFailed: The pipeline failed, or the page could not be written.
     """
     options = archive_job.pipeline_options(
         beam_arguments, [("archive", uri) for uri in parsed.archive]
     )
     from beam_pipeline.job import read_rules
-    from beam_pipeline.preflight import check_readable, check_writable
+    from beam_pipeline.preflight import check_readable
     from transforms import stores
     from transforms.backtest import Backtest
 
@@ -160,9 +160,7 @@ def main(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
         check_readable(f"--{option}", getattr(parsed, option), is_file=True)
     by = read_rules(parsed.rules, parsed.labels)
     against = parsed.against and read_rules(parsed.against, parsed.labels, "--against")
-    page = parsed.html and archive_job.absolute("--html", parsed.html)
-    if page:
-        check_writable("--html", page.rpartition("/")[0])
+    page = parsed.html and archive_job.writable_file("--html", parsed.html)
     chosen = archive_job.select(parsed)
     if against is None and not chosen.archive.has_verdicts:
         raise SetupError(
@@ -192,10 +190,8 @@ def main(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
     if page:
         from beam_pipeline.backtest_page import make_page
 
-        try:
+        with archive_job.failing():
             stores.write_bytes(page, make_page(report).encode())
-        except OSError as error:
-            raise SetupError(f"--html {page}: can't be written ({error}); choose another") from None
     write_stdout(FORMATS[parsed.format](report))
     return 0
 

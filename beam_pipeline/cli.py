@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from beam_pipeline import backtest, chart, counts, evaluate, export, options, pack, tune
-from beam_pipeline.archive_job import PipelineFailed
+from beam_pipeline.archive_job import CommandFailed
 from beam_pipeline.errors import SetupError
 from beam_pipeline.options import OneLineParser
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SetupError, counts.CountsError) as error:
         print(f"beam_pipeline: {error}", file=sys.stderr)
         return 2
-    except PipelineFailed as error:
+    except CommandFailed as error:
         print(f"beam_pipeline: {error}", file=sys.stderr)
         return 1
 

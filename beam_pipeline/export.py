@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from beam_pipeline import archive_job
-from beam_pipeline.errors import SetupError
 
 if TYPE_CHECKING:
     from transforms.records import DetectedImage
@@ -45,25 +44,18 @@ def main(parsed: argparse.Namespace) -> int:
 
     Raises:
       SetupError: What is wrong, where, and what to do.
+      CommandFailed: A store was lost, or can't be written.
     """
     chosen = archive_job.select(parsed)
-    from beam_pipeline.preflight import check_writable
     from transforms import stores
-    from transforms.text import one_line
 
-    target = archive_job.absolute("--output", parsed.output)
-    check_writable("--output", target.rpartition("/")[0])
+    target = archive_job.writable_file("--output", parsed.output)
     export = _Export(chosen, by_uri=parsed.paths == "uri")
-    with tempfile.TemporaryFile() as spool:
+    with archive_job.failing(), tempfile.TemporaryFile() as spool:
         for entry in export.images():
             spool.write(b",\n  " if spool.tell() else b"\n  ")
             spool.write(json.dumps(entry, separators=(",", ":")).encode())
-        try:
-            stores.write_chunks(target, _document(export, spool))
-        except OSError as error:
-            raise SetupError(
-                f"--output {target}: can't be written ({one_line(error)}); choose another"
-            ) from None
+        stores.write_chunks(target, _document(export, spool))
     archive_job.tell_problems(
         export.problems, "pack the archive to have all of them listed in a file"
     )
@@ -75,7 +67,9 @@ def _document(export: _Export, spool: IO[bytes]) -> Iterator[bytes]:
     info: dict[str, Any] = {"format_version": FORMAT_VERSION}
     if export.models:
         info["detector"] = ", ".join(sorted(export.models))
-    head = {"info": info, "detection_categories": export.categories.names}
+    names = export.categories.names
+    categories = {number: names[number] for number in sorted(names, key=int)}
+    head = {"info": info, "detection_categories": categories}
     yield json.dumps(head, indent=1)[:-2].encode() + b',\n "images": ['
     spool.seek(0)
     while chunk := spool.read(_CHUNK):

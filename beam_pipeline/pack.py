@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from beam_pipeline import archive_job
@@ -26,7 +25,7 @@ def main(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
 
     Raises:
       SetupError: What is wrong, where, and what to do.
-      PipelineFailed: The pipeline failed.
+      CommandFailed: The pipeline failed.
     """
     options = archive_job.pipeline_options(
         beam_arguments,
@@ -42,12 +41,7 @@ def main(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
     if packed in chosen.archive.uris:
         raise SetupError(f"--output {packed}: is the archive itself; choose another folder")
     if stores.is_local(packed):
-        try:
-            os.makedirs(packed, exist_ok=True)
-        except OSError as error:
-            raise SetupError(
-                f"--output {packed}: can't be written ({error.strerror}); choose another"
-            ) from None
+        archive_job.writable_folder("--output", packed)
     check_writable("--output", packed)
     result = archive_job.run(
         lambda pipeline: (
