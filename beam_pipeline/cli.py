@@ -1,5 +1,5 @@
 """The command line: `run` (also without its name), `counts`, `chart`, `rules check`, `backtest`,
-`pack`, `export`."""
+`pack`, `export`, `evaluate`, `tune`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from beam_pipeline import backtest, chart, counts, export, options, pack
+from beam_pipeline import backtest, chart, counts, evaluate, export, options, pack, tune
 from beam_pipeline.archive_job import CommandFailed
 from beam_pipeline.errors import SetupError
 from beam_pipeline.options import OneLineParser
@@ -18,7 +18,8 @@ _RUN_EPILOG = """\
 Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: counts, chart, rules check, backtest, pack, export; each has a --help of its own.
+Other commands: counts, chart, rules check, backtest, pack, export, evaluate, tune; each has a
+--help of its own.
 Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
 """
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "backtest": _backtest,
         "pack": _pack,
         "export": _export,
+        "evaluate": _evaluate,
+        "tune": _tune,
     }
     try:
         if words and words[0] in command:
@@ -226,3 +229,39 @@ def _export(arguments: Sequence[str]) -> int:
     )
     export.add_arguments(parser)
     return export.main(_parse(parser, arguments))
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline evaluate",
+        description="Measures the alerts of an archive against what is known to be in its "
+        "pictures: precision, recall and false alerts per camera and day, by camera, label and "
+        "rule.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    evaluate.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    _reach_files(parsed)
+    return evaluate.main(parsed)
+
+
+def _tune(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline tune",
+        description="Proposes min_score, min_area and max_area that keep recall and send the "
+        "fewest false alerts, from what is known to be in the pictures of an archive. Writes "
+        "nothing unless asked.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    tune.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    _reach_files(parsed)
+    return tune.main(parsed)
+
+
+def _reach_files(parsed: argparse.Namespace) -> None:
+    for option in ("truth", "rules", "labels"):
+        if getattr(parsed, option) is not None:
+            _reach(f"--{option}", getattr(parsed, option), is_file=True)
