@@ -121,10 +121,6 @@ def main(args: argparse.Namespace) -> int:
         )
     with archive_job.failing():
         compared = compare(chosen, truth, by=by, anew=anew)
-    if not compared.pictures:
-        raise SetupError(
-            f"{truth.source}: names no picture that counts; {'; '.join(compared.notes())}"
-        )
     precision = average_precision(compared.boxes) if truth.has_boxes else {}
     if args.format == "json":
         text = _json(compared, precision, args.incident_gap, by, archive)
