@@ -8,7 +8,7 @@ with sent none, and *lost* the other way round. An alert that a cooldown holds b
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -144,7 +144,7 @@ class CameraResult:
     first: str | None = None
     last: str | None = None
     alerts: Tally = field(default_factory=Tally)
-    by_rule: dict[str, Tally] = field(default_factory=dict)
+    by_rule: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -320,9 +320,9 @@ def _compare(
     result.alerts.before += before.alerts
     result.alerts.after += after.alerts
     for rule in set(was.values()):
-        result.by_rule.setdefault(rule, Tally()).before += 1
+        result.by_rule[rule].before += 1
     for rule in set(now.values()):
-        result.by_rule.setdefault(rule, Tally()).after += 1
+        result.by_rule[rule].after += 1
     if kind is None:
         return
     first = max(by.values(), key=lambda one: one.score)

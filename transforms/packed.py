@@ -50,7 +50,7 @@ ENDING = ".parquet"
 PROBLEMS = "problems.jsonl"
 _VERSION = {b"beam_pipeline.pack": b"1"}
 _ROWS_A_GROUP = 4096
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 256
 _MICROSECOND = timedelta(microseconds=1)
 
 Row = tuple[DetectedImage, "dict[str, Any] | None"]
