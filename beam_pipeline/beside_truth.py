@@ -91,7 +91,7 @@ def compare(chosen: Selection, truth: Truth, *, by: rules.Rules | None, anew: bo
       anew: Whether `by` judges, too; if not, the verdicts are those of `final/`.
 
     Raises:
-      SetupError: The truth names no picture of the archive.
+      SetupError: The truth names no picture of the archive, or none that counts.
       OSError: A store can't be reached any more.
     """
     result = Compared()
@@ -153,6 +153,10 @@ def compare(chosen: Selection, truth: Truth, *, by: rules.Rules | None, anew: bo
         raise SetupError(
             f"{truth.source}: names no picture of the archive that is asked for, but "
             f"{_some(sorted(unmet))}; write file names as of hall_20260131T235959Z.jpg"
+        )
+    if not result.pictures:
+        raise SetupError(
+            f"{truth.source}: names no picture that counts: {'; '.join(result.notes())}"
         )
     return result
 

@@ -102,6 +102,7 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
       SetupError: What a person must put right, in one line; nothing has been printed then.
+      CommandFailed: A store can't be reached any more.
     """
     from beam_pipeline.beside_truth import compare
     from beam_pipeline.job import read_rules
@@ -118,11 +119,8 @@ def main(args: argparse.Namespace) -> int:
             f"--archive {archive.uris[0]}: there is no final/, so nothing was judged; give --rules "
             "FILE to judge it"
         )
-    compared = compare(chosen, truth, by=by, anew=anew)
-    if not compared.pictures:
-        raise SetupError(
-            f"{truth.source}: names no picture that counts; {'; '.join(compared.notes())}"
-        )
+    with archive_job.failing():
+        compared = compare(chosen, truth, by=by, anew=anew)
     precision = average_precision(compared.boxes) if truth.has_boxes else {}
     if args.format == "json":
         text = _json(compared, precision, args.incident_gap, by, archive)
@@ -203,27 +201,18 @@ def _json(
 def _table(compared: Compared, precision: Mapping[str, AveragePrecision], gap: timedelta) -> str:
     from beam_pipeline import metrics
 
-    blocks = [
-        aligned([(kind, *HEADER), *((name, *tally_cells(tally)) for name, tally in groups.items())])
-        for kind, groups in _groups(compared, gap).items()
-    ]
     whole = metrics.total(compared.pictures, gap)
-    blocks[0] = aligned(
-        [
-            ("id", *HEADER),
-            *(
-                (id, *tally_cells(tally))
-                for id, tally in metrics.by_id(compared.pictures, gap).items()
-            ),
-            ("total", *tally_cells(whole)),
-        ]
-    )
+    blocks = []
+    for kind, groups in _groups(compared, gap).items():
+        named = [*groups.items(), *([("total", whole)] if kind == "id" else [])]
+        rows = [(name, *tally_cells(tally)) for name, tally in named]
+        blocks.append(aligned([(kind, *HEADER), *rows]))
     if precision:
-        rows = [
+        boxes = [
             (label, f"{one.boxes:,}", f"{one.ap:.3f}", f"{one.ap50:.3f}")
             for label, one in precision.items()
         ]
-        blocks.append(aligned([("label", "boxes", "AP", "AP50"), *rows]))
+        blocks.append(aligned([("label", "boxes", "AP", "AP50"), *boxes]))
     if whole.behind_false:
         blocks.append(
             f"{whole.behind_false} threats came in the cooldown of a false alert: missed.\n"

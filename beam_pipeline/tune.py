@@ -25,7 +25,6 @@ from beam_pipeline.evaluate import (
     share_text,
     tally_cells,
 )
-from transforms.text import one_line
 from transforms.times import parse_time
 
 if TYPE_CHECKING:
@@ -228,18 +227,21 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
       SetupError: What a person must put right, in one line; nothing has been printed then.
+      CommandFailed: A store can't be reached any more.
     """
     from beam_pipeline import metrics
     from beam_pipeline.beside_truth import absent_cameras, compare
     from beam_pipeline.job import load_labels, load_rules, read_file
     from beam_pipeline.rule_edits import edited
+    from transforms import stores
 
     chosen, truth = open_inputs(args)
     archive, labels = chosen.archive, frozenset(load_labels(args.labels).values())
     content = read_file(args.rules, "--rules")
     by = load_rules(content, args.rules, labels)
-    _check_is_new(args.write)
-    kept = _kept(chosen, by)
+    target = None if args.write is None else _new_file(args.write)
+    with archive_job.failing():
+        kept = _kept(chosen, by)
     compared = compare(kept, truth, by=by, anew=True)
     starts = later_starts(compared.pictures, args.holdout)
     proposals = []
@@ -272,8 +274,11 @@ def main(args: argparse.Namespace) -> int:
     for line in notes:
         print(line, file=sys.stderr)
     archive_job.tell_problems(archive.problems, "evaluate --format json lists all")
-    if args.write is not None:
-        print(_write(args.write, text) if edits else "nothing to write", file=sys.stderr)
+    if target is not None and edits:
+        with archive_job.failing():
+            stores.write_bytes(target, text)
+    if target is not None:
+        print(f"written to {target}" if edits else "nothing to write", file=sys.stderr)
     return 0
 
 
@@ -348,28 +353,17 @@ def _only_in_zones(by: rules.Rules, pictures: Sequence[Picture]) -> list[str]:
     return [f"not tuned, as only zones name it: {', '.join(left)}"] if left else []
 
 
-def _check_is_new(path: str | None) -> None:
+def _new_file(path: str) -> str:
     from transforms import stores
 
-    if path is None:
-        return
+    file = archive_job.writable_file("--write", path)
     try:
-        stores.read_bytes(path, at_most=1)
+        stores.read_bytes(file, at_most=1)
     except FileNotFoundError:
-        return
-    except Exception as error:  # Each store's client has its own kinds of error.
-        raise SetupError(f"--write {path}: can't be written ({one_line(error)})") from None
+        return file
+    except OSError:
+        pass  # It is there, if not for us to read.
     raise SetupError(f"--write {path}: is there already; give the name of a new file")
-
-
-def _write(path: str, content: bytes) -> str:
-    from transforms import stores
-
-    try:
-        stores.write_bytes(path, content)
-    except Exception as error:  # Each store's client has its own kinds of error.
-        raise SetupError(f"--write {path}: can't be written ({one_line(error)})") from None
-    return f"written to {path}"
 
 
 # Printing

@@ -256,4 +256,8 @@ def test_a_wrong_set_up_is_told_in_one_line(
     assert "there is no final/" in says(
         "evaluate", "--archive", tmp_path / "seen", "--truth", truth
     )
+    strict = rules_of(tmp_path, f"{OLD}strict_ids: true\n")
+    assert "names no picture that counts: the rules are strict and refuse all pictures of hall" in (
+        says(*own, "--id", "hall", "--rules", strict)
+    )
     assert "rules.yaml:1: " in says(*own, "--rules", rules_of(tmp_path, "version: 2\n"))
