@@ -17,6 +17,7 @@ RUNTIME = [
     "orjson",
     "pillow",
     "pyarrow",
+    "pycocotools",
     "pydantic>=2.10",
     "requests",
     "ruamel.yaml>=0.18",

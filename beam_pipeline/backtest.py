@@ -158,8 +158,8 @@ def main(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
 
     for option in ("rules", "against", "labels"):
         check_readable(f"--{option}", getattr(parsed, option), is_file=True)
-    by = read_rules(parsed.rules, "--rules", parsed.labels)
-    against = parsed.against and read_rules(parsed.against, "--against", parsed.labels)
+    by = read_rules(parsed.rules, parsed.labels)
+    against = parsed.against and read_rules(parsed.against, parsed.labels, "--against")
     page = parsed.html and archive_job.writable_file("--html", parsed.html)
     chosen = archive_job.select(parsed)
     if against is None and not chosen.archive.has_verdicts:

@@ -1,5 +1,5 @@
 """The command line: `run` (also without its name), `counts`, `chart`, `rules check`, `backtest`,
-`pack`, `export`."""
+`pack`, `export`, `evaluate`, `tune`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from beam_pipeline import backtest, chart, counts, export, options, pack
+from beam_pipeline import backtest, chart, counts, evaluate, export, options, pack, tune
 from beam_pipeline.archive_job import CommandFailed
 from beam_pipeline.errors import SetupError
 from beam_pipeline.options import OneLineParser
@@ -18,7 +18,8 @@ _RUN_EPILOG = """\
 Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: counts, chart, rules check, backtest, pack, export; each has a --help of its own.
+Other commands: counts, chart, rules check, backtest, pack, export, evaluate, tune; each has a
+--help of its own.
 Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
 """
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "backtest": _backtest,
         "pack": _pack,
         "export": _export,
+        "evaluate": _evaluate,
+        "tune": _tune,
     }
     try:
         if words and words[0] in command:
@@ -154,19 +157,41 @@ def _rules(arguments: Sequence[str]) -> int:
         help="say what each camera ends up with",
         description="Checks a rule file and says what each camera ends up with, and where each "
         "value comes from.",
+        epilog=_STORES_EPILOG,
         allow_abbrev=False,
     )
-    check.add_argument("file", metavar="FILE", help="the rule file, on any of Beam's filesystems")
-    check.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="names of the model's classes, as for the job (default: COCO's)",
+    check.add_argument("rules", metavar="FILE", help="the rule file, on any of Beam's filesystems")
+    explain = commands.add_parser(
+        "explain",
+        help="say what holds for one camera, and why a picture was or was no threat",
+        description="Says what a camera's rules are and where each value comes from; with a file "
+        "of final/, why there was or was no alert.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
     )
+    explain.add_argument("id", metavar="ID", help="the camera")
+    explain.add_argument("file", metavar="FILE", nargs="?", help="a picture's JSON in final/")
+    explain.add_argument(
+        "--rules",
+        metavar="FILE",
+        help="the rule file (default: with a picture's FILE none, otherwise the bundled one)",
+    )
+    for command in (check, explain):
+        command.add_argument(
+            "--labels",
+            metavar="FILE",
+            help="names of the model's classes, as for the job (default: COCO's)",
+        )
     parsed = _parse(parser, arguments)
-    _reach("rules check", parsed.file, is_file=True)
-    from beam_pipeline.job import check_rules
+    for file in (parsed.rules, getattr(parsed, "file", None)):
+        if file is not None:
+            _reach(f"rules {parsed.command}", file, is_file=True)
+    from beam_pipeline import rule_commands
 
-    print(check_rules(parsed.file, parsed.labels))
+    if parsed.command == "check":
+        print(rule_commands.check(parsed.rules, parsed.labels))
+    else:
+        print(rule_commands.explain(parsed.id, parsed.file, parsed.rules, parsed.labels), end="")
     return 0
 
 
@@ -204,3 +229,39 @@ def _export(arguments: Sequence[str]) -> int:
     )
     export.add_arguments(parser)
     return export.main(_parse(parser, arguments))
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline evaluate",
+        description="Measures the alerts of an archive against what is known to be in its "
+        "pictures: precision, recall and false alerts per camera and day, by camera, label and "
+        "rule.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    evaluate.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    _reach_files(parsed)
+    return evaluate.main(parsed)
+
+
+def _tune(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline tune",
+        description="Proposes min_score, min_area and max_area that keep recall and send the "
+        "fewest false alerts, from what is known to be in the pictures of an archive. Writes "
+        "nothing unless asked.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    tune.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    _reach_files(parsed)
+    return tune.main(parsed)
+
+
+def _reach_files(parsed: argparse.Namespace) -> None:
+    for option in ("truth", "rules", "labels"):
+        if getattr(parsed, option) is not None:
+            _reach(f"--{option}", getattr(parsed, option), is_file=True)

@@ -11,9 +11,10 @@ The words of the rule file (``objects``, ``min_score``, ``min_area``, ``max_rati
 of Frigate's object filters: https://docs.frigate.video/configuration/object_filters
 """
 
-from rules.describing import describe
+from rules.describing import describe, describe_camera
 from rules.effective import CameraRules, ObjectRule, Resolution
 from rules.errors import RulesError
+from rules.explaining import explain
 from rules.history import History, alert_id
 from rules.judging import FILTERS
 from rules.loading import load_rules, parse_rules
@@ -49,6 +50,8 @@ __all__ = [
     "Verdict",
     "alert_id",
     "describe",
+    "describe_camera",
+    "explain",
     "load_rules",
     "parse_rules",
 ]

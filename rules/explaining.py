@@ -45,10 +45,8 @@ def explain(data: Mapping[str, Any]) -> str:
         data: the image JSON of ``final/``.
 
     Raises:
-        ValueError: it holds no verdict, or none that can be read.
+        ValueError: it holds no verdict that can be read.
     """
-    if "threat" not in data:
-        raise ValueError("holds no verdict; give a file of final/, not of detections/")
     try:
         lines = [*_verdict(data), *_detections(data)]
     except (KeyError, TypeError, IndexError, AttributeError) as error:

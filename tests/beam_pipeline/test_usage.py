@@ -187,7 +187,19 @@ def test_rules_check_says_what_each_camera_ends_up_with(
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["counts"], ["chart"], ["rules"], ["backtest"], ["pack"], ["export"]]
+    "command",
+    [
+        [],
+        ["run"],
+        ["counts"],
+        ["chart"],
+        ["rules"],
+        ["backtest"],
+        ["pack"],
+        ["export"],
+        ["evaluate"],
+        ["tune"],
+    ],
 )
 def test_help_comes_in_under_two_seconds(command: list[str], run_job: Run) -> None:
     times = []

@@ -66,3 +66,48 @@ def test_a_label_cannot_write_to_the_terminal():
     rules = parse_rules('version: 1\ndefaults: {objects: {"\\e[2J": }}', "rules.yaml")
     assert "\x1b" not in describe(rules)
     assert "\\x1b[2J" in describe(rules)
+
+
+def test_what_filters_by_place_time_and_history_is_shown():
+    rules = parse_rules(
+        """
+version: 1
+strict_ids: true
+defaults:
+  timezone: Europe/Berlin
+  objects: {person: {min_score_at_night: 0.7, min_count: 2}, car: {repeats: true, confirm: false}}
+  mask: {flag: {polygon: [[0, 0], [1, 0], [1, 1]], anchor: center, objects: [person, car]}}
+  schedule: {armed: [{days: [sun, mon], start: "18:00", end: "06:00"}, {days: [sat]}]}
+profiles:
+  yard:
+    repeats: {occurrences: 4}
+    confirm: {within: 45s}
+    zones: {gate: {anchor: overlap, objects: {person: {min_score: 0.8}, car: }}}
+cameras:
+  a:
+    profile: yard
+    zones: {gate: {polygon: [[0, 0], [1, 0], [1, 1]]}}
+    schedule: {disarmed: [{start: "12:00", end: "12:30"}]}
+    night: {start: "20:00", end: "06:00", max_brightness: 0.2}
+    cooldown: 90s
+""",
+        "rules.yaml",
+    )
+    assert describe(rules).splitlines()[2:-2] == [
+        "a (profile yard)",
+        "  person  severity alert (built in), min_score 0.5 (built in), min_score_at_night 0.7 "
+        "(defaults), min_count 2 (defaults)",
+        "  car     severity alert (built in), min_score 0.5 (built in), repeats true (defaults), "
+        "confirm false (defaults)",
+        "  zone gate: person, car; 3 corners (cameras.a), by overlap of at least 0.5",
+        "    person  min_score 0.8 (profiles.yard)",
+        "  mask flag: car, person; 3 corners (defaults), by center",
+        "  timezone: Europe/Berlin (defaults)",
+        "  armed: mon sun 18:00 to 06:00, sat (defaults)",
+        "  disarmed: every day 12:00 to 12:30 (cameras.a)",
+        "  night: start 20:00 (cameras.a), end 06:00 (cameras.a), max_brightness 0.2 (cameras.a)",
+        "  repeats: iou 0.85 (built in), occurrences 4 (profiles.yard), within 1d (built in), "
+        "forget_after 10 (built in), min_score 0.25 (built in)",
+        "  confirm: pictures 2 (built in), within 45s (profiles.yard)",
+        "  cooldown: 90s (cameras.a)",
+    ]

@@ -5,7 +5,7 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules import Detection, Image, RulesError, describe, parse_rules
+from rules import Detection, History, Image, RulesError, describe, parse_rules
 
 LABELS = ("person", "car", "dog", "cat")
 
@@ -20,7 +20,7 @@ detections = st.builds(
 images = st.builds(
     Image,
     id=st.sampled_from(["a", "b", "unnamed"]),
-    timestamp=st.just("2026-01-31T23:59:59Z"),
+    timestamp=st.integers(0, 59).map(lambda second: f"2026-01-31T23:59:{second:02}Z"),
     width=st.integers(1, 4000),
     height=st.integers(1, 4000),
     detections=st.lists(detections, max_size=8).map(tuple),
@@ -39,34 +39,75 @@ def object_settings(draw):
                 "max_area": fractions,
                 "min_ratio": st.floats(0.01, 100),
                 "max_ratio": st.floats(0.01, 100),
+                "min_count": st.integers(1, 4),
+                "max_count": st.integers(1, 4),
+                "repeats": st.booleans(),
+                "confirm": st.booleans(),
             },
         )
     )
-    for low, high in (("min_area", "max_area"), ("min_ratio", "max_ratio")):
+    for low, high in (
+        ("min_area", "max_area"),
+        ("min_ratio", "max_ratio"),
+        ("min_count", "max_count"),
+    ):
         if low in given and high in given:
             given[low], given[high] = sorted((given[low], given[high]))
     return given
 
 
 objects = st.dictionaries(st.sampled_from(LABELS), object_settings())
+areas = st.fixed_dictionaries(
+    {"polygon": st.sampled_from([[[0, 0], [1, 0], [1, 1]], [[0, 0.5], [1, 0.5], [1, 1], [0, 1]]])},
+    optional={"anchor": st.sampled_from(["bottom_center", "center", "overlap"])},
+)
+layers = st.fixed_dictionaries(
+    {"objects": objects},
+    optional={
+        "zones": st.dictionaries(st.sampled_from("yz"), areas, max_size=2),
+        "mask": st.dictionaries(st.sampled_from("mn"), areas, max_size=2),
+        "schedule": st.just({"armed": [{"start": "12:00", "end": "23:59"}]}),
+        "repeats": st.fixed_dictionaries({"occurrences": st.integers(1, 3)}),
+        "confirm": st.fixed_dictionaries({"pictures": st.integers(2, 3), "within": st.just("1h")}),
+        "cooldown": st.sampled_from(["0s", "10s", "1h"]),
+    },
+)
 
 
 @settings(deadline=None)
-@given(images, objects)
-def test_every_detection_is_a_threat_or_rejected_once_and_in_order(image, settings_of):
-    verdict = rules_of(settings_of).judge(image)
+@given(st.lists(images, min_size=1, max_size=5), layers)
+def test_every_detection_is_a_threat_or_rejected_once_and_in_order(several, layer):
+    rules, history = parse_rules(json.dumps({"version": 1, "defaults": layer}), "r"), History()
+    for image in several:
+        is_whole(rules.judge(image, history), image)
+
+
+def is_whole(verdict, image):
     threats = [threat.detection for threat in verdict.threats]
     rejected = [item.detection for item in verdict.rejected]
     assert threats == sorted(threats)
     assert rejected == sorted(rejected)
     assert sorted(threats + rejected) == list(range(len(image.detections)))
     assert verdict.is_threat == bool(threats) == (verdict.severity is not None)
-    assert json.loads(json.dumps(verdict.to_json(), allow_nan=False)) == verdict.to_json()
+    data = verdict.to_json()
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert (verdict.incident_number is not None) == (verdict.severity == "alert")
+    assert (verdict.suppressed_by is not None) == ((verdict.incident_number or 1) > 1)
+    traced = {trace.detection: trace.checks for trace in verdict.trace}
+    for threat in verdict.threats:
+        assert all(check.passes for check in traced[threat.detection])
+    for item in verdict.rejected:
+        if item.by != "objects":
+            *passed, last = traced[item.detection]
+            assert (last.filter, last.passes) == (item.by, False)
+            assert all(check.passes for check in passed)
 
 
 @settings(deadline=None)
 @given(images, objects, st.sampled_from(LABELS), fractions)
-def test_raising_min_score_never_adds_a_threat(image, settings_of, label, raised):
+def test_raising_min_score_never_adds_a_threat_but_by_max_count(image, settings_of, label, raised):
+    for values in settings_of.values():
+        values.pop("max_count", None)
     before = rules_of(settings_of).judge(image)
     if label in settings_of:
         least = max(raised, settings_of[label].get("min_score", 0.5))
@@ -105,6 +146,16 @@ KEYS = (
     "min_score",
     "max_ratio",
     "severity",
+    "zones",
+    "mask",
+    "polygon",
+    "schedule",
+    "armed",
+    "days",
+    "night",
+    "timezone",
+    "repeats",
+    "cooldown",
 )
 tokens = st.sampled_from(
     [

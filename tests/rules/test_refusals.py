@@ -441,3 +441,149 @@ def test_what_the_file_says_cannot_break_the_line():
 
 def test_a_long_word_is_cut_in_the_message():
     assert len(refusal(f"version: 1\n{'x' * 900}: 1\n")) < 250
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "zones: {z: {polygon: [[0, 0], [1, 1], [1, 0], [0, 1]]}}",
+            "defaults.zones.z.polygon: crosses or touches itself at [0.5, 0.5]; give the corners "
+            "in order around the area, and two areas apart from each other",
+        ),
+        (
+            "zones: {z: {polygon: [[0, 0], [1, 0], [1, 1.2]]}}",
+            "defaults.zones.z.polygon: point 3, [1, 1.2], lies outside the frame; both numbers "
+            "must be fractions of the picture, from 0 to 1",
+        ),
+        (
+            "mask: {m: {polygon: [[0, 0], [1, 0]]}}",
+            "defaults.mask.m.polygon: 2 different points; must be at least 3, the corners of an "
+            "area",
+        ),
+        (
+            "zones: {z: {polygon: all}}",
+            "defaults.zones.z.polygon: is the text 'all'; must be the corners as fractions of the "
+            "frame, such as [[0, 0.5], [1, 0.5], [1, 1]]",
+        ),
+        (
+            "zones: {z: {anchor: center}}",
+            "defaults.zones.z: has no polygon; write its corners, such as polygon: [[0, 0.5], "
+            "[1, 0.5], [1, 1], [0, 1]]",
+        ),
+        ("mask: {m: }", "defaults.mask.m: has no polygon; write its corners, such as polygon: "
+         "[[0, 0.5], [1, 0.5], [1, 1], [0, 1]]"),
+        (
+            "zones: {z: {polygon: [[0, 0], [1, 0], [1, 1]], anchor: top}}",
+            "defaults.zones.z.anchor: is the text 'top'; must be bottom_center, center or overlap",
+        ),
+        (
+            "zones: {z: {polygon: [[0, 0], [1, 0], [1, 1]], min_overlap: 0.5}}",
+            "defaults.zones.z.min_overlap: is of use only with anchor: overlap; write that too, or "
+            "leave this out",
+        ),
+        (
+            "zones: {z: {polygon: [[0, 0], [1, 0], [1, 1]], objects: {preson: }}}",
+            "defaults.zones.z.objects.preson: the model does not give this label; did you mean "
+            "'person'?",
+        ),
+        (
+            "mask: {m: {polygon: [[0, 0], [1, 0], [1, 1]], objects: [preson]}}",
+            "defaults.mask.m.objects[0]: the model does not give this label; did you mean "
+            "'person'?",
+        ),
+        (
+            "timezone: Europe/Berlni",
+            "defaults.timezone: there is no time zone 'Europe/Berlni'; did you mean "
+            "'Europe/Berlin'?",
+        ),
+        (
+            "schedule: {armed: 0 18 * * *}",
+            "defaults.schedule.armed: '0 18 * * *' is a cron expression, which has no end; write "
+            'when it starts and ends, such as {days: [mon, tue], start: "18:00", end: "07:00"}',
+        ),
+        (
+            "schedule: {disarmed: [mon-fri 18:00-07:00]}",
+            "defaults.schedule.disarmed[0]: 'mon-fri 18:00-07:00' is a text; write {days: [mon, "
+            'tue, wed, thu, fri], start: "18:00", end: "07:00"}',
+        ),
+        (
+            "schedule: {armed: [{days: [monday]}]}",
+            "defaults.schedule.armed[0].days: 'monday' is no day; did you mean 'mon'?",
+        ),
+        (
+            "schedule: {armed: [{start: 1800}]}",
+            "defaults.schedule.armed[0].start: is 1800; must be a time of day such as 18:00",
+        ),
+        (
+            'night: {start: "24:00", end: 06:00}',
+            'defaults.night.start: no period starts at 24:00; write "00:00" of the next day',
+        ),
+        (
+            "night: {start: 20:00}",
+            "defaults.night: has no end; write end too, such as 06:00",
+        ),
+        (
+            "objects: {person: {min_count: 3, max_count: 2}}",
+            "defaults.objects.person.max_count: 2 is below the min_count 3; must be at least 3",
+        ),
+        (
+            "objects: {person: {min_count: 0}}",
+            "defaults.objects.person.min_count: is 0; must be a whole number of at least 1",
+        ),
+        ("cooldown: 5 minutes", "defaults.cooldown: '5 minutes' is no duration; write a whole "
+         "number and s, m, h or d, such as 30s, 5m, 24h or 7d"),
+        ("cooldown: 300", "defaults.cooldown: is 300; must be a duration such as 30s, 5m, 24h or "
+         "7d"),
+        ("cooldown: ", "defaults.cooldown: has no value; write a duration such as 30s, 5m, 24h or "
+         "7d, or leave the key out"),
+        (
+            "repeats: {iou: 0}",
+            "defaults.repeats.iou: is 0; must be a number above 0, at most 1",
+        ),
+        (
+            "repeats: {occurrences: 21}",
+            "defaults.repeats.occurrences: is 21; must be a whole number from 1 to 20",
+        ),
+        ("confirm: true", "defaults.confirm: is true; must be a mapping, such as "
+            "{pictures: 2, within: 30s}"),
+        ("confirm: {pictures: 1}", "defaults.confirm.pictures: is 1; must be a whole number from "
+         "2 to 20"),
+    ],
+)  # fmt: skip
+def test_a_wrong_filter_is_refused_with_what_would_be_right(line, message):
+    assert refusal(f"version: 1\ndefaults:\n  {line}\n") == f"rules.yaml:3: {message}"
+
+
+def test_bounds_that_cross_in_a_zone_name_the_zone():
+    text = """version: 1
+defaults:
+  objects: {person: {min_area: 0.1}}
+  zones:
+    z:
+      polygon: [[0, 0], [1, 0], [1, 1]]
+      objects: {person: {max_area: 0.05}}
+"""
+    assert refusal(text) == (
+        "rules.yaml:7: defaults.zones.z.objects.person.max_area: 0.05 is below the min_area 0.1 "
+        "of defaults.objects.person; must be at least 0.1"
+    )
+
+
+def test_a_zone_of_a_profile_may_leave_its_polygon_to_the_cameras_but_they_must_give_it():
+    text = """version: 1
+strict_ids: true
+profiles:
+  yard: {zones: {gate: {anchor: center}}}
+cameras:
+  a: {profile: yard, zones: {gate: {polygon: [[0, 0], [1, 0], [1, 1]]}}}
+  b: {profile: yard}
+"""
+    assert refusal(text).startswith("rules.yaml:7: cameras.b.zones.gate: has no polygon;")
+
+
+def test_a_score_for_the_night_needs_to_know_when_it_is_night():
+    assert refusal("version: 1\ndefaults: {objects: {person: {min_score_at_night: 0.7}}}") == (
+        "rules.yaml:2: defaults.night: missing, and defaults.objects.person has a "
+        'min_score_at_night; say when it is night, such as night: {start: "20:00", end: "06:00"}'
+    )

@@ -1,0 +1,79 @@
+"""`rules check` and `rules explain`."""
+
+import json
+
+import pytest
+
+from beam_pipeline import cli
+from tests.rules.test_explaining import final_json
+from tests.rules.watching import found, picture, rules_of
+
+TEXT = "version: 1\ndefaults: {objects: {person: {min_score: 0.6}}}\ncameras: {hall: }\n"
+
+
+@pytest.fixture
+def rule_file(tmp_path):
+    path = tmp_path / "rules.yaml"
+    path.write_text(TEXT)
+    return str(path)
+
+
+@pytest.fixture
+def final_file(tmp_path):
+    path = tmp_path / "hall_20260131T120000Z.json"
+    path.write_text(json.dumps(final_json(rules_of("objects: {person: }"), picture(found()))))
+    return str(path)
+
+
+def test_a_camera_is_told_its_rules_and_where_they_come_from(rule_file, capsys):
+    assert cli.main(["rules", "explain", "hall", "--rules", rule_file]) == 0
+    shown = capsys.readouterr().out.splitlines()[1:]
+    assert shown == ["hall", "  person  severity alert (built in), min_score 0.6 (defaults)"]
+
+
+def test_a_camera_that_is_not_named_is_told_so(rule_file, capsys):
+    assert cli.main(["rules", "explain", "yard", "--rules", rule_file]) == 0
+    assert "yard: not named, so the defaults" in capsys.readouterr().out
+
+
+def test_the_samples_cameras_are_known_without_a_rule_file(capsys):
+    assert cli.main(["rules", "explain", "warehouse"]) == 0
+    assert "warehouse (profile indoor)" in capsys.readouterr().out
+
+
+def test_a_verdict_is_told_without_the_rules(final_file, capsys):
+    assert cli.main(["rules", "explain", "hall", final_file]) == 0
+    shown = capsys.readouterr().out
+    assert "It calls for an alert." in shown
+    assert "profile" not in shown
+
+
+def test_a_verdict_by_other_rules_is_said_to_be_so(final_file, rule_file, capsys):
+    assert cli.main(["rules", "explain", "hall", final_file, "--rules", rule_file]) == 0
+    shown = capsys.readouterr().out
+    assert "judged by other rules; a backtest says what these would have done" in shown
+    assert shown.index("min_score 0.6 (defaults)") < shown.index("It calls for an alert.")
+
+
+@pytest.mark.parametrize(
+    ("camera", "content", "message"),
+    [
+        ("hall", None, "no such file; give one of final/"),
+        ("hall", "{", "is not JSON; give a file of final/"),
+        ("hall", '{"id": "hall", "detections": []}', "holds no verdict; give a file of final/"),
+        ("hall", "[]", "holds no verdict; give a file of final/"),
+        ("yard", '{"id": "hall", "threat": {}}', "is of 'hall', not of 'yard'"),
+        ("hall", '{"id": "hall", "threat": {}}', "is no image JSON of final/"),
+    ],
+)
+def test_a_file_that_is_no_verdict_is_refused_in_one_line(
+    tmp_path, camera, content, message, capsys
+):
+    path = tmp_path / "one.json"
+    if content is not None:
+        path.write_text(content)
+    assert cli.main(["rules", "explain", camera, str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"beam_pipeline: rules explain {path}: ")
+    assert message in error
+    assert error.count("\n") == 1
