@@ -11,9 +11,13 @@ RUNTIME = [
     "google-auth",
     "google-cloud-pubsub",
     "google-cloud-storage",
+    "jinja2",
     "matplotlib",
     "numpy",
+    "orjson",
     "pillow",
+    "pyarrow",
+    "pycocotools",
     "pydantic>=2.10",
     "requests",
     "ruamel.yaml>=0.18",
@@ -54,7 +58,7 @@ setup(
         include=["beam_pipeline", "beam_pipeline.*", "transforms", "transforms.*", "rules"]
     ),
     package_data={
-        "beam_pipeline": ["py.typed"],
+        "beam_pipeline": ["py.typed", "*.html"],
         "beam_pipeline.bundled": [
             "*.yaml",
             "*.json",
