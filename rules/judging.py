@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import cast
 
-from rules.effective import CameraRules, ObjectRule, Zone
+from rules.effective import CameraRules, Label, ObjectRule, Zone
 from rules.geometry import Bbox
 from rules.history import History, alert_id
 from rules.records import (
@@ -77,18 +77,19 @@ class _Candidate:
 
     Attributes:
         index: its index in the image's detections.
-        rule: what holds for its label where it is.
-        zone: the zone that it is in; None outside.
-        zones: the names of the zones that take its label.
+        label: what the rules say of its label.
+        rule: what holds for it where it is.
+        zone: the zone that it is in; None outside, and until the filter `zones` where the rule is
+            the same everywhere.
         checks: what the filters decided so far.
     """
 
     index: int
     detection: Detection
     scene: _Scene
+    label: Label
     rule: ObjectRule
-    zone: Zone | None
-    zones: tuple[str, ...]
+    zone: Zone | None = None
     checks: list[Check] = field(default_factory=list)
 
     def passes(self, check: Check | None) -> bool:
@@ -164,10 +165,14 @@ def _mask(candidate: _Candidate) -> Check | None:
 
 def _zones(candidate: _Candidate) -> Check | None:
     """Where zones take the label, the box lies in one of them."""
-    if not candidate.zones:
+    label = candidate.label
+    if not label.zones:
         return None
+    if not label.rules_differ:
+        box = candidate.detection.bbox
+        candidate.zone = next((zone for zone, _ in label.zones if zone.holds(box)), None)
     name = None if candidate.zone is None else candidate.zone.name
-    return Check("zones", name, list(candidate.zones), name is not None)
+    return Check("zones", name, list(label.names), name is not None)
 
 
 def _schedule(candidate: _Candidate) -> Check | None:
@@ -326,17 +331,14 @@ def _candidate(index: int, detection: Detection, scene: _Scene) -> _Candidate | 
     In a zone that takes the label it is the zone's, of several the first's. Outside it is the
     camera's; for a label that only zones name, the first such zone's.
     """
-    label, camera = detection.label, scene.camera
-    if not camera.zones:
-        rule = camera.objects.get(label)
-        return None if rule is None else _Candidate(index, detection, scene, rule, None, ())
-    taking = [(zone, rule) for zone in camera.zones.values() if (rule := zone.rule(label, camera))]
-    names = tuple(zone.name for zone, _ in taking)
-    for zone, rule in taking:
-        if zone.holds(detection.bbox):
-            return _Candidate(index, detection, scene, rule, zone, names)
-    outside = camera.objects.get(label) or next((rule for _, rule in taking), None)
-    return None if outside is None else _Candidate(index, detection, scene, outside, None, names)
+    label = scene.camera.label(detection.label)
+    if label is None:
+        return None
+    if label.rules_differ:
+        for zone, rule in label.zones:
+            if zone.holds(detection.bbox):
+                return _Candidate(index, detection, scene, label, rule, zone)
+    return _Candidate(index, detection, scene, label, label.outside)
 
 
 def _passes_alone(candidate: _Candidate) -> bool:
