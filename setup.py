@@ -32,11 +32,13 @@ DEVELOPMENT = [
     "mypy",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "pyyaml",
     "ruff",
     "types-jsonschema",
     "types-requests",
     "types-tqdm",
+    "uv",
 ]
 
 setup(
