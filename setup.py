@@ -38,12 +38,14 @@ DEVELOPMENT = [
     "mypy",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "pyyaml",
     "ruff",
     "types-jsonschema",
     "types-requests",
     "types-shapely",
     "types-tqdm",
+    "uv",
 ]
 
 setup(
