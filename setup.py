@@ -11,6 +11,7 @@ RUNTIME = [
     "google-auth",
     "google-cloud-pubsub",
     "google-cloud-storage",
+    "jinja2",
     "matplotlib",
     "numpy",
     "pillow",
