@@ -151,14 +151,25 @@ def validate_bytes(
         return replace(invalid, reason=problem[0], detail=problem[1])
     seen = earlier.seen(named, sha256) if earlier else None
     if seen is not None:
-        known, *light = seen
-        return ValidImage(named, sha256, width, height, data, None, *light, known=known)
+        known, brightness, sharpness = seen
+        return ValidImage(
+            named, sha256, width, height, data, None, brightness, sharpness, known=known
+        )
     try:
         box = jpeg.decode_letterboxed(header, input_size)
     except jpeg.CorruptJpeg as error:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=str(error))
-    light = box.brightness, box.sharpness
-    return ValidImage(named, sha256, width, height, data, box.pixels, *light, box.content)
+    return ValidImage(
+        named,
+        sha256,
+        width,
+        height,
+        data,
+        box.pixels,
+        box.brightness,
+        box.sharpness,
+        box.content,
+    )
 
 
 def read_failed(file: ImageFile, error: Exception) -> InvalidImage:
