@@ -41,6 +41,7 @@ DEVELOPMENT = [
     "mypy",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "pyyaml",
     "ruff",
     "trustme",
@@ -48,6 +49,7 @@ DEVELOPMENT = [
     "types-requests",
     "types-shapely",
     "types-tqdm",
+    "uv",
 ]
 
 setup(

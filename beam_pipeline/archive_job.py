@@ -176,7 +176,7 @@ def tell_problems(problems: Iterable[Problem], where_all_are: str) -> None:
     told = list(problems)
     if not told:
         return
-    print(f"{len(told)} problems with the archive, which were passed over:", file=sys.stderr)
+    print(f"problems with the archive, passed over: {len(told)}", file=sys.stderr)
     for uri, why in told[:_SHOWN]:
         print(f"  {printable(uri)}: {printable(why)}", file=sys.stderr)
     if len(told) > _SHOWN:

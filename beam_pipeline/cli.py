@@ -9,9 +9,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from beam_pipeline import backtest, chart, counts, evaluate, export, options, pack, tune
+from beam_pipeline import backtest, chart, counts, export, options, pack
 from beam_pipeline.archive_job import CommandFailed
 from beam_pipeline.errors import SetupError
+from beam_pipeline.evaluation import evaluate, tune
 from beam_pipeline.options import OneLineParser
 
 _RUN_EPILOG = """\

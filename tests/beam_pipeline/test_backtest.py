@@ -259,9 +259,7 @@ def test_broken_json_is_counted_and_listed(
     (problem,) = told["problems"]
     assert problem["uri"] == str(broken)
     assert problem["why"].startswith("not JSON")
-    assert beside.startswith(
-        "1 problems with the archive, which were passed over:\n  " + str(broken)
-    )
+    assert beside.startswith("problems with the archive, passed over: 1\n  " + str(broken))
 
 
 def test_a_second_rule_file_is_compared_with_where_there_is_no_final(

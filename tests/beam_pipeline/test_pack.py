@@ -60,7 +60,7 @@ def test_broken_json_is_counted_and_listed(
     assert pack("--archive", output, "--output", tmp_path / "packed") == 0
     told = capsys.readouterr()
     assert "12 pictures" in told.out
-    assert told.err.startswith("2 problems with the archive, which were passed over:\n")
+    assert told.err.startswith("problems with the archive, passed over: 2\n")
     assert f"{missing}: not there" in told.err
     listed = (tmp_path / "packed" / "problems.jsonl").read_text().splitlines()
     assert len(listed) == 2

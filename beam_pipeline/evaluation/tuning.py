@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import rules
-from beam_pipeline.metrics import incidents, share
+from beam_pipeline.evaluation.metrics import incidents, share
 from rules.effective import Zone
 from rules.frozen import FrozenMapping
 from rules.judging import area

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from beam_pipeline.truth import TrueBox
+from beam_pipeline.evaluation.truth import TrueBox
 from rules import Detection, alert_id
 from transforms.times import parse_time
 

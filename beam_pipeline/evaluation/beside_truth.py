@@ -10,8 +10,8 @@ from typing import Any
 import rules
 from beam_pipeline.archive_job import Selection
 from beam_pipeline.errors import SetupError
-from beam_pipeline.metrics import BoxedPicture, Picture
-from beam_pipeline.truth import TruePicture, Truth, alerting_rules, real_threats
+from beam_pipeline.evaluation.metrics import BoxedPicture, Picture
+from beam_pipeline.evaluation.truth import TruePicture, Truth, alerting_rules, real_threats
 from rules.schedule import local_time
 from transforms.archive import Archive
 from transforms.backtest import look_back
@@ -213,7 +213,7 @@ def _some(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Told:
-    """What a verdict tells of alerts: see `beam_pipeline.metrics.Picture`.
+    """What a verdict tells of alerts: see `beam_pipeline.evaluation.metrics.Picture`.
 
     `disarmed`: something was rejected as the camera is not armed.
     """

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from beam_pipeline import cli
-from beam_pipeline.rule_edits import Edit, edited
-from beam_pipeline.tune import groups
-from beam_pipeline.tuning import Measured, Values, areas_to_try, propose, threats_needed
+from beam_pipeline.evaluation.rule_edits import Edit, edited
+from beam_pipeline.evaluation.tune import groups
+from beam_pipeline.evaluation.tuning import Measured, Values, areas_to_try, propose, threats_needed
 from rules import parse_rules
-from tests.beam_pipeline.test_evaluate import rules_of, truth_of
+from tests.beam_pipeline.evaluation.test_evaluate import rules_of, truth_of
 from tests.beam_pipeline.test_usage import refused
 from tests.transforms.archives import seen, write_output
 from transforms.records import DetectedImage

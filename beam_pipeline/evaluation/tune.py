@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_pipeline import archive_job, counts
 from beam_pipeline.errors import SetupError
-from beam_pipeline.evaluate import (
+from beam_pipeline.evaluation.evaluate import (
     HEADER,
     add_shared_arguments,
     aligned,
@@ -30,9 +30,9 @@ from transforms.times import parse_time
 if TYPE_CHECKING:
     import rules
     from beam_pipeline.archive_job import Selection
-    from beam_pipeline.metrics import Picture, Tally
-    from beam_pipeline.rule_edits import Edit
-    from beam_pipeline.tuning import Cases, Measured, Values
+    from beam_pipeline.evaluation.metrics import Picture, Tally
+    from beam_pipeline.evaluation.rule_edits import Edit
+    from beam_pipeline.evaluation.tuning import Cases, Measured, Values
     from transforms.archive import ArchivedImage, Problem
     from transforms.records import DetectedImage
 
@@ -126,7 +126,7 @@ class _Kept:
 
 def _kept(chosen: Selection, by: rules.Rules) -> Selection:
     """The same pictures, which are looked at again and again, in memory."""
-    from beam_pipeline.beside_truth import earliest
+    from beam_pipeline.evaluation.beside_truth import earliest
     from transforms.archive import Archive
 
     images = {
@@ -216,7 +216,7 @@ class Proposal:
     @property
     def edits(self) -> list[Edit]:
         """What makes them hold."""
-        from beam_pipeline.rule_edits import Edit
+        from beam_pipeline.evaluation.rule_edits import Edit
 
         changes = self.changes
         return [Edit(layer, self.group.label, changes) for layer in self.group.layers if changes]
@@ -229,10 +229,10 @@ def main(args: argparse.Namespace) -> int:
       SetupError: What a person must put right, in one line; nothing has been printed then.
       CommandFailed: A store can't be reached any more.
     """
-    from beam_pipeline import metrics
-    from beam_pipeline.beside_truth import absent_cameras, compare
+    from beam_pipeline.evaluation import metrics
+    from beam_pipeline.evaluation.beside_truth import absent_cameras, compare
+    from beam_pipeline.evaluation.rule_edits import edited
     from beam_pipeline.job import load_labels, load_rules, read_file
-    from beam_pipeline.rule_edits import edited
     from transforms import stores
 
     chosen, truth = open_inputs(args)
@@ -311,7 +311,7 @@ def _cases(
     pictures: Sequence[Picture],
     starts: Mapping[str, datetime | None],
 ) -> Cases:
-    from beam_pipeline.tuning import Case, Cases, of_label
+    from beam_pipeline.evaluation.tuning import Case, Cases, of_label
 
     true = {(one.id, one.timestamp): group.label in one.wanted for one in pictures}
     cases = []
@@ -333,7 +333,7 @@ def _cases(
 
 
 def _found(cases: Cases, min_recall: float) -> Values | None:
-    from beam_pipeline.tuning import propose
+    from beam_pipeline.evaluation.tuning import propose
 
     # Without pictures that show no threat the lowest score would be the best.
     if not cases.measure(cases.now).others:
@@ -370,7 +370,7 @@ def _new_file(path: str) -> str:
 
 
 def _warnings(one: Proposal, min_recall: float, holdout: float) -> list[str]:
-    from beam_pipeline.tuning import SCORES, Values, threats_needed
+    from beam_pipeline.evaluation.tuning import SCORES, Values, threats_needed
 
     cases, label = one.cases, one.group.label
     measured = cases.measure(one.proposed or cases.now)
@@ -425,7 +425,7 @@ def _lines_of(one: Proposal) -> dict[str, tuple[Values, bool]]:
 
 def _curve(one: Proposal) -> list[tuple[Values, Measured]]:
     """What comes of other scores with the areas that are proposed, and of the proposal itself."""
-    from beam_pipeline.tuning import SCORES
+    from beam_pipeline.evaluation.tuning import SCORES
 
     middle = one.proposed or one.cases.now
     points: list[tuple[Values, Measured]] = []
@@ -473,7 +473,7 @@ _MEASURED = ("threats", "recall", "false alerts", "/camera/day")
 
 
 def _cells(measured: Measured) -> tuple[str, ...]:
-    from beam_pipeline.metrics import wilson
+    from beam_pipeline.evaluation.metrics import wilson
 
     rate = measured.false_per_camera_day
     return (

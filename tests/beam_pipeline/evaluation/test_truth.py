@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from beam_pipeline.errors import SetupError
-from beam_pipeline.truth import TrueBox, TruePicture, alerting_rules, parse_truth, real_threats
+from beam_pipeline.evaluation.truth import (
+    TrueBox,
+    TruePicture,
+    alerting_rules,
+    parse_truth,
+    real_threats,
+)
 from rules import parse_rules
 
 LABELS = ("person", "car", "dog")

@@ -15,9 +15,9 @@ from beam_pipeline.errors import SetupError
 if TYPE_CHECKING:
     import rules
     from beam_pipeline.archive_job import Selection
-    from beam_pipeline.beside_truth import Compared
-    from beam_pipeline.metrics import AveragePrecision, Interval, Tally
-    from beam_pipeline.truth import Truth
+    from beam_pipeline.evaluation.beside_truth import Compared
+    from beam_pipeline.evaluation.metrics import AveragePrecision, Interval, Tally
+    from beam_pipeline.evaluation.truth import Truth
     from transforms.archive import Archive
 
 HEADER = (
@@ -89,8 +89,8 @@ def open_inputs(args: argparse.Namespace) -> tuple[Selection, Truth]:
     Raises:
       SetupError: Something of it is wrong.
     """
+    from beam_pipeline.evaluation.truth import parse_truth
     from beam_pipeline.job import load_labels, read_file
-    from beam_pipeline.truth import parse_truth
 
     labels = load_labels(args.labels).values()
     truth = parse_truth(read_file(args.truth, "--truth"), args.truth, labels)
@@ -104,9 +104,9 @@ def main(args: argparse.Namespace) -> int:
       SetupError: What a person must put right, in one line; nothing has been printed then.
       CommandFailed: A store can't be reached any more.
     """
-    from beam_pipeline.beside_truth import compare
+    from beam_pipeline.evaluation.beside_truth import compare
+    from beam_pipeline.evaluation.metrics import average_precision
     from beam_pipeline.job import read_rules
-    from beam_pipeline.metrics import average_precision
 
     if args.verdicts is not None and args.rules is None:
         raise SetupError("--verdicts is for use with --rules FILE; give one, or leave it out")
@@ -135,7 +135,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _rules_notes(compared: Compared, by: rules.Rules | None, archive: Archive) -> list[str]:
-    from beam_pipeline.beside_truth import absent_cameras
+    from beam_pipeline.evaluation.beside_truth import absent_cameras
 
     if by is None:
         return []
@@ -153,7 +153,7 @@ def _rules_notes(compared: Compared, by: rules.Rules | None, archive: Archive) -
 
 
 def _groups(compared: Compared, gap: timedelta) -> dict[str, dict[str, Tally]]:
-    from beam_pipeline import metrics
+    from beam_pipeline.evaluation import metrics
 
     return {
         "id": metrics.by_id(compared.pictures, gap),
@@ -169,7 +169,7 @@ def _json(
     by: rules.Rules | None,
     archive: Archive,
 ) -> str:
-    from beam_pipeline import metrics
+    from beam_pipeline.evaluation import metrics
 
     versions = sorted(compared.versions) if compared.versions or by is None else [by.version]
     document: dict[str, Any] = {
@@ -199,7 +199,7 @@ def _json(
 
 
 def _table(compared: Compared, precision: Mapping[str, AveragePrecision], gap: timedelta) -> str:
-    from beam_pipeline import metrics
+    from beam_pipeline.evaluation import metrics
 
     whole = metrics.total(compared.pictures, gap)
     blocks = []
@@ -222,7 +222,7 @@ def _table(compared: Compared, precision: Mapping[str, AveragePrecision], gap: t
 
 def tally_cells(tally: Tally) -> tuple[str, ...]:
     """The cells of a table's line under `HEADER`."""
-    from beam_pipeline.metrics import wilson
+    from beam_pipeline.evaluation.metrics import wilson
 
     rate = tally.false_per_camera_day
     return (

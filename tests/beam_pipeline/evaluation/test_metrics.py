@@ -6,9 +6,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from beam_pipeline import metrics
-from beam_pipeline.metrics import BoxedPicture, Picture, Tally
-from beam_pipeline.truth import TrueBox
+from beam_pipeline.evaluation import metrics
+from beam_pipeline.evaluation.metrics import BoxedPicture, Picture, Tally
+from beam_pipeline.evaluation.truth import TrueBox
 from rules import Detection, alert_id
 
 PERSON, CAR = "profiles.yard.objects.person", "profiles.yard.objects.car"
