@@ -72,8 +72,9 @@ class Finding:
 
     @property
     def finding_id(self) -> str:
-        """The same finding has the same id in every run: 32 hex digits."""
-        parts = (self.id, self.kind, canonical_time(self.since), canonical_time(self.until))
+        """32 hex digits: the same for one camera and kind as long as it began on the same day of
+        UTC, so that a look each hour at the last 24 hours finds it once a day at most."""
+        parts = (self.id, self.kind, f"{self.since:%Y-%m-%d}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def to_json(self) -> dict[str, Any]:
