@@ -343,14 +343,12 @@ def _silent(tracks: Sequence[_Track], observed: Observed, period: _Period) -> It
     for at in np.flatnonzero(flags):
         track = judged[at].track
         _, came, usual = (float(of[at]) for of in found[int(since_last[at])])
-        start = from_unix(track.last) if since_last[at] else period.times[0]
-        sentence = f"has sent {came:,.0f} pictures, where about {usual:,.0f} are usual"
-        if since_last[at]:
-            when = "since then" if judged[at].gap.start == track.last else "in 24 hours"
-            sentence = (
-                f"has sent nothing since {_text(track.last)}, where about {usual:,.0f} pictures "
-                f"are usual {when}"
-            )
+        start, sentence = period.times[0], f"has sent {came:,.0f} pictures"
+        if not came:
+            start, sentence = from_unix(track.last), f"has sent nothing since {_text(track.last)}"
+        judged_by = judged[at].gap if since_last[at] else period
+        length = _length(judged_by.end - judged_by.start)
+        sentence += f"; about {usual:,.0f} are usual in {length} at these hours"
         yield Finding(
             track.id,
             "silent",

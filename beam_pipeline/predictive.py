@@ -148,15 +148,21 @@ def _beta_binomial_tails(events: Array, trials: Array, a: Array, b: Array) -> tu
     y, no = (np.rint(part * factor)[..., None] for part in (events, trials - events))
     n, flipped = y + no, y > no
     y, a, b = np.where(flipped, no, y), np.where(flipped, b, a), np.where(flipped, a, b)
+    # Most to sum first: at each step go on those that are not there yet.
+    shape = a.shape
+    y, n, a, b = (np.broadcast_to(of, shape).reshape(-1, shape[-1]) for of in (y, n, a, b))
+    order = np.argsort(-y[:, 0], kind="stable")
+    y, n, a, b = (of[order] for of in (y, n, a, b))
     log_chance = betaln(a, b + n) - betaln(a, b)
     equal = np.exp(log_chance)
     low = equal.copy()
     for k in range(1, int(y.max(initial=0)) + 1):
-        reached = k <= y
-        ratio = np.maximum(n - k + 1, 1) / k * (a + k - 1) / (np.maximum(n - k, 0) + b)
-        log_chance += np.where(reached, np.log(ratio), 0.0)
-        equal = np.exp(log_chance)
-        low += np.where(reached, equal, 0.0)
+        on = slice(np.searchsorted(-y[:, 0], -k, side="right"))
+        log_chance[on] += np.log((n[on] - k + 1) / k * (a[on] + k - 1) / (n[on] - k + b[on]))
+        equal[on] = np.exp(log_chance[on])
+        low[on] += equal[on]
+    back = np.argsort(order)
+    low, equal = (of[back].reshape(shape) for of in (low, equal))
     low = np.minimum(low, 1.0)
     high = np.clip(1.0 - low + equal, equal, 1.0)
     return np.where(flipped, high, low), np.where(flipped, low, high)
