@@ -1,7 +1,8 @@
 """The command ``health``: which cameras are silent, blind, misdated, or unusual in what they send.
 
-`findings` reads what a job has written of its cameras and says what is wrong with them (see :mod:`beam_pipeline.health_statistics` for how), and ``--notify`` tells the rule file's
-health targets what they have not been told.
+`findings` reads what a job has written of its cameras and says what is wrong with them (see
+:mod:`beam_pipeline.health_statistics` for how); ``--notify`` tells the rule file's health targets
+what they have not been told.
 
 Apache Beam, NumPy and SciPy are imported only where they are used, so that ``--help`` is quick.
 """
