@@ -22,6 +22,7 @@ RUNTIME = [
     "pydantic>=2.10",
     "requests",
     "ruamel.yaml>=0.18",
+    "scipy",
     "shapely>=2.0",
     "tensorflow==2.16.2",
     "tensorflow-io==0.37.1",
