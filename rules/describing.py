@@ -79,6 +79,9 @@ def _body(camera: CameraRules) -> Iterator[str]:
             yield f"  {name}: {', '.join(_section(section, values, f'.{name}'))}"
     if camera.cooldown is not None:
         yield f"  cooldown: {_duration(camera.cooldown)} ({camera.origins['cooldown']})"
+    if "notify" in camera.origins:
+        names = ", ".join(camera.notify) or "nobody"
+        yield f"  notify: {names} ({camera.origins['notify']})"
     if camera.resolution is not None:
         origins = camera.resolution.origins
         bounds = [

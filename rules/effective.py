@@ -208,8 +208,9 @@ class CameraRules:
         repeats: None for off.
         confirm: None for off.
         cooldown: None for none.
+        notify: the names of the targets that alerts go to.
         origins: the section that gives each value of schedule and night (``night.start``), and
-            timezone and cooldown.
+            timezone, cooldown and notify.
     """
 
     profile: str | None = None
@@ -223,6 +224,7 @@ class CameraRules:
     repeats: Repeats | None = None
     confirm: Confirm | None = None
     cooldown: timedelta | None = None
+    notify: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
     @property
@@ -293,6 +295,9 @@ def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:
         if key in layer.model_fields_set:
             changed[key] = getattr(layer, key) or None
             origins[key] = name
+    if "notify" in layer.model_fields_set:
+        changed["notify"] = tuple(dict.fromkeys(layer.notify))
+        origins["notify"] = name
     return replace(parent, origins=FrozenMapping(origins), **changed) if changed else parent
 
 

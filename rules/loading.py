@@ -21,7 +21,10 @@ from rules.effective import CameraRules, inherit
 from rules.errors import Mistake, RulesError, key_path, raise_first, shortened, suggestion
 from rules.frozen import FrozenMapping
 from rules.ruleset import Rules
-from rules.schema import Layer, Names, RuleFile, place_at
+from rules.schema import Layer, RuleFile, place_at
+from rules.schema_types import Names
+from rules.target_schema import LimitSettings
+from rules.targets import Alerting, Kind, Limit, Target
 
 VERSION_DIGITS = 12
 
@@ -88,7 +91,7 @@ def _decoded(content: bytes, source: str) -> str:
 
 def _validated(document: Document, source: str, labels: tuple[str, ...] | None) -> RuleFile:
     value = _with_names_as_written(document)
-    names = Names(labels=labels, profiles=_profile_names(value))
+    names = Names(labels, profiles=_names(value, "profiles"), targets=_names(value, "targets"))
     try:
         settings = RuleFile.model_validate(value, context=names)
     except ValidationError as error:
@@ -109,11 +112,11 @@ def _with_names_as_written(document: Document) -> object:
     return document.value
 
 
-def _profile_names(value: object) -> tuple[str, ...] | None:
-    profiles = value.get("profiles") if isinstance(value, dict) else None
-    if profiles is None:
+def _names(value: object, section: str) -> tuple[str, ...] | None:
+    names = value.get(section) if isinstance(value, dict) else None
+    if names is None:
         return ()
-    return tuple(profiles) if isinstance(profiles, dict) else None
+    return tuple(names) if isinstance(names, dict) else None
 
 
 def _mistake(error: Any, document: Document) -> Mistake:
@@ -202,8 +205,53 @@ def _effective(settings: RuleFile, document: Document, digest: str) -> tuple[Rul
         strict_ids=settings.strict_ids,
         defaults=defaults,
         by_camera=FrozenMapping(cameras),
+        alerting=_alerting(settings),
     )
+    mistakes.extend(_target_mistakes(settings, document))
     return rules, mistakes
+
+
+def _alerting(settings: RuleFile) -> Alerting:
+    targets = {}
+    for name, target in (settings.targets or {}).items():
+        if target is not None:
+            kind: Kind = "webhook" if "webhook" in target.model_fields_set else "apprise"
+            severities = frozenset(target.severities or ("alert",))
+            url = target.webhook or target.apprise
+            targets[name] = Target(
+                name, kind, url, target.token, target.secret, target.ca, severities
+            )
+    limits, message, health = settings.limits, settings.message, settings.health
+    return Alerting(
+        targets=FrozenMapping(targets),
+        per_id=_limit(None if limits is None else limits.per_id),
+        fleet=_limit(None if limits is None else limits.fleet),
+        subject=None if message is None else message.subject,
+        body=None if message is None else message.body,
+        health=() if health is None else tuple(dict.fromkeys(health.targets or ())),
+    )
+
+
+def _limit(settings: LimitSettings | None) -> Limit | None:
+    return None if settings is None else Limit(settings.alerts, settings.within)
+
+
+def _target_mistakes(settings: RuleFile, document: Document) -> Iterator[Mistake]:
+    for name, target in (settings.targets or {}).items():
+        given = set() if target is None else target.model_fields_set
+        path = ("targets", name)
+        if len(given & {"webhook", "apprise"}) != 1:
+            yield _mistake_at(
+                path,
+                "needs one address",
+                "write webhook: https://… or apprise: …, and not both",
+                document,
+            )
+        elif "apprise" in given and (only := given & {"token", "secret", "ca"}):
+            key = min(only)
+            yield _mistake_at(
+                (*path, key), "is of a webhook only", "put it into the address", document
+            )
 
 
 def _crossed_bounds(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rules.effective import CameraRules
 from rules.history import History
 from rules.judging import judge_image
-from rules.records import Image, Verdict
+from rules.records import Image, ThreatSeverity, Verdict
+from rules.targets import Alerting, Target
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Rules:
             validates the images refuses them, by `knows`; `judge` gives them the defaults.
         defaults: what holds for a camera that the file does not name.
         by_camera: what holds for each camera that it does name, in the order of the file.
+        alerting: whom alerts go to, and how.
     """
 
     version: str
     strict_ids: bool
     defaults: CameraRules
     by_camera: Mapping[str, CameraRules]
+    alerting: Alerting = field(default_factory=Alerting)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -62,3 +65,8 @@ class Rules:
                 judged as the first that its camera ever sent.
         """
         return judge_image(image, self.for_camera(image.id), self.version, history)
+
+    def targets_for(self, camera_id: str, severity: ThreatSeverity) -> tuple[Target, ...]:
+        """The targets that are told of a picture of a camera and severity."""
+        targets = (self.alerting.targets[name] for name in self.for_camera(camera_id).notify)
+        return tuple(target for target in targets if severity in target.severities)

@@ -12,280 +12,124 @@ https://docs.frigate.video/configuration/object_filters
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import time, timedelta
-from functools import partial
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationInfo,
-    WithJsonSchema,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from rules.errors import suggestion
-from rules.geometry import Anchor, polygon_problem
+from rules.geometry import Anchor
 from rules.records import Severity
-from rules.schedule import (
-    DAYS,
-    parse_days,
-    parse_duration,
-    parse_time_of_day,
-    period_problem,
-    timezone_problem,
+from rules.schema_types import (
+    CameraId,
+    Count,
+    Days,
+    Duration,
+    End,
+    Expects,
+    Label,
+    Model,
+    Polygon,
+    Ratio,
+    Share,
+    Size,
+    Start,
+    known_profile,
+    known_timezone,
+    no_text,
+    unset,
+    version_1,
+)
+from rules.target_schema import (
+    HealthSettings,
+    LimitsSettings,
+    MessageSettings,
+    TargetNames,
+    TargetSettings,
 )
 
-CAMERA_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-
-@dataclass(frozen=True)
-class Expects:
-    """What a key takes, in words that follow "must be"."""
-
-    words: str
-
-
-@dataclass(frozen=True)
-class Names:
-    """What names in a file may refer to: the context of validation.
-
-    Attributes:
-        labels: the labels that the model can give; None where any will do.
-        profiles: the profiles of the file; None where they cannot be told.
-    """
-
-    labels: tuple[str, ...] | None
-    profiles: tuple[str, ...] | None
-
-
-def custom_error(problem: str, remedy: str) -> PydanticCustomError:
-    """A validation error that brings its own wording; see `rules.loading`."""
-    return PydanticCustomError("rules", "{problem}", {"problem": problem, "remedy": remedy})
-
-
-def _known_label(label: str, info: ValidationInfo) -> str:
-    names = info.context
-    if isinstance(names, Names) and names.labels is not None and label not in names.labels:
-        remedy = suggestion(label, names.labels, "labels of the model")
-        raise custom_error("the model does not give this label", remedy)
-    return label
-
-
-def _known_profile(profile: str, info: ValidationInfo) -> str:
-    names = info.context
-    if isinstance(names, Names) and names.profiles is not None and profile not in names.profiles:
-        remedy = suggestion(profile, names.profiles, "profiles")
-        raise custom_error(f"there is no profile {profile!r}", remedy)
-    return profile
-
-
-def _version_1(value: object) -> object:
-    # Literal[1] alone takes True and 1.0 for 1.
-    if type(value) is not int or value != 1:
-        raise custom_error("not a version that this release reads", "write version: 1")
-    return value
-
-
-T = TypeVar("T")
-
-
-def _read_by(parse: Callable[[Any], T], kind: type) -> PlainValidator:
-    """A validator by a function that takes one kind and raises ValueError(problem, remedy)."""
-
-    def read(value: object) -> T:
-        if not isinstance(value, kind):  # The wording for any wrong kind: see rules.loading.
-            raise PydanticCustomError("wrong_kind", "wrong kind")
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise custom_error(*error.args) from None
-
-    return PlainValidator(read)
-
-
-def _known_timezone(name: str) -> str:
-    if problem := timezone_problem(name):
-        raise custom_error(*problem)
-    return name
-
-
-def _polygon(points: Any) -> tuple[tuple[float, float], ...]:
-    if problem := polygon_problem(points):
-        raise ValueError(*problem)
-    return tuple((float(x), float(y)) for x, y in points)
-
-
-def _no_text(value: object) -> object:
-    if isinstance(value, str):
-        raise custom_error(*period_problem(value))
-    return value
-
-
-def _unset() -> Any:
-    """The default of a value that may be left out but not be null; it never reaches a rule."""
-    return None
-
-
-CameraId = Annotated[
-    str,
-    Field(
-        pattern=CAMERA_ID_PATTERN,
-        description="A camera's id, as in the names of its images: 1 to 64 of A-Z a-z 0-9 . _ -, "
-        "beginning with a letter or digit.",
-    ),
-]
-Label = Annotated[
-    str,
-    Field(min_length=1, description="A label of the model, e.g. person."),
-    AfterValidator(_known_label),
-]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Expects("a number from 0 to 1")]
-Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False), Expects("a number greater than 0")]
-Pixels = Annotated[int, Field(ge=1)]
-Size = Annotated[
-    list[Pixels],
-    Field(min_length=2, max_length=2),
-    Expects("[width, height] in pixels, two whole numbers of at least 1"),
-]
-
-
-Count = Annotated[int, Field(ge=1), Expects("a whole number of at least 1")]
-Duration = Annotated[
-    timedelta,
-    _read_by(parse_duration, str),
-    WithJsonSchema({"type": "string", "pattern": "^[0-9]+[smhd]$"}),
-    Expects("a duration such as 30s, 5m, 24h or 7d"),
-]
-Start = Annotated[
-    time,
-    _read_by(parse_time_of_day, str),
-    WithJsonSchema({"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$"}),
-    Expects("a time of day such as 18:00"),
-]
-End = Annotated[
-    time,
-    _read_by(partial(parse_time_of_day, is_end=True), str),
-    WithJsonSchema({"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$|^24:00$"}),
-    Expects("a time of day such as 06:00"),
-]
-Days = Annotated[
-    frozenset[int],
-    _read_by(parse_days, list),
-    WithJsonSchema({"type": "array", "items": {"enum": list(DAYS)}, "minItems": 1}),
-    Expects("a list of days, such as [mon, tue]"),
-]
-Polygon = Annotated[
-    tuple[tuple[float, float], ...],
-    _read_by(_polygon, list),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 3,
-            "items": {
-                "type": "array",
-                "minItems": 2,
-                "maxItems": 2,
-                "items": {"type": "number", "minimum": 0, "maximum": 1},
-            },
-        }
-    ),
-    Expects("the corners as fractions of the frame, such as [[0, 0.5], [1, 0.5], [1, 1]]"),
-]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class ObjectSettings(_Model):
+class ObjectSettings(Model):
     """What makes an object of this label a threat. The checks are made in the order: severity,
     min_score, min_area, max_area, min_ratio, max_ratio, then the camera's mask, zones and schedule,
     min_score_at_night, repeats, min_count, max_count, confirm. A value equal to a bound passes."""
 
     severity: Annotated[Severity, Expects("alert, detection or ignore")] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Severity",
         description="alert: a threat, and an alert is sent. detection: a threat that is recorded "
         "and counted; nothing is sent. ignore: tolerated, no threat. alert where nothing is said.",
     )
     min_score: Share = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Minimum score",
         description="The least score of the model, 0 to 1. 0.5 where nothing is said.",
     )
     min_area: Share = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Minimum area",
         description="The least area of the box as a fraction of the frame, 0 to 1. "
         "No bound where nothing is said.",
     )
     max_area: Share = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Maximum area",
         description="The greatest area of the box as a fraction of the frame, 0 to 1. "
         "No bound where nothing is said.",
     )
     min_ratio: Ratio = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Minimum ratio",
         description="The least ratio of the box, width over height, both in pixels; above 0. "
         "No bound where nothing is said.",
     )
     max_ratio: Ratio = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Maximum ratio",
         description="The greatest ratio of the box, width over height, both in pixels; above 0. "
         "No bound where nothing is said.",
     )
 
     min_score_at_night: Share = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Minimum score at night",
         description="The least score, 0 to 1, when it is night by the camera's night section; "
         "min_score holds there too. No further bound where nothing is said.",
     )
     min_count: Count = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Minimum count",
         description="Fewer objects of the label than this in one picture, after all checks before, "
         "are no threat. No bound where nothing is said.",
     )
     max_count: Count = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Maximum count",
         description="More objects of the label than this in one picture, after all checks before, "
         "are no threat. No bound where nothing is said.",
     )
     repeats: Annotated[bool, Expects("true or false")] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Repeats",
         description="Whether the camera's repeats section holds for this label. Where nothing is "
         "said: true, but false for person.",
     )
     confirm: Annotated[bool, Expects("true or false")] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Confirm",
         description="Whether the camera's confirm section holds for this label. true where nothing "
         "is said.",
     )
 
 
-class _AreaSettings(_Model):
+class _AreaSettings(Model):
     polygon: Polygon = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Polygon",
         description="The corners [x, y] as fractions of the frame, origin top left, in order "
         "around the area.",
     )
     anchor: Annotated[Anchor, Expects("bottom_center, center or overlap")] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Anchor",
         description="What of a box must lie in the polygon: the middle of its lower edge "
         "(bottom_center, where nothing is said), its center, or a part of its area (overlap).",
@@ -293,7 +137,7 @@ class _AreaSettings(_Model):
     min_overlap: Annotated[
         float, Field(gt=0, le=1, allow_inf_nan=False), Expects("a number above 0, at most 1")
     ] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Minimum overlap",
         description="With anchor: overlap, the least fraction of the box that must lie in the "
         "polygon. 0.5 where nothing is said.",
@@ -319,154 +163,154 @@ class MaskSettings(_AreaSettings):
     """An area in which objects are ignored."""
 
     objects: Annotated[list[Label], Expects("a list of labels, such as [car]")] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Objects",
         description="The labels that are ignored there. All where nothing is said.",
     )
 
 
-class PeriodSettings(_Model):
+class PeriodSettings(Model):
     """A time of the week, in the camera's timezone."""
 
     days: Days = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Days",
         description="mon, tue, wed, thu, fri, sat, sun: the days on which it starts. Every day "
         "where nothing is said.",
     )
     start: Start = Field(
-        default_factory=_unset, title="Start", description="Its first minute, such as 18:00."
+        default_factory=unset, title="Start", description="Its first minute, such as 18:00."
     )
     end: End = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="End",
         description="The first minute after it, such as 06:00; before the start: on the next day.",
     )
 
 
 Periods = Annotated[
-    list[Annotated[PeriodSettings, BeforeValidator(_no_text)]],
-    BeforeValidator(_no_text),
+    list[Annotated[PeriodSettings, BeforeValidator(no_text)]],
+    BeforeValidator(no_text),
     Expects('a list of periods, such as [{days: [sat, sun]}, {start: "18:00", end: "06:00"}]'),
 ]
 
 
-class ScheduleSettings(_Model):
+class ScheduleSettings(Model):
     """When a camera is armed: at any other time nothing is a threat."""
 
     armed: Periods = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Armed",
         description="The times at which it is armed. Always where nothing is said.",
     )
     disarmed: Periods = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Disarmed",
         description="The times that are taken out of those.",
     )
 
 
-class NightSettings(_Model):
+class NightSettings(Model):
     """When it is night, for min_score_at_night: by the time of day, by the brightness of the
     picture, or by either."""
 
     start: Start = Field(
-        default_factory=_unset, title="Start", description="Its first minute, such as 20:00."
+        default_factory=unset, title="Start", description="Its first minute, such as 20:00."
     )
     end: End = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="End",
         description="The first minute after it, such as 06:00.",
     )
     max_brightness: Share = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Maximum brightness",
         description="A picture whose mean brightness, 0 to 1, is at most this is one of the night.",
     )
 
 
-class RepeatsSettings(_Model):
+class RepeatsSettings(Model):
     """A detection of the same label at the same place in several earlier pictures is a repeat and
     no threat, such as a parked car."""
 
     enabled: Annotated[bool, Expects("true or false")] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Enabled",
         description="false turns off what a layer beneath has turned on.",
     )
     iou: Annotated[
         float, Field(gt=0, le=1, allow_inf_nan=False), Expects("a number above 0, at most 1")
     ] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Intersection over union",
         description="How much two boxes must have in common to be at the same place. 0.85 where "
         "nothing is said.",
     )
     occurrences: Annotated[int, Field(ge=1, le=20), Expects("a whole number from 1 to 20")] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Occurrences",
         description="In how many earlier pictures it must have been seen. 3 where nothing is said.",
     )
     within: Duration = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Within",
         description="How far back pictures count. 24h where nothing is said.",
     )
     forget_after: Annotated[int, Field(ge=1, le=50), Expects("a whole number from 1 to 50")] = (
         Field(
-            default_factory=_unset,
+            default_factory=unset,
             title="Forget after",
             description="An object that is missing from so many pictures in a row counts as new. "
             "10 where nothing is said.",
         )
     )
     min_score: Share = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Minimum score",
         description="The least score, 0 to 1, of a detection that counts as seen; below an "
         "object's own min_score, as scores waver. 0.25 where nothing is said.",
     )
 
 
-class ConfirmSettings(_Model):
+class ConfirmSettings(Model):
     """A threat counts once its label was a threat in several pictures in a short time."""
 
     enabled: Annotated[bool, Expects("true or false")] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Enabled",
         description="false turns off what a layer beneath has turned on.",
     )
     pictures: Annotated[int, Field(ge=2, le=20), Expects("a whole number from 2 to 20")] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Pictures",
         description="In how many pictures, this one included. 2 where nothing is said.",
     )
     within: Duration = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Within",
         description="How far back pictures count. 30s where nothing is said.",
     )
 
 
-class ResolutionSettings(_Model):
+class ResolutionSettings(Model):
     """The sizes of image that are taken, in pixels; others are set aside as invalid, with the
     reason resolution_too_low or resolution_too_high."""
 
     min: Size = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Minimum size",
         description="The least [width, height] of an image, in pixels. "
         "No bound where nothing is said.",
     )
     max: Size = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Maximum size",
         description="The greatest [width, height] of an image, in pixels. "
         "No bound where nothing is said.",
     )
 
 
-class Layer(_Model):
+class Layer(Model):
     """What holds for every camera (defaults), or for the cameras that name it (a profile)."""
 
     objects: Annotated[
@@ -486,9 +330,9 @@ class Layer(_Model):
         description="The sizes of image that are taken, in pixels.",
     )
     timezone: Annotated[
-        str, AfterValidator(_known_timezone), Expects("a time zone such as Europe/Berlin")
+        str, AfterValidator(known_timezone), Expects("a time zone such as Europe/Berlin")
     ] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Time zone",
         description="Where the camera is, by its IANA name; schedule and night go by its time. "
         "UTC where nothing is said.",
@@ -534,10 +378,16 @@ class Layer(_Model):
         "section turns it on.",
     )
     cooldown: Duration = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Cooldown",
         description="How long after an alert the camera is quiet, such as 5m, unless a label is "
         "seen that it did not tell of. 0s, where nothing is said, for not at all.",
+    )
+    notify: TargetNames = Field(
+        default_factory=unset,
+        title="Notify",
+        description="The targets that the camera's alerts go to. None where nothing is said, but "
+        "for those of --alert_url.",
     )
 
 
@@ -545,20 +395,20 @@ class CameraSettings(Layer):
     """One camera: what differs from its profile and from the defaults."""
 
     profile: Annotated[
-        str, AfterValidator(_known_profile), Expects("the name of a profile of this file")
+        str, AfterValidator(known_profile), Expects("the name of a profile of this file")
     ] = Field(
-        default_factory=_unset,
+        default_factory=unset,
         title="Profile",
         description="The profile that the camera inherits from, value by value. Without one it "
         "inherits from the defaults.",
     )
 
 
-class RuleFile(_Model):
+class RuleFile(Model):
     """What is a threat, camera by camera. A camera inherits from its profile, and that from the
     defaults, value by value."""
 
-    version: Annotated[Literal[1], BeforeValidator(_version_1), Expects("1")] = Field(
+    version: Annotated[Literal[1], BeforeValidator(version_1), Expects("1")] = Field(
         title="Version", description="The version of this format: 1."
     )
     strict_ids: Annotated[bool, Expects("true or false")] = Field(
@@ -582,6 +432,25 @@ class RuleFile(_Model):
         dict[CameraId, CameraSettings | None] | None,
         Expects("a mapping of camera ids, such as {front-door: {profile: outdoor}}"),
     ] = Field(default=None, title="Cameras", description="What differs for each camera, by its id.")
+    targets: Annotated[
+        dict[str, TargetSettings | None] | None,
+        Expects("a mapping of names, such as {guard: {webhook: https://example.com/hook}}"),
+    ] = Field(
+        default=None,
+        title="Targets",
+        description="Whom alerts go to, by name; cameras and profiles name them under notify.",
+    )
+    limits: Annotated[LimitsSettings | None, Expects("a mapping with per_id and fleet")] = Field(
+        default=None,
+        title="Limits",
+        description="How many messages are sent before the rest are told of in one digest.",
+    )
+    message: Annotated[MessageSettings | None, Expects("a mapping with subject and body")] = Field(
+        default=None, title="Message", description="How a message reads, by templates."
+    )
+    health: Annotated[HealthSettings | None, Expects("a mapping with targets")] = Field(
+        default=None, title="Health", description="Who is told of broken cameras."
+    )
 
 
 @dataclass(frozen=True)

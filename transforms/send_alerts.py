@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import random
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timezone
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import apache_beam as beam
 import requests
@@ -29,6 +25,7 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 import rules
 from transforms import stores
 from transforms.counters import count
+from transforms.couriers import check_url, retry_after_seconds, target_name
 from transforms.read_ahead import ReadAheadDoFn
 from transforms.records import JudgedImage
 from transforms.text import printable
@@ -85,33 +82,6 @@ def alert_for(judged: JudgedImage, output: str) -> Alert | None:
         "model_version": image.model.version,
     }
     return Alert(alert_id, image.id, body, verdict.suppressed_by, verdict.incident_number)
-
-
-def target_name(url: str) -> str:
-    """A service's name for records and logs.
-
-    The scheme, host and port, and a hash of the whole address: user, path and query may hold a
-    secret.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-
-
-def check_url(url: str) -> None:
-    """Refuses what is no address to POST to, without repeating it: it may hold a secret.
-
-    Raises:
-      ValueError: Not an http or https address.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("not an address like https://alerts.example.com/hook")
 
 
 @dataclass(frozen=True)
@@ -221,29 +191,6 @@ class AlertService:
         with self._lock:
             self._failed_in_a_row = 0 if delivered else self._failed_in_a_row + 1
             self._closed_until = time.monotonic() + self.policy.try_again_seconds
-
-
-def retry_after_seconds(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3); None where it says nothing.
-
-    Args:
-      header: A number of seconds, or a date.
-    """
-    if not header:
-        return None
-    try:
-        return max(0.0, float(int(header)))
-    except OverflowError:
-        return math.inf
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(header)
-        if date.tzinfo is None:  # The obsolete form of a date names no zone, and means GMT.
-            date = date.replace(tzinfo=timezone.utc)
-        return max(0.0, date.timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def delivered_before(uri: str) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,8 @@ OBJECT_KEYS = (
     "min_count, max_count, repeats, confirm"
 )
 LAYER_KEYS = (
-    "objects, resolution, timezone, zones, mask, schedule, night, repeats, confirm, cooldown"
+    "objects, resolution, timezone, zones, mask, schedule, night, repeats, confirm, cooldown, "
+    "notify"
 )
 
 
@@ -139,7 +140,8 @@ def test_aliases_merge_keys_and_tags_are_refused(text, message):
         (
             "version: 1\nzzz: {}",
             "2: zzz: unknown key; "
-            "the keys here are: version, strict_ids, defaults, profiles, cameras",
+            "the keys here are: version, strict_ids, defaults, profiles, cameras, "
+            "targets, limits, message, health",
         ),
         (
             "version: 1\ncameras:\n  - hall\n",

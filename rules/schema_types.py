@@ -1,0 +1,194 @@
+"""What values in a rule file may be: the types of `rules.schema`, with their units and ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import time, timedelta
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from rules.errors import suggestion
+from rules.geometry import polygon_problem
+from rules.schedule import (
+    DAYS,
+    parse_days,
+    parse_duration,
+    parse_time_of_day,
+    period_problem,
+    timezone_problem,
+)
+
+CAMERA_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+@dataclass(frozen=True)
+class Expects:
+    """What a key takes, in words that follow "must be"."""
+
+    words: str
+
+
+@dataclass(frozen=True)
+class Names:
+    """What names in a file may refer to: the context of validation.
+
+    Attributes:
+        labels: the labels that the model can give; None where any will do.
+        profiles: the profiles of the file; None where they cannot be told.
+        targets: the same of the targets.
+    """
+
+    labels: tuple[str, ...] | None
+    profiles: tuple[str, ...] | None
+    targets: tuple[str, ...] | None
+
+
+def custom_error(problem: str, remedy: str) -> PydanticCustomError:
+    """A validation error that brings its own wording; see `rules.loading`."""
+    return PydanticCustomError("rules", "{problem}", {"problem": problem, "remedy": remedy})
+
+
+def known_label(label: str, info: ValidationInfo) -> str:
+    names = info.context
+    if isinstance(names, Names) and names.labels is not None and label not in names.labels:
+        remedy = suggestion(label, names.labels, "labels of the model")
+        raise custom_error("the model does not give this label", remedy)
+    return label
+
+
+def known_profile(profile: str, info: ValidationInfo) -> str:
+    names = info.context
+    if isinstance(names, Names) and names.profiles is not None and profile not in names.profiles:
+        remedy = suggestion(profile, names.profiles, "profiles")
+        raise custom_error(f"there is no profile {profile!r}", remedy)
+    return profile
+
+
+def version_1(value: object) -> object:
+    # Literal[1] alone takes True and 1.0 for 1.
+    if type(value) is not int or value != 1:
+        raise custom_error("not a version that this release reads", "write version: 1")
+    return value
+
+
+T = TypeVar("T")
+
+
+def read_by(parse: Callable[[Any], T], kind: type) -> PlainValidator:
+    """A validator by a function that takes one kind and raises ValueError(problem, remedy)."""
+
+    def read(value: object) -> T:
+        if not isinstance(value, kind):  # The wording for any wrong kind: see rules.loading.
+            raise PydanticCustomError("wrong_kind", "wrong kind")
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise custom_error(*error.args) from None
+
+    return PlainValidator(read)
+
+
+def known_timezone(name: str) -> str:
+    if problem := timezone_problem(name):
+        raise custom_error(*problem)
+    return name
+
+
+def _polygon(points: Any) -> tuple[tuple[float, float], ...]:
+    if problem := polygon_problem(points):
+        raise ValueError(*problem)
+    return tuple((float(x), float(y)) for x, y in points)
+
+
+def no_text(value: object) -> object:
+    if isinstance(value, str):
+        raise custom_error(*period_problem(value))
+    return value
+
+
+def unset() -> Any:
+    """The default of a value that may be left out but not be null; it never reaches a rule."""
+    return None
+
+
+CameraId = Annotated[
+    str,
+    Field(
+        pattern=CAMERA_ID_PATTERN,
+        description="A camera's id, as in the names of its images: 1 to 64 of A-Z a-z 0-9 . _ -, "
+        "beginning with a letter or digit.",
+    ),
+]
+Label = Annotated[
+    str,
+    Field(min_length=1, description="A label of the model, e.g. person."),
+    AfterValidator(known_label),
+]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Expects("a number from 0 to 1")]
+Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False), Expects("a number greater than 0")]
+Pixels = Annotated[int, Field(ge=1)]
+Size = Annotated[
+    list[Pixels],
+    Field(min_length=2, max_length=2),
+    Expects("[width, height] in pixels, two whole numbers of at least 1"),
+]
+
+
+Count = Annotated[int, Field(ge=1), Expects("a whole number of at least 1")]
+Duration = Annotated[
+    timedelta,
+    read_by(parse_duration, str),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]+[smhd]$"}),
+    Expects("a duration such as 30s, 5m, 24h or 7d"),
+]
+Start = Annotated[
+    time,
+    read_by(parse_time_of_day, str),
+    WithJsonSchema({"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$"}),
+    Expects("a time of day such as 18:00"),
+]
+End = Annotated[
+    time,
+    read_by(partial(parse_time_of_day, is_end=True), str),
+    WithJsonSchema({"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$|^24:00$"}),
+    Expects("a time of day such as 06:00"),
+]
+Days = Annotated[
+    frozenset[int],
+    read_by(parse_days, list),
+    WithJsonSchema({"type": "array", "items": {"enum": list(DAYS)}, "minItems": 1}),
+    Expects("a list of days, such as [mon, tue]"),
+]
+Polygon = Annotated[
+    tuple[tuple[float, float], ...],
+    read_by(_polygon, list),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 3,
+            "items": {
+                "type": "array",
+                "minItems": 2,
+                "maxItems": 2,
+                "items": {"type": "number", "minimum": 0, "maximum": 1},
+            },
+        }
+    ),
+    Expects("the corners as fractions of the frame, such as [[0, 0.5], [1, 0.5], [1, 1]]"),
+]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
