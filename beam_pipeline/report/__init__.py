@@ -85,9 +85,7 @@ def main(parsed: argparse.Namespace) -> int:
         raise SetupError("--report_period_hours: must be above 0 and at most 1000000")
     outputs = counts.named_outputs(parsed)
     print(
-        write_report(
-            outputs, period_hours=hours, since=since, until=until, by=by, file=parsed.file
-        )
+        write_report(outputs, period_hours=hours, since=since, until=until, by=by, file=parsed.file)
     )
     return 0
 
