@@ -23,6 +23,7 @@ RUNTIME = [
     "pydantic>=2.10",
     "requests",
     "ruamel.yaml>=0.18",
+    "scipy",
     "shapely>=2.0",
     "tensorflow==2.16.2",
     "tensorflow-io==0.37.1",
@@ -42,6 +43,7 @@ DEVELOPMENT = [
     "playwright",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "pyyaml",
     "ruff",
     "trustme",
@@ -49,6 +51,7 @@ DEVELOPMENT = [
     "types-requests",
     "types-shapely",
     "types-tqdm",
+    "uv",
 ]
 
 setup(

@@ -83,7 +83,7 @@ def select(parsed: argparse.Namespace) -> Selection:
       SetupError: There is none, or nothing of it is asked for.
     """
     since, until = (
-        _moment(option, text)
+        moment(option, text)
         for option, text in (("--since", parsed.since), ("--until", parsed.until))
     )
     if since is not None and until is not None and since >= until:
@@ -158,7 +158,12 @@ def writable_folder(option: str, folder: str) -> None:
         ) from None
 
 
-def _moment(option: str, text: str | None) -> datetime | None:
+def moment(option: str, text: str | None) -> datetime | None:
+    """The moment that an option gives.
+
+    Raises:
+      SetupError: It is none.
+    """
     try:
         return None if text is None else parse_time(text)
     except CountsError as error:

@@ -37,7 +37,9 @@ _MAX_SPREAD = 4.0
 _SPREAD_SCALE = 0.5
 
 
-def unusual_ids(rows_by_id: Mapping[str, CountRow]) -> dict[str, Mark]:
+def unusual_ids(
+    rows_by_id: Mapping[str, CountRow], *, rate: float = FALSE_DISCOVERY_RATE
+) -> dict[str, Mark]:
     """Finds the ids with unusually many or few threats for their number of images.
 
     What is judged is the share of an id's images that show a threat (`threat_images` of `images`).
@@ -72,6 +74,7 @@ def unusual_ids(rows_by_id: Mapping[str, CountRow]) -> dict[str, Mark]:
 
     Args:
       rows_by_id: one row per id, summed over the period.
+      rate: another false discovery rate.
 
     Returns:
       The marked ids, each "many" or "few". Ids without images are not judged; with fewer than three
@@ -82,7 +85,7 @@ def unusual_ids(rows_by_id: Mapping[str, CountRow]) -> dict[str, Mark]:
         return {}
     marks: dict[str, Mark] = {}
     while True:
-        found = _beyond_chance({id_: rows_by_id[id_] for id_ in judged}, marks)
+        found = _beyond_chance({id_: rows_by_id[id_] for id_ in judged}, marks, rate)
         found = {**found, **marks}
         # Past a third of the ids there is no telling any more which are the usual ones.
         if len(found) == len(marks) or (marks and 3 * len(found) > len(judged)):
@@ -90,7 +93,9 @@ def unusual_ids(rows_by_id: Mapping[str, CountRow]) -> dict[str, Mark]:
         marks = found
 
 
-def _beyond_chance(rows: Mapping[str, CountRow], known: Mapping[str, Mark]) -> dict[str, Mark]:
+def _beyond_chance(
+    rows: Mapping[str, CountRow], known: Mapping[str, Mark], rate: float
+) -> dict[str, Mark]:
     """The ids whose p-values pass; ids `known` to be unusual are nobody's peers."""
     at_most, at_least = _predictive_tails(
         [row.threat_images for row in rows.values()],
@@ -99,11 +104,7 @@ def _beyond_chance(rows: Mapping[str, CountRow], known: Mapping[str, Mark]) -> d
     )
     p_values = [min(1.0, 2 * min(low, high)) for low, high in zip(at_most, at_least, strict=True)]
     ranked = sorted(p_values)
-    passing = [
-        p
-        for rank, p in enumerate(ranked, start=1)
-        if p <= FALSE_DISCOVERY_RATE * rank / len(ranked)
-    ]
+    passing = [p for rank, p in enumerate(ranked, start=1) if p <= rate * rank / len(ranked)]
     limit = max(passing, default=-1.0)
     return {
         id_: "many" if high < low else "few"

@@ -1,5 +1,5 @@
 """The command line: `run` (also without its name), `counts`, `chart`, `report`, `rules check`,
-`backtest`, `pack`, `export`, `evaluate`, `tune`."""
+`backtest`, `pack`, `export`, `evaluate`, `tune`, `health`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from beam_pipeline import backtest, chart, counts, export, options, pack, report
+from beam_pipeline import backtest, chart, counts, export, health, options, pack, report
 from beam_pipeline.archive_job import CommandFailed
 from beam_pipeline.errors import SetupError
 from beam_pipeline.evaluation import evaluate, tune
@@ -19,8 +19,8 @@ _RUN_EPILOG = """\
 Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: counts, chart, report, rules check, backtest, pack, export, evaluate, tune; each
-has a --help of its own.
+Other commands: counts, chart, report, rules check, backtest, pack, export, evaluate, tune, health;
+each has a --help of its own.
 Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
 """
 
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "export": _export,
         "evaluate": _evaluate,
         "tune": _tune,
+        "health": _health,
     }
     try:
         if words and words[0] in command:
@@ -277,6 +278,22 @@ def _tune(arguments: Sequence[str]) -> int:
     parsed = _parse(parser, arguments)
     _reach_files(parsed, "truth", "rules", "labels")
     return tune.main(parsed)
+
+
+def _health(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline health",
+        description="Says which cameras are silent or blind, send invalid or misdated pictures, or "
+        "show unusually many or few threats, by what is usual for each at these hours.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    health.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    for output in parsed.outputs or ():
+        _reach("--output", output)
+    _reach_files(parsed, "rules", "labels")
+    return health.main(parsed)
 
 
 def _reach_files(parsed: argparse.Namespace, *options: str) -> None:

@@ -85,7 +85,7 @@ class CountRow:
         if missing:
             raise CountsError(f"{missing[0]!r} is missing")
         id_ = value["id"]
-        if not isinstance(id_, str) or not _ID.fullmatch(id_):
+        if not isinstance(id_, str) or not is_id(id_):
             raise CountsError(f"'id' is not an id: {_short(id_)}")
         start, end = (_time(key, value[key]) for key in ("window_start", "window_end"))
         if start >= end:
@@ -150,6 +150,11 @@ _KEYS = (
     "alerts",
     "by_label",
 )
+
+
+def is_id(text: str) -> bool:
+    """Whether a camera can be called so."""
+    return _ID.fullmatch(text) is not None
 
 
 def parse_time(text: str) -> datetime:
@@ -673,7 +678,7 @@ def main(args: argparse.Namespace) -> int:
     since = _parse_option("--since", args.since)
     until = _parse_option("--until", args.until)
     for id_ in args.ids or ():
-        if not _ID.fullmatch(id_):
+        if not is_id(id_):
             raise CountsError(f"--id: not an id: {_short(id_)}")
     outputs = named_outputs(args)
     late = read_late(outputs, since=since, until=until, ids=args.ids)

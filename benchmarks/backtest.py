@@ -84,6 +84,7 @@ def draw(camera: str, pictures: int, seed: int) -> Iterator[DetectedImage]:
             model=model,
             detections=tuple(found),
             brightness=round(drawn.random(), 4),
+            sharpness=round(0.1 * drawn.random(), 4),
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rules.frozen import FrozenMapping
 from rules.geometry import Area, Bbox
@@ -192,6 +192,23 @@ class Confirm:
         return self.within // _MICROSECOND
 
 
+class Label(NamedTuple):
+    """What a camera's rules say of one label, gathered for judging.
+
+    Attributes:
+        zones: the zones that take it, in the order of the file, each with its rule there.
+        names: the names of those zones.
+        outside: its rule outside of them: the camera's, or, for a label that only zones name, the
+            first such zone's.
+        rules_differ: whether its rule depends on where it is.
+    """
+
+    zones: tuple[tuple[Zone, ObjectRule], ...]
+    names: tuple[str, ...]
+    outside: ObjectRule
+    rules_differ: bool
+
+
 @dataclass(frozen=True)
 class CameraRules:
     """What holds for one camera.
@@ -226,6 +243,28 @@ class CameraRules:
     cooldown: timedelta | None = None
     notify: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
+
+    def label(self, name: str) -> Label | None:
+        """What holds for a label; None where neither the camera nor a zone of it lists it."""
+        try:
+            return self._labels[name]
+        except KeyError:
+            return self._labels.setdefault(name, self._gathered(name))
+
+    @cached_property
+    def _labels(self) -> dict[str, Label | None]:
+        return {}
+
+    def _gathered(self, name: str) -> Label | None:
+        zones = tuple(
+            (zone, rule) for zone in self.zones.values() if (rule := zone.rule(name, self))
+        )
+        of_camera = self.objects.get(name)
+        outside = of_camera or next((rule for _, rule in zones), None)
+        if outside is None:
+            return None
+        names = tuple(zone.name for zone, _ in zones)
+        return Label(zones, names, outside, any(rule is not outside for _, rule in zones))
 
     @property
     def needs_history(self) -> bool:

@@ -16,10 +16,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from typing import cast
 
-from rules.effective import CameraRules, ObjectRule, Zone
+from rules.effective import CameraRules, Label, ObjectRule, Zone
 from rules.geometry import Bbox
 from rules.history import History, alert_id
 from rules.records import (
@@ -39,45 +38,37 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True)
 class _Scene:
-    """The picture that detections are judged in: what holds for all of them."""
+    """The picture that detections are judged in: what holds for all of them. Times are worked out
+    only where the camera's rules ask for them.
 
-    image: Image
-    camera: CameraRules
-    history: History
+    Attributes:
+        moment: when it was taken, in microseconds since 1970.
+        shown_time: the same by the clock of the camera's place, for the trace.
+        is_armed: whether the camera is armed.
+        is_night: whether it is night.
+    """
 
-    @cached_property
-    def time(self) -> datetime:
-        """When it was taken."""
-        text = self.image.timestamp.removesuffix("Z")
-        return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-
-    @cached_property
-    def moment(self) -> int:
-        """The same, in microseconds since 1970."""
-        return (self.time - _EPOCH) // _MICROSECOND
-
-    @cached_property
-    def local(self) -> datetime:
-        """The same, by the clock of the camera's place."""
-        return local_time(self.time, self.camera.timezone)
-
-    @cached_property
-    def shown_time(self) -> str:
-        """The same, for the trace."""
-        return f"{DAYS[self.local.weekday()]} {self.local:%H:%M}"
-
-    @cached_property
-    def is_armed(self) -> bool:
-        """Whether the camera is armed."""
-        return self.camera.schedule is None or self.camera.schedule.is_armed(self.local)
-
-    @cached_property
-    def is_night(self) -> bool:
-        """Whether it is night."""
-        night = self.camera.night
-        return night is not None and night.holds(self.local, self.image.brightness)
+    def __init__(self, image: Image, camera: CameraRules, history: History) -> None:
+        self.image = image
+        self.camera = camera
+        self.history = history
+        self.moment = 0
+        self.shown_time = ""
+        self.is_armed = True
+        self.is_night = False
+        schedule, night = camera.schedule, camera.night
+        goes_by_clock = schedule is not None or night is not None
+        if not goes_by_clock and not camera.needs_history:
+            return
+        text = image.timestamp.removesuffix("Z")
+        time = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+        self.moment = (time - _EPOCH) // _MICROSECOND
+        if goes_by_clock:
+            local = local_time(time, camera.timezone)
+            self.shown_time = f"{DAYS[local.weekday()]} {local.hour:02}:{local.minute:02}"
+            self.is_armed = schedule is None or schedule.is_armed(local)
+            self.is_night = night is not None and night.holds(local, image.brightness)
 
 
 @dataclass
@@ -86,18 +77,19 @@ class _Candidate:
 
     Attributes:
         index: its index in the image's detections.
-        rule: what holds for its label where it is.
-        zone: the zone that it is in; None outside.
-        zones: the names of the zones that take its label.
+        label: what the rules say of its label.
+        rule: what holds for it where it is.
+        zone: the zone that it is in; None outside, and until the filter `zones` where the rule is
+            the same everywhere.
         checks: what the filters decided so far.
     """
 
     index: int
     detection: Detection
     scene: _Scene
+    label: Label
     rule: ObjectRule
-    zone: Zone | None
-    zones: tuple[str, ...]
+    zone: Zone | None = None
     checks: list[Check] = field(default_factory=list)
 
     def passes(self, check: Check | None) -> bool:
@@ -173,10 +165,14 @@ def _mask(candidate: _Candidate) -> Check | None:
 
 def _zones(candidate: _Candidate) -> Check | None:
     """Where zones take the label, the box lies in one of them."""
-    if not candidate.zones:
+    label = candidate.label
+    if not label.zones:
         return None
+    if not label.rules_differ:
+        box = candidate.detection.bbox
+        candidate.zone = next((zone for zone, _ in label.zones if zone.holds(box)), None)
     name = None if candidate.zone is None else candidate.zone.name
-    return Check("zones", name, list(candidate.zones), name is not None)
+    return Check("zones", name, list(label.names), name is not None)
 
 
 def _schedule(candidate: _Candidate) -> Check | None:
@@ -302,7 +298,7 @@ def judge_image(
             rejected.append(Rejected(index, detection.label, None, "objects"))
         else:
             candidates.append(candidate)
-    left = [one for one in candidates if all(one.passes(look(one)) for look in _OF_ONE)]
+    left = [one for one in candidates if _passes_alone(one)]
     for look in _OF_ALL:
         numbers = Counter(one.rule.rule for one in left)
         left = [one for one in left if one.passes(look(one, numbers[one.rule.rule]))]
@@ -335,17 +331,25 @@ def _candidate(index: int, detection: Detection, scene: _Scene) -> _Candidate | 
     In a zone that takes the label it is the zone's, of several the first's. Outside it is the
     camera's; for a label that only zones name, the first such zone's.
     """
-    label, camera = detection.label, scene.camera
-    if not camera.zones:
-        rule = camera.objects.get(label)
-        return None if rule is None else _Candidate(index, detection, scene, rule, None, ())
-    taking = [(zone, rule) for zone in camera.zones.values() if (rule := zone.rule(label, camera))]
-    names = tuple(zone.name for zone, _ in taking)
-    for zone, rule in taking:
-        if zone.holds(detection.bbox):
-            return _Candidate(index, detection, scene, rule, zone, names)
-    outside = camera.objects.get(label) or next((rule for _, rule in taking), None)
-    return None if outside is None else _Candidate(index, detection, scene, outside, None, names)
+    label = scene.camera.label(detection.label)
+    if label is None:
+        return None
+    if label.rules_differ:
+        for zone, rule in label.zones:
+            if zone.holds(detection.bbox):
+                return _Candidate(index, detection, scene, label, rule, zone)
+    return _Candidate(index, detection, scene, label, label.outside)
+
+
+def _passes_alone(candidate: _Candidate) -> bool:
+    checks = candidate.checks
+    for look in _OF_ONE:
+        check = look(candidate)
+        if check is not None:
+            checks.append(check)
+            if not check.passes:
+                return False
+    return True
 
 
 def _threat(candidate: _Candidate) -> Threat:

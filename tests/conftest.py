@@ -1,5 +1,7 @@
 """What tests of every package share."""
 
+from __future__ import annotations
+
 import itertools
 import os
 import subprocess
@@ -14,7 +16,9 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 
+from tests import lanes, once
 from tests.absent import give_up
+from tests.deploy.images import Images
 
 Outputs = Mapping[str, "beam.PCollection[Any]"]
 RunPipeline = Callable[
@@ -26,6 +30,27 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 _kept: dict[tuple[int, str], list[Any]] = defaultdict(list)
 _runs = itertools.count()
+# Java's programs live for seconds here: the compiler for the long run would cost more than it gives.
+_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    once.begin(config)
+    os.environ.setdefault("JDK_JAVA_OPTIONS", _JAVA)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    once.end(config, images=lambda place: Images(place).remove())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: lanes.turn(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return lanes.scheduler(config, log)
 
 
 def _shared(name: str) -> Path:
@@ -132,9 +157,13 @@ def run_job() -> Run:
 
 
 @pytest.fixture(scope="session")
-def samples_run(run_job: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def samples_run(run_job: Run) -> tuple[Path, str]:
     """The output directory and the printed summary of the job on the bundled samples."""
-    output = tmp_path_factory.mktemp("samples") / "output"
-    finished = run_job("--runner", "DirectRunner", "--output", output)
-    assert finished.returncode == 0, finished.stderr
-    return output, finished.stdout
+
+    def run(place: Path) -> None:
+        finished = run_job("--runner", "DirectRunner", "--output", place / "output")
+        assert finished.returncode == 0, finished.stderr
+        (place / "summary").write_text(finished.stdout, encoding="utf-8")
+
+    place = once.once("samples", run)
+    return place / "output", (place / "summary").read_text(encoding="utf-8")

@@ -311,6 +311,7 @@ def detected_image(data: Any) -> DetectedImage:
         model=ModelInfo(name, version),
         detections=seen.detections,
         brightness=seen.brightness,
+        sharpness=_share(data, "sharpness"),
     )
 
 
@@ -327,6 +328,15 @@ def _text(data: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"image JSON: {key!r} is missing, or no text")
     return value
+
+
+def _share(data: Mapping[str, Any], key: str) -> float | None:
+    value = data.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"image JSON: {key!r} must be a number from 0 to 1, not {value!r}")
+    return float(value)
 
 
 def _check_place(image: DetectedImage, id: str, moment: datetime, name: str) -> None:

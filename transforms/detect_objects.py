@@ -179,6 +179,7 @@ def detected_or_failed(
         model=model,
         detections=detections,
         brightness=image.brightness,
+        sharpness=image.sharpness,
         stream_time=file.stream_time,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,11 +65,13 @@ class Letterbox:
       pixels: uint8 [height, width, 3], RGB.
       content: Width and height of the part that shows the picture, as fractions of `pixels`.
       brightness: Mean of that part, 0 (black) to 1 (white).
+      sharpness: Of that part (see :func:`sharpness_of`), 0 (blank) to 1.
     """
 
     pixels: Pixels
     content: tuple[float, float]
     brightness: float
+    sharpness: float
 
 
 def _why(error: BaseException) -> str:
@@ -134,7 +137,7 @@ def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
     content = np.asarray(image)
     pixels[:height, :width] = content
     fractions = width / full_width, height / full_height
-    return Letterbox(pixels, fractions, brightness_of(content))
+    return Letterbox(pixels, fractions, brightness_of(content), sharpness_of(content))
 
 
 def brightness_of(pixels: Pixels) -> float:
@@ -146,3 +149,28 @@ def brightness_of(pixels: Pixels) -> float:
     height, width, _ = pixels.shape
     red_green_blue = pixels.sum(axis=0, dtype=np.uint32).sum(axis=0, dtype=np.int64)
     return round(int(red_green_blue @ _LUMA) / (1000 * 255 * height * width), 4)
+
+
+def sharpness_of(pixels: Pixels) -> float:
+    """How much detail a picture shows, 0 (one even tone) to 1, rounded to 4 decimals.
+
+    The standard deviation of the Laplacian (each pixel four times, less its four neighbours) over
+    the largest that there can be, 1020 levels; after Pech-Pacheco et al., "Diatom autofocusing in
+    brightfield microscopy: a comparative study", ICPR 2000. Of green alone, which makes most of
+    luma, and of every other line, which tells as much in half the time. A sharp street has 0.01 to
+    0.05, and a tenth of that out of focus. It depends on the size at which a picture was decoded:
+    it is to be compared with other pictures of the same camera. Added up in whole numbers, so that
+    it is the same on every machine.
+    """
+    height, width, _ = pixels.shape
+    if height < 3 or width < 3:
+        return 0.0
+    levels = pixels[:, :, 1].astype(np.int16)
+    upper, lines, lower = levels[:-2:2], levels[1:-1:2], levels[2::2]
+    detail = lines[:, 1:-1] * np.int16(4)
+    for neighbour in (upper[:, 1:-1], lower[:, 1:-1], lines[:, :-2], lines[:, 2:]):
+        detail -= neighbour
+    # Doubles hold whole numbers exactly up to 2**53, and are added up fastest.
+    values = detail.astype(np.float64).ravel()
+    number, total, squares = values.size, int(values.sum()), int(values @ values)
+    return round(math.sqrt(number * squares - total**2) / (number * 4 * 255), 4)

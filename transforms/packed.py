@@ -10,6 +10,7 @@
 ``sha256``          of the picture's bytes
 ``width`` ``height`` in pixels
 ``brightness``      mean of the picture, 0 to 1; null where it was not measured
+``sharpness``       how much detail it shows, 0 to 1; null where it was not measured
 ``model_name`` ``model_version`` what looked
 ``detections``      a list of ``category``, ``label``, ``conf``, ``x_min``, ``y_min``,
                     ``width``, ``height``; the box as fractions of the picture
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 ENDING = ".parquet"
 PROBLEMS = "problems.jsonl"
-_VERSION = {b"beam_pipeline.pack": b"1"}
+_VERSION = {b"beam_pipeline.pack": b"2"}
 _ROWS_A_GROUP = 4096
 _ROWS_AT_ONCE = 256
 _MICROSECOND = timedelta(microseconds=1)
@@ -82,6 +83,7 @@ def schema() -> pa.Schema:
             pa.field("width", pa.int64(), nullable=False),
             pa.field("height", pa.int64(), nullable=False),
             pa.field("brightness", pa.float64()),
+            pa.field("sharpness", pa.float64()),
             pa.field("model_name", pa.string(), nullable=False),
             pa.field("model_version", pa.string(), nullable=False),
             pa.field("detections", pa.list_(pa.field("element", found, False)), nullable=False),
@@ -149,7 +151,7 @@ def _table(rows: Sequence[Row]) -> pa.Table:
         "timestamp": [(parse_time(image.timestamp) - EPOCH) // _MICROSECOND for image in images],
         **{
             key: [getattr(image, key) for image in images]
-            for key in ("file", "uri", "sha256", "width", "height", "brightness")
+            for key in ("file", "uri", "sha256", "width", "height", "brightness", "sharpness")
         },
         "model_name": [image.model.name for image in images],
         "model_version": [image.model.version for image in images],
@@ -286,12 +288,12 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
         _values(batch.column("timestamp").cast("int64")),
         *(_values(batch.column(key)) for key in ("file", "uri", "sha256", "width", "height")),
         models,
-        batch.column("brightness").to_pylist(),
+        zip(*(batch.column(key).to_pylist() for key in ("brightness", "sharpness")), strict=True),
         _values(found.value_lengths()),
         _values(batch.column("threat")),
     )
     first = 0
-    for id, micros, file, uri, sha256, width, height, model, brightness, count, threat in zip(
+    for id, micros, file, uri, sha256, width, height, model, light, count, threat in zip(
         *columns, strict=True
     ):
         moment = EPOCH + micros * _MICROSECOND
@@ -299,7 +301,7 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
         seen = tuple(detections[first:end])
         first = end
         image = DetectedImage(
-            id, canonical_time(moment), file, uri, sha256, width, height, model, seen, brightness
+            id, canonical_time(moment), file, uri, sha256, width, height, model, seen, *light
         )
         yield moment, (image, None if threat is None else orjson.loads(threat))
 

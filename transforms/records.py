@@ -102,6 +102,7 @@ class ValidImage:
       data: The bytes as received.
       pixels: uint8 [height, width, 3] RGB, letterboxed for the model; None where `known` is set.
       brightness: Mean of the image, 0 (black) to 1 (white), 4 decimals.
+      sharpness: How much detail it shows (see :func:`transforms.jpeg.sharpness_of`), 4 decimals.
       content: Width and height of the part of `pixels` that shows the image, as fractions.
       known: Detections of the same bytes by the same model in an earlier run (`--resume`).
     """
@@ -113,6 +114,7 @@ class ValidImage:
     data: bytes
     pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
     brightness: float
+    sharpness: float
     content: tuple[float, float] = (1.0, 1.0)
     known: tuple[rules.Detection, ...] | None = None
 
@@ -129,8 +131,8 @@ class ModelInfo:
 class DetectedImage:
     """What the model saw in one image: the object data.
 
-    `stream_time` is as of its file; `brightness` is None in the archives of releases that did not
-    measure it.
+    `stream_time` is as of its file; `brightness` and `sharpness` are None in the archives of
+    releases that did not measure them.
     """
 
     id: str
@@ -143,6 +145,7 @@ class DetectedImage:
     model: ModelInfo
     detections: tuple[rules.Detection, ...]
     brightness: float | None = None
+    sharpness: float | None = None
     stream_time: str | None = None
 
     @property
@@ -174,6 +177,7 @@ class DetectedImage:
             "width": self.width,
             "height": self.height,
             "brightness": self.brightness,
+            "sharpness": self.sharpness,
             "model": {"name": self.model.name, "version": self.model.version},
             "detections": [detection_to_json(found) for found in self.detections],
         }

@@ -6,7 +6,6 @@ that a service which is slow or dead holds back no picture.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random

@@ -81,21 +81,22 @@ class EarlierRun:
 
     def seen(
         self, named: NamedFile, sha256: str
-    ) -> tuple[tuple[rules.Detection, ...], float] | None:
-        """What that model saw in the same bytes, and how bright they are; None where it has not
-        looked, or a release did that did not measure brightness."""
+    ) -> tuple[tuple[rules.Detection, ...], float, float] | None:
+        """What that model saw in the same bytes, and how bright and how sharp they are; None where
+        it has not looked, or a release did that did not measure both."""
         uri = stores.detections_uri(self.output, named.id, named.stem)
         try:
             entry = json.loads(stores.read_bytes(uri))
             if entry["sha256"] != sha256 or entry["model"]["version"] != self.model.version:
                 return None
             found = tuple(detection_from_json(one) for one in entry["detections"])
-            brightness = float(entry["brightness"])
-            if not 0 <= brightness <= 1:
+            brightness, sharpness = float(entry["brightness"]), float(entry["sharpness"])
+            if not (0 <= brightness <= 1 and 0 <= sharpness <= 1):
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None  # Missing or unreadable: the model looks again.
-        return tuple(one for one in found if one.conf >= self.min_score_kept), brightness
+        kept = tuple(one for one in found if one.conf >= self.min_score_kept)
+        return kept, brightness, sharpness
 
 
 class StoreLostError(OSError):
@@ -150,13 +151,25 @@ def validate_bytes(
         return replace(invalid, reason=problem[0], detail=problem[1])
     seen = earlier.seen(named, sha256) if earlier else None
     if seen is not None:
-        known, brightness = seen
-        return ValidImage(named, sha256, width, height, data, None, brightness, known=known)
+        known, brightness, sharpness = seen
+        return ValidImage(
+            named, sha256, width, height, data, None, brightness, sharpness, known=known
+        )
     try:
         box = jpeg.decode_letterboxed(header, input_size)
     except jpeg.CorruptJpeg as error:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=str(error))
-    return ValidImage(named, sha256, width, height, data, box.pixels, box.brightness, box.content)
+    return ValidImage(
+        named,
+        sha256,
+        width,
+        height,
+        data,
+        box.pixels,
+        box.brightness,
+        box.sharpness,
+        box.content,
+    )
 
 
 def read_failed(file: ImageFile, error: Exception) -> InvalidImage:

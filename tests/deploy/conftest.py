@@ -1,8 +1,9 @@
-"""The images are built while other tests run, and what needs them comes last."""
+"""The images are built while other tests run (tests/lanes.py lets those that need them come last)."""
 
 from __future__ import annotations
 
-import tempfile
+import os
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,27 +11,27 @@ import pytest
 
 from tests.absent import give_up
 from tests.deploy.images import Images, missing
+from tests.once import once
 
-_BUILT = pytest.StashKey[tuple[Images, "Future[None]"]]()
-
-
-def _needs_images(item: pytest.Item) -> bool:
-    return "images" in getattr(item, "fixturenames", ())
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=_needs_images)
+_BUILT = pytest.StashKey["Future[Path]"]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    wanted = any(map(_needs_images, session.items)) and not session.config.option.collectonly
-    if wanted and not missing():
-        images = Images(Path(tempfile.mkdtemp(prefix="images-")))
-        building = ThreadPoolExecutor(1).submit(_build, images)
-        session.config.stash[_BUILT] = images, building
+    here = Path(__file__).parent
+    wanted = any(
+        item.path.parent == here and "images" in getattr(item, "fixturenames", ())
+        for item in session.items
+    )
+    if wanted and not session.config.option.collectonly and not missing():
+        # Of several workers the first builds, and the others wait for it, in this thread.
+        building = ThreadPoolExecutor(1).submit(once, "images", _build)
+        session.config.stash[_BUILT] = building
 
 
-def _build(images: Images) -> None:
+def _build(place: Path) -> None:
+    # Tests whose time is measured run beside it; on Linux this is the priority of a thread.
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    images = Images(place)
     images.make_bases()
     # The larger first: Maven is at work while pip is.
     images.build("submit", target="submit")
@@ -39,9 +40,7 @@ def _build(images: Images) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _BUILT in session.config.stash:
-        images, building = session.config.stash[_BUILT]
-        building.exception()  # Waits for the end, whatever it is.
-        images.remove()
+        session.config.stash[_BUILT].exception()  # Waits for the end, whatever it is.
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +49,4 @@ def images(request: pytest.FixtureRequest) -> Images:
     lacking = missing()
     if lacking:
         give_up(f"images are built by buildah as root; this machine lacks {', '.join(lacking)}")
-    made, building = request.config.stash[_BUILT]
-    building.result()
-    return made
+    return Images(request.config.stash[_BUILT].result())

@@ -5,7 +5,8 @@ made here of what package indexes give: Debian's own Python 3.11 for the Python 
 program compiled from its Go module, this machine's JDK and Maven for theirs. Dataflow's launcher is
 published nowhere else: a file that names it stands for it.
 
-Images lie in a storage of their own, which goes with its directory. Isolation is by chroot only: a
+Images lie in a storage of their own, which goes with its directory; processes of a test run share
+it. Isolation is by chroot only: a
 container sees the network and the processes of the machine, or of the namespaces it is started in.
 """
 
@@ -27,6 +28,7 @@ DEBIAN = "http://deb.debian.org/debian"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # The version of the SDK, and the next, which alone partial mirrors of Go modules hold.
 BOOT_VERSIONS = ("v2.72.0", "v2.73.0")
+BASES = ("python", "beam", "maven", "java", "launcher")
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "default-timeout")
 NEEDED = ("buildah", "mmdebstrap", "go", "javac", "mvn", "unshare", "nsenter", "ip")
 
@@ -54,19 +56,20 @@ class Images:
     """A storage of images and the commands on it.
 
     Args:
-      place: An empty directory.
+      place: A directory, empty before they are built.
     """
 
     def __init__(self, place: Path) -> None:
         self._place = place
         self._buildah = ("buildah", "--root", str(place / "root"), "--runroot", str(place / "run"))
-        self._arguments: list[str] = []
 
     def build(self, name: str, *, target: str | None = None) -> None:
         """Builds an image of the Dockerfile; what an earlier build made is not made again."""
         stage = () if target is None else ("--target", target)
         # Docker's own format: OCI's has no health check.
-        options = ("--layers", "--jobs", "3", "--format", "docker", *stage, *self._arguments)
+        bases = (f"{base.upper()}_IMAGE=localhost/{base}" for base in BASES)
+        arguments = [word for base in bases for word in ("--build-arg", base)]
+        options = ("--layers", "--jobs", "3", "--format", "docker", *stage, *arguments)
         # Of Maven's repository; a container's own is empty.
         maven = ("--volume", f"{Path.home()}/.m2:/root/.m2")
         self.bud("--tag", name, *options, *maven, ROOT)
@@ -111,7 +114,6 @@ class Images:
         self.bud("--tag", f"localhost/{name}", context)
         for need in needs:
             (context / need).rename(self._place / need)
-        self._arguments += ["--build-arg", f"{name.upper()}_IMAGE=localhost/{name}"]
 
     def _python(self) -> None:
         execute(

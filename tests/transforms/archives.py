@@ -45,6 +45,7 @@ def seen(
             rules.Detection(categories.get(label, "9"), label, conf, bbox) for label, conf in found
         ),
         brightness=0.25,
+        sharpness=0.0312,
     )
 
 

@@ -32,6 +32,7 @@ def detected(
         model=MODEL,
         detections=tuple(rules.Detection("1", label, 0.9, BOX) for label in labels),
         brightness=0.5,
+        sharpness=0.0312,
     )
 
 

@@ -98,6 +98,7 @@ def test_the_columns_are_those_that_are_told_of(
         "width": 640,
         "height": 480,
         "brightness": 0.25,
+        "sharpness": 0.0312,
         "model_name": "detector",
         "model_version": "0123456789ab",
         "detections": [

@@ -3,7 +3,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from tests.transforms.pictures import (
     asymmetric,
@@ -19,6 +19,7 @@ from transforms.jpeg import (
     brightness_of,
     decode_letterboxed,
     read_header,
+    sharpness_of,
 )
 
 ORIENTATIONS = range(1, 9)
@@ -154,6 +155,42 @@ def test_the_brightness_of_a_very_large_picture_does_not_run_over():
 @pytest.mark.parametrize("size", [(200, 160), (100, 100), (64, 320)])
 def test_brightness_is_that_of_the_picture_not_of_what_is_beside_it(shade, size):
     assert letterboxed(jpeg(shade=shade), size).brightness == round(shade / 255, 4)
+
+
+def checkered(width: int, height: int, cell: int) -> np.ndarray:
+    across, down = np.arange(width) // cell, np.arange(height) // cell
+    return (((across[None, :] + down[:, None]) % 2) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("grey", "sharpness"),
+    [
+        (np.full((9, 9), 200, np.uint8), 0),
+        (np.full((2, 90), 200, np.uint8), 0),
+        (np.tile(np.arange(90, dtype=np.uint8), (9, 1)), 0),
+        (checkered(64, 48, 1), 1),
+        (checkered(2_000, 1_500, 1), 1),
+        # One white dot: on lines 1, 3 and 5 the Laplacian is once 1020, twice -255, else 0.
+        (np.pad(np.full((1, 1), 255, np.uint8), 3), round((15 * 18 - 2**2) ** 0.5 / 15 / 4, 4)),
+    ],
+)
+def test_sharpness_is_the_spread_of_the_laplacian(grey, sharpness):
+    assert sharpness_of(np.stack([grey] * 3, axis=2)) == sharpness
+
+
+def test_a_picture_out_of_focus_has_less_sharpness_and_the_same_brightness():
+    sharp = Image.fromarray(checkered(320, 240, 8)).convert("RGB")
+    boxes = [
+        letterboxed(encoded(image), (320, 320))
+        for image in (sharp, sharp.filter(ImageFilter.GaussianBlur(2)))
+    ]
+    assert boxes[1].sharpness < 0.2 * boxes[0].sharpness
+    assert boxes[1].brightness == pytest.approx(boxes[0].brightness, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [(200, 160), (64, 320)])
+def test_sharpness_is_that_of_the_picture_not_of_its_edge_in_the_letterbox(size):
+    assert letterboxed(jpeg(shade=255), size).sharpness == 0
 
 
 @pytest.mark.parametrize(

@@ -431,6 +431,8 @@ SEEN = (
         (b"[]", 0.05, None),
         ({"brightness": None}, 0.05, None),
         ({"brightness": 1.5}, 0.05, None),
+        ({"sharpness": None}, 0.05, None),
+        ({"sharpness": -0.1}, 0.05, None),
         (b'{"sha256": 1}', 0.05, None),
         (b"\xff\xfe", 0.05, None),
         (None, 0.05, None),
@@ -439,7 +441,8 @@ SEEN = (
 def test_what_an_earlier_run_has_seen_is_not_decoded_again(tmp_path, change, least, known):
     data = jpeg()
     sha256 = hashlib.sha256(data).hexdigest()
-    fields = {"sha256": sha256, "model": MODEL, "detections": SEEN, "brightness": 0.25}
+    light = {"brightness": 0.25, "sharpness": 0.0312}
+    fields = {"sha256": sha256, "model": MODEL, "detections": SEEN, **light}
     uri = stores.detections_uri(str(tmp_path), "front-door", named().stem)
     if isinstance(change, dict):
         image = DetectedImage(
@@ -459,12 +462,13 @@ def test_what_an_earlier_run_has_seen_is_not_decoded_again(tmp_path, change, lea
     assert image.known == known
     assert (image.pixels is None) == (known is not None)
     assert (image.brightness == 0.25) == (known is not None)
+    assert (image.sharpness == 0.0312) == (known is not None)
 
 
 def test_a_known_image_is_checked_by_its_header_alone(tmp_path, no_decoding):
     data = jpeg()
     sha256 = hashlib.sha256(data).hexdigest()
-    image = DetectedImage("front-door", MOMENT, NAME, "", sha256, 200, 160, MODEL, SEEN, 0.25)
+    image = DetectedImage("front-door", MOMENT, NAME, "", sha256, 200, 160, MODEL, SEEN, 0.25, 0.03)
     uri = stores.detections_uri(str(tmp_path), "front-door", named().stem)
     stores.write_bytes(uri, stores.json_bytes(image.to_json()))
     earlier = EarlierRun(str(tmp_path), MODEL, 0.05)

@@ -1,0 +1,227 @@
+"""The command ``health`` on a drawn output: what is read, what is printed, what is sent once."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from beam_pipeline import cli
+from tests.transforms.web_service import WebService, status
+from transforms import stores
+from transforms.times import canonical_time
+
+END = datetime(2026, 2, 10, tzinfo=timezone.utc)
+HOUR = timedelta(hours=1)
+RULES = """\
+version: 1
+targets: {guards: {webhook: "${GUARDS_URL}"}}
+health: {targets: [guards]}
+defaults: {objects: {person: {}}}
+cameras:
+  hall: {}
+  yard: {}
+  attic: {}
+"""
+
+
+def write(place: Path, value: object) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(stores.json_bytes(value))
+
+
+def write_counts(output: Path, silent: int, days: int = 9) -> None:
+    """Two cameras that send six pictures an hour, of which the yard has stopped."""
+    for back in range(24 * days, 0, -1):
+        start = END - back * HOUR
+        window = {
+            "window_start": canonical_time(start),
+            "window_end": canonical_time(start + HOUR),
+        }
+        nothing = {"images": 6, "threat_images": 0, "threats": 0, "alerts": 0, "by_label": {}}
+        ids = ("hall", "yard") if back > silent else ("hall",)
+        file = output / "counts" / f"{start:%Y%m%dT%H%M%SZ}_{start + HOUR:%Y%m%dT%H%M%SZ}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rows = [{"id": id, **window, **nothing} for id in ids]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_picture(output: Path, moment: datetime, seen: bool, sharpness: float) -> None:
+    stem = f"hall_{moment:%Y%m%dT%H%M%SZ}"
+    found = {"category": "1", "label": "person", "conf": 0.9, "bbox": [0.1, 0.1, 0.2, 0.2]}
+    data = {
+        "format_version": "1.0",
+        "id": "hall",
+        "timestamp": canonical_time(moment),
+        "file": f"{stem}.jpg",
+        "uri": "",
+        "sha256": "",
+        "width": 640,
+        "height": 480,
+        "brightness": 0.4,
+        "sharpness": sharpness,
+        "model": {"name": "detector", "version": "1"},
+        "detections": [found] if seen else [],
+    }
+    write(output / "detections" / "hall" / f"{stem}.json", data)
+
+
+def write_invalid(output: Path, reason: str, name: str) -> None:
+    write(output / "invalid" / reason / f"{name}.json", {"file": name, "reason": reason})
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """The yard is silent, the hall out of focus, and the attic has never sent."""
+    output = tmp_path / "output"
+    write_counts(output, silent=18)
+    for back in range(80, 0, -1):
+        blurred = back <= 20
+        write_picture(output, END - back * HOUR, not blurred, 0.001 if blurred else 0.03)
+    for minute in range(3):
+        write_invalid(output, "not_jpeg", f"hall_20260209T20{minute:02}00Z.jpg")
+    write_invalid(output, "bad_name", "holiday.jpg")
+    late = {
+        "id": "hall",
+        "window_start": "2026-02-09T20:00:00Z",
+        "window_end": "2026-02-09T21:00:00Z",
+        **{"images": 1, "threat_images": 0, "threats": 0, "alerts": 0, "by_label": {}},
+    }
+    write(output / "late" / "hall" / "hall_20260209T200000Z.json", late)
+    (tmp_path / "rules.yaml").write_text(RULES)
+    return output
+
+
+def health(output: Path, *arguments: str) -> int:
+    return cli.main(["health", "--output", str(output), *arguments])
+
+
+def test_json_says_what_is_wrong_with_which_camera(output, tmp_path):
+    file = tmp_path / "health.json"
+    rules = str(tmp_path / "rules.yaml")
+    assert health(output, "--rules", rules, "--format", "json", "--file", str(file)) == 0
+    report = json.loads(file.read_text())
+    assert [(one["id"], one["kind"], one["severity"]) for one in report["findings"]] == [
+        ("attic", "silent", "fault"),
+        ("yard", "silent", "fault"),
+        ("hall", "blind", "fault"),
+    ]
+    assert (report["since"], report["until"]) == ("2026-02-09T00:00:00Z", "2026-02-10T00:00:00Z")
+    assert report["cameras"] == 3
+    assert report["unplaced"] == {"bad_name": 1}
+    assert report["problems"] == []
+    assert report["findings"][1]["since"] == "2026-02-09T06:00:00Z"
+    assert report["findings"][1]["expected"] == pytest.approx(108, abs=1)
+
+
+def test_the_table_says_it_in_words(output, capsys):
+    assert health(output) == 0
+    printed = capsys.readouterr().out
+    assert "2 cameras, 2 findings" in printed
+    assert "yard  has sent nothing since 2026-02-09 06:00 UTC; about 108 are usual" in printed
+    assert "hall  is blurred (sharpness 0.001, usually from 0.03 on)" in printed
+    assert "bad_name 1" in printed
+
+
+def test_a_period_ends_when_it_is_told_to(output, capsys):
+    """Before the yard fell silent and the hall went out of focus."""
+    assert health(output, "--until", "2026-02-09T03:00:00Z") == 0
+    assert "0 findings" in capsys.readouterr().out
+
+
+def test_what_a_camera_is_expected_to_send_is_held_against_it(output, capsys):
+    assert health(output, "--expected", "5", "--expected", "hall=20", "--format", "json") == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    silent = {one["id"]: one["expected"] for one in found if one["kind"] == "silent"}
+    assert silent == {"hall": 480, "yard": 120}
+
+
+def test_a_broken_record_is_told_and_passed_over(output, capsys):
+    (output / "invalid" / "not_jpeg" / "hall_20260209T200000Z.jpg.json").write_text("[")
+    assert health(output, "--format", "json") == 0
+    told = capsys.readouterr()
+    assert len(json.loads(told.out)["problems"]) == 1
+    assert "1 problems" in told.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--since", "2026-02-10T00:00:00Z"), "the period is empty"),
+        (("--until", "yesterday"), "--until: not a time"),
+        (("--expected", "hall=often"), "--expected hall=often: give pictures an hour"),
+        (("--expected", "-1"), "--expected"),
+        (("--notify",), "--notify needs --rules with health targets"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(output, capsys, arguments, told):
+    assert health(output, *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+
+
+def test_an_output_without_counts_is_told_in_one_line(tmp_path, capsys):
+    assert health(tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run the job first" in line
+
+
+@pytest.fixture
+def guards(monkeypatch: pytest.MonkeyPatch):
+    """The health target of the rules."""
+    with WebService() as service:
+        monkeypatch.setenv("GUARDS_URL", f"{service.url}/hook?key=very-secret")
+        yield service
+
+
+def test_what_is_new_is_sent_once(output, tmp_path, guards, capsys):
+    arguments = ("--rules", str(tmp_path / "rules.yaml"), "--notify")
+    assert health(output, *arguments) == 0
+    assert "3 health messages delivered" in capsys.readouterr().err
+    sent = [json.loads(request.body) for request in guards.requests]
+    assert [one["subject"] for one in sent] == [
+        "Camera silent: attic",
+        "Camera silent: yard",
+        "Camera blind: hall",
+    ]
+    assert "yard has sent nothing since 2026-02-09 06:00 UTC" in sent[1]["text"]
+    assert health(output, *arguments) == 0
+    assert len(guards.requests) == 3
+    ledger = sorted((output / "health").rglob("*.json"))
+    records = [json.loads(file.read_text()) for file in ledger]
+    assert [file.stem for file in ledger] == [one["finding_id"] for one in records]
+    targets = [{"target": "guards", "outcome": "delivered", "detail": ""}]
+    assert [one["targets"] for one in records] == [targets] * 3
+    assert b"very-secret" not in b"".join(file.read_bytes() for file in ledger)
+
+
+def test_a_target_that_is_not_there_is_given_up_on_and_told_the_next_time(
+    output, tmp_path, guards, capsys
+):
+    arguments = ("--rules", str(tmp_path / "rules.yaml"), "--notify")
+    guards.answers = [status(503)]
+    assert health(output, *arguments) == 0
+    told = capsys.readouterr().err
+    assert "0 health messages delivered" in told
+    assert "not to guards: unavailable" in told
+    assert not (output / "health").exists()
+    guards.answers = [status(400), status(200)]
+    assert health(output, *arguments) == 0
+    assert "2 health messages delivered" in capsys.readouterr().err
+    assert health(output, *arguments) == 0  # What was refused is not sent again.
+    assert len(guards.requests) == 6
+
+
+def test_a_breakdown_of_many_cameras_is_one_message(output, tmp_path, guards):
+    cameras = "".join(f"  cam-{number}: {{}}\n" for number in range(30))
+    (tmp_path / "rules.yaml").write_text(RULES + cameras)
+    arguments = ("--rules", str(tmp_path / "rules.yaml"), "--notify")
+    assert health(output, *arguments) == 0
+    (request,) = guards.requests
+    sent = json.loads(request.body)
+    assert sent["subject"] == "33 findings on the health of cameras"
+    assert sent["text"].count("\n") == 33
+    assert health(output, *arguments) == 0
+    assert len(guards.requests) == 1
