@@ -3,7 +3,8 @@
     beam_pipeline/report/gathering.py    what there is to tell, read from an output
     beam_pipeline/report/page.py         the page made of it; page.html, page.css and page.js
 
-Apache Beam, matplotlib and Pillow are imported only where they are used, so that ``--help`` is quick.
+Apache Beam, matplotlib and Pillow are imported only where they are used, so that ``--help`` is
+quick.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from beam_pipeline import counts
+from beam_pipeline import archive_job, counts
 from beam_pipeline.counts import CountsError
 from beam_pipeline.errors import SetupError
 
@@ -65,14 +66,9 @@ def main(parsed: argparse.Namespace) -> int:
             "--report_period_hours: the period is given by --since and --until already; leave one "
             "of the two out"
         )
-    moments: dict[str, datetime | None] = {}
-    for option in ("since", "until"):
-        text = getattr(parsed, option)
-        try:
-            moments[option] = None if text is None else counts.parse_time(text)
-        except CountsError as error:
-            raise SetupError(f"--{option}: {error}") from None
-    since, until = moments["since"], moments["until"]
+    since, until = (
+        archive_job.moment(f"--{name}", getattr(parsed, name)) for name in ("since", "until")
+    )
     if since is not None and until is not None and since >= until:
         raise SetupError("--until: the period is empty, as it ends before it begins")
     by = None
@@ -84,6 +80,8 @@ def main(parsed: argparse.Namespace) -> int:
     if not 0 < hours <= 1_000_000:  # False for NaN too.
         raise SetupError("--report_period_hours: must be above 0 and at most 1000000")
     outputs = counts.named_outputs(parsed)
+    if parsed.file is not None:
+        archive_job.writable_file("--file", parsed.file)
     print(
         write_report(outputs, period_hours=hours, since=since, until=until, by=by, file=parsed.file)
     )
@@ -99,17 +97,20 @@ def write_report(
     by: rules.Rules | None = None,
     file: str | None = None,
     missing_ok: bool = False,
+    health: bool = True,
 ) -> str:
     """Writes the page of one output or several; where.
 
     Args:
       outputs: The job's output directories, on any filesystem that Beam knows.
-      period_hours: Length of the period up to the newest window, where neither of the next is given.
+      period_hours: Length of the period up to the newest window, without the next two.
       since: First moment of the period (UTC).
       until: First moment after it.
       by: The rules, for what they say of cameras that never sent.
       file: Where to write it; None for ``<output>/report/report.html`` of a single output.
       missing_ok: Whether an output without counts, as of a job without a valid image, has a page.
+      health: Whether to look for what is wrong with cameras, for which many a picture's JSON is
+        read.
 
     Raises:
       CountsError: No counts, wrong counts, several outputs and no `file`, or the page or a folder
@@ -132,6 +133,7 @@ def write_report(
             until=until,
             by=by,
             missing_ok=missing_ok,
+            health=health,
         )
         stores.write_bytes(target, make_page(fleet).encode())
     except (BeamIOError, OSError) as error:

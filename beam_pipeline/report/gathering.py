@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 import orjson
 
 import rules
-from beam_pipeline import counts, health
+from beam_pipeline import counts
 from beam_pipeline.chart import recent_period
 from beam_pipeline.counts import CountRow
+from beam_pipeline.health import examine
 from beam_pipeline.health_statistics import Finding
 from transforms import reasons, stores
 from transforms.parse_filename import InvalidName, parse_name
@@ -145,7 +146,7 @@ class Fleet:
       rows: The windowed counts.
       cameras: All that were seen, are named by the rules or have a finding, by id.
       heat: Threats by camera and hour.
-      findings: What is wrong with cameras, faults first.
+      findings: What is wrong with cameras, faults first; None where it was not looked for.
       invalid: Invalid images, the most frequent reason first.
       alerts: Newest first.
       problems: Files that could not be read, and why.
@@ -155,7 +156,7 @@ class Fleet:
     rows: Sequence[CountRow]
     cameras: Sequence[Camera]
     heat: HeatMap
-    findings: Sequence[Finding]
+    findings: Sequence[Finding] | None
     invalid: Sequence[InvalidImages]
     alerts: Sequence[AlertRecord]
     problems: Sequence[tuple[str, str]]
@@ -193,27 +194,34 @@ def gather(
     until: datetime | None = None,
     by: rules.Rules | None = None,
     missing_ok: bool = False,
+    health: bool = True,
 ) -> Fleet:
     """Reads what there is to tell of one output or several.
 
     Args:
       outputs: The job's output directories, on any filesystem that Beam knows.
-      period_hours: Length of the period up to the newest window, where neither of the next is given.
+      period_hours: Length of the period up to the newest window, without the next two.
       since: First moment of the period (UTC).
       until: First moment after it.
       by: The rules, for what they say of cameras that never sent.
       missing_ok: Whether an output without counts has a report too.
+      health: Whether to look for what is wrong with cameras, for which many a picture's JSON is
+        read.
 
     Raises:
       CountsError: No counts, or wrong ones.
+      OSError: A store can't be listed.
     """
     period = _period(outputs, period_hours, since, until, missing_ok)
     rows: list[CountRow] = []
-    findings: list[Finding] = []
+    findings: Sequence[Finding] | None = None
+    found = _Found(period)
     if period is not None:
         rows = counts.read_counts(outputs, since=period.start, until=period.end)
-        findings = health.findings(outputs, since=period.start, until=period.end, by=by)
-    found = _Found(period)
+    if period is not None and health:
+        looked_at = examine(outputs, since=period.start, until=period.end, by=by)
+        findings = looked_at.findings
+        found.problems += looked_at.problems
     for output in outputs:
         found.add_invalid(output)
         found.add_alerts(output)
@@ -226,7 +234,7 @@ def gather(
     return Fleet(
         period=period,
         rows=rows,
-        cameras=_cameras(rows, found.invalid_by_id, late, findings, by),
+        cameras=_cameras(rows, found.invalid_by_id, late, findings or (), by),
         heat=heat_map(rows),
         findings=findings,
         invalid=[
@@ -236,7 +244,7 @@ def gather(
         alerts=sorted(
             found.alerts, key=lambda one: (parse_time(one.timestamp), one.camera), reverse=True
         ),
-        problems=sorted(found.problems),
+        problems=sorted(set(found.problems)),
     )
 
 
@@ -330,8 +338,7 @@ class _Found:
             if reason not in reasons.ALL or not name.endswith(".json"):
                 continue
             camera, moment = _named(name.removesuffix(".json"))
-            dated = moment is not None and reason not in _UNDATED
-            if dated and self.period is not None and moment not in self.period:
+            if moment is not None and reason not in _UNDATED and not self._is_told_of(moment):
                 continue
             self.invalid[reason].append(stores.join(output, "invalid", reason, name))
             if camera is not None:
@@ -352,16 +359,17 @@ class _Found:
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 self.problems.append((_beneath(output, uri), _why(error)))
                 continue
-            if self.period is None or moment in self.period:
+            if self._is_told_of(moment):
                 self.alerts.append(alert)
 
+    def _is_told_of(self, moment: datetime) -> bool:
+        return self.period is None or moment in self.period
+
     def _alerts_of_other_times(self, output: str) -> frozenset[str]:
-        if self.period is None:
-            return frozenset()
         found = set()
         for _, name in _files(output, "final"):
             camera, moment = _named(f"{name.removesuffix('.json')}.jpg")
-            if camera is not None and moment is not None and moment not in self.period:
+            if camera is not None and moment is not None and not self._is_told_of(moment):
                 found.add(rules.alert_id(camera, canonical_time(moment), "alert"))
         return frozenset(found)
 

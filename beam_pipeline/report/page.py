@@ -16,7 +16,7 @@ import orjson
 
 import rules
 from beam_pipeline import chart, pages
-from beam_pipeline.report.gathering import AlertRecord, Fleet, HeatMap, in_threads
+from beam_pipeline.report.gathering import AlertRecord, Fleet, in_threads
 from transforms import stores
 from transforms.text import one_line, printable
 
@@ -61,7 +61,6 @@ def make_page(fleet: Fleet) -> str:
         fleet=fleet,
         period=None if period is None else chart.period_text(period.start, period.end),
         total=fleet.total,
-        severities=Counter(finding.severity for finding in fleet.findings),
         chart=drawing,
         days=Counter(hour.strftime("%Y-%m-%d") for hour in fleet.heat.hours),
         level=lambda threats: _level(threats, fleet.heat.most),

@@ -87,7 +87,11 @@ def output(tmp_path: Path) -> Path:
         "id": "hall",
         "window_start": "2026-02-09T20:00:00Z",
         "window_end": "2026-02-09T21:00:00Z",
-        **{"images": 1, "threat_images": 0, "threats": 0, "alerts": 0, "by_label": {}},
+        "images": 1,
+        "threat_images": 0,
+        "threats": 0,
+        "alerts": 0,
+        "by_label": {},
     }
     write(output / "late" / "hall" / "hall_20260209T200000Z.json", late)
     (tmp_path / "rules.yaml").write_text(RULES)
