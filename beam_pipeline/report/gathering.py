@@ -221,7 +221,8 @@ def gather(
     if period is not None and health:
         looked_at = examine(outputs, since=period.start, until=period.end, by=by)
         findings = looked_at.findings
-        found.problems += looked_at.problems
+        for uri, why in looked_at.problems:
+            found.add_problem(uri, why, outputs)
     for output in outputs:
         found.add_invalid(output)
         found.add_alerts(output)
@@ -238,13 +239,17 @@ def gather(
         heat=heat_map(rows),
         findings=findings,
         invalid=[
-            InvalidImages(reason, len(uris), tuple(found.records(sorted(uris)[:INVALID_SHOWN])))
+            InvalidImages(
+                reason,
+                len(uris),
+                tuple(found.records(sorted(uris)[:INVALID_SHOWN], outputs)),
+            )
             for reason, uris in invalid
         ],
         alerts=sorted(
             found.alerts, key=lambda one: (parse_time(one.timestamp), one.camera), reverse=True
         ),
-        problems=sorted(set(found.problems)),
+        problems=sorted(found.problems.items()),
     )
 
 
@@ -330,7 +335,12 @@ class _Found:
     invalid: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     invalid_by_id: Counter[str] = field(default_factory=Counter)
     alerts: list[AlertRecord] = field(default_factory=list)
-    problems: list[tuple[str, str]] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def add_problem(self, uri: str, why: str, outputs: Sequence[str]) -> None:
+        """What could not be read of one of the outputs, told without that one's address."""
+        place = next((short for one in outputs if (short := without(one, uri)) != uri), uri)
+        self.problems.setdefault(printable(place), why)
 
     def add_invalid(self, output: str) -> None:
         """The invalid images of the period, and those of which the time is not known."""
@@ -357,7 +367,7 @@ class _Found:
                 alert = _alert(output, _object(record))
                 moment = parse_time(alert.timestamp)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                self.problems.append((_beneath(output, uri), _why(error)))
+                self.add_problem(uri, _why(error), [output])
                 continue
             if self._is_told_of(moment):
                 self.alerts.append(alert)
@@ -373,14 +383,14 @@ class _Found:
                 found.add(rules.alert_id(camera, canonical_time(moment), "alert"))
         return frozenset(found)
 
-    def records(self, uris: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    def records(self, uris: Sequence[str], outputs: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         """The records of some invalid images."""
         for uri, record in zip(uris, _read(uris), strict=True):
             try:
                 found = _object(record)
                 yield {key: str(found[key]) for key in ("file", "detail")}
             except (KeyError, TypeError, ValueError) as error:
-                self.problems.append(("/".join(uri.split("/")[-3:]), _why(error)))
+                self.add_problem(uri, _why(error), outputs)
 
 
 def _named(name: str) -> tuple[str | None, datetime | None]:
@@ -468,5 +478,6 @@ def _why(error: Exception) -> str:
     return printable(" ".join(str(error).split()))[:200]
 
 
-def _beneath(output: str, uri: str) -> str:
-    return printable(uri[len(output.rstrip("/")) + 1 :])
+def without(output: str, text: str) -> str:
+    """A text in which an output's address is left out of those of its files."""
+    return text.replace(f"{output.rstrip('/')}/", "")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 import rules
 from beam_pipeline import chart, pages
-from beam_pipeline.report.gathering import AlertRecord, Fleet, in_threads
+from beam_pipeline.report.gathering import AlertRecord, Fleet, in_threads, without
 from transforms import stores
 from transforms.text import one_line, printable
 
@@ -93,8 +93,10 @@ def _choose(
 def _shown(alert: AlertRecord, found: ShownAlert | Exception) -> ShownAlert:
     if isinstance(found, ShownAlert):
         return found
-    why = f"what is in final/ of it can't be read ({printable(one_line(found))})"
-    return ShownAlert(alert, pages.Picture(None, why), ())
+    why = printable(without(alert.output, one_line(found)))
+    return ShownAlert(
+        alert, pages.Picture(None, f"what is in final/ of it can't be read ({why})"), ()
+    )
 
 
 def _with_picture(alert: AlertRecord) -> ShownAlert:
@@ -111,6 +113,8 @@ def _with_picture(alert: AlertRecord) -> ShownAlert:
         longest_side=_LONGEST_SIDE,
         largest=_LARGEST,
     )
+    if picture.missing is not None:
+        picture = replace(picture, missing=without(alert.output, picture.missing))
     return ShownAlert(alert, picture, tuple(rules.explain(image).splitlines()))
 
 
