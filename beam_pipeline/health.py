@@ -1,10 +1,9 @@
 """The command ``health``: which cameras are silent, blind, misdated, or unusual in what they send.
 
-`read_observed` reads what a job has written of its cameras, `findings` says what is wrong with
-them (see :mod:`beam_pipeline.health_statistics` for how), and ``--notify`` tells the rule file's
+`findings` reads what a job has written of its cameras and says what is wrong with them (see :mod:`beam_pipeline.health_statistics` for how), and ``--notify`` tells the rule file's
 health targets what they have not been told.
 
-Apache Beam and SciPy are imported only where they are used, so that ``--help`` is quick.
+Apache Beam, NumPy and SciPy are imported only where they are used, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from beam_pipeline import archive_job, counts, health_statistics
+from beam_pipeline import archive_job, counts
 from beam_pipeline.errors import SetupError
-from beam_pipeline.health_statistics import LATE, Finding, Observed, Picture, Refused
 from transforms.text import one_line, printable
 from transforms.times import canonical_time
 
 if TYPE_CHECKING:
     import rules
+    from beam_pipeline.health_statistics import Finding, Picture, Refused
     from transforms.couriers import Courier
     from transforms.messages import Message
 
@@ -112,6 +111,9 @@ def examine(
     expected: Mapping[str, float] | None = None,
 ) -> Health:
     """`findings`, with what else a person should know. Arguments and errors are the same."""
+    from beam_pipeline import health_statistics
+    from beam_pipeline.health_statistics import LATE, Observed, Refused
+
     outputs = [outputs] if isinstance(outputs, str) else outputs
     rows = counts.read_counts(outputs, since=since - HISTORY, until=until)
     late = [
@@ -137,6 +139,7 @@ def _read_refused(
     outputs: Sequence[str], since: datetime, problems: list[Problem]
 ) -> tuple[list[Refused], dict[str, int]]:
     """Invalid pictures by camera and time, and how many have neither in their names."""
+    from beam_pipeline.health_statistics import Refused
     from transforms import stores
     from transforms.parse_filename import InvalidName, parse_name
 
@@ -175,6 +178,7 @@ def _read_refused(
 def _read_pictures(
     outputs: Sequence[str], since: datetime, until: datetime, problems: list[Problem]
 ) -> dict[str, list[Picture]]:
+    from beam_pipeline.health_statistics import Picture
     from transforms.archive import ArchiveError, open_archive
     from transforms.times import parse_time
 

@@ -199,6 +199,7 @@ def test_rules_check_says_what_each_camera_ends_up_with(
         ["export"],
         ["evaluate"],
         ["tune"],
+        ["health"],
     ],
 )
 def test_help_comes_in_under_two_seconds(command: list[str], run_job: Run) -> None:
