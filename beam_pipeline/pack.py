@@ -35,6 +35,7 @@ def main(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
     from transforms import stores
     from transforms.counters import counted
     from transforms.pack import Pack, read_problems
+    from transforms.packed import ENDING
 
     chosen = archive_job.select(parsed)
     packed = archive_job.absolute("--output", parsed.output)
@@ -43,6 +44,11 @@ def main(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
     if stores.is_local(packed):
         archive_job.writable_folder("--output", packed)
     check_writable("--output", packed)
+    if any(one.path.endswith(ENDING) for one in stores.list_beneath(packed)):
+        raise SetupError(
+            f"--output {packed}: holds a packed archive already; choose another folder for each, "
+            "as several are read together"
+        )
     result = archive_job.run(
         lambda pipeline: (
             pipeline

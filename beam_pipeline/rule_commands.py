@@ -7,7 +7,7 @@ from typing import Any
 
 import rules
 from beam_pipeline.errors import SetupError
-from beam_pipeline.job import BUNDLED_RULES, read_rules
+from beam_pipeline.job import BUNDLED_RULES, load_labels, read_file, read_rules
 from transforms import stores
 from transforms.text import one_line
 
@@ -20,9 +20,13 @@ def check(path: str, labels: str | None) -> str:
       labels: A label map; None for COCO's.
 
     Raises:
-      SetupError: The rule file or the label map is wrong.
+      SetupError: The rule file or the label map is wrong; a line for each mistake.
     """
-    return rules.describe(read_rules(path, labels, "rules check"))
+    names = frozenset(load_labels(labels).values())
+    try:
+        return rules.describe(rules.parse_rules(read_file(path, "rules check"), path, names))
+    except rules.RulesError as error:
+        raise SetupError("\n".join(error.messages)) from None
 
 
 def explain(camera: str, file: str | None, path: str | None, labels: str | None) -> str:
@@ -39,8 +43,9 @@ def explain(camera: str, file: str | None, path: str | None, labels: str | None)
     """
     parts = []
     if path is not None or file is None:
-        by = read_rules(path or str(BUNDLED_RULES), labels, "rules explain")
-        parts.append(f"rules {by.version}\n{rules.describe_camera(by, camera)}")
+        source = path or str(BUNDLED_RULES)
+        by = read_rules(source, labels, "rules explain")
+        parts.append(f"rules {by.version} of {source}\n{rules.describe_camera(by, camera)}")
     if file is not None:
         data = _verdict(file, camera)
         if path is not None and data["threat"].get("rules_version") != by.version:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from datetime import time, timedelta
 
@@ -46,7 +47,9 @@ def describe_camera(rules: Rules, camera_id: str) -> str:
         return _text(_camera(rules, camera_id))
     if rules.strict_ids:
         return _text([f"{camera_id}: refused as unknown_camera (strict_ids: true)"])
-    return _text([f"{camera_id}: not named, so the defaults", *_body(rules.defaults)])
+    near = difflib.get_close_matches(camera_id, rules.cameras, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return _text([f"{camera_id}: not named, so the defaults{hint}", *_body(rules.defaults)])
 
 
 def _text(lines: list[str]) -> str:
@@ -75,7 +78,7 @@ def _body(camera: CameraRules) -> Iterator[str]:
         ("repeats", camera.repeats, _REPEATS_VALUES),
         ("confirm", camera.confirm, _CONFIRM_VALUES),
     ):
-        if section is not None:
+        if section is not None and (name != "repeats" or _any_may_repeat(camera)):
             yield f"  {name}: {', '.join(_section(section, values, f'.{name}'))}"
     if camera.cooldown is not None:
         yield f"  cooldown: {_duration(camera.cooldown)} ({camera.origins['cooldown']})"
@@ -90,6 +93,11 @@ def _body(camera: CameraRules) -> Iterator[str]:
             if size is not None
         ]
         yield f"  resolution: {', '.join(bounds)}"
+
+
+def _any_may_repeat(camera: CameraRules) -> bool:
+    of_zones = (item for zone in camera.zones.values() for item in zone.rules.items())
+    return any(rule.may_repeat(label) for label, rule in (*camera.objects.items(), *of_zones))
 
 
 def _object(label: str, rule: ObjectRule) -> Iterator[str]:
@@ -147,7 +155,7 @@ def _period(period: Period) -> str:
     days = (
         "every day" if len(period.days) == 7 else " ".join(DAYS[day] for day in sorted(period.days))
     )
-    if period.start == period.end:
+    if period.start == period.end == time():
         return days
     return f"{days} {_shown(period.start)} to {_shown(period.end)}"
 

@@ -20,18 +20,35 @@ class RulesError(ValueError):
         line: the line of the mistake, counted from 1; None where the file could not be read at all.
         problem: what is wrong, with the dotted path of the key.
         remedy: what would be right.
-        more: how many other mistakes the file has; the one reported is the first by line.
+        others: the other mistakes of the file, by line; the one reported is the first.
     """
 
     def __init__(
-        self, source: str, line: int | None, problem: str, remedy: str, more: int = 0
+        self,
+        source: str,
+        line: int | None,
+        problem: str,
+        remedy: str,
+        others: tuple[Mistake, ...] = (),
     ) -> None:
-        super().__init__(source, line, problem, remedy, more)
+        super().__init__(source, line, problem, remedy, others)
         self.source = source
         self.line = line
         self.problem = problem
         self.remedy = remedy
-        self.more = more
+        self.others = others
+
+    @property
+    def more(self) -> int:
+        """How many other mistakes the file has."""
+        return len(self.others)
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """A line for each mistake of the file."""
+        first = RulesError(self.source, self.line, self.problem, self.remedy)
+        others = (RulesError(self.source, one.line, one.problem, one.remedy) for one in self.others)
+        return tuple(map(str, (first, *others)))
 
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}"
@@ -54,8 +71,8 @@ def raise_first(source: str, mistakes: Iterable[Mistake]) -> None:
     """Raise a RulesError for the first mistake by line; do nothing where there is none."""
     ordered = sorted(mistakes, key=lambda mistake: mistake.line)
     if ordered:
-        first = ordered[0]
-        raise RulesError(source, first.line, first.problem, first.remedy, len(ordered) - 1)
+        first, *others = ordered
+        raise RulesError(source, first.line, first.problem, first.remedy, tuple(others))
 
 
 def one_line(text: str) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 
 from rules.errors import one_line
 
+_WEAK = 0.25
+"""Rejected detections of lower scores are summed up: a detector has dozens in each picture."""
+
 _WHY: dict[str, Callable[[Any, Any], str]] = {
     "objects": lambda value, bound: "the rules do not look for it",
     "severity": lambda value, bound: "it is tolerated (severity ignore)",
@@ -78,6 +81,7 @@ def _detections(data: Mapping[str, Any]) -> Iterator[str]:
     checks = {one["detection"]: one["checks"] for one in threat.get("trace", ())}
     outcome: dict[int, str] = {}
     others: list[str] = []
+    weak: list[str] = []
     for one in threat["threats"]:
         zone = "" if one["zone"] is None else f", in zone {one['zone']}"
         outcome[one["detection"]] = (
@@ -87,6 +91,9 @@ def _detections(data: Mapping[str, Any]) -> Iterator[str]:
         if one["by"] == "objects":
             others.append(one["label"])
             continue
+        if found[one["detection"]]["conf"] < _WEAK:
+            weak.append(one["label"])
+            continue
         last = next(
             (check for check in checks.get(one["detection"], ()) if not check["passes"]), None
         )
@@ -94,6 +101,9 @@ def _detections(data: Mapping[str, Any]) -> Iterator[str]:
         outcome[one["detection"]] = f"no threat, as {why} (by {one['rule']})"
     for index in sorted(outcome):
         yield f"- {found[index]['label']}, score {found[index]['conf']}: {outcome[index]}."
+    if weak:
+        labels = ", ".join(sorted(set(weak)))
+        yield f"- {len(weak)} more, with scores below {_WEAK}: {labels}."
     if others:
         labels = ", ".join(sorted(set(others)))
         yield f"- {len(others)} more, of labels that the rules do not look for: {labels}."
@@ -102,7 +112,11 @@ def _detections(data: Mapping[str, Any]) -> Iterator[str]:
 def _passed(checks: Mapping[int, Any], one: Mapping[str, Any]) -> str:
     passed = [
         f"{check['filter']} {check['value']}"
-        + ("" if isinstance(check["bound"], (list, str)) else f" for {check['bound']}")
+        + (
+            ""
+            if isinstance(check["bound"], (list, str))
+            else f" where {check['bound']} is asked for"
+        )
         for check in checks.get(one["detection"], ())
         if check["value"] is not None
     ]

@@ -353,10 +353,12 @@ class Layer(Model):
         title="Mask",
         description="Areas in which objects are ignored, by name. Joined name by name.",
     )
-    schedule: Annotated[ScheduleSettings | None, Expects("a mapping with armed and disarmed")] = (
-        Field(
-            default=None, title="Schedule", description="When the camera is armed, in its own time."
-        )
+    schedule: Annotated[
+        ScheduleSettings | None,
+        BeforeValidator(no_text),
+        Expects("a mapping with armed or disarmed or both"),
+    ] = Field(
+        default=None, title="Schedule", description="When the camera is armed, in its own time."
     )
     night: Annotated[
         NightSettings | None, Expects("a mapping with start and end, or max_brightness")

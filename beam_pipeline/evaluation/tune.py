@@ -76,8 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--write",
         metavar="FILE",
-        help="write the rules with what is proposed to a new file, comments kept; nothing is "
-        "written without it",
+        help="write the rules with what is proposed, and the truth supports, to a new file, "
+        "comments kept; nothing is written without it",
+    )
+    parser.add_argument(
+        "--write_guesses",
+        action="store_true",
+        help="write proposals too that are marked TOO FEW or NOT HELD, or that no later picture "
+        "proves",
     )
     parser.add_argument(
         "--format",
@@ -213,6 +219,10 @@ class Proposal:
             and value != getattr(self.cases.now, name)
         }
 
+    def is_supported(self, min_recall: float, holdout: float) -> bool:
+        """Whether the truth is enough to believe it, and the later pictures bear it out."""
+        return self.proposed is not None and not _warnings(self, min_recall, holdout)
+
     @property
     def edits(self) -> list[Edit]:
         """What makes them hold."""
@@ -274,11 +284,26 @@ def main(args: argparse.Namespace) -> int:
     for line in notes:
         print(line, file=sys.stderr)
     archive_job.tell_problems(archive.problems, "evaluate --format json lists all")
-    if target is not None and edits:
-        with archive_job.failing():
-            stores.write_bytes(target, text)
     if target is not None:
-        print(f"written to {target}" if edits else "nothing to write", file=sys.stderr)
+        left_out = [
+            one
+            for one in proposals
+            if one.edits
+            and not (args.write_guesses or one.is_supported(args.min_recall, args.holdout))
+        ]
+        written = [edit for one in proposals if one not in left_out for edit in one.edits]
+        if written:
+            text = edited(content.decode("utf-8-sig"), written).encode()
+            load_rules(text, f"{args.rules} with what is proposed", labels)
+            with archive_job.failing():
+                stores.write_bytes(target, text)
+        print(f"written to {target}" if written else "nothing to write", file=sys.stderr)
+        if left_out:
+            names = ", ".join(f"{one.group.label} of {one.group.name}" for one in left_out)
+            print(
+                f"left out, as the truth does not support it: {names}; --write_guesses writes all",
+                file=sys.stderr,
+            )
     return 0
 
 
@@ -375,7 +400,10 @@ def _warnings(one: Proposal, min_recall: float, holdout: float) -> list[str]:
     cases, label = one.cases, one.group.label
     measured = cases.measure(one.proposed or cases.now)
     if not measured.threats:
-        return [f"the truth has no {label} here to tune on: nothing is proposed"]
+        return [
+            f"the truth has no picture here that is to raise the alert for {label}: nothing is "
+            "proposed"
+        ]
     if not measured.others:
         return [
             f"the truth has no picture without {label} here, so that false alerts can't be told: "

@@ -105,3 +105,11 @@ def test_a_wrong_option_is_told_in_one_line(
     assert told.out == ""
     assert len(told.err.splitlines()) == 1
     assert says in told.err
+
+
+def test_a_pack_is_not_written_over_another(output: Path, tmp_path: Path, capsys) -> None:
+    assert pack("--archive", output, "--output", tmp_path / "packed") == 0
+    before = tree(tmp_path / "packed")
+    assert pack("--archive", output, "--output", tmp_path / "packed", "--id", "hall") == 2
+    assert "holds a packed archive already" in capsys.readouterr().err
+    assert tree(tmp_path / "packed") == before

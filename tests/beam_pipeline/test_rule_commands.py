@@ -77,3 +77,19 @@ def test_a_file_that_is_no_verdict_is_refused_in_one_line(
     assert error.startswith(f"beam_pipeline: rules explain {path}: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_rules_check_tells_every_mistake(tmp_path, capsys):
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        "version: 1\ndefaults:\n  objects:\n    person: {min_scor: 0.5}\n    car: {min_area: 2}\n"
+        "  cooldown: 5\n"
+    )
+    assert cli.main(["rules", "check", str(path)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split("rules.yaml:")[1].split(":")[0] for line in told] == ["4", "5", "6"]
+
+
+def test_a_misspelt_camera_is_told_of_the_nearest(rule_file, capsys):
+    assert cli.main(["rules", "explain", "hal", "--rules", rule_file]) == 0
+    assert "hal: not named, so the defaults (did you mean hall?)" in capsys.readouterr().out

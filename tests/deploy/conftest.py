@@ -1,4 +1,4 @@
-"""The images are built while other tests run (tests/lanes.py lets those that need them come last)."""
+"""The images are built while other tests run; what needs them comes last (tests/lanes.py)."""
 
 from __future__ import annotations
 

@@ -33,16 +33,19 @@ def final_json(rules, image, history=None):
 
 def test_each_detection_is_told_of_with_what_decided():
     rules = rules_of(RULES)
-    image = picture(found("person"), found("person", 0.3), found("car"), found("cat"), found("cup"))
+    image = picture(found("person"), found("person", 0.3), found("car"), found("cat"), found("cup"),
+                    found("person", 0.06), found("car", 0.1))  # fmt: skip
     assert explain(final_json(rules, image)) == (
         f"hall at 2026-01-31T12:00:00Z, judged by rules {rules.version}:\n"
         "It calls for an alert.\n"
         "- person, score 0.9: a threat of severity alert by defaults.objects.person, in zone all "
-        "(min_score 0.9 for 0.5, min_area 0.02 for 0.001, zones all).\n"
+        "(min_score 0.9 where 0.5 is asked for, "
+        "min_area 0.02 where 0.001 is asked for, zones all).\n"
         "- person, score 0.3: no threat, as its score 0.3 is below min_score 0.5 (by "
         "defaults.objects.person).\n"
         "- car, score 0.9: no threat, as it is tolerated (severity ignore) (by "
         "defaults.objects.car).\n"
+        "- 2 more, with scores below 0.25: car, person.\n"
         "- 2 more, of labels that the rules do not look for: cat, cup.\n"
     )
 

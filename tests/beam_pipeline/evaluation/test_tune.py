@@ -260,7 +260,12 @@ def test_a_proposal_is_proven_on_the_later_part_and_written_where_asked(
 
     target = tmp_path / "better.yaml"
     command = ["tune", "--archive", archive, "--truth", truth, "--rules", rules]
-    code = cli.main([*map(str, command), "--min_recall", "0.9", "--write", str(target)])
+    assert cli.main([*map(str, command), "--min_recall", "0.9", "--write", str(target)]) == 0
+    assert "left out, as the truth does not support it: person of" in capsys.readouterr().err
+    assert not target.exists()
+    code = cli.main(
+        [*map(str, command), "--min_recall", "0.9", "--write_guesses", "--write", str(target)]
+    )
     told = capsys.readouterr()
     assert code == 0
     assert "NOT HELD" in told.out
@@ -275,7 +280,7 @@ def test_nothing_is_proposed_where_the_truth_does_not_tell(
     rules = rules_of(tmp_path, RULES)
     target = tmp_path / "new.yaml"
     for threats, others, says in (
-        ([], [0.9, 0.1], "the truth has no person here to tune on"),
+        ([], [0.9, 0.1], "the truth has no picture here that is to raise the alert for person"),
         ([0.3, 0.9], [], "the truth has no picture without person here"),
         ([0.04, 0.9], [0.2, 0.2], "no values keep a recall of 1: the detector and the other"),
     ):
@@ -325,7 +330,7 @@ def test_cameras_are_tuned_on_their_own_where_asked(
     rows += rows.replace("hall", "gate")
     (tmp_path / "truth.csv").write_text(f"file,main_class,count\n{rows}")
     target = tmp_path / "better.yaml"
-    more = ("--holdout", 0, "--per", "camera", "--write", target)
+    more = ("--holdout", 0, "--per", "camera", "--write_guesses", "--write", target)
     result, _ = tuned(capsys, archive, tmp_path / "truth.csv", rules, *more)
     changes = {one["group"]: one["changes"] for one in result["proposals"]}
     assert changes == {"camera gate": {"min_score": 0.2}, "camera hall": {"min_score": 0.75}}
