@@ -97,7 +97,7 @@ def write_report(
     by: rules.Rules | None = None,
     file: str | None = None,
     missing_ok: bool = False,
-    health: bool = True,
+    each_picture: bool = True,
 ) -> str:
     """Writes the page of one output or several; where.
 
@@ -109,8 +109,7 @@ def write_report(
       by: The rules, for what they say of cameras that never sent.
       file: Where to write it; None for ``<output>/report/report.html`` of a single output.
       missing_ok: Whether an output without counts, as of a job without a valid image, has a page.
-      health: Whether to look for what is wrong with cameras, for which many a picture's JSON is
-        read.
+      each_picture: Whether to read what was detected in each picture, to find blind cameras.
 
     Raises:
       CountsError: No counts, wrong counts, several outputs and no `file`, or the page or a folder
@@ -133,7 +132,7 @@ def write_report(
             until=until,
             by=by,
             missing_ok=missing_ok,
-            health=health,
+            each_picture=each_picture,
         )
         stores.write_bytes(target, make_page(fleet).encode())
     except (BeamIOError, OSError) as error:

@@ -1,7 +1,8 @@
 """What the report tells, gathered from what a job has written.
 
 Numbers come from the counts, and what is invalid from the names in ``invalid/``: of 50,000 pictures
-no JSON is opened but those of the alerts that are shown. Records of alerts of other times are not
+no JSON is opened but those of the alerts that are shown, and, where blind cameras are looked for,
+those that `health` reads. Records of alerts of other times are not
 opened either, as an alert's id follows from its picture's name.
 """
 
@@ -146,7 +147,8 @@ class Fleet:
       rows: The windowed counts.
       cameras: All that were seen, are named by the rules or have a finding, by id.
       heat: Threats by camera and hour.
-      findings: What is wrong with cameras, faults first; None where it was not looked for.
+      findings: What is wrong with cameras, faults first.
+      each_picture: Whether blind cameras were looked for.
       invalid: Invalid images, the most frequent reason first.
       alerts: Newest first.
       problems: Files that could not be read, and why.
@@ -156,7 +158,8 @@ class Fleet:
     rows: Sequence[CountRow]
     cameras: Sequence[Camera]
     heat: HeatMap
-    findings: Sequence[Finding] | None
+    findings: Sequence[Finding]
+    each_picture: bool
     invalid: Sequence[InvalidImages]
     alerts: Sequence[AlertRecord]
     problems: Sequence[tuple[str, str]]
@@ -194,7 +197,7 @@ def gather(
     until: datetime | None = None,
     by: rules.Rules | None = None,
     missing_ok: bool = False,
-    health: bool = True,
+    each_picture: bool = True,
 ) -> Fleet:
     """Reads what there is to tell of one output or several.
 
@@ -205,8 +208,7 @@ def gather(
       until: First moment after it.
       by: The rules, for what they say of cameras that never sent.
       missing_ok: Whether an output without counts has a report too.
-      health: Whether to look for what is wrong with cameras, for which many a picture's JSON is
-        read.
+      each_picture: Whether to read what was detected in each picture, to find blind cameras.
 
     Raises:
       CountsError: No counts, or wrong ones.
@@ -214,12 +216,13 @@ def gather(
     """
     period = _period(outputs, period_hours, since, until, missing_ok)
     rows: list[CountRow] = []
-    findings: Sequence[Finding] | None = None
+    findings: Sequence[Finding] = ()
     found = _Found(period)
     if period is not None:
         rows = counts.read_counts(outputs, since=period.start, until=period.end)
-    if period is not None and health:
-        looked_at = examine(outputs, since=period.start, until=period.end, by=by)
+        looked_at = examine(
+            outputs, since=period.start, until=period.end, by=by, each_picture=each_picture
+        )
         findings = looked_at.findings
         for uri, why in looked_at.problems:
             found.add_problem(uri, why, outputs)
@@ -235,9 +238,10 @@ def gather(
     return Fleet(
         period=period,
         rows=rows,
-        cameras=_cameras(rows, found.invalid_by_id, late, findings or (), by),
+        cameras=_cameras(rows, found.invalid_by_id, late, findings, by),
         heat=heat_map(rows),
         findings=findings,
+        each_picture=each_picture,
         invalid=[
             InvalidImages(
                 reason,
