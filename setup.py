@@ -13,6 +13,7 @@ RUNTIME = [
     "google-cloud-pubsub",
     "google-cloud-storage",
     "jinja2",
+    "markupsafe",
     "matplotlib",
     "numpy",
     "orjson",
@@ -39,6 +40,7 @@ DEVELOPMENT = [
     "kubernetes-validate",
     "moto[s3,server]",
     "mypy",
+    "playwright",
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
@@ -64,7 +66,8 @@ setup(
         include=["beam_pipeline", "beam_pipeline.*", "transforms", "transforms.*", "rules"]
     ),
     package_data={
-        "beam_pipeline": ["py.typed", "*.html"],
+        "beam_pipeline": ["py.typed", "*.html", "*.css"],
+        "beam_pipeline.report": ["*.html", "*.css", "*.js"],
         "beam_pipeline.bundled": [
             "*.yaml",
             "*.json",

@@ -12,7 +12,7 @@ import argparse
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -244,6 +244,7 @@ MARK_TEXT: Mapping[Mark, str] = {
     "many": "▲ more threats than its peers, given its images",
     "few": "▼ fewer threats than its peers, given its images",
 }
+NOTHING_COUNTED = "No images have been counted yet."
 ALL_SHOWN_UP_TO = 60
 _MOST, _LEAST, _MARKED = 30, 10, 60
 
@@ -262,25 +263,40 @@ def chart_model(
     rows = list(rows)
     if not rows:
         _check_hours(period_hours)
-        return ChartModel(title, "No images have been counted yet.", (), ())
+        return ChartModel(title, NOTHING_COUNTED, (), ())
     windows = [(row.window_start, row.window_end) for row in rows]
     start, end = recent_period(windows, period_hours)
-    by_id = {row.id: row for row in counts.sum_by_id(r for r in rows if r.window_start >= start)}
+    model = period_model([r for r in rows if r.window_start >= start], start, end, title=title)
+    if end - start > timedelta(hours=period_hours):
+        note = f"The counts' windows are longer than the {period_hours:g} h asked for."
+        return replace(model, notes=(note, *model.notes))
+    return model
+
+
+def period_model(
+    rows: Sequence[CountRow],
+    start: datetime,
+    end: datetime,
+    *,
+    title: str = "Threats per camera",
+) -> ChartModel:
+    """As `chart_model`, of all the rows, which are those of a period from `start` to `end`."""
+    if not rows:
+        return ChartModel(title, NOTHING_COUNTED, (), ())
+    by_id = {row.id: row for row in counts.sum_by_id(rows)}
     (total,) = counts.sum_total(list(by_id.values()))
     marks = unusual_ids(by_id)
     # Among equal threats, more images come later: the last id is the quietest for its images.
     ordered = sorted(by_id.values(), key=lambda row: (-row.threats, row.images, row.id))
     usual = counts.sum_total([row for row in ordered if row.id not in marks])
-    peers = _percent(usual[0].threat_images, usual[0].images) if usual else "-"
+    peers = percent(usual[0].threat_images, usual[0].images) if usual else "-"
     bars = [_bar(row, marks.get(row.id), peers) for row in ordered]
     subtitle = (
-        f"{_period_text(start, end)}\n{_number(total.images, 'image')} from "
+        f"{period_text(start, end)}\n{_number(total.images, 'image')} from "
         f"{_number(len(by_id), 'id')}   ·   {total.threats:,} threats in "
         f"{_number(total.threat_images, 'image')}   ·   {_number(total.alerts, 'alert')}"
     )
     notes = []
-    if end - start > timedelta(hours=period_hours):
-        notes.append(f"The counts' windows are longer than the {period_hours:g} h asked for.")
     if not total.threats:
         notes.append("No threats in this period.")
     judged = sum(row.images > 0 for row in by_id.values())
@@ -327,7 +343,7 @@ def _bar(row: CountRow, mark: Mark | None, peers: str) -> Bar:
     if mark is not None:
         text += (
             f"  {MARK_TEXT[mark][0]} {'more' if mark == 'many' else 'fewer'}: "
-            f"{_percent(row.threat_images, row.images)} of images, "
+            f"{percent(row.threat_images, row.images)} of images, "
             f"peers {peers}"
         )
     return Bar(row, mark, text)
@@ -361,7 +377,9 @@ def _gap(bars: Sequence[Bar]) -> Gap:
     return Gap(len(bars), f"… and {_number(len(bars), 'more id')} between, {threats}{each}")
 
 
-def _period_text(start: datetime, end: datetime) -> str:
+def period_text(start: datetime, end: datetime) -> str:
+    """A period in UTC, and how long it is, for a person."""
+
     def text(time: datetime) -> str:
         return canonical_time(time).replace("T", " ").removesuffix("Z").removesuffix(":00")
 
@@ -372,7 +390,8 @@ def _number(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _percent(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
+    """A share, for a person."""
     if not part or not whole:
         return "0 %"
     share = 100 * part / whole
@@ -412,19 +431,26 @@ def draw_chart(
     Raises:
       CountsError: `period_hours` is no length of time.
     """
-    return _draw(chart_model(rows, period_hours=period_hours, title=title))
+    return draw_model(chart_model(rows, period_hours=period_hours, title=title))
 
 
-def _draw(model: ChartModel) -> bytes:
+def draw_model(model: ChartModel, form: Literal["png", "svg"] = "png") -> bytes:
+    """Draws what a model says; the same model gives the same bytes.
+
+    Args:
+      model: what the picture says.
+      form: a PNG of 100 dots an inch, or an SVG whose letters are shapes, so that it needs no font.
+    """
     import matplotlib
 
     # A person's own matplotlibrc must not change the picture.
     defaults: Any = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
-    with matplotlib.rc_context(defaults):
-        return _render(model)
+    # Ids in an SVG are hashes, by default with a salt that is drawn anew each time.
+    with matplotlib.rc_context({**defaults, "svg.hashsalt": "threats"}):
+        return _render(model, form)
 
 
-def _render(model: ChartModel) -> bytes:
+def _render(model: ChartModel, form: Literal["png", "svg"]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
@@ -474,7 +500,7 @@ def _render(model: ChartModel) -> bytes:
     for k, note in enumerate(model.notes):
         write(0.25, head + body + 0.15 + 0.24 * k, note, fontstyle="italic", color=_FAINT)
     if not bars:
-        return _png(canvas)
+        return _encoded(canvas, form)
 
     def axes(x: float, wide: float, largest: float) -> Any:
         axes = figure.add_axes((x / width, foot / height, wide / width, body / height))
@@ -577,17 +603,20 @@ def _render(model: ChartModel) -> bytes:
             columnspacing=2,
             labelcolor=_INK,
         )
-    return _png(canvas)
+    return _encoded(canvas, form)
 
 
 def _images_text(row: CountRow) -> str:
-    return f"{row.images:,} ({_percent(row.threat_images, row.images)} with a threat)"
+    return f"{row.images:,} ({percent(row.threat_images, row.images)} with a threat)"
 
 
-def _png(canvas: Any) -> bytes:
+def _encoded(canvas: Any, form: Literal["png", "svg"]) -> bytes:
     file = io.BytesIO()
-    # Without Software the bytes do not name the version of matplotlib.
-    canvas.print_png(file, metadata={"Software": None})
+    # Without these the bytes name neither the version of matplotlib nor the time.
+    nobody = {"png": {"Software": None}, "svg": {"Creator": None, "Date": None}}
+    canvas.figure.savefig(
+        file, format=form, dpi=_DPI, facecolor="auto", edgecolor="auto", metadata=nobody[form]
+    )
     return file.getvalue()
 
 

@@ -1,5 +1,5 @@
-"""The command line: `run` (also without its name), `counts`, `chart`, `rules check`, `backtest`,
-`pack`, `export`, `evaluate`, `tune`, `health`."""
+"""The command line: `run` (also without its name), `counts`, `chart`, `report`, `rules check`,
+`backtest`, `pack`, `export`, `evaluate`, `tune`, `health`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from beam_pipeline import backtest, chart, counts, export, health, options, pack
+from beam_pipeline import backtest, chart, counts, export, health, options, pack, report
 from beam_pipeline.archive_job import CommandFailed
 from beam_pipeline.errors import SetupError
 from beam_pipeline.evaluation import evaluate, tune
@@ -19,8 +19,8 @@ _RUN_EPILOG = """\
 Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: counts, chart, rules check, backtest, pack, export, evaluate, tune, health; each
-has a --help of its own.
+Other commands: counts, chart, report, rules check, backtest, pack, export, evaluate, tune, health;
+each has a --help of its own.
 Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
 """
 
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": _run,
         "counts": _counts,
         "chart": _chart,
+        "report": _report,
         "rules": _rules,
         "backtest": _backtest,
         "pack": _pack,
@@ -151,6 +152,22 @@ def _chart(arguments: Sequence[str]) -> int:
     return chart.main(parsed)
 
 
+def _report(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline report",
+        description="Writes one page of HTML about the whole fleet in a period: cameras, threats, "
+        "alerts with their pictures, invalid images, and what is wrong with which camera.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    report.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    for output in parsed.outputs or ():
+        _reach("--output", output)
+    _reach_files(parsed, "rules", "labels")
+    return report.main(parsed)
+
+
 def _rules(arguments: Sequence[str]) -> int:
     parser = OneLineParser(prog="python -m beam_pipeline rules", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=OneLineParser)
@@ -244,7 +261,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     )
     evaluate.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    _reach_files(parsed)
+    _reach_files(parsed, "truth", "rules", "labels")
     return evaluate.main(parsed)
 
 
@@ -259,7 +276,7 @@ def _tune(arguments: Sequence[str]) -> int:
     )
     tune.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    _reach_files(parsed)
+    _reach_files(parsed, "truth", "rules", "labels")
     return tune.main(parsed)
 
 
@@ -275,13 +292,11 @@ def _health(arguments: Sequence[str]) -> int:
     parsed = _parse(parser, arguments)
     for output in parsed.outputs or ():
         _reach("--output", output)
-    for option in ("rules", "labels"):
-        if getattr(parsed, option) is not None:
-            _reach(f"--{option}", getattr(parsed, option), is_file=True)
+    _reach_files(parsed, "rules", "labels")
     return health.main(parsed)
 
 
-def _reach_files(parsed: argparse.Namespace) -> None:
-    for option in ("truth", "rules", "labels"):
+def _reach_files(parsed: argparse.Namespace, *options: str) -> None:
+    for option in options:
         if getattr(parsed, option) is not None:
             _reach(f"--{option}", getattr(parsed, option), is_file=True)

@@ -110,8 +110,19 @@ def examine(
     until: datetime,
     by: rules.Rules | None = None,
     expected: Mapping[str, float] | None = None,
+    each_picture: bool = True,
 ) -> Health:
-    """`findings`, with what else a person should know. Arguments and errors are the same."""
+    """`findings`, with what else a person should know. Arguments and errors are the same, and:
+
+    Args:
+      outputs: As for `findings`, like the next four.
+      since: See there.
+      until: See there.
+      by: See there.
+      expected: See there.
+      each_picture: Whether to read what was detected in each picture, a file a picture: without it
+        no camera is found blind.
+    """
     from beam_pipeline import health_statistics
     from beam_pipeline.health_statistics import LATE, Observed, Refused
 
@@ -124,7 +135,9 @@ def examine(
     ]
     problems: list[Problem] = []
     refused, unplaced = _read_refused(outputs, since - HISTORY, problems)
-    pictures = _read_pictures(outputs, since - PICTURE_HISTORY, until, problems)
+    pictures = (
+        _read_pictures(outputs, since - PICTURE_HISTORY, until, problems) if each_picture else {}
+    )
     named = frozenset() if by is None else frozenset(by.cameras)
     expected = dict(expected or {})
     each = expected.pop(counts.TOTAL_ID, None)

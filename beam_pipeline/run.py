@@ -1,4 +1,5 @@
-"""The command `run`: prepares the job, runs it, draws the chart, and says what came of it."""
+"""The command `run`: prepares the job, runs it, draws the chart, writes the report, and says what
+came of it."""
 
 from __future__ import annotations
 
@@ -32,10 +33,11 @@ from beam_pipeline.flink import (
     joined,
     stream_arguments,
 )
-from beam_pipeline.job import prepare
+from beam_pipeline.job import Job, prepare
 from beam_pipeline.options import JobOptions, OneLineParser, add_arguments
 from beam_pipeline.pipeline import build_pipeline
 from beam_pipeline.progress import Progress
+from beam_pipeline.report import write_report
 from beam_pipeline.summary import summarize
 from transforms.counters import counted
 from transforms.model_files import ModelError
@@ -108,8 +110,22 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         return 1
     seconds = time.monotonic() - started
     picture = chart.write_chart(job.output, options.chart_period_hours, missing_ok=True)
-    print(summarize(job, counted(result), seconds, picture))
+    print(summarize(job, counted(result), seconds, picture, _write_report(job)))
     return 0
+
+
+def _write_report(job: Job) -> str:
+    """Where the report is, or why there is none: what is for people must not fail a job."""
+    try:
+        return write_report(
+            [job.output],
+            period_hours=job.options.chart_period_hours,
+            by=job.rules.now,
+            missing_ok=True,
+            each_picture=False,  # Those of two weeks may be many more than this job's.
+        )
+    except Exception as error:
+        return f"not written ({one_line(error)}); the command report writes it"
 
 
 def _failed(error: Exception) -> str:

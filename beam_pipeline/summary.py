@@ -11,7 +11,7 @@ from transforms.send_alerts import DELIVERED, SUPPRESSED
 from transforms.stores import join
 
 
-def summarize(job: Job, counts: Counter[str], seconds: float, picture: str) -> str:
+def summarize(job: Job, counts: Counter[str], seconds: float, picture: str, report: str) -> str:
     """A few lines: found, valid, invalid, threats, alerts, speed, and where the results are.
 
     Args:
@@ -19,6 +19,7 @@ def summarize(job: Job, counts: Counter[str], seconds: float, picture: str) -> s
       counts: The counters of all its steps.
       seconds: How long it took, start-up included.
       picture: Where the chart is.
+      report: Where the report is, or why there is none.
     """
     invalid = {name: counts[f"images.invalid.{name}"] for name in reasons.ALL}
     lines = [
@@ -44,6 +45,7 @@ def summarize(job: Job, counts: Counter[str], seconds: float, picture: str) -> s
         ("verdicts", join(job.output, "final")),
         ("counts", join(job.output, "counts")),
         ("chart", picture),
+        ("report", report),
     ]
     wide = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{wide}}  {value}" for name, value in lines)

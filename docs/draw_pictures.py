@@ -1,6 +1,7 @@
 """Draws the README's pictures from the job's output on the bundled samples.
 
-`make run`, then `.venv/bin/python docs/draw_pictures.py output`.
+`make run`, then `.venv/bin/python docs/draw_pictures.py output`. The report is looked at by Debian's
+Chromium (`apt-get install chromium`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from playwright.sync_api import sync_playwright
 
 SHOWN = (
     "front-door_20260131T181000Z",
@@ -44,9 +46,22 @@ def with_boxes(record: dict) -> Image.Image:
     return picture
 
 
+def photograph_report(page: Path, picture: Path) -> None:
+    """What a browser shows of the upper part of the report."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        tab = browser.new_page(viewport={"width": 1280, "height": 1560}, color_scheme="light")
+        tab.goto(page.resolve().as_uri())
+        tab.screenshot(path=picture, type="jpeg", quality=80)
+        browser.close()
+
+
 def main() -> None:
     output, here = Path(sys.argv[1]), Path(__file__).parent
     shutil.copyfile(output / "chart" / "threats.png", here / "threats.png")
+    photograph_report(output / "report" / "report.html", here / "report.jpg")
     pictures = []
     for stem in SHOWN:
         record = output / "final" / stem.rsplit("_", 1)[0] / f"{stem}.json"

@@ -71,7 +71,7 @@ def test_no_file_lies_outside_the_output(hostile_run: tuple[Path, Path, str]) ->
     pictures, output, _ = hostile_run
     assert {path.name for path in pictures.parent.iterdir()} == {pictures.name, "out"}
     assert {path.name for path in output.iterdir()} <= {
-        *("validated", "invalid", "detections", "final", "alerts", "counts", "chart")
+        *("validated", "invalid", "detections", "final", "alerts", "counts", "chart", "report")
     }
 
 

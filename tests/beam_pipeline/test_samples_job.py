@@ -160,6 +160,7 @@ def test_the_summary_adds_up(samples_run: tuple[Path, str]) -> None:
     assert (valid, invalid) == (len(VALID), len(TRUTH["invalid"]))
     assert found == valid + invalid + int(numbers.get("repeated", ["0"])[0])
     assert str(output / "chart" / "threats.png") in summary
+    assert str(output / "report" / "report.html") in summary
     assert "not_jpeg" in summary
 
 

@@ -1,0 +1,242 @@
+"""The command `report`: what it gathers, and what it writes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_pipeline import cli
+from beam_pipeline.counts import CountRow
+from beam_pipeline.report import page, write_report
+from beam_pipeline.report.gathering import Fleet, gather, heat_map
+from beam_pipeline.report.page import make_page
+from tests.beam_pipeline.fleets import PICTURE, SHA256, write_fleet
+from tests.transforms.archives import seen
+from transforms import stores
+from transforms.records import JudgedImage
+
+HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(1)</script>\u202e"
+NIGHT = [
+    seen("hall", "2026-01-31T10:00:00Z", ("person", 0.9), sha256=SHA256),
+    seen("hall", "2026-01-31T10:01:00Z", ("person", 0.6), ("car", 0.8), sha256=SHA256),
+    seen("hall", "2026-01-31T12:02:00Z", ("car", 0.4)),
+    seen("gate", "2026-01-31T10:00:00Z", ("car", 0.7)),
+]
+LAST_WEEK = seen("yard", "2026-01-24T10:00:00Z", ("person", 0.9))
+INVALID = [
+    ("duplicate", "hall_20260131T100000Z-0123abcd.jpg", "other bytes"),
+    ("not_jpeg", "gate_20260131T110000Z.jpg", "a PNG"),
+    ("not_jpeg", "gate_20260124T110000Z.jpg", "a PNG of last week"),
+    ("bad_name", "holiday.jpg", "no underscore"),
+    ("timestamp_in_future", "hall_20990101T000000Z.jpg", "ahead of the clock"),
+]
+
+
+def at_home(judged: JudgedImage) -> list[Mapping[str, Any]]:
+    if judged.image.id == "hall":
+        return [
+            {"target": "mail", "outcome": "delivered", "detail": ""},
+            {"target": "hook", "outcome": "failed", "detail": "HTTP status 500"},
+        ]
+    return [{"target": None, "outcome": "suppressed", "detail": "in the cooldown of alert abc"}]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A day with alerts, and one alert of the week before."""
+    folder = tmp_path / "out"
+    write_fleet(folder, [*NIGHT, LAST_WEEK], targets=at_home, invalid=INVALID)
+    return folder
+
+
+def of(output: Path, **options: Any) -> Fleet:
+    return gather([str(output)], **options)
+
+
+def test_the_last_day_is_told_of(output: Path) -> None:
+    fleet = of(output)
+    rows = {one.id: one for one in fleet.cameras}
+    assert {id: one.counted and one.counted.images for id, one in rows.items()} == {
+        "hall": 3,
+        "gate": 1,
+    }
+    assert {id: one.invalid for id, one in rows.items()} == {"hall": 2, "gate": 1}
+    assert {one.reason: one.number for one in fleet.invalid} == {
+        "duplicate": 1,
+        "not_jpeg": 1,
+        "bad_name": 1,
+        "timestamp_in_future": 1,
+    }
+    assert [(one.camera, one.timestamp) for one in fleet.alerts] == [
+        ("hall", "2026-01-31T10:01:00Z"),
+        ("hall", "2026-01-31T10:00:00Z"),
+        ("gate", "2026-01-31T10:00:00Z"),
+    ]
+    assert fleet.suppressed == 1
+    assert fleet.outcomes == {
+        None: {"suppressed": 1},
+        "hook": {"failed": 2},
+        "mail": {"delivered": 2},
+    }
+    assert not fleet.problems
+
+
+def test_another_period_is_told_of_where_it_is_asked_for(output: Path) -> None:
+    fleet = of(output, until=datetime(2026, 1, 25, tzinfo=timezone.utc))
+    assert [one.camera for one in fleet.alerts] == ["yard"]
+    assert {one.id: one.counted and one.counted.images for one in fleet.cameras} == {
+        "yard": 1,
+        "gate": None,
+        "hall": None,  # The picture from the future: its time can't be believed.
+    }
+
+
+def test_alerts_of_other_times_are_not_opened(
+    output: Path,
+) -> None:
+    (old,) = (output / "alerts" / "yard").iterdir()
+    old.write_bytes(b"would be a problem")
+    assert not of(output).problems
+    (output / "final" / "yard").rename(output / "final-of-last-year")
+    assert (f"alerts/yard/{old.name}", "not JSON") in of(output).problems
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_is_told(output: Path) -> None:
+    for number, bad in enumerate(("[]", "{}", '{"threats": 5}', '{"alert_id": 1, "threats": []}')):
+        (output / "alerts" / "hall" / f"{number:032x}.json").write_text(bad)
+    (output / "alerts" / "hall" / "note.txt").write_text("not an alert")
+    (output / "invalid" / "not_jpeg" / "gate_20260131T110000Z.jpg.json").write_text("{")
+    fleet = of(output)
+    assert len(fleet.alerts) == 3
+    assert [place for place, _ in fleet.problems] == [
+        *(f"alerts/hall/{number:032x}.json" for number in range(4)),
+        "invalid/not_jpeg/gate_20260131T110000Z.jpg.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hours", "columns", "by_time_of_day"), [((0, 1, 47), 48, False), ((0, 25, 48), 24, True)]
+)
+def test_the_heat_map_has_each_hour_or_the_hours_of_the_day(
+    hours: tuple[int, ...], columns: int, by_time_of_day: bool
+) -> None:
+    midnight = datetime(2026, 1, 31, tzinfo=timezone.utc)
+    rows = [
+        CountRow("hall", start, start + timedelta(minutes=5), 2, 1, 1, 0, {"car": 1})
+        for start in (midnight + timedelta(hours=hour, minutes=55) for hour in hours)
+    ]
+    heat = heat_map(rows)
+    assert (len(heat.hours), heat.by_time_of_day) == (columns, by_time_of_day)
+    ((id, threats),) = heat.rows
+    assert id == "hall"
+    expected = {0: 2, 1: 1} if by_time_of_day else {0: 1, 1: 1, 47: 1}
+    assert {hour: number for hour, number in enumerate(threats) if number is not None} == expected
+    assert heat.most == max(expected.values())
+
+
+def test_alerts_are_shown_with_their_picture_and_why(output: Path) -> None:
+    text = make_page(of(output))
+    assert text.count("data:image/jpeg;base64,") == 2
+    assert text.count("No picture: ") == 1  # The gate's picture was not kept.
+    assert "a threat of severity alert by defaults.objects.person (min_score 0.9 for 0.5)." in text
+    assert '<bdi>hook</bdi>: failed <span class="faint">(<bdi>HTTP status 500</bdi>)' in text
+
+
+def test_a_copy_of_an_output_has_the_same_page(output: Path, tmp_path: Path) -> None:
+    shutil.copytree(output, tmp_path / "elsewhere" / "copy")
+    first = Path(write_report([str(output)])).read_bytes()
+    shutil.rmtree(output)
+    assert Path(write_report([str(tmp_path / "elsewhere" / "copy")])).read_bytes() == first
+    assert str(tmp_path).encode() not in first
+
+
+def test_pictures_are_bounded_and_one_camera_does_not_take_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "PICTURES", 12)
+    monkeypatch.setattr(page, "ROWS", 5)
+    flood = [
+        seen("hall", f"2026-01-31T10:{minute:02}:00Z", ("person", 0.9), sha256=SHA256)
+        for minute in range(20)
+    ]
+    quiet = seen("gate", "2026-01-31T09:00:00Z", ("person", 0.9), sha256=SHA256)
+    write_fleet(tmp_path, [*flood, quiet])
+    text = make_page(of(tmp_path))
+    assert text.count("data:image/jpeg") == 12
+    assert text.count('alt="Picture of hall') == 11
+    assert text.count('alt="Picture of gate') == 1
+    assert text.split("The others")[1].count("<td>not_sent") == 5
+    assert "and 4 more in alerts/" in text
+
+
+def test_hostile_names_and_labels_are_text(tmp_path: Path) -> None:
+    image = seen("hall", "2026-01-31T10:00:00Z", (HOSTILE, 0.9), sha256=SHA256)
+    label = HOSTILE.replace("\u202e", "\\u202e")
+    rules = f'version: 1\ndefaults:\n  objects: {{"{label}": {{}}}}\n'
+    invalid = ("bad_name", HOSTILE.replace("/", "_") + ".jpg", HOSTILE)
+    hostile = [{"target": HOSTILE, "outcome": "failed", "detail": HOSTILE}]
+    write_fleet(tmp_path, [image], by=rules, targets=lambda _: hostile, invalid=[invalid])
+    text = make_page(of(tmp_path))
+    assert text.count("<script>") == 1
+    assert text.count("onerror=alert(1)") > 5
+    assert "<img src=x" not in text
+
+
+def test_a_job_without_a_valid_picture_has_a_report(tmp_path: Path) -> None:
+    write_fleet(tmp_path, [], invalid=INVALID)
+    file = write_report([str(tmp_path)], missing_ok=True)
+    text = Path(file).read_text()
+    assert "No images have been counted yet." in text
+    assert "a PNG of last week" in text
+
+
+def test_cameras_of_the_rules_that_sent_nothing_are_told_of(output: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\ncameras: {roof: {objects: {person: {}}}}\n")
+    target = tmp_path / "page.html"
+    arguments = ["report", "--output", str(output), "--rules", str(rules), "--file", str(target)]
+    assert cli.main(arguments) == 0
+    assert '<span class="mark fault">silent</span>' in target.read_text()
+    assert '<th scope="row">roof</th>' in target.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--output", "{out}/nowhere"], "no counts under {out}/nowhere"),
+        (["--output", "{out}", "--output", "{out}/more"], "--file is missing"),
+        (["--output", "{out}", "--since", "yesterday"], "--since: not a time like"),
+        (
+            [
+                *("--output", "{out}", "--since", "2026-02-02T00:00:00Z"),
+                *("--until", "2026-02-01T00:00:00Z"),
+            ],
+            "--until: the period is empty",
+        ),
+        (
+            ["--output", "{out}", "--report_period_hours", "1", "--until", "2026-02-01T00:00:00Z"],
+            "--report_period_hours: the period is given by",
+        ),
+        (["--output", "{out}", "--report_period_hours", "nan"], "must be above 0"),
+        (["--output", "{out}", "--file", "{out}/counts"], "--file {out}/counts: is a folder"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    output: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert cli.main(["report", *(one.format(out=output) for one in arguments)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said.format(out=output) in line
+
+
+def test_a_picture_that_is_another_by_now_is_not_shown(output: Path) -> None:
+    for kept in (output / "validated" / "hall").iterdir():
+        stores.write_bytes(str(kept), PICTURE + b"x")
+    text = make_page(of(output))
+    assert "data:image/jpeg" not in text
+    assert text.count("No picture: ") == 3

@@ -1,0 +1,236 @@
+"""The report's page in a real browser: Debian's Chromium, without a window."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from beam_pipeline.report import write_report
+from tests.absent import give_up
+from tests.beam_pipeline.fleets import SHA256, write_fleet
+from tests.transforms.archives import seen
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+HOSTILE = '"><img src=x onerror="window.hurt=1"></script><script>window.hurt=1</script>\'`${hurt}'
+THREATS = {"gate-2": 1, "gate-10": 3, "hall": 7, "yard": 0}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    if program is None:
+        give_up("there is no chromium here (Debian's package chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a small fleet whose names and labels are hostile; one camera sends nothing."""
+    import rules
+
+    folder = tmp_path_factory.mktemp("browser")
+    images = [
+        seen(camera, f"2026-01-31T{10 + number}:00:00Z", *found, sha256=SHA256)
+        for camera, threats in THREATS.items()
+        for number in range(8)
+        for found in [[("person", 0.9)] if number < threats else []]
+    ]
+    images.append(seen("hall", "2026-01-31T20:00:00Z", (HOSTILE, 0.9), sha256=SHA256))
+    label = HOSTILE.replace("\\", "\\\\").replace('"', '\\"')
+    by = f'version: 1\ndefaults:\n  objects: {{person: {{}}, "{label}": {{}}}}\n'
+    named = HOSTILE.replace("/", "_")
+    write_fleet(
+        folder,
+        images,
+        by=by,
+        targets=lambda _: [{"target": HOSTILE, "outcome": "failed", "detail": HOSTILE}],
+        invalid=[("bad_name", f"{named}.jpg", HOSTILE)],
+    )
+    roof = rules.parse_rules("version: 1\ncameras: {roof: {objects: {person: {}}}}\n", "rules.yaml")
+    return Path(write_report([str(folder)], by=roof))
+
+
+class Opened:
+    """The page in a tab, and all that it has asked for or complained of."""
+
+    def __init__(self, browser: Browser, file: Path, **how: Any) -> None:
+        self.tab: Page = browser.new_context(**how).new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.refused: list[tuple[str, str | None]] = []
+        self.tab.on("console", lambda said: self.complaints.append(said.text))
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.on(
+            "requestfailed", lambda request: self.refused.append((request.url, request.failure))
+        )
+        self.tab.goto(file.as_uri())
+
+    def ids(self) -> list[str]:
+        """The cameras of the rows that are seen, in order."""
+        heads = self.tab.locator("#fleet tbody tr:not([hidden]) th")
+        return heads.all_text_contents()
+
+    def computed(self, script: str) -> Any:
+        return self.tab.evaluate(script)
+
+
+@pytest.fixture
+def opened(browser: Browser, report: Path) -> Iterator[Opened]:
+    page = Opened(browser, report)
+    yield page
+    page.tab.context.close()
+
+
+def test_it_loads_without_a_complaint_and_asks_for_nothing_and_runs_no_foreign_script(
+    opened: Opened, report: Path
+) -> None:
+    assert opened.complaints == []
+    assert [one for one in opened.requests if not one.startswith("data:")] == [report.as_uri()]
+    assert opened.computed("window.hurt") is None
+    assert opened.computed("document.scripts.length") == 1
+    shown = opened.computed(
+        "[...document.images].map((one) => one.complete && one.naturalWidth > 0)"
+    )
+    assert len(shown) == 1 + 12
+    assert all(shown)
+    assert HOSTILE in opened.tab.locator("#alerts").inner_text()
+    if folder := os.environ.get("SCREENSHOTS"):
+        opened.tab.screenshot(path=f"{folder}/report.png", full_page=True)
+
+
+def test_nothing_that_gets_into_the_page_can_run_or_reach_out(opened: Opened) -> None:
+    """The policy holds even where escaping would not."""
+    opened.computed(
+        """() => {
+            const script = document.createElement("script");
+            script.textContent = "window.hurt = 1";
+            const picture = document.createElement("img");
+            picture.src = "http://127.0.0.1:9/x.png";
+            document.body.append(script, picture);
+            const text = "<img src='data:,' onerror='window.hurt = 1'>";
+            document.body.insertAdjacentHTML("beforeend", text);
+        }"""
+    )
+    opened.tab.wait_for_timeout(200)
+    assert opened.computed("window.hurt") is None
+    assert len([one for one in opened.complaints if "Content Security Policy" in one]) >= 2
+    assert opened.refused == [("http://127.0.0.1:9/x.png", "csp")]
+
+
+def test_the_table_sorts_by_numbers_and_names_and_says_so(opened: Opened) -> None:
+    head = opened.tab.get_by_role("columnheader", name="threats", exact=True)
+    head.get_by_role("button").click()
+    assert opened.ids() == ["hall", "gate-10", "gate-2", "roof", "yard"]
+    assert head.get_attribute("aria-sort") == "descending"
+    head.get_by_role("button").press("Enter")
+    assert opened.ids() == ["roof", "yard", "gate-2", "gate-10", "hall"]
+    assert head.get_attribute("aria-sort") == "ascending"
+    opened.tab.get_by_role("button", name="camera").click()
+    assert opened.ids() == ["gate-2", "gate-10", "hall", "roof", "yard"]
+    assert opened.tab.locator("[aria-sort]").count() == 1
+
+
+def test_the_table_filters_by_name_and_by_what_is_wrong(opened: Opened) -> None:
+    box = opened.tab.get_by_label("Filter")
+    box.fill("GATE")
+    assert opened.ids() == ["gate-10", "gate-2"]
+    assert opened.tab.get_by_role("status").inner_text() == "2 of 5 cameras"
+    box.fill("never sent")
+    assert opened.ids() == ["roof"]
+    box.fill("")
+    opened.tab.get_by_label("only with findings").check()
+    assert "roof" in opened.ids()
+    assert "gate-2" not in opened.ids()
+
+
+def test_an_alert_opens_by_keyboard_and_tells_why(opened: Opened) -> None:
+    alert = opened.tab.locator("details.alert").nth(1)
+    why = alert.get_by_text("a threat of severity alert by defaults.objects.person")
+    assert not why.is_visible()
+    alert.locator("summary").press("Enter")
+    assert why.is_visible()
+
+
+def test_all_is_open_on_paper(opened: Opened) -> None:
+    opened.computed("dispatchEvent(new Event('beforeprint'))")
+    assert opened.computed("document.querySelectorAll('details:not([open])').length") == 0
+    opened.tab.emulate_media(media="print")
+    assert not opened.tab.get_by_label("Filter").is_visible()
+    opened.computed("dispatchEvent(new Event('afterprint'))")
+    assert opened.computed("document.querySelectorAll('details[open]').length") == 0
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_can_be_read_in_either_scheme(
+    browser: Browser, report: Path, width: int, scheme: Any
+) -> None:
+    page = Opened(browser, report, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.computed("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert page.computed("document.documentElement.scrollWidth") <= width
+    background, low = page.computed(CONTRAST)
+    assert (background > 0.5) == (scheme == "light")
+    assert low == []
+    page.tab.context.close()
+
+
+CONTRAST = """() => {
+    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const behind = (one) => {
+        for (let at = one; at; at = at.parentElement) {
+            const found = parts(getComputedStyle(at).backgroundColor);
+            if (found[3] !== 0) return light(found);
+        }
+    };
+    const low = [];
+    for (const one of document.querySelectorAll("body *:not(script)")) {
+        if (![...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
+        const [a, b] = [light(parts(getComputedStyle(one).color)), behind(one)];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) low.push([one.tagName, one.className, ratio]);
+    }
+    return [behind(document.body), low];
+}"""
+"""How light the page is, and what has less contrast than WCAG 2.2 asks for (1.4.3, AA)."""
+
+
+def test_a_screen_reader_finds_its_way(opened: Opened) -> None:
+    nameless = opened.computed(
+        """() => [
+            ...[...document.images].filter((one) => !one.alt.trim()),
+            ...[...document.querySelectorAll("input")].filter((one) => !one.labels.length),
+            ...[...document.querySelectorAll("button, summary, a")]
+                .filter((one) => !one.textContent.trim()),
+            ...[...document.querySelectorAll("[tabindex]")]
+                .filter((one) => one.tabIndex > 0 || !one.getAttribute("aria-label")),
+            ...[...document.querySelectorAll("th")].filter((one) => !one.scope),
+        ].map((one) => one.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+    assert opened.computed("document.documentElement.lang") == "en"
+    levels = opened.computed("[...document.querySelectorAll('h1,h2,h3')].map((h) => +h.tagName[1])")
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    doubled = opened.computed(
+        "[...document.querySelectorAll('[id]')].length - "
+        "new Set([...document.querySelectorAll('[id]')].map((one) => one.id)).size"
+    )
+    assert doubled == 0
+    opened.tab.keyboard.press("Tab")
+    assert opened.computed("document.activeElement.textContent") == "Skip to the cameras"
