@@ -1,7 +1,7 @@
 """Draws the README's pictures from the job's output on the bundled samples.
 
-`make run`, then `.venv/bin/python docs/draw_pictures.py output`. The report is looked at by Debian's
-Chromium (`apt-get install chromium`).
+`make run`, then `.venv/bin/python docs/draw_pictures.py output`. The report is looked at by
+Debian's Chromium (`apt-get install chromium`).
 """
 
 from __future__ import annotations
