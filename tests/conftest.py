@@ -30,7 +30,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 _kept: dict[tuple[int, str], list[Any]] = defaultdict(list)
 _runs = itertools.count()
-# Java's programs live for seconds here: the compiler for the long run would cost more than it gives.
+# Java's programs live for minutes here: its second compiler would cost more than it gives.
 _JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
