@@ -19,7 +19,10 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(tmp_path
     venv.create(place, with_pip=False, system_site_packages=False)
     python = place / "bin" / "python"
     subprocess.run(
-        [*(sys.executable, "-m", "pip", "--python", python), "install", "--quiet", "--no-deps", ROOT],
+        [
+            *(sys.executable, "-m", "pip", "--python", python),
+            *("install", "--quiet", "--no-deps", ROOT),
+        ],
         check=True,
         timeout=200,
         capture_output=True,
