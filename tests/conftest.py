@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 
+from beam_pipeline import cli
 from tests import lanes, once
 from tests.absent import give_up
 from tests.deploy.images import Images
+from tests.flink.stream_job import flink_cluster
+from tests.progress import FileByFile
 
 Outputs = Mapping[str, "beam.PCollection[Any]"]
 RunPipeline = Callable[
@@ -27,20 +32,35 @@ RunPipeline = Callable[
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Done]
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 _kept: dict[tuple[int, str], list[Any]] = defaultdict(list)
 _runs = itertools.count()
-# Java's programs live for seconds here: the compiler for long runs would cost more than it gives.
+# Java's programs live for minutes here: its second compiler would cost more than it gives.
 _JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     once.begin(config)
     os.environ.setdefault("JDK_JAVA_OPTIONS", _JAVA)
+    if config.pluginmanager.has_plugin("dsession"):
+        config.pluginmanager.register(FileByFile(config))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    once.end(config, images=lambda place: Images(place).remove())
+    once.end(config, images=lambda place: Images(place).remove(), flink=flink_cluster.down)
 
 
 @pytest.hookimpl(trylast=True)
@@ -154,6 +174,19 @@ def run_job() -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs a command of `python -m beam_pipeline` in this process, where TensorFlow is loaded."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def run(*arguments: str | os.PathLike[str]) -> Done:
+        code = cli.main([os.fspath(argument) for argument in arguments])
+        return Done(code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -24,14 +24,21 @@ def begin(config: pytest.Config) -> None:
         os.environ[_PLACE] = tempfile.mkdtemp(prefix="tests-")
 
 
-def end(config: pytest.Config, **removes: Callable[[Path], None]) -> None:
-    """Removes it after the last process; what is more than files, by a function of its name."""
+def end(config: pytest.Config, **removes: Callable[[Path], object]) -> None:
+    """Removes it after the last process, also where that was killed.
+
+    Args:
+      config: Of the process.
+      removes: What to do first with directories that hold more than files, by how they begin.
+    """
     if _is_worker(config):
         return
+    place = Path(os.environ.pop(_PLACE))
     for name, remove in removes.items():
-        if path(name).exists():
-            remove(path(name))
-    shutil.rmtree(os.environ.pop(_PLACE))
+        for one in place.glob(f"{name}*"):
+            if one.is_dir():
+                remove(one)
+    shutil.rmtree(place)
 
 
 def path(name: str) -> Path:

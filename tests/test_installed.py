@@ -16,10 +16,13 @@ ROOT = Path(__file__).parents[1]
 def test_the_installed_package_runs_on_its_samples_outside_the_checkout(tmp_path: Path) -> None:
     """Only the package itself is installed; its requirements come from this environment."""
     place = tmp_path / "venv"
-    venv.create(place, with_pip=True, system_site_packages=False)
+    venv.create(place, with_pip=False, system_site_packages=False)
     python = place / "bin" / "python"
     subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--no-deps", str(ROOT)],
+        [
+            *(sys.executable, "-m", "pip", "--python", python),
+            *("install", "--quiet", "--no-deps", ROOT),
+        ],
         check=True,
         timeout=200,
         capture_output=True,

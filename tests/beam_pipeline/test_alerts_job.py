@@ -14,7 +14,7 @@ import pytest
 
 from beam_pipeline import job as jobs
 from tests.beam_pipeline.conftest import read_json
-from tests.conftest import Run
+from tests.conftest import Command, Run
 
 
 class Service(ThreadingHTTPServer):
@@ -103,25 +103,25 @@ def test_alerts_are_delivered_once_and_no_secret_is_kept(
 
 
 def test_what_a_failing_service_refused_is_delivered_by_the_next_run(
-    service: Service, arguments: list[str], run_job: Run, tmp_path: Path
+    service: Service, arguments: list[str], command: Command, tmp_path: Path
 ) -> None:
     service.status = 400
-    failed = run_job(*arguments, "--alert_url", service.url)
-    assert failed.returncode == 0, failed.stderr
+    failed = command(*arguments, "--alert_url", service.url)
+    assert failed.code == 0, failed.err
     assert set(outcomes(tmp_path / "out")) == {"failed"}
-    assert f"{len(outcomes(tmp_path / 'out'))} not delivered" in failed.stdout
+    assert f"{len(outcomes(tmp_path / 'out'))} not delivered" in failed.out
     service.status = 200
-    recovered = run_job(*arguments, "--alert_url", service.url, "--resume")
-    assert recovered.returncode == 0, recovered.stderr
+    recovered = command(*arguments, "--alert_url", service.url, "--resume")
+    assert recovered.code == 0, recovered.err
     assert set(outcomes(tmp_path / "out")) == {"delivered"}
 
 
 def test_a_hanging_service_holds_back_no_verdict_and_no_count(
-    service: Service, arguments: list[str], run_job: Run, tmp_path: Path
+    service: Service, arguments: list[str], command: Command, tmp_path: Path
 ) -> None:
     service.hang.set()
-    finished = run_job(*arguments, "--alert_url", service.url)
-    assert finished.returncode == 0, finished.stderr
+    finished = command(*arguments, "--alert_url", service.url)
+    assert finished.code == 0, finished.err
     output = tmp_path / "out"
     assert set(outcomes(output)) == {"failed"}
     written = [*(output / "final").rglob("*.json"), *(output / "counts").glob("*.jsonl")]

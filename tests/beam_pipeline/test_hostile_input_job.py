@@ -11,7 +11,7 @@ import pytest
 
 from beam_pipeline import job as jobs
 from tests.beam_pipeline.conftest import jpeg, read_json
-from tests.conftest import Run
+from tests.conftest import Command, Run
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_dangling_link_is_a_record(hostile_run: tuple[Path, Path, str]) -> Non
     assert not (output / "invalid" / "read_failed" / "link_20260131T120000Z.jpg").exists()
 
 
-def test_strict_ids_and_a_resolution_of_its_own(run_job: Run, tmp_path: Path) -> None:
+def test_strict_ids_and_a_resolution_of_its_own(command: Command, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     (pictures / "hall_20260131T120000Z.jpg").write_bytes(jpeg(size=(100, 80)))
@@ -133,11 +133,11 @@ def test_strict_ids_and_a_resolution_of_its_own(run_job: Run, tmp_path: Path) ->
         "version: 1\nstrict_ids: true\ncameras:\n"
         "  hall: {resolution: {min: [64, 64]}}\n  gate: {}\n"
     )
-    finished = run_job(
+    finished = command(
         *("--input", pictures, "--rules", rules, "--model", str(jobs.BUNDLED_MODEL)),
         *("--output", tmp_path / "out"),
     )
-    assert finished.returncode == 0, finished.stderr
+    assert finished.code == 0, finished.err
     assert [path.name for path in (tmp_path / "out" / "final").iterdir()] == ["hall"]
     reasons = {path.parent.name for path in (tmp_path / "out" / "invalid").rglob("*.json")}
     assert reasons == {"resolution_too_low", "unknown_camera"}

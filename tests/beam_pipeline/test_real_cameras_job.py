@@ -10,7 +10,7 @@ import pytest
 
 from beam_pipeline import cli
 from tests.beam_pipeline.conftest import read_json
-from tests.conftest import Run
+from tests.conftest import Command
 
 
 def test_persons_in_the_hall_are_found_and_empty_frames_are_no_threat(
@@ -42,15 +42,15 @@ def test_every_alert_for_the_hall_is_right_and_no_threat_is_missed(
 
 
 def test_a_tflite_detector_finds_the_persons_too(
-    run_job: Run, shared_photos: Path, shared_models: Path, tmp_path: Path
+    command: Command, shared_photos: Path, shared_models: Path, tmp_path: Path
 ) -> None:
-    finished = run_job(
+    finished = command(
         *("--input", shared_photos / "cameras" / "hall_*.jpg"),
         *("--model", shared_models / "ssd_mobilenet_v1_coco_quant_tflite" / "detect.tflite"),
         *("--labels", shared_models / "ssd_mobilenet_v1_coco_quant_tflite" / "coco_labels.tsv"),
         *("--output", tmp_path / "out"),
     )
-    assert finished.returncode == 0, finished.stderr
+    assert finished.code == 0, finished.err
     records = [read_json(path) for path in (tmp_path / "out" / "final" / "hall").iterdir()]
     assert len(records) == 21
     seen = [record for record in records if record["threat"]["is_threat"]]

@@ -16,7 +16,7 @@ from beam_pipeline import job as jobs
 from beam_pipeline.counts import read_counts
 from rules import load_rules
 from tests.beam_pipeline.conftest import read_json, tree
-from tests.conftest import Run
+from tests.conftest import Command, Run
 
 TRUTH: dict[str, Any] = read_json(Path(jobs.__file__).parent / "bundled" / "truth.json")
 VALID = {Path(image["file"]).name: image for image in TRUTH["images"]}
@@ -187,17 +187,17 @@ def test_a_second_run_writes_the_same_bytes(
     assert {name.split("/")[0] for name in different} <= {"alerts"}
 
 
-def test_count_shards_and_no_store_validated(run_job: Run, tmp_path: Path) -> None:
-    finished = run_job(
+def test_count_shards_and_no_store_validated(command: Command, tmp_path: Path) -> None:
+    finished = command(
         *("--output", tmp_path / "out", "--count_shards", "2", "--no_store_validated"),
         *("--input", jobs.BUNDLED_SAMPLES / "hall", "--model", "bundled"),
         *("--rules", jobs.BUNDLED_RULES),
     )
-    assert finished.returncode == 0, finished.stderr
+    assert finished.code == 0, finished.err
     assert not (tmp_path / "out" / "validated").exists()
     names = [path.name for path in (tmp_path / "out" / "counts").iterdir()]
     assert names
     assert all(name.endswith(("-0-of-2.jsonl", "-1-of-2.jsonl")) for name in names)
-    table = run_job("counts", "--output", tmp_path / "out", "--format", "json")
-    rows = json.loads(table.stdout)
+    table = command("counts", "--output", tmp_path / "out", "--format", "json")
+    rows = json.loads(table.out)
     assert {row["id"] for row in rows} == {"hall"}

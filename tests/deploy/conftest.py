@@ -1,4 +1,4 @@
-"""The images are built while other tests run; what needs them comes last (tests/lanes.py)."""
+"""The images are built while other tests run; those that need them come last (tests/lanes.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.absent import give_up
 from tests.deploy.images import Images, missing
 from tests.once import once
 
-_BUILT = pytest.StashKey["Future[Path]"]()
+_BUILT = pytest.StashKey[Future[Path]]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 
+from tests import once
 from tests.absent import give_up
 from tests.flink.stream_job import StreamJob, flink_cluster
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """One JobManager, one TaskManager of two slots and its Python workers, for all tests."""
     try:
         flink_cluster.fetch()
     except flink_cluster.ClusterError as error:
         give_up(f"no Flink here: {error}")
-    run_dir = tmp_path_factory.mktemp("flink")
+    # Stopped from there if this process is killed, as pytest-xdist's are on Ctrl-C.
+    run_dir = once.path(f"flink-{os.getpid()}")
+    run_dir.mkdir()
     try:
         yield flink_cluster.up(run_dir, rest_port=0, worker_pool_port=0)
     finally:

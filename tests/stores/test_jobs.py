@@ -6,9 +6,7 @@ import itertools
 import json
 import re
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 from beam_pipeline import cli
 from beam_pipeline.job import BUNDLED_MODEL, BUNDLED_RULES, BUNDLED_SAMPLES
 from tests.beam_pipeline.conftest import tree
+from tests.conftest import Command
 from tests.stores.bucket import Bucket, s3_client
 from tests.stores.servers import SECRET, Proxy, Server, free_port
 from transforms.model_files import ModelError, fetch_model
@@ -52,28 +51,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 CAMERAS = ("hall", "car-park", "broken")
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Done]]:
-    """Runs a command of `python -m beam_pipeline` in this process, where TensorFlow is loaded."""
-    before = signal.getsignal(signal.SIGINT)
-
-    def run(*arguments: str | Path) -> Done:
-        code = cli.main([str(argument) for argument in arguments])
-        return Done(code, *capsys.readouterr())
-
-    yield run
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture(scope="module")
 def local_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some of the samples, and beside them the results of the job on the local disk."""
@@ -86,7 +63,7 @@ def local_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_samples_give_the_same_results_as_on_a_local_disk(
-    bucket: Bucket, command: Callable[..., Done], use: Use, local_run: Path
+    bucket: Bucket, command: Command, use: Use, local_run: Path
 ) -> None:
     """Pictures, model, rules, labels and results in one bucket."""
     use(bucket.server)
@@ -110,7 +87,7 @@ def test_the_samples_give_the_same_results_as_on_a_local_disk(
 
 
 def test_counts_and_chart_of_a_bucket(
-    bucket: Bucket, command: Callable[..., Done], use: Use, local_run: Path
+    bucket: Bucket, command: Command, use: Use, local_run: Path
 ) -> None:
     use(bucket.server)
     bucket.put_tree(local_run / "results" / "counts", "results/counts")
@@ -204,7 +181,7 @@ def test_a_google_account_that_is_missing(
 
 
 def test_a_store_that_is_slow_and_busy_holds_the_job_up_and_no_more(
-    bucket: Bucket, command: Callable[..., Done], use: Use, proxy: StandBefore, local_run: Path
+    bucket: Bucket, command: Command, use: Use, proxy: StandBefore, local_run: Path
 ) -> None:
     """Every tenth request is refused with 503, and each takes 50 ms."""
     pictures = sorted((BUNDLED_SAMPLES / "hall").glob("*.jpg"))[:14]
@@ -234,7 +211,7 @@ def test_a_store_that_is_slow_and_busy_holds_the_job_up_and_no_more(
 @pytest.mark.parametrize("lost", ["GET", "PUT"])
 def test_a_permission_lost_in_mid_run_ends_the_job_and_resume_goes_on(
     moto_bucket: Bucket,
-    command: Callable[..., Done],
+    command: Command,
     use: Use,
     proxy: StandBefore,
     tmp_path: Path,
