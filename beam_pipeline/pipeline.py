@@ -96,7 +96,11 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         if options.store_validated
         else seen.detected
     )
-    judged = detected | "JudgeThreats" >> JudgeThreats(job.rules)
+    judged = detected | "JudgeThreats" >> JudgeThreats(
+        job.rules,
+        streaming=streaming,
+        allowed_lateness_seconds=options.allowed_lateness_seconds,
+    )
     wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames(streaming=streaming)
     refused |= {
         "StoreInvalidNames": (wrong_names, {}),

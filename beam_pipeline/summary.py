@@ -7,6 +7,7 @@ from collections import Counter
 from beam_pipeline.job import Job
 from beam_pipeline.progress import done
 from transforms import reasons
+from transforms.send_alerts import DELIVERED, SUPPRESSED
 from transforms.stores import join
 
 
@@ -67,11 +68,14 @@ def _resumed(counts: Counter[str]) -> str:
 
 
 def _alerts(outcomes: dict[str, int], services: int) -> str:
-    missing = sum(number for outcome, number in outcomes.items() if outcome != "delivered")
+    sent = {outcome: number for outcome, number in outcomes.items() if outcome != SUPPRESSED}
+    missing = sum(number for outcome, number in sent.items() if outcome != DELIVERED)
     each = f" to {services} services" if services > 1 else ""
-    text = f"{sum(outcomes.values())}{each}{_parts(outcomes)}"
+    text = f"{sum(sent.values())}{each}{_parts(sent)}"
     if missing and services:
         text += f"; {missing} not delivered (alerts/ says why): the same command tries them again"
     elif missing:
         text += "; give --alert_url to send them"
+    if suppressed := outcomes.get(SUPPRESSED):
+        text += f"; {suppressed} more suppressed in the cooldown of an alert"
     return text

@@ -178,6 +178,7 @@ def detected_or_failed(
         height=image.height,
         model=model,
         detections=detections,
+        brightness=image.brightness,
         stream_time=file.stream_time,
     )
 

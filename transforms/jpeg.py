@@ -15,6 +15,11 @@ from transforms.orientation import exif_orientation
 PADDING = 114
 """Grey level beside the picture in a letterbox: YOLOX's and most others'."""
 
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+"""Height, width, and red, green and blue."""
+
+_LUMA = np.array([299, 587, 114])
+"""How bright red, green and blue are to the eye, in thousandths (ITU-R BT.601-7, 2.5.1)."""
 _START_OF_IMAGE = b"\xff\xd8\xff"
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,10 +63,12 @@ class Letterbox:
     Attributes:
       pixels: uint8 [height, width, 3], RGB.
       content: Width and height of the part that shows the picture, as fractions of `pixels`.
+      brightness: Mean of that part, 0 (black) to 1 (white).
     """
 
-    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    pixels: Pixels
     content: tuple[float, float]
+    brightness: float
 
 
 def _why(error: BaseException) -> str:
@@ -124,5 +131,18 @@ def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
     if header.orientation in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[header.orientation])
     pixels = np.full((full_height, full_width, 3), PADDING, dtype=np.uint8)
-    pixels[:height, :width] = np.asarray(image)
-    return Letterbox(pixels, (width / full_width, height / full_height))
+    content = np.asarray(image)
+    pixels[:height, :width] = content
+    fractions = width / full_width, height / full_height
+    return Letterbox(pixels, fractions, brightness_of(content))
+
+
+def brightness_of(pixels: Pixels) -> float:
+    """The mean luma of a picture, 0 (black) to 1 (white), rounded to 4 decimals.
+
+    Added up in whole numbers, so that it is the same on every machine. By columns first: numpy
+    adds up whole rows twenty times as fast as it does triples.
+    """
+    height, width, _ = pixels.shape
+    red_green_blue = pixels.sum(axis=0, dtype=np.uint32).sum(axis=0, dtype=np.int64)
+    return round(int(red_green_blue @ _LUMA) / (1000 * 255 * height * width), 4)

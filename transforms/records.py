@@ -101,6 +101,7 @@ class ValidImage:
       height: The same.
       data: The bytes as received.
       pixels: uint8 [height, width, 3] RGB, letterboxed for the model; None where `known` is set.
+      brightness: Mean of the image, 0 (black) to 1 (white), 4 decimals.
       content: Width and height of the part of `pixels` that shows the image, as fractions.
       known: Detections of the same bytes by the same model in an earlier run (`--resume`).
     """
@@ -111,6 +112,7 @@ class ValidImage:
     height: int
     data: bytes
     pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
+    brightness: float
     content: tuple[float, float] = (1.0, 1.0)
     known: tuple[rules.Detection, ...] | None = None
 
@@ -125,7 +127,11 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class DetectedImage:
-    """What the model saw in one image: the object data; `stream_time` as of its file."""
+    """What the model saw in one image: the object data.
+
+    `stream_time` is as of its file; `brightness` is None in the archives of releases that did not
+    measure it.
+    """
 
     id: str
     timestamp: str
@@ -136,12 +142,25 @@ class DetectedImage:
     height: int
     model: ModelInfo
     detections: tuple[rules.Detection, ...]
+    brightness: float | None = None
     stream_time: str | None = None
 
     @property
     def stem(self) -> str:
         """The name of the image's JSON files, without extension."""
         return stem_of(self.file)
+
+    def for_rules(self) -> rules.Image:
+        """What rules judge it by."""
+        return rules.Image(
+            id=self.id,
+            timestamp=self.timestamp,
+            width=self.width,
+            height=self.height,
+            detections=self.detections,
+            sha256=self.sha256,
+            brightness=self.brightness,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The image JSON of format version 1.0, without `threat`."""
@@ -154,6 +173,7 @@ class DetectedImage:
             "sha256": self.sha256,
             "width": self.width,
             "height": self.height,
+            "brightness": self.brightness,
             "model": {"name": self.model.name, "version": self.model.version},
             "detections": [detection_to_json(found) for found in self.detections],
         }

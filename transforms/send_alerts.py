@@ -22,6 +22,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Duration, Timestamp
 
+import rules
 from transforms import stores
 from transforms.counters import count
 from transforms.couriers import check_url, retry_after_seconds, target_name
@@ -35,32 +36,32 @@ TOKEN_VARIABLE = "ALERT_TOKEN"
 DELIVERED = "delivered"
 FAILED = "failed"
 NOT_SENT = "not_sent"
+SUPPRESSED = "suppressed"
 WAITING = "waiting"
 """A counter's name for what failed and will be tried again; records say `failed` until then."""
 
 
 @dataclass(frozen=True)
 class Alert:
-    """A threat that someone is to be told of.
+    """A threat that someone is to be told of, or would be but for an alert before it.
 
     Attributes:
       alert_id: The same for the same event in every run.
       camera: The camera's id.
       body: The alert as it is sent.
+      suppressed_by: The id of the alert in whose cooldown it comes; None: it is to be sent.
+      incident_number: Which image of the incident it is, beginning at 1 with the one of the alert
+        that was sent.
     """
 
     alert_id: str
     camera: str
     body: Mapping[str, Any]
+    suppressed_by: str | None
+    incident_number: int | None
 
 
 beam.coders.registry.register_coder(Alert, beam.coders.PickleCoder)
-
-
-def make_alert_id(camera: str, timestamp: str, severity: str) -> str:
-    """The first 32 hex digits of sha256 over id, canonical time and severity, by newlines."""
-    event = "\n".join((camera, timestamp, severity))
-    return hashlib.sha256(event.encode()).hexdigest()[:32]
 
 
 def alert_for(judged: JudgedImage, output: str) -> Alert | None:
@@ -68,7 +69,7 @@ def alert_for(judged: JudgedImage, output: str) -> Alert | None:
     image, verdict = judged.image, judged.verdict
     if verdict.severity != "alert":
         return None
-    alert_id = make_alert_id(image.id, image.timestamp, verdict.severity)
+    alert_id = rules.alert_id(image.id, image.timestamp, verdict.severity)
     body = {
         "alert_id": alert_id,
         "id": image.id,
@@ -80,7 +81,7 @@ def alert_for(judged: JudgedImage, output: str) -> Alert | None:
         "rules_version": verdict.rules_version,
         "model_version": image.model.version,
     }
-    return Alert(alert_id, image.id, body)
+    return Alert(alert_id, image.id, body, verdict.suppressed_by, verdict.incident_number)
 
 
 @dataclass(frozen=True)
@@ -213,17 +214,28 @@ class _Sender:
         self._services = [AlertService(url, policy) for url in urls]
 
     def deliver(self, alert: Alert) -> list[str]:
-        """Sends an alert to whoever has not got it yet; the outcome for each service."""
+        """Sends an alert to whoever has not got it yet; the outcome for each service.
+
+        One that another suppresses is not sent; where it was delivered by other rules, its record
+        stays.
+        """
         uri = stores.alert_uri(self._output, alert.camera, alert.alert_id)
         targets = delivered_before(uri)
-        for service in self._services:
-            if service.name not in targets:
-                outcome, detail = service.send(alert)
-                targets[service.name] = _target(service.name, outcome, detail)
-        if not targets:
-            targets[""] = _target(None, NOT_SENT, "no --alert_url was given")
+        record = dict(alert.body)
+        if alert.suppressed_by is None:
+            for service in self._services:
+                if service.name not in targets:
+                    outcome, detail = service.send(alert)
+                    targets[service.name] = _target(service.name, outcome, detail)
+            if not targets:
+                targets[""] = _target(None, NOT_SENT, "no --alert_url was given")
+        elif not targets:
+            covered = f"in the cooldown of alert {alert.suppressed_by}"
+            targets[""] = _target(None, SUPPRESSED, covered)
+            record["suppressed_by"] = alert.suppressed_by
+            record["incident_number"] = alert.incident_number
         in_order = [targets[name] for name in sorted(targets)]
-        stores.write_bytes(uri, stores.json_bytes({**alert.body, "targets": in_order}))
+        stores.write_bytes(uri, stores.json_bytes({**record, "targets": in_order}))
         return [one["outcome"] for one in in_order]
 
 
@@ -333,9 +345,9 @@ STREAM_POLICY = RetryPolicy(
 class SendAlerts(beam.PTransform):
     """Sends an alert for each image of severity `alert`, and records what became of it.
 
-    Input: `PCollection[JudgedImage]`. What a record shows as delivered is not sent again. A token
-    for the services is taken from the environment variable `ALERT_TOKEN` of the machine that
-    sends.
+    Input: `PCollection[JudgedImage]`. What a record shows as delivered is not sent again; what
+    comes in the cooldown of another alert is recorded as suppressed, and not sent. A token for the
+    services is taken from the environment variable `ALERT_TOKEN` of the machine that sends.
 
     Args:
       output: The job's output, where `alerts/` is.

@@ -79,17 +79,23 @@ class EarlierRun:
     model: ModelInfo
     min_score_kept: float
 
-    def detections(self, named: NamedFile, sha256: str) -> tuple[rules.Detection, ...] | None:
-        """What that model saw in the same bytes; None where it has not looked."""
+    def seen(
+        self, named: NamedFile, sha256: str
+    ) -> tuple[tuple[rules.Detection, ...], float] | None:
+        """What that model saw in the same bytes, and how bright they are; None where it has not
+        looked, or a release did that did not measure brightness."""
         uri = stores.detections_uri(self.output, named.id, named.stem)
         try:
             entry = json.loads(stores.read_bytes(uri))
             if entry["sha256"] != sha256 or entry["model"]["version"] != self.model.version:
                 return None
             found = tuple(detection_from_json(one) for one in entry["detections"])
+            brightness = float(entry["brightness"])
+            if not 0 <= brightness <= 1:
+                return None
         except (OSError, ValueError, KeyError, TypeError):
             return None  # Missing or unreadable: the model looks again.
-        return tuple(one for one in found if one.conf >= self.min_score_kept)
+        return tuple(one for one in found if one.conf >= self.min_score_kept), brightness
 
 
 class StoreLostError(OSError):
@@ -142,14 +148,15 @@ def validate_bytes(
     invalid = replace(invalid, width=width, height=height)
     if problem := resolution_problem(width, height, limits):
         return replace(invalid, reason=problem[0], detail=problem[1])
-    known = earlier.detections(named, sha256) if earlier else None
-    if known is not None:
-        return ValidImage(named, sha256, width, height, data, None, known=known)
+    seen = earlier.seen(named, sha256) if earlier else None
+    if seen is not None:
+        known, brightness = seen
+        return ValidImage(named, sha256, width, height, data, None, brightness, known=known)
     try:
         box = jpeg.decode_letterboxed(header, input_size)
     except jpeg.CorruptJpeg as error:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=str(error))
-    return ValidImage(named, sha256, width, height, data, box.pixels, box.content)
+    return ValidImage(named, sha256, width, height, data, box.pixels, box.brightness, box.content)
 
 
 def read_failed(file: ImageFile, error: Exception) -> InvalidImage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
+import rules
 from beam_pipeline import job as jobs
 from beam_pipeline.options import job_options
 from beam_pipeline.pipeline import build_pipeline
 from tests.beam_pipeline.conftest import jpeg, read_json
+from transforms.live_rules import LiveRules
 
 
 @pytest.fixture
@@ -39,15 +42,21 @@ def as_stream(job: jobs.Job) -> jobs.Job:
     return replace(job, options=replace(job.options, streaming=True))
 
 
+def looking_back(job: jobs.Job) -> jobs.Job:
+    text = "version: 1\ndefaults: {objects: {person: {severity: alert}}, cooldown: 1h}\n"
+    return replace(job, rules=LiveRules.of(rules.parse_rules(text, "rules.yaml")))
+
+
 @pytest.mark.parametrize("min_ram", [None, 8 << 30])
-@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["batch", "batch that looks back", "stream"])
 def test_steps_that_see_the_bytes_of_an_image_are_one_fused_stage(
-    job: jobs.Job, streaming: bool, min_ram: int | None
+    job: jobs.Job, kind: str, min_ram: int | None
 ) -> None:
     """What a stage hands to another is encoded and kept: image bytes never are."""
     job = replace(job, options=replace(job.options, model_min_ram=min_ram))
+    job = looking_back(job) if "looks back" in kind else job
     pipeline = beam.Pipeline(runner=FnApiRunner())
-    build_pipeline(pipeline, as_stream(job) if streaming else job)
+    build_pipeline(pipeline, as_stream(job) if kind == "stream" else job)
     environment = pipeline.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())
     _, stages = FnApiRunner().create_stages(environment)
     with_bytes = (
@@ -93,6 +102,38 @@ def test_invalid_images_windowed_counts_and_verdicts_can_be_built_on(
         for path in Path(job.output, "counts").iterdir()
         for read_json_line in [read_json(path)]
     }
+
+
+def test_alerts_in_a_cooldown_are_judged_in_the_order_of_time_and_counted_but_not_sent(
+    job: jobs.Job,
+) -> None:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        build_pipeline(pipeline, looking_back(job))
+    output = Path(job.output)
+    finals = sorted(
+        (read_json(path) for path in output.glob("final/hall/*.json")),
+        key=lambda one: str(one["timestamp"]),
+    )
+    assert len(finals) == 12
+    alerts = [one for one in finals if one["threat"]["severity"] == "alert"]
+    first = rules.alert_id("hall", alerts[0]["timestamp"], "alert")
+    assert len(alerts) > 1
+    told = [(one["threat"]["suppressed_by"], one["threat"]["incident_number"]) for one in alerts]
+    assert told == [(None, 1), *((first, number) for number in range(2, len(alerts) + 1))]
+    for one in alerts:
+        name = rules.alert_id("hall", one["timestamp"], "alert")
+        record = read_json(output / "alerts" / "hall" / f"{name}.json")
+        covered_by = one["threat"]["suppressed_by"]
+        assert record.get("suppressed_by") == covered_by
+        assert [target["outcome"] for target in record["targets"]] == [
+            "suppressed" if covered_by else "not_sent"
+        ]
+    counts = [
+        json.loads(line)
+        for path in output.glob("counts/*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert sum(row["alerts"] for row in counts) == len(alerts)
 
 
 def test_the_labels_of_the_steps_are_those_of_the_picture(job: jobs.Job) -> None:

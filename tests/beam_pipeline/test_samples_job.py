@@ -46,7 +46,7 @@ def test_records_say_what_the_contract_says(samples_run: tuple[Path, str]) -> No
         truth = VALID[name]
         assert list(record) == [
             *("format_version", "id", "timestamp", "file", "uri", "sha256", "width", "height"),
-            *("model", "detections", "threat"),
+            *("brightness", "model", "detections", "threat"),
         ]
         assert (record["id"], record["timestamp"]) == (truth["id"], truth["timestamp"])
         assert (record["width"], record["height"]) == (truth["width"], truth["height"])

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beam_pipeline.job import BUNDLED_RULES
+from rules import alert_id
 from tests.flink import recount
 from tests.flink.feeder import Fed, Feeder
 from tests.flink.stream_job import StreamJob, kill, wait_for
 from tests.transforms.web_service import WebService, status
+from transforms.times import parse_time
 
 WINDOW_SECONDS = 60
 
@@ -69,18 +73,22 @@ class Scene:
 
     def is_complete(self) -> bool:
         folder = self.output / "invalid" / "corrupt_jpeg"
-        alerts = [
+        alerts = Counter(
             json.loads(path.read_text())["targets"][0]["outcome"]
             for path in (self.output / "alerts").glob("*/*.json")
-        ]
+        )
         finals = self.finals()
-        due = sum(one["threat"]["severity"] == "alert" for one in finals.values())
+        due = Counter(
+            "suppressed" if one["threat"]["suppressed_by"] else "delivered"
+            for one in finals.values()
+            if one["threat"]["severity"] == "alert"
+        )
         wanted = recount.by_names(self._all("on_time"), WINDOW_SECONDS)
         return (
             len(finals) == len(self._all("on_time") | self._all("too_late"))
             and len(list(folder.glob("*.jpg"))) == len(self._all("invalid"))
             and recount.by_count_files(self.output) == wanted
-            and alerts == ["delivered"] * due
+            and alerts == due
         )
 
     def check(self, seconds: float = 120) -> None:
@@ -100,7 +108,7 @@ class Scene:
             due = {
                 (one["id"], one["timestamp"])
                 for one in finals.values()
-                if one["threat"]["severity"] == "alert"
+                if one["threat"]["severity"] == "alert" and not one["threat"]["suppressed_by"]
             }
             assert due, "no picture called for an alert: nothing was tested"
             received = self.received()
@@ -132,12 +140,15 @@ def test_a_process_that_dies_in_mid_stream_loses_nothing(
 
 
 def test_a_stream_goes_on_from_its_savepoint(scene: Scene, tmp_path: Path) -> None:
-    """What was fed while it was down is judged too, by the rules that it was started again with."""
-    job = scene.start()
+    """What was fed while it was down is judged too, by the rules that it was started again with,
+    and what a camera has shown before is not forgotten: its alerts cover further pictures."""
+    text = BUNDLED_RULES.read_bytes().replace(b"\ndefaults:\n", b"\ndefaults:\n  cooldown: 1h\n")
+    rules = tmp_path / "rules.yaml"
+    rules.write_bytes(text)
+    job = scene.start("--rules", rules)
     scene.feed(150, seconds=30).join()
     savepoint = job.stop_with_savepoint(tmp_path / "savepoints")
-    rules = tmp_path / "rules.yaml"
-    rules.write_bytes(BUNDLED_RULES.read_bytes() + b"# Another version.\n")
+    rules.write_bytes(text + b"# Another version.\n")
     scene.feed(60, seconds=6).join()
     scene.start("--savepoint_path", savepoint, "--rules", rules)
     scene.feed(90, seconds=24).join()
@@ -149,6 +160,22 @@ def test_a_stream_goes_on_from_its_savepoint(scene: Scene, tmp_path: Path) -> No
     versions = [{finals[name]["threat"]["rules_version"] for name in names} for names in fed]
     (new,) = versions[1] | versions[2]
     assert versions[0] - {new}, "the pictures before the savepoint were judged by the old rules"
+    sent = {
+        alert_id(one["id"], one["timestamp"], "alert"): name
+        for name, one in finals.items()
+        if one["threat"]["severity"] == "alert" and not one["threat"]["suppressed_by"]
+    }
+    covers = [
+        (sent[one["threat"]["suppressed_by"]], name)
+        for name, one in finals.items()
+        if one["threat"]["suppressed_by"]
+    ]
+    for alert, covered in covers:
+        one, other = finals[alert], finals[covered]
+        after = parse_time(other["timestamp"]) - parse_time(one["timestamp"])
+        assert one["id"] == other["id"]
+        assert timedelta(0) < after < timedelta(hours=1)
+    assert any(alert in fed[0] and covered in fed[1] | fed[2] for alert, covered in covers)
 
 
 def test_alerts_wait_for_a_service_that_is_down_and_hold_nothing_up(scene: Scene) -> None:

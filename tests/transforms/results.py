@@ -17,6 +17,7 @@ def detected(
     labels: Sequence[str] = (),
     *,
     file: str | None = None,
+    sha256: str = "5" * 64,
 ) -> DetectedImage:
     """An image in which one object of each label was seen."""
     name = file or f"{camera}_{timestamp.replace(':', '-')}.jpg"
@@ -25,11 +26,12 @@ def detected(
         timestamp=timestamp,
         file=name,
         uri=f"/in/{name}",
-        sha256="5" * 64,
+        sha256=sha256,
         width=640,
         height=480,
         model=MODEL,
         detections=tuple(rules.Detection("1", label, 0.9, BOX) for label in labels),
+        brightness=0.5,
     )
 
 
@@ -39,6 +41,8 @@ def judged(
     threats: Sequence[tuple[str, rules.ThreatSeverity]] = (),
     *,
     file: str | None = None,
+    suppressed_by: str | None = None,
+    incident_number: int | None = None,
 ) -> JudgedImage:
     """An image with these threats, by label and severity."""
     image = detected(camera, timestamp, [label for label, _ in threats], file=file)
@@ -52,5 +56,7 @@ def judged(
             for at, (label, severity) in enumerate(threats)
         ),
         rejected=(),
+        suppressed_by=suppressed_by,
+        incident_number=incident_number,
     )
     return JudgedImage(image, verdict)

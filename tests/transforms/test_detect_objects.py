@@ -126,6 +126,7 @@ def valid(name, shade, *, known=None, content=(1.0, 1.0)):
         height=160,
         data=data,
         pixels=None if known is not None else np.full((8, 8, 3), shade, np.uint8),
+        brightness=round(shade / 255, 4),
         content=content,
         known=known,
     )
@@ -180,6 +181,7 @@ def test_the_object_data_says_which_image_and_which_model(run_pipeline, model):
         "sha256": hashlib.sha256(b"bytes of one").hexdigest(),
         "width": 200,
         "height": 160,
+        "brightness": 0.2,
         "model": {"name": "tiny", "version": model.info.version},
         "detections": [
             {"category": "1", "label": "person", "conf": 0.9, "bbox": [0.2, 0.1333, 0.4, 0.5334]},

@@ -16,6 +16,7 @@ from transforms.jpeg import (
     PADDING,
     CorruptJpeg,
     NotJpeg,
+    brightness_of,
     decode_letterboxed,
     read_header,
 )
@@ -126,6 +127,33 @@ def test_every_kind_of_jpeg_becomes_the_same_rgb(data, size):
     box = decode_letterboxed(header, size)
     expected = Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BILINEAR)
     assert difference(box.pixels, expected) <= 8
+
+
+@pytest.mark.parametrize(
+    ("colour", "brightness"),
+    [
+        ((0, 0, 0), 0),
+        ((255, 255, 255), 1),
+        ((51, 51, 51), 0.2),
+        ((255, 0, 0), 0.299),
+        ((0, 255, 0), 0.587),
+        ((0, 0, 255), 0.114),
+    ],
+)
+def test_brightness_is_the_mean_luma(colour, brightness):
+    assert brightness_of(np.full((7, 5, 3), colour, np.uint8)) == brightness
+
+
+def test_the_brightness_of_a_very_large_picture_does_not_run_over():
+    """Its 20 million pixels are one row, seen again and again."""
+    row = np.full((1, 20_000, 3), 250, np.uint8)
+    assert brightness_of(np.broadcast_to(row, (1_000, 20_000, 3))) == round(250 / 255, 4)
+
+
+@pytest.mark.parametrize("shade", [0, 40, 255])
+@pytest.mark.parametrize("size", [(200, 160), (100, 100), (64, 320)])
+def test_brightness_is_that_of_the_picture_not_of_what_is_beside_it(shade, size):
+    assert letterboxed(jpeg(shade=shade), size).brightness == round(shade / 255, 4)
 
 
 @pytest.mark.parametrize(

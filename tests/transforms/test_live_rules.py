@@ -9,7 +9,7 @@ import rules
 from tests.transforms import memory_store
 from tests.transforms.results import detected
 from transforms.counters import counted_here
-from transforms.judge_threats import _Judge
+from transforms.judge_threats import _JudgeAsTheyCome
 from transforms.live_rules import LiveRules
 
 FIRST = b"version: 1\ndefaults:\n  objects:\n    person: {severity: alert}\n"
@@ -105,12 +105,12 @@ def test_a_worker_that_starts_looks_at_the_file_at_once(tmp_path, live):
 
 
 def test_each_verdict_names_the_rules_that_it_was_judged_by(tmp_path, live, clock):
-    judge = _Judge(live)
-    image = detected(labels=["person"])
-    (first,) = judge.process(image)
+    judge = _JudgeAsTheyCome(live, allowed_lateness_seconds=0)
+    element = "hall", detected("hall", labels=["person"])
+    (first,) = judge.process(element, None, None)  # Rules that don't look back need no state.
     (tmp_path / "rules.yaml").write_bytes(SECOND)
     clock.now += 16
-    (second,) = judge.process(image)
+    (second,) = judge.process(element, None, None)
     assert (first.verdict.rules_version, first.verdict.is_threat) == (parsed(FIRST).version, True)
     assert (second.verdict.rules_version, second.verdict.is_threat) == (
         parsed(SECOND).version,

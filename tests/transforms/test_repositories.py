@@ -43,7 +43,7 @@ def kept(output):
 
 def valid(name, data, camera="hall"):
     file = ImageFile(f"/in/{name}", len(data))
-    return ValidImage(NamedFile(file, camera, MOMENT), "5" * 64, 200, 160, data, None)
+    return ValidImage(NamedFile(file, camera, MOMENT), "5" * 64, 200, 160, data, None, 0.5)
 
 
 def test_valid_images_are_kept_byte_for_byte_and_then_handed_on(run_pipeline, tmp_path):

@@ -9,6 +9,7 @@ from email.utils import formatdate
 import apache_beam as beam
 import pytest
 
+from rules import alert_id
 from tests.transforms.results import judged
 from tests.transforms.web_service import status
 from transforms import stores
@@ -22,7 +23,6 @@ from transforms.send_alerts import (
     _Undelivered,
     alert_for,
     check_url,
-    make_alert_id,
     retry_after_seconds,
     target_name,
 )
@@ -67,11 +67,6 @@ def dead(web):
 # The alert itself.
 
 
-def test_the_id_of_an_alert_is_that_of_its_event():
-    expected = hashlib.sha256(b"hall\n2026-01-31T23:59:59Z\nalert").hexdigest()[:32]
-    assert make_alert_id("hall", "2026-01-31T23:59:59Z", "alert") == expected
-
-
 @pytest.mark.parametrize(
     ("threats", "called_for"),
     [
@@ -87,10 +82,10 @@ def test_an_alert_is_called_for_by_a_threat_of_that_severity(threats, called_for
 
 def test_the_body_of_an_alert():
     alert = alert_for(judged(threats=[("person", "alert")]), "/out/")
-    alert_id = make_alert_id("hall", "2026-01-31T23:59:59Z", "alert")
-    assert (alert.alert_id, alert.camera) == (alert_id, "hall")
+    expected = hashlib.sha256(b"hall\n2026-01-31T23:59:59Z\nalert").hexdigest()[:32]
+    assert (alert.alert_id, alert.camera) == (expected, "hall")
     assert alert.body == {
-        "alert_id": alert_id,
+        "alert_id": expected,
         "id": "hall",
         "timestamp": "2026-01-31T23:59:59Z",
         "severity": "alert",
@@ -444,6 +439,53 @@ def test_what_was_delivered_is_not_sent_again(run_pipeline, tmp_path, web):
     assert send(run_pipeline, tmp_path, f"{web.url}/hook") == {"alerts.delivered": 2}
     assert len(web.requests) == 2
     assert records(tmp_path) == before
+
+
+SENT = judged("hall", "2026-01-31T10:00:00Z", [("person", "alert")], incident_number=1)
+COVERED = judged(
+    *("hall", "2026-01-31T10:00:05Z", [("person", "alert")]),
+    suppressed_by=alert_id("hall", "2026-01-31T10:00:00Z", "alert"),
+    incident_number=2,
+)
+
+
+@pytest.mark.parametrize("services", [0, 1, 2])
+def test_what_another_alert_covers_is_recorded_as_suppressed_and_sent_to_nobody(
+    run_pipeline, tmp_path, web, services
+):
+    urls = [f"{web.url}/{number}" for number in range(services)]
+    counts = send(run_pipeline, tmp_path, *urls, images=[SENT, COVERED])
+    fate = {"alerts.delivered": services} if services else {"alerts.not_sent": 1}
+    assert counts == {"alerts.suppressed": 1, **fate}
+    sent, covered = (alert_for(one, str(tmp_path)) for one in (SENT, COVERED))
+    asked = [request.headers["Idempotency-Key"] for request in web.requests]
+    assert asked == [sent.alert_id] * services
+    detail = f"in the cooldown of alert {sent.alert_id}"
+    assert json.loads(records(tmp_path)[f"alerts/hall/{covered.alert_id}.json"]) == {
+        **covered.body,
+        "suppressed_by": sent.alert_id,
+        "incident_number": 2,
+        "targets": [{"target": None, "outcome": "suppressed", "detail": detail}],
+    }
+    assert "suppressed_by" not in json.loads(records(tmp_path)[f"alerts/hall/{sent.alert_id}.json"])
+
+
+def test_what_was_delivered_by_other_rules_stays_so(run_pipeline, tmp_path, web):
+    url = f"{web.url}/hook"
+    without = judged("hall", "2026-01-31T10:00:05Z", [("person", "alert")], incident_number=1)
+    send(run_pipeline, tmp_path, url, images=[without])
+    before = records(tmp_path)
+    assert send(run_pipeline, tmp_path, url, images=[COVERED]) == {"alerts.delivered": 1}
+    assert records(tmp_path) == before
+    assert len(web.requests) == 1
+
+
+def test_what_was_suppressed_is_sent_once_other_rules_ask_for_it(run_pipeline, tmp_path, web):
+    send(run_pipeline, tmp_path, images=[COVERED])
+    without = judged("hall", "2026-01-31T10:00:05Z", [("person", "alert")], incident_number=1)
+    counts = send(run_pipeline, tmp_path, f"{web.url}/hook", images=[without])
+    assert counts == {"alerts.delivered": 1}
+    assert targets(tmp_path) == [{target_name(f"{web.url}/hook"): ("delivered", "")}]
 
 
 def test_what_has_failed_is_sent_again_by_the_next_run(run_pipeline, tmp_path, web):

@@ -8,7 +8,7 @@ import time
 import apache_beam as beam
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageStat
 
 import rules
 from tests.transforms.pictures import (
@@ -68,6 +68,11 @@ def no_decoding(monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
 
 
+def luma(picture):
+    """The mean of a picture, 0 to 1, by Pillow's ITU-R 601-2 transform."""
+    return ImageStat.Stat(picture.convert("L")).mean[0] / 255
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_good_picture_is_valid_with_its_upright_size_and_its_bytes(orientation):
     data = with_orientation(jpeg(200, 160), orientation)
@@ -78,6 +83,7 @@ def test_a_good_picture_is_valid_with_its_upright_size_and_its_bytes(orientation
     assert image.sha256 == hashlib.sha256(data).hexdigest()
     assert image.pixels.shape == (64, 64, 3)
     assert image.content == ((0.796875, 1.0) if orientation >= 5 else (1.0, 0.796875))
+    assert image.brightness == pytest.approx(luma(asymmetric()), abs=0.005)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -423,6 +429,8 @@ SEEN = (
         ({"model": ModelInfo("detector", "another")}, 0.05, None),
         (b"", 0.05, None),
         (b"[]", 0.05, None),
+        ({"brightness": None}, 0.05, None),
+        ({"brightness": 1.5}, 0.05, None),
         (b'{"sha256": 1}', 0.05, None),
         (b"\xff\xfe", 0.05, None),
         (None, 0.05, None),
@@ -431,7 +439,7 @@ SEEN = (
 def test_what_an_earlier_run_has_seen_is_not_decoded_again(tmp_path, change, least, known):
     data = jpeg()
     sha256 = hashlib.sha256(data).hexdigest()
-    fields = {"sha256": sha256, "model": MODEL, "detections": SEEN}
+    fields = {"sha256": sha256, "model": MODEL, "detections": SEEN, "brightness": 0.25}
     uri = stores.detections_uri(str(tmp_path), "front-door", named().stem)
     if isinstance(change, dict):
         image = DetectedImage(
@@ -450,13 +458,13 @@ def test_what_an_earlier_run_has_seen_is_not_decoded_again(tmp_path, change, lea
     assert isinstance(image, ValidImage)
     assert image.known == known
     assert (image.pixels is None) == (known is not None)
+    assert (image.brightness == 0.25) == (known is not None)
 
 
 def test_a_known_image_is_checked_by_its_header_alone(tmp_path, no_decoding):
     data = jpeg()
-    image = DetectedImage(
-        "front-door", MOMENT, NAME, "", hashlib.sha256(data).hexdigest(), 200, 160, MODEL, SEEN
-    )
+    sha256 = hashlib.sha256(data).hexdigest()
+    image = DetectedImage("front-door", MOMENT, NAME, "", sha256, 200, 160, MODEL, SEEN, 0.25)
     uri = stores.detections_uri(str(tmp_path), "front-door", named().stem)
     stores.write_bytes(uri, stores.json_bytes(image.to_json()))
     earlier = EarlierRun(str(tmp_path), MODEL, 0.05)

@@ -1,0 +1,35 @@
+"""What a person is told of the alerts when a job is done."""
+
+import pytest
+
+from beam_pipeline.summary import _alerts
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "services", "told"),
+    [
+        ({}, 0, "0"),
+        ({"delivered": 3}, 1, "3 (delivered 3)"),
+        ({"delivered": 6}, 2, "6 to 2 services (delivered 6)"),
+        ({"not_sent": 3}, 0, "3 (not_sent 3); give --alert_url to send them"),
+        (
+            {"delivered": 2, "failed": 1},
+            1,
+            "3 (delivered 2, failed 1); 1 not delivered (alerts/ says why): the same command tries "
+            "them again",
+        ),
+        (
+            {"suppressed": 5, "delivered": 3},
+            1,
+            "3 (delivered 3); 5 more suppressed in the cooldown of an alert",
+        ),
+        (
+            {"suppressed": 5, "not_sent": 3},
+            0,
+            "3 (not_sent 3); give --alert_url to send them; 5 more suppressed in the cooldown of "
+            "an alert",
+        ),
+    ],
+)
+def test_suppressed_alerts_are_told_of_and_are_not_undelivered(outcomes, services, told):
+    assert _alerts(outcomes, services) == told
