@@ -14,12 +14,12 @@ from beam_pipeline.notifications.address import Address
 from beam_pipeline.options import BUNDLED, JobOptions
 from beam_pipeline.sources import list_images
 from transforms import stores
+from transforms.couriers import check_url
 from transforms.detect_objects import Model
 from transforms.detector import inspect_model
 from transforms.labels import COCO, LabelsError, check_fit, parse_label_map
 from transforms.live_rules import LiveRules
 from transforms.model_files import DEFAULT_ZOO_MODEL, INSTALLED, ModelError, fetch_model
-from transforms.send_alerts import check_url
 from transforms.text import one_line
 from transforms.validate_image import EarlierRun, Limits
 
