@@ -1,6 +1,7 @@
 # make run    the job on the bundled samples, rules and model
 # make test   lint, types and all tests
-# make bench, bench-stream: measured speed and memory; of the stream on Flink
+# make bench, bench-stream, bench-backtest: measured speed and memory; of the stream on Flink; of an
+#   archive that is judged again
 # make flink-up, flink-args, flink-down: a Flink session cluster on this machine (docs/flink.md)
 # Each makes .venv first where it is missing, from the pinned versions in constraints.txt.
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test lint bench bench-stream lock clean flink-up flink-args flink-down
+.PHONY: run test lint bench bench-stream bench-backtest lock clean flink-up flink-args flink-down
 
 run: $(READY)
 	$(BIN)/python -m beam_pipeline --runner DirectRunner $(ARGS)
@@ -30,6 +31,9 @@ bench: $(READY)
 
 bench-stream: $(READY)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
+
+bench-backtest: $(READY)
+	$(BIN)/python -m benchmarks.backtest $(ARGS)
 
 flink-up flink-args flink-down: flink-%: $(READY)
 	@$(BIN)/python deploy/flink/cluster.py $* $(ARGS)

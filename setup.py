@@ -15,7 +15,10 @@ RUNTIME = [
     "jinja2",
     "matplotlib",
     "numpy",
+    "orjson",
     "pillow",
+    "pyarrow",
+    "pycocotools",
     "pydantic>=2.10",
     "requests",
     "ruamel.yaml>=0.18",
@@ -58,7 +61,7 @@ setup(
         include=["beam_pipeline", "beam_pipeline.*", "transforms", "transforms.*", "rules"]
     ),
     package_data={
-        "beam_pipeline": ["py.typed"],
+        "beam_pipeline": ["py.typed", "*.html"],
         "beam_pipeline.bundled": [
             "*.yaml",
             "*.json",

@@ -1,4 +1,5 @@
-"""The command line: `run` (also without its name), `counts`, `chart`, `rules check`."""
+"""The command line: `run` (also without its name), `counts`, `chart`, `rules check`, `backtest`,
+`pack`, `export`, `evaluate`, `tune`."""
 
 from __future__ import annotations
 
@@ -8,19 +9,26 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from beam_pipeline import chart, counts, options
+from beam_pipeline import backtest, chart, counts, export, options, pack
+from beam_pipeline.archive_job import CommandFailed
 from beam_pipeline.errors import SetupError
+from beam_pipeline.evaluation import evaluate, tune
 from beam_pipeline.options import OneLineParser
 
 _RUN_EPILOG = """\
 Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: counts, chart, rules check; each has a --help of its own.
+Other commands: counts, chart, rules check, backtest, pack, export, evaluate, tune; each has a
+--help of its own.
 Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
 """
 
 
+_BEAM_EPILOG = (
+    "Every option of Apache Beam can be given too: --runner, --direct_num_workers, --temp_location "
+    "and so on."
+)
 _STORES_EPILOG = (
     "Beam's options for S3 and Google Cloud are taken too: --s3_endpoint_url, --s3_region_name, "
     "--no_auth and so on."
@@ -31,7 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _leave_out_what_no_user_can_act_on()
-    command = {"run": _run, "counts": _counts, "chart": _chart, "rules": _rules}
+    command = {
+        "run": _run,
+        "counts": _counts,
+        "chart": _chart,
+        "rules": _rules,
+        "backtest": _backtest,
+        "pack": _pack,
+        "export": _export,
+        "evaluate": _evaluate,
+        "tune": _tune,
+    }
     try:
         if words and words[0] in command:
             return command[words[0]](words[1:])
@@ -43,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SetupError, counts.CountsError) as error:
         print(f"beam_pipeline: {error}", file=sys.stderr)
         return 2
+    except CommandFailed as error:
+        print(f"beam_pipeline: {error}", file=sys.stderr)
+        return 1
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -173,3 +194,75 @@ def _rules(arguments: Sequence[str]) -> int:
     else:
         print(rule_commands.explain(parsed.id, parsed.file, parsed.rules, parsed.labels), end="")
     return 0
+
+
+def _backtest(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline backtest",
+        description="Judges every picture of an archive by other rules, without the model and "
+        "without sending anything, and says which alerts would have been gained and lost.",
+        epilog=_BEAM_EPILOG,
+        allow_abbrev=False,
+    )
+    backtest.add_arguments(parser)
+    return backtest.main(*parser.parse_known_args(arguments))
+
+
+def _pack(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline pack",
+        description="Writes an archive as Parquet, a file a camera, which backtest and other "
+        "tools read many times as fast as a JSON a picture.",
+        epilog=_BEAM_EPILOG,
+        allow_abbrev=False,
+    )
+    pack.add_arguments(parser)
+    return pack.main(*parser.parse_known_args(arguments))
+
+
+def _export(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline export",
+        description="Writes what was detected as one JSON file in MegaDetector's format 1.6, for "
+        "review tools that read it.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    export.add_arguments(parser)
+    return export.main(_parse(parser, arguments))
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline evaluate",
+        description="Measures the alerts of an archive against what is known to be in its "
+        "pictures: precision, recall and false alerts per camera and day, by camera, label and "
+        "rule.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    evaluate.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    _reach_files(parsed)
+    return evaluate.main(parsed)
+
+
+def _tune(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline tune",
+        description="Proposes min_score, min_area and max_area that keep recall and send the "
+        "fewest false alerts, from what is known to be in the pictures of an archive. Writes "
+        "nothing unless asked.",
+        epilog=_STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    tune.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    _reach_files(parsed)
+    return tune.main(parsed)
+
+
+def _reach_files(parsed: argparse.Namespace) -> None:
+    for option in ("truth", "rules", "labels"):
+        if getattr(parsed, option) is not None:
+            _reach(f"--{option}", getattr(parsed, option), is_file=True)

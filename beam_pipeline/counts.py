@@ -691,7 +691,7 @@ def main(args: argparse.Namespace) -> int:
     unseen = sorted(set(args.ids or ()) - {row.id for row in rows})
     if unseen:
         print(f"no counts in this period for: {', '.join(unseen)}", file=sys.stderr)
-    _write_stdout(FORMATS[args.format](SUMS[args.by](rows)))
+    write_stdout(FORMATS[args.format](SUMS[args.by](rows)))
     return 0
 
 
@@ -702,7 +702,8 @@ def _parse_option(name: str, text: str | None) -> datetime | None:
         raise CountsError(f"{name}: {error}") from None
 
 
-def _write_stdout(text: str) -> None:
+def write_stdout(text: str) -> None:
+    """Prints a text, with escapes for what a terminal lacks; a reader that has gone is no error."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))

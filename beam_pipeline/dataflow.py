@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
@@ -52,12 +52,21 @@ def check_dataflow(options: PipelineOptions, job: JobOptions) -> None:
     Raises:
       SetupError: What is missing, and what to do.
     """
-    dry_run = bool(options.view_as(TestOptions).dry_run)
-    _check_cloud(options.view_as(GoogleCloudOptions), dry_run=dry_run)
-    _check_code(options)
+    check_account(options)
     _check_paths(job)
     if job.model_hints:
         _check_hints(options)
+
+
+def check_account(options: PipelineOptions) -> None:
+    """Looks for what every job on Dataflow needs: a project, a region, buckets, and its code.
+
+    Raises:
+      SetupError: What is missing, and what to do.
+    """
+    dry_run = bool(options.view_as(TestOptions).dry_run)
+    _check_cloud(options.view_as(GoogleCloudOptions), dry_run=dry_run)
+    _check_code(options)
 
 
 def _check_cloud(cloud: GoogleCloudOptions, *, dry_run: bool) -> None:
@@ -103,6 +112,15 @@ def _check_paths(job: JobOptions) -> None:
         paths["model"] = job.model
     if job.streaming and job.rules is not None:
         paths["rules"] = job.rules
+    check_visible(paths)
+
+
+def check_visible(paths: Mapping[str, str]) -> None:
+    """Refuses paths of this machine, by the options that give them.
+
+    Raises:
+      SetupError: The first of them.
+    """
     for option, path in paths.items():
         if is_local(path.removeprefix("file://")):
             what = f"--{option} {path}" if path else f"--{option} is missing"

@@ -84,8 +84,8 @@ def prepare(options: JobOptions) -> Job:
         except ValueError as error:
             raise SetupError(f"--alert_url: {error}") from None
     rules_source = _absolute(options.rules or str(DEFAULT_RULES if own_pictures else BUNDLED_RULES))
-    text = _read(rules_source, "--rules")
-    _load_rules(text, rules_source, None)  # A wrong file is told before a model is fetched.
+    text = read_file(rules_source, "--rules")
+    load_rules(text, rules_source, None)  # A wrong file is told before a model is fetched.
     model = _model(options, own_pictures)
     labels = frozenset(model.labels.values())
     if options.labels is not None and options.rules is None and "person" not in labels:
@@ -94,7 +94,7 @@ def prepare(options: JobOptions) -> Job:
             "it a label map? If so, give --rules too"
         )
     judged_by = LiveRules(
-        _load_rules(text, rules_source, labels),
+        load_rules(text, rules_source, labels),
         source=rules_source if options.streaming and options.rules is not None else None,
         labels=labels,
     )
@@ -183,7 +183,16 @@ def _check_output(output: str, window_seconds: int) -> None:
             )
 
 
-def _read(path: str, option: str) -> bytes:
+def read_file(path: str, option: str) -> bytes:
+    """The bytes of a file of the set-up.
+
+    Args:
+      path: The file, on any of Beam's filesystems.
+      option: What named it, for messages.
+
+    Raises:
+      SetupError: It can't be read.
+    """
     try:
         return stores.read_bytes(path.removeprefix("file://"))
     except FileNotFoundError:
@@ -192,7 +201,17 @@ def _read(path: str, option: str) -> bytes:
         raise SetupError(f"{option} {path}: can't be read ({one_line(error)})") from None
 
 
-def _load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:
+def load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:
+    """The rules of a file.
+
+    Args:
+      text: The file's bytes.
+      source: Its name, for messages.
+      labels: The labels that the model can give; None to let any pass.
+
+    Raises:
+      SetupError: They are not right.
+    """
     try:
         return rules.parse_rules(text, source, labels=labels)
     except rules.RulesError as error:
@@ -211,7 +230,7 @@ def read_rules(path: str, labels: str | None, option: str = "--rules") -> rules.
       SetupError: The rule file or the label map is wrong.
     """
     names = frozenset(load_labels(labels).values())
-    return _load_rules(_read(path, option), path, names)
+    return load_rules(read_file(path, option), path, names)
 
 
 def _model(options: JobOptions, own_pictures: bool) -> Model:
@@ -234,7 +253,7 @@ def load_labels(path: str | None, classes: int | None = None) -> dict[int, str]:
     """
     if path is None:
         return dict(COCO)
-    data = _read(path, "--labels")
+    data = read_file(path, "--labels")
     try:
         labels = parse_label_map(data.decode(), path)
         check_fit(labels, classes, path)

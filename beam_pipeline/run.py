@@ -66,7 +66,7 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
     elif options.model_hints:
         raise SetupError(
             "--model_min_ram and --model_accelerator tell Dataflow what its workers need; leave "
-            f"them out on {_runner_name(pipeline_options)}"
+            f"them out on {runner_name(pipeline_options)}"
         )
     if is_flink(pipeline_options):
         check_flink(pipeline_options)
@@ -141,7 +141,7 @@ def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> Pipeli
         except argparse.ArgumentError:
             pass  # Another group has the option already.
     options = PipelineOptions(arguments)
-    if _runner_name(options) in RUNNERS:
+    if runner_name(options) in RUNNERS:
         for name in {f"--{one}" for one in JAVA_OPTIONS} - parser._option_string_actions.keys():
             parser.add_argument(name, nargs="?")
     _, unknown = parser.parse_known_args(arguments)
@@ -156,7 +156,7 @@ def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> Pipeli
             raise SetupError(fault)
         # A Flex Template's launcher adds options of its own, and Dataflow has checked the user's.
         print(f"passed over: {fault}", file=sys.stderr)
-    _check_runner(_runner_name(options))
+    _check_runner(runner_name(options))
     if streaming and _is_direct(options):
         raise SetupError(
             "--streaming: DirectRunner can't fire event-time windows of a stream; give "
@@ -173,7 +173,8 @@ def _subclasses(of: type[PipelineOptions]) -> list[type[PipelineOptions]]:
     return [one for child in children for one in (child, *_subclasses(child))]
 
 
-def _runner_name(options: PipelineOptions) -> str:
+def runner_name(options: PipelineOptions) -> str:
+    """The name of the runner that the options ask for."""
     return options.view_as(StandardOptions).runner or DIRECT_RUNNER
 
 
@@ -187,7 +188,7 @@ def _check_runner(name: str) -> None:
 
 
 def _is_direct(options: PipelineOptions) -> bool:
-    return _runner_name(options) == DIRECT_RUNNER
+    return runner_name(options) == DIRECT_RUNNER
 
 
 def runner_for(options: PipelineOptions) -> beam.runners.runner.PipelineRunner | None:

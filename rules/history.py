@@ -1,7 +1,8 @@
 """What one camera has shown so far, for the rules that look at more than one picture.
 
 Give the same `History` to each picture of a camera, in the order of time. A picture that comes
-after a later one is judged by what was earlier than it, and changes nothing that was judged before.
+after a later one is judged by what was earlier than it, but that later ones may confirm it too, and
+changes nothing that was judged before.
 
 What is kept is bounded: of pictures as many as `repeats` can look back on, of each label that was
 seen as many moments as `confirm` asks for, and of alerts the newest `MAX_ALERTS`.
@@ -10,7 +11,7 @@ seen as many moments as `confirm` asks for, and of alerts the newest `MAX_ALERTS
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -106,10 +107,15 @@ class History:
             yield self._pictures[place]
 
     def pictures_with(self, label: str, moment: int, within_microseconds: int) -> int:
-        """How many earlier pictures had a candidate of a label, no longer ago than that."""
+        """How many other pictures had a candidate of a label, no further in time than that.
+
+        Where pictures come in order, all are earlier. Where one has overtaken another, they still
+        confirm each other: else an intruder would be missed whose pictures come in disorder.
+        """
         moments = self._candidates.get(label, [])
         first = bisect_left(moments, moment - within_microseconds)
-        return max(0, bisect_left(moments, moment) - first)
+        number = bisect_right(moments, moment + within_microseconds) - first
+        return number - (moment in moments)
 
     def covering(self, moment: int, labels: frozenset[str], cooldown: int) -> PastAlert | None:
         """The alert in whose cooldown (in microseconds) a picture comes; None where there is none,

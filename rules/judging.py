@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from typing import cast
 
 from rules.effective import CameraRules, ObjectRule, Zone
@@ -39,45 +38,37 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True)
 class _Scene:
-    """The picture that detections are judged in: what holds for all of them."""
+    """The picture that detections are judged in: what holds for all of them. Times are worked out
+    only where the camera's rules ask for them.
 
-    image: Image
-    camera: CameraRules
-    history: History
+    Attributes:
+        moment: when it was taken, in microseconds since 1970.
+        shown_time: the same by the clock of the camera's place, for the trace.
+        is_armed: whether the camera is armed.
+        is_night: whether it is night.
+    """
 
-    @cached_property
-    def time(self) -> datetime:
-        """When it was taken."""
-        text = self.image.timestamp.removesuffix("Z")
-        return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-
-    @cached_property
-    def moment(self) -> int:
-        """The same, in microseconds since 1970."""
-        return (self.time - _EPOCH) // _MICROSECOND
-
-    @cached_property
-    def local(self) -> datetime:
-        """The same, by the clock of the camera's place."""
-        return local_time(self.time, self.camera.timezone)
-
-    @cached_property
-    def shown_time(self) -> str:
-        """The same, for the trace."""
-        return f"{DAYS[self.local.weekday()]} {self.local:%H:%M}"
-
-    @cached_property
-    def is_armed(self) -> bool:
-        """Whether the camera is armed."""
-        return self.camera.schedule is None or self.camera.schedule.is_armed(self.local)
-
-    @cached_property
-    def is_night(self) -> bool:
-        """Whether it is night."""
-        night = self.camera.night
-        return night is not None and night.holds(self.local, self.image.brightness)
+    def __init__(self, image: Image, camera: CameraRules, history: History) -> None:
+        self.image = image
+        self.camera = camera
+        self.history = history
+        self.moment = 0
+        self.shown_time = ""
+        self.is_armed = True
+        self.is_night = False
+        schedule, night = camera.schedule, camera.night
+        goes_by_clock = schedule is not None or night is not None
+        if not goes_by_clock and not camera.needs_history:
+            return
+        text = image.timestamp.removesuffix("Z")
+        time = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+        self.moment = (time - _EPOCH) // _MICROSECOND
+        if goes_by_clock:
+            local = local_time(time, camera.timezone)
+            self.shown_time = f"{DAYS[local.weekday()]} {local.hour:02}:{local.minute:02}"
+            self.is_armed = schedule is None or schedule.is_armed(local)
+            self.is_night = night is not None and night.holds(local, image.brightness)
 
 
 @dataclass
@@ -302,7 +293,7 @@ def judge_image(
             rejected.append(Rejected(index, detection.label, None, "objects"))
         else:
             candidates.append(candidate)
-    left = [one for one in candidates if all(one.passes(look(one)) for look in _OF_ONE)]
+    left = [one for one in candidates if _passes_alone(one)]
     for look in _OF_ALL:
         numbers = Counter(one.rule.rule for one in left)
         left = [one for one in left if one.passes(look(one, numbers[one.rule.rule]))]
@@ -346,6 +337,17 @@ def _candidate(index: int, detection: Detection, scene: _Scene) -> _Candidate | 
             return _Candidate(index, detection, scene, rule, zone, names)
     outside = camera.objects.get(label) or next((rule for _, rule in taking), None)
     return None if outside is None else _Candidate(index, detection, scene, outside, None, names)
+
+
+def _passes_alone(candidate: _Candidate) -> bool:
+    checks = candidate.checks
+    for look in _OF_ONE:
+        check = look(candidate)
+        if check is not None:
+            checks.append(check)
+            if not check.passes:
+                return False
+    return True
 
 
 def _threat(candidate: _Candidate) -> Threat:

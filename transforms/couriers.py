@@ -233,7 +233,7 @@ def signature(body: bytes, secret: bytes, timestamp: int) -> dict[str, str]:
 
 
 class _Bearer(requests.auth.AuthBase):
-    """Sets the token, so that no ~/.netrc does; bytes, so that no letter is refused."""
+    """Sets the token where no ~/.netrc can take its place; as bytes, that take any letter."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -242,6 +242,13 @@ class _Bearer(requests.auth.AuthBase):
         header: Any = b"Bearer " + os.fsencode(self._token)
         request.headers["Authorization"] = header
         return request
+
+
+def _authorization(url: str, token: str | None) -> requests.auth.AuthBase | None:
+    user, password = requests.utils.get_auth_from_url(url)
+    if user or password:
+        return requests.auth.HTTPBasicAuth(user, password)
+    return None if token is None else _Bearer(token)
 
 
 def _post(
@@ -258,13 +265,12 @@ def _post(
         return Sent("unavailable", str(error))
     if ca is not None and not os.path.isfile(ca):
         return Sent("unavailable", f"there is no file {ca}, which it names as its ca")
-    in_url = urlsplit(url).username is not None
     try:
         with requests.post(
             url,
             data=body,
             headers={"Content-Type": "application/json", **headers},
-            auth=None if token is None or in_url else _Bearer(token),
+            auth=_authorization(url, token),
             timeout=(limits.connect_seconds, limits.read_seconds),
             allow_redirects=False,
             verify=True if ca is None else ca,

@@ -19,6 +19,7 @@ from jinja2.sandbox import SandboxedEnvironment
 import rules
 from transforms import stores
 from transforms.drawing import with_boxes
+from transforms.records import detection_from_json
 from transforms.signed_links import LINK_HOURS, LONGEST_LINK_HOURS, signed_link
 from transforms.text import one_line, printable
 from transforms.times import parse_time
@@ -275,14 +276,13 @@ def _places(alert: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _boxes(alert: Mapping[str, Any], image: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The boxes of the threats; none where the image JSON is not there."""
-    detections = image.get("detections", ())
-    return [
-        {
-            "label": threat["label"],
-            "conf": threat["conf"],
-            "bbox": detections[threat["detection"]]["bbox"],
-        }
-        for threat in alert["threats"][:_SHOWN_THREATS]
-        if threat["detection"] < len(detections)
-    ]
+    """The boxes of the threats. None where the image JSON is not there, or is not what it should
+    be: a picture without boxes is better than none."""
+    try:
+        seen = [detection_from_json(entry) for entry in image["detections"]]
+        return [
+            {"label": one["label"], "conf": one["conf"], "bbox": seen[one["detection"]].bbox}
+            for one in alert["threats"][:_SHOWN_THREATS]
+        ]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return []

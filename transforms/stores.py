@@ -211,7 +211,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     Raises:
       OSError: It can't be written.
     """
-    _write(uri, iter((data,)))
+    write_chunks(uri, iter((data,)))
 
 
 def delete(uri: str) -> None:
@@ -241,11 +241,20 @@ def copy(source: str, target: str) -> tuple[str, int]:
             size += len(chunk)
             yield chunk
 
-    _write(target, chunks())
+    write_chunks(target, chunks())
     return digest.hexdigest(), size
 
 
-def _write(uri: str, chunks: Iterator[bytes]) -> None:
+def write_chunks(uri: str, chunks: Iterator[bytes]) -> None:
+    """Writes a whole file of any size, in place of what was there.
+
+    Args:
+      uri: The file.
+      chunks: Its bytes, some at a time.
+
+    Raises:
+      OSError: It can't be written.
+    """
     if not is_local(uri):
         _write_remote(uri, chunks)
         return

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
+
+from tests.conftest import Run
 
 
 def tree(output: Path, *, without: Sequence[str] = ()) -> dict[str, bytes]:
@@ -33,3 +36,21 @@ def jpeg(
     file = io.BytesIO()
     Image.new("RGB", size, colour).save(file, "JPEG")
     return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def real_cameras(
+    run_job: Run,
+    shared_photos: Path,
+    shared_models: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """What the job writes for real camera frames with a real COCO detector."""
+    output = tmp_path_factory.mktemp("real") / "out"
+    finished = run_job(
+        *("--runner", "DirectRunner", "--input", shared_photos / "cameras"),
+        *("--model", shared_models / "yolox_nano_coco" / "saved_model"),
+        *("--output", output),
+    )
+    assert finished.returncode == 0, finished.stderr
+    return output

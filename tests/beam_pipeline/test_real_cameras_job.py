@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
+import pytest
+
+from beam_pipeline import cli
 from tests.beam_pipeline.conftest import read_json
 from tests.conftest import Run
 
 
 def test_persons_in_the_hall_are_found_and_empty_frames_are_no_threat(
-    run_job: Run, shared_photos: Path, shared_models: Path, tmp_path: Path
+    real_cameras: Path, shared_photos: Path
 ) -> None:
-    finished = run_job(
-        *("--runner", "DirectRunner", "--input", shared_photos / "cameras"),
-        *("--model", shared_models / "yolox_nano_coco" / "saved_model"),
-        *("--output", tmp_path / "out"),
-    )
-    assert finished.returncode == 0, finished.stderr
     with open(shared_photos / "cameras.truth.csv", newline="") as file:
         truth = [row for row in csv.DictReader(file) if row["file"].startswith("hall_")]
     assert len(truth) == 21
     wrong = []
     for row in truth:
-        record = read_json(tmp_path / "out" / "final" / "hall" / f"{row['file'][:-4]}.json")
+        record = read_json(real_cameras / "final" / "hall" / f"{row['file'][:-4]}.json")
         persons = [one for one in record["threat"]["threats"] if one["label"] == "person"]
         if len(persons) != (int(row["count"]) if row["main_class"] == "person" else 0):
             wrong.append(row["file"])
     assert wrong == []
+
+
+def test_every_alert_for_the_hall_is_right_and_no_threat_is_missed(
+    real_cameras: Path, shared_photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = shared_photos / "cameras.truth.csv"
+    command = ["evaluate", "--archive", str(real_cameras), "--truth", str(truth)]
+    assert cli.main([*command, "--format", "json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    hall = next(one for one in result["by_id"] if one["id"] == "hall")
+    assert hall["pictures"] == 21
+    assert (hall["threats"], hall["right"], hall["false"], hall["missed"]) == (16, 16, 0, 0)
+    assert result["total"]["pictures"] == 51
 
 
 def test_a_tflite_detector_finds_the_persons_too(

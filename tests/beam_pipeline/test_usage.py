@@ -186,7 +186,21 @@ def test_rules_check_says_what_each_camera_ends_up_with(
     assert "0.7" in told
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["counts"], ["chart"], ["rules"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["run"],
+        ["counts"],
+        ["chart"],
+        ["rules"],
+        ["backtest"],
+        ["pack"],
+        ["export"],
+        ["evaluate"],
+        ["tune"],
+    ],
+)
 def test_help_comes_in_under_two_seconds(command: list[str], run_job: Run) -> None:
     times = []
     for _ in range(3):  # The fastest of three: the machine may be busy.

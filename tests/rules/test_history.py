@@ -1,5 +1,6 @@
 """What looks at earlier pictures: repeats, confirmation and cooldown."""
 
+import itertools
 import pickle
 import random
 
@@ -232,9 +233,10 @@ def a_drawn_hour(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_picture_that_comes_late_is_judged_by_those_that_came_and_are_earlier(seed):
     """As if they had come in order; and those that came before it keep their verdicts."""
-    rules = rules_of(ALL.replace("forget_after: 3", "forget_after: 50"))
+    text = ALL.replace("forget_after: 3", "forget_after: 50")
+    rules = rules_of(text.replace("confirm: {pictures: 2, within: 1m}", ""))
     pictures, draw = a_drawn_hour(seed), random.Random(seed)
-    late = sorted(pictures, key=lambda one: pictures.index(one) + draw.uniform(0, 4))
+    late = sorted(pictures, key=lambda one: pictures.index(one) + draw.uniform(0, 12))
     assert late != pictures
     history, in_time = History(), dict(zip(pictures, judge_all(rules, pictures), strict=True))
     differ = 0
@@ -247,6 +249,16 @@ def test_a_picture_that_comes_late_is_judged_by_those_that_came_and_are_earlier(
         assert outcome(verdict) == outcome(rules.judge(image, in_order))
         differ += outcome(verdict) != outcome(in_time[image])
     assert differ  # Order matters, or the test shows nothing.
+
+
+@pytest.mark.parametrize("needed", [2, 3])
+@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+def test_in_whatever_order_pictures_of_an_intruder_come_they_confirm_each_other(needed, order):
+    rules = rules_of(f"objects: {{person: }}\nconfirm: {{pictures: {needed}, within: 30s}}")
+    pictures = [picture(found("person"), at=10 * number) for number in order]
+    apart = [picture(found("person"), at=at) for at in (1000, 1031)]
+    alerts = [verdict.alerts for verdict in judge_all(rules, [*apart, *pictures])]
+    assert alerts == [False] * (needed + 1) + [True] * (4 - needed)
 
 
 def test_in_any_order_every_picture_gets_a_verdict_and_repeats_have_been_seen():

@@ -1,4 +1,3 @@
-import pickle
 import random
 from datetime import timedelta
 
@@ -149,7 +148,7 @@ def a_day():
     """Pictures of two cameras in the order of time, less than a second to some minutes apart."""
     chance = random.Random(5)
     seconds, pictures = 0.0, []
-    for _ in range(60):
+    for _ in range(32):
         seconds += chance.choice([0.25, 0.5, 20, 40, 200, 400])
         labels = chance.choice([["car"], ["car"], ["car", "person"], ["person"], []])
         pictures.append(at(seconds, labels, camera=chance.choice(["hall", "plain"])))
@@ -257,16 +256,6 @@ def test_a_stream_forgets_a_camera_once_no_picture_that_counts_can_ask_for_it(wa
     expected.append(judge(late, COOLDOWN, history if is_known else None))
     assert (expected[1].verdict.suppressed_by is not None) == is_known
     check_stream([first, watermark, late], COOLDOWN, map(as_json, expected))
-
-
-def test_what_a_camera_has_shown_can_be_kept_and_taken_up_again_after_each_picture():
-    pictures = [one for one in a_day() if one.id == "hall"]
-    history = rules.History()
-    kept = []
-    for one in pictures:
-        kept.append(judge(one, LOOKING_BACK, history))
-        history = pickle.loads(pickle.dumps(history))
-    assert kept == list(judge_in_order(pictures, LOOKING_BACK))
 
 
 @pytest.mark.parametrize(

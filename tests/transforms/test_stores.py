@@ -57,7 +57,7 @@ def test_a_local_file_appears_whole_or_not_at_all(tmp_path, before):
     if before is not None:
         stores.write_bytes(str(target), before)
     with pytest.raises(OSError, match="no more"):
-        stores._write(str(target), chunks_that_fail())
+        stores.write_chunks(str(target), chunks_that_fail())
     assert files_in(tmp_path / "out") == ([] if before is None else ["file"])
     assert before is None or target.read_bytes() == before
 
@@ -71,7 +71,7 @@ def test_while_a_local_file_is_written_the_old_one_is_there(tmp_path):
         yield b"new"
         seen.append(target.read_bytes())
 
-    stores._write(str(target), chunks())
+    stores.write_chunks(str(target), chunks())
     assert seen == [b"old"]
     assert target.read_bytes() == b"new"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -41,13 +42,16 @@ def status(code: int, body: bytes = b"", **headers: str) -> Answer:
 class WebService:
     """The server.
 
+    Args:
+      tls: The server's side of TLS; None for plain HTTP.
+
     Attributes:
       answers: The answers to the next requests, in order; the last one stays. A function may be
         given instead of a list, which is called for each request.
       requests: What was asked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.answers: list[Answer] = [status(200)]
         self.requests: list[Request] = []
         self.ended = threading.Event()
@@ -79,8 +83,14 @@ class WebService:
             block_on_close = False
             request_queue_size = 64  # Connections at once, before a client has to knock again.
 
+            def handle_error(self, *_: Any) -> None:
+                """A client that goes away is no news."""
+
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> WebService:
@@ -89,6 +99,18 @@ class WebService:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def hang(self, handler: BaseHTTPRequestHandler, request: Request) -> None:
+        """No answer, until the server ends."""
+        self.ended.wait(60)
+        handler.close_connection = True
+
+    def drip(self, handler: BaseHTTPRequestHandler, request: Request) -> None:
+        """An answer whose headers come a letter at a time, until the server ends."""
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        while not self.ended.wait(0.05):
+            handler.wfile.write(b".")
+        handler.close_connection = True
 
     def stop(self) -> None:
         """Ends the server: connections are refused from now on."""

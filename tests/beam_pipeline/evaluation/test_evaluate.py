@@ -1,0 +1,263 @@
+"""The command `evaluate`, over small archives."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_pipeline import cli
+from tests.beam_pipeline.test_usage import refused
+from tests.transforms.archives import OLD, seen, write_output
+from transforms.records import DetectedImage
+
+CAR = "version: 1\ndefaults:\n  objects: {car: {min_score: 0.3}, person: {severity: detection}}\n"
+
+
+def image(minute: int, *found: tuple[str, float], id: str = "hall", day: int = 31) -> DetectedImage:
+    time = f"2026-01-{day:02d}T10:{minute:02d}:00Z"
+    return seen(id, time, *found, file=f"{id}_202601{day:02d}T10{minute:02d}00Z.jpg")
+
+
+def truth_of(folder: Path, *rows: tuple[DetectedImage, str, int]) -> Path:
+    path = folder / "truth.csv"
+    lines = [f"{one.file},{label},{count}," for one, label, count in rows]
+    path.write_text("\n".join(["file,main_class,count,note", *lines]) + "\n")
+    return path
+
+
+def rules_of(folder: Path, text: str) -> Path:
+    path = folder / "rules.yaml"
+    path.write_text(text)
+    return path
+
+
+def evaluated(
+    capsys: pytest.CaptureFixture[str], archive: Path, truth: Path, *more: object
+) -> tuple[dict[str, Any], str]:
+    """The result of a run as JSON, and what it told beside."""
+    command = ["evaluate", "--archive", archive, "--truth", truth, "--format", "json", *more]
+    code = cli.main([str(part) for part in command])
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    return json.loads(told.out), told.err
+
+
+def shown(tally: dict[str, Any], names: str) -> list[Any]:
+    return [tally[name] for name in names.split()]
+
+
+def named(groups: Iterable[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
+    return {one[key]: one for one in groups}
+
+
+HALL = [
+    image(0, ("person", 0.9)),
+    image(10, ("person", 0.9)),
+    image(20, ("person", 0.4), ("car", 0.35)),
+    image(30),
+]
+GATE = [image(0, ("car", 0.6), id="gate", day=30), image(0, ("car", 0.2), id="gate")]
+ROWS = [
+    (HALL[0], "person", 1),
+    (HALL[1], "empty", 0),
+    (HALL[2], "person", 2),
+    (HALL[3], "dog", 1),
+    (GATE[0], "car", 1),
+    (GATE[1], "empty", 0),
+]
+
+
+def test_the_verdicts_of_final_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_output(tmp_path / "out", [*HALL, *GATE])
+    result, told = evaluated(capsys, tmp_path / "out", truth_of(tmp_path, *ROWS))
+    total = result["total"]
+    assert shown(total, "pictures threats alerts right false missed") == [6, 4, 3, 2, 1, 2]
+    assert shown(total, "precision recall false_per_camera_day") == [0.6667, 0.5, 0.3333]
+    hall, gate = (named(result["by_id"], "id")[id] for id in ("hall", "gate"))
+    assert shown(hall, "threats caught false missed camera_days") == [3, 1, 1, 2, 1]
+    assert shown(gate, "threats caught false missed camera_days") == [1, 1, 0, 0, 2]
+    labels = named(result["by_label"], "label")
+    assert shown(labels["person"], "threats caught false") == [2, 1, 1]
+    # That an alert for a dog is wanted nothing in final/ says, as no dog was ever seen.
+    assert shown(labels["dog"], "threats caught missed") == [1, 0, 1]
+    assert result["supposed_threats"] == [{"id": "hall", "label": "dog"}]
+    assert "final/ does not say whether alerts are wanted for dog on hall" in told
+    rules = named(result["by_rule"], "rule")
+    assert shown(rules["defaults.objects.car"], "threats caught false") == [1, 1, 0]
+
+
+def test_other_rules_judge_anew_and_say_what_is_a_threat(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_output(tmp_path / "out", [*HALL, *GATE])
+    truth, rules = truth_of(tmp_path, *ROWS), rules_of(tmp_path, CAR)
+    result, told = evaluated(capsys, tmp_path / "out", truth, "--rules", rules)
+    assert told == ""
+    assert shown(result["total"], "threats alerts right false missed") == [1, 2, 1, 1, 0]
+    # A person is no missed alert where the rules only record persons.
+    assert list(named(result["by_label"], "label")) == ["car"]
+    final, told = evaluated(
+        capsys, tmp_path / "out", truth, "--rules", rules, "--verdicts", "final"
+    )
+    assert shown(final["total"], "threats alerts right false missed") == [1, 3, 1, 2, 0]
+    assert "those given" in told
+
+
+def test_what_a_cooldown_holds_back_is_shown_with_recall(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = rules_of(tmp_path, OLD.replace("defaults:", "defaults:\n  cooldown: 5m"))
+    images = [image(minute, ("person", 0.9)) for minute in (0, 1, 2, 10, 11)]
+    write_output(tmp_path / "out", images)
+    rows = [(one, "person", 1) for one in (images[0], images[1], images[4])]
+    rows += [(one, "empty", 0) for one in (images[2], images[3])]
+    truth = truth_of(tmp_path, *rows)
+    result, _ = evaluated(capsys, tmp_path / "out", truth, "--rules", rules)
+    total = result["total"]
+    # At 10:02 nothing was there, at 10:11 a person came in the cooldown of a false alert.
+    assert shown(total, "threats alerts caught suppressed covered") == [3, 2, 1, 3, 1]
+    assert shown(total, "behind_false missed recall recall_covered") == [1, 1, 0.3333, 0.6667]
+    assert shown(total, "incidents incidents_caught") == [2, 1]
+    # The same verdicts, read back from final/.
+    write_output(tmp_path / "judged", images, rules.read_text())
+    again, _ = evaluated(capsys, tmp_path / "judged", truth)
+    assert again["total"] == total
+    command = ["evaluate", "--archive", tmp_path / "judged", "--truth", truth]
+    assert cli.main([str(part) for part in command]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r" suppressed +recall \+ covered ", table)
+    assert "1 threats came in the cooldown of a false alert: missed." in table
+
+
+def test_what_was_seen_before_the_period_is_looked_back_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = rules_of(tmp_path, OLD.replace("defaults:", "defaults:\n  cooldown: 5m"))
+    images = [image(minute, ("person", 0.9)) for minute in (0, 1)]
+    write_output(tmp_path / "out", images)
+    truth = truth_of(tmp_path, *[(one, "person", 1) for one in images])
+    period = ["--since", "2026-01-31T10:01:00Z", "--until", "2026-01-31T10:02:00Z"]
+    result, told = evaluated(capsys, tmp_path / "out", truth, "--rules", rules, *period)
+    assert told == ""  # The picture outside the period is no fault of the truth.
+    assert shown(result["total"], "pictures alerts suppressed covered") == [1, 0, 1, 1]
+
+
+def test_a_disarmed_camera_misses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = 'defaults:\n  schedule: {disarmed: [{start: "10:00", end: "10:05"}]}'
+    rules = rules_of(tmp_path, OLD.replace("defaults:", schedule))
+    images = [image(minute, ("person", 0.9)) for minute in (0, 10)]
+    write_output(tmp_path / "out", images, rules.read_text())
+    truth = truth_of(tmp_path, *[(one, "person", 1) for one in images])
+    for more in (["--rules", rules], []):
+        result, told = evaluated(capsys, tmp_path / "out", truth, *more)
+        assert shown(result["total"], "pictures threats caught missed") == [2, 1, 1, 0]
+        assert "1 pictures with what would be a threat were taken while" in told
+
+
+def test_what_is_left_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_output(tmp_path / "out", [*HALL, *GATE])
+    (tmp_path / "out/final/hall/hall_20260131T100000Z.json").write_text("{")
+    (tmp_path / "out/final/hall/hall_20260131T103000Z.json").unlink()
+    absent = image(59, id="yard")
+    truth = truth_of(tmp_path, *ROWS[:1], *ROWS[3:], (absent, "person", 1))
+    result, told = evaluated(capsys, tmp_path / "out", truth)
+    assert result["left_out"] == {
+        "without_truth": 2,
+        "without_verdict": 2,
+        "disarmed": 0,
+        "refused_cameras": [],
+        "not_in_archive": ["yard_20260131T105900Z.jpg"],
+    }
+    assert len(result["problems"]) == 2
+    assert "1 pictures of the truth are not in the archive: yard_20260131T105900Z.jpg" in told
+    assert "2 pictures without truth are left out" in told
+    assert "2 pictures without a verdict are left out" in told
+    assert "2 problems with the archive" in told
+
+
+def test_rules_that_do_not_fit_the_archive_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_output(tmp_path / "out", [*HALL, *GATE])
+    rules = rules_of(tmp_path, f"{OLD}strict_ids: true\ncameras: {{hall: , cellar: }}\n")
+    truth = truth_of(tmp_path, *ROWS)
+    result, told = evaluated(capsys, tmp_path / "out", truth, "--rules", rules)
+    assert list(named(result["by_id"], "id")) == ["hall"]
+    assert "the rules are strict and refuse all pictures of gate" in told
+    assert "the archive has no pictures of cellar, which the rules name" in told
+    assert result["left_out"]["not_in_archive"] == []
+
+
+def test_boxes_give_average_precision_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_output(tmp_path / "out", HALL)
+    x_min, y_min, width, height = HALL[0].detections[0].bbox
+    truth = tmp_path / "truth.json"
+    truth.write_text(
+        json.dumps(
+            {
+                "images": [
+                    {"id": 1, "file_name": HALL[0].file, "width": 640, "height": 480},
+                    {"id": 2, "file_name": HALL[1].file, "width": 640, "height": 480},
+                ],
+                "categories": [{"id": 1, "name": "person"}],
+                "annotations": [
+                    {
+                        "id": 1,
+                        "image_id": 1,
+                        "category_id": 1,
+                        "bbox": [x_min * 640, y_min * 480, width * 640, height * 480],
+                    }
+                ],
+            }
+        )
+    )
+    result, _ = evaluated(capsys, tmp_path / "out", truth)
+    assert shown(result["total"], "pictures threats caught false") == [2, 1, 1, 1]
+    # The false one has the same score, and comes after it.
+    assert result["average_precision"] == [{"label": "person", "boxes": 1, "ap": 1.0, "ap50": 1.0}]
+    assert cli.main(["evaluate", "--archive", f"{tmp_path}/out", "--truth", str(truth)]) == 0
+    assert "person      1  1.000  1.000" in capsys.readouterr().out
+
+
+def test_a_wrong_set_up_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_output(tmp_path / "out", HALL)
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "out/detections").rename(tmp_path / "seen/detections")
+    truth = truth_of(tmp_path, *ROWS)
+    other = tmp_path / "other.csv"
+    other.write_text("file,main_class,count\nIMG_0001.jpg,person,1\n")
+    own = ["evaluate", "--archive", tmp_path / "out", "--truth", truth]
+
+    def says(*arguments: object) -> str:
+        return refused(capsys, *arguments)
+
+    assert "the following arguments are required: --archive, --truth" in says("evaluate")
+    assert "no archive there" in says("evaluate", "--archive", tmp_path / "x", "--truth", truth)
+    assert "--truth nowhere.csv: no such file" in says(*own[:3], "--truth", "nowhere.csv")
+    assert "names no picture of the archive that is asked for, but IMG_0001.jpg" in says(
+        *own[:3], "--truth", other
+    )
+    assert "--verdicts is for use with --rules" in says(*own, "--verdicts", "final")
+    assert "--id yard: no such camera in the archive" in says(*own, "--id", "yard")
+    assert "is no duration" in says(*own, "--incident_gap", "soon")
+    assert "there is no final/" in says(
+        "evaluate", "--archive", tmp_path / "seen", "--truth", truth
+    )
+    strict = rules_of(tmp_path, f"{OLD}strict_ids: true\n")
+    assert "names no picture that counts: the rules are strict and refuse all pictures of hall" in (
+        says(*own, "--id", "hall", "--rules", strict)
+    )
+    assert "rules.yaml:1: " in says(*own, "--rules", rules_of(tmp_path, "version: 2\n"))

@@ -1,0 +1,107 @@
+"""The command `pack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from beam_pipeline import cli
+from tests.beam_pipeline.conftest import tree
+from tests.transforms.archives import seen, write_output
+
+PICTURES = [
+    seen(camera, f"2026-01-31T10:0{minute}:00Z", ("person", 0.1 + minute / 10))
+    for camera in ("gate", "hall")
+    for minute in range(6)
+]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    write_output(tmp_path / "output", PICTURES)
+    return tmp_path / "output"
+
+
+def pack(*arguments: object) -> int:
+    return cli.main(["pack", *map(str, arguments)])
+
+
+def test_an_archive_is_packed_a_file_a_camera(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pack("--archive", output, "--output", tmp_path / "packed") == 0
+    assert capsys.readouterr().out == f"12 pictures of 2 cameras packed into {tmp_path}/packed\n"
+    written = tree(tmp_path / "packed")
+    assert sorted(written) == ["gate.parquet", "hall.parquet", "problems.jsonl"]
+    assert written["problems.jsonl"] == b""
+
+
+def test_what_is_packed_a_part_at_a_time_packs_together_to_the_same_bytes(
+    output: Path, tmp_path: Path
+) -> None:
+    noon = "2026-01-31T10:03:00Z"
+    assert pack("--archive", output, "--output", tmp_path / "early", "--until", noon) == 0
+    assert pack("--archive", output, "--output", tmp_path / "late", "--since", noon) == 0
+    parts = ["--archive", tmp_path / "late", "--archive", tmp_path / "early"]
+    assert pack(*parts, "--output", tmp_path / "both") == 0
+    assert pack("--archive", output, "--output", tmp_path / "whole") == 0
+    assert tree(tmp_path / "both") == tree(tmp_path / "whole")
+    assert tree(tmp_path / "early") != tree(tmp_path / "whole")
+
+
+def test_broken_json_is_counted_and_listed(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = output / "final" / "hall" / "hall_2026-01-31T10-01-00Z.json"
+    broken.write_text("{")
+    missing = output / "detections" / "gate" / "gate_2026-01-31T10-05-00Z.json"
+    missing.unlink()
+    assert pack("--archive", output, "--output", tmp_path / "packed") == 0
+    told = capsys.readouterr()
+    assert "12 pictures" in told.out
+    assert told.err.startswith("problems with the archive, passed over: 2\n")
+    assert f"{missing}: not there" in told.err
+    listed = (tmp_path / "packed" / "problems.jsonl").read_text().splitlines()
+    assert len(listed) == 2
+    assert str(missing) in listed[0]
+    assert str(broken) in listed[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--archive", "{output}"], "the following arguments are required: --output"),
+        (["--output", "{tmp}/packed"], "the following arguments are required: --archive"),
+        (["--archive", "{tmp}/nowhere", "--output", "{tmp}/p"], "nowhere: no archive there"),
+        (["--archive", "", "--output", "{tmp}/p"], "--archive is empty"),
+        (["--archive", "{output}", "--output", "{output}/"], "is the archive itself"),
+        (["--archive", "{output}", "--output", "{tmp}/a-file"], "a-file: can't be written"),
+        (["--archive", "{output}", "--output", "{tmp}/p", "--id", "attic"], "there are gate, hall"),
+        (
+            ["--archive", "{output}", "--output", "{tmp}/p", "--since", "soon"],
+            "--since: not a time",
+        ),
+        (
+            [
+                *("--archive", "{output}", "--output", "{tmp}/p"),
+                *("--since", "2026-01-31T10:00:00Z", "--until", "2026-01-31T10:00:00Z"),
+            ],
+            "the period is empty",
+        ),
+        (["--archive", "{output}", "--output", "{tmp}/p", "--runer", "x"], "did you mean --runner"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(
+    arguments: list[str],
+    says: str,
+    output: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    assert pack(*(one.format(output=output, tmp=tmp_path) for one in arguments)) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1
+    assert says in told.err

@@ -1,0 +1,291 @@
+"""Archives are read back as they were written, from JSON and packed, and what is broken is told."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.transforms.archives import seen, write_output
+from transforms import packed
+from transforms.archive import Archive, ArchiveError, open_archive
+from transforms.pack import pack_camera
+from transforms.records import DetectedImage, JudgedImage
+
+# The names spell their times in three ways, so that the order of names is not that of times.
+PICTURES = [
+    seen("hall", "2026-01-31T10:00:00Z", ("person", 0.9), file="hall_20260131T100000Z.jpg"),
+    seen("hall", "2026-01-31T10:00:00.500Z", file="hall_20260131T100000.5Z.jpg"),
+    seen("hall", "2026-01-31T10:00:01Z", ("car", 0.2), ("person", 0.3), file="hall_1769853601.jpg"),
+    seen("hall", "2026-01-31T10:00:02.000250Z", file="hall_2026-01-31T10-00-02.000250Z.JPG"),
+    seen("gate", "2026-01-31T09:00:00Z", ("a café, say", 1.0)),
+]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> tuple[Path, list[JudgedImage]]:
+    """A job's output, and what is in it."""
+    return tmp_path / "output", write_output(tmp_path / "output", reversed(PICTURES))
+
+
+def read(archive: Archive, **period: datetime) -> list[tuple[DetectedImage, Any]]:
+    return [(one.image, one.threat) for id in archive.ids for one in archive.images(id, **period)]
+
+
+def pack(archive: Archive, folder: Path | str) -> None:
+    for id in archive.ids:
+        pack_camera(id, archive, str(folder))
+
+
+def moment(second: int, micros: int = 0) -> datetime:
+    return datetime(2026, 1, 31, 10, 0, second, micros, tzinfo=timezone.utc)
+
+
+def test_a_jobs_output_is_read_camera_by_camera_in_order_of_time(
+    output: tuple[Path, list[JudgedImage]],
+) -> None:
+    folder, judged = output
+    archive = open_archive(str(folder))
+    assert archive.ids == ("gate", "hall")
+    assert read(archive) == [(one.image, one.verdict.to_json()) for one in judged]
+    assert [image.file for image, _ in read(archive)[1:]] == [one.file for one in PICTURES[:4]]
+    assert archive.problems == []
+
+
+def test_a_packed_archive_gives_the_same_pictures(
+    output: tuple[Path, list[JudgedImage]], tmp_path: Path
+) -> None:
+    archive = open_archive(str(output[0]))
+    pack(archive, tmp_path / "packed")
+    again = open_archive(str(tmp_path / "packed"))
+    assert again.ids == archive.ids
+    assert read(again) == read(archive)
+    assert again.problems == []
+
+
+def test_packing_twice_gives_the_same_bytes(
+    output: tuple[Path, list[JudgedImage]], tmp_path: Path
+) -> None:
+    for folder in ("once", "twice"):
+        pack(open_archive(str(output[0])), tmp_path / folder)
+    files = sorted(file.name for file in (tmp_path / "once").iterdir())
+    assert files == ["gate.parquet", "hall.parquet"]
+    for name in files:
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
+
+
+def test_the_columns_are_those_that_are_told_of(
+    output: tuple[Path, list[JudgedImage]], tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    pack(open_archive(str(output[0])), tmp_path)
+    table = pq.read_table(tmp_path / "hall.parquet")
+    (first, *_) = table.to_pylist()
+    threat = json.loads(first.pop("threat"))
+    assert threat["severity"] == "alert"
+    assert first == {
+        "id": "hall",
+        "timestamp": moment(0),
+        "file": "hall_20260131T100000Z.jpg",
+        "uri": "/in/hall_20260131T100000Z.jpg",
+        "sha256": "5" * 64,
+        "width": 640,
+        "height": 480,
+        "brightness": 0.25,
+        "model_name": "detector",
+        "model_version": "0123456789ab",
+        "detections": [
+            {
+                "category": "1",
+                "label": "person",
+                "conf": 0.9,
+                "x_min": 0.1,
+                "y_min": 0.2,
+                "width": 0.3,
+                "height": 0.4,
+            }
+        ],
+        "severity": "alert",
+        "suppressed_by": None,
+    }
+    documented = packed.__doc__ or ""
+    assert all(f"``{name}``" in documented for name in table.column_names)
+
+
+@pytest.mark.parametrize("form", ["json", "packed"])
+def test_a_period_takes_its_first_moment_and_not_its_last(
+    output: tuple[Path, list[JudgedImage]],
+    tmp_path: Path,
+    form: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packed, "_ROWS_A_GROUP", 2)  # So that groups are left out whole.
+    archive = open_archive(str(output[0]))
+    if form == "packed":
+        pack(archive, tmp_path / "packed")
+        archive = open_archive(str(tmp_path / "packed"))
+    files = [
+        image.file for image, _ in read(archive, since=moment(0, 500_000), until=moment(2, 250))
+    ]
+    assert files == ["hall_20260131T100000.5Z.jpg", "hall_1769853601.jpg"]
+
+
+def test_what_an_object_store_holds_is_read_the_same(memory: dict[str, bytes]) -> None:
+    judged = write_output("memory://bucket/output", PICTURES)
+    archive = open_archive("memory://bucket/output")
+    pack(archive, "memory://bucket/packed")
+    expected = [(one.image, one.verdict.to_json()) for one in judged]
+    assert read(archive) == expected
+    assert read(open_archive("memory://bucket/packed/")) == expected
+    assert "memory://bucket/packed/hall.parquet" in memory
+
+
+def test_several_archives_are_read_as_one_and_each_picture_once(tmp_path: Path) -> None:
+    judged = write_output(tmp_path / "all", PICTURES)
+    write_output(tmp_path / "odd", PICTURES[::2])
+    write_output(tmp_path / "first", PICTURES[:2])
+    pack(open_archive(str(tmp_path / "first")), tmp_path / "packed")
+    write_output(tmp_path / "last", PICTURES[3:])
+    folders = [str(tmp_path / name) for name in ("last", "odd", "packed")]
+    assert read(open_archive(*folders)) == [(one.image, one.verdict.to_json()) for one in judged]
+
+
+def test_an_archive_travels_to_a_worker(output: tuple[Path, list[JudgedImage]]) -> None:
+    archive = open_archive(str(output[0]))
+    assert read(pickle.loads(pickle.dumps(archive))) == read(archive)
+
+
+def changed(**values: Any) -> Callable[[dict[str, Any]], bytes]:
+    return lambda data: json.dumps({**data, **values}).encode()
+
+
+def without(key: str) -> Callable[[dict[str, Any]], bytes]:
+    return lambda data: json.dumps({name: data[name] for name in data if name != key}).encode()
+
+
+NAN = {"category": "1", "label": "x", "conf": float("nan"), "bbox": [0, 0, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (lambda _: b"", "not JSON: "),
+        (lambda _: b'{"id": "hall"', "not JSON: "),
+        (lambda _: b"[" * 100_000, "not JSON: "),
+        (lambda _: b"[]", "not an object"),
+        (without("width"), "'width' is missing"),
+        (without("uri"), "'uri' is missing"),
+        (changed(model="x"), "'model' is missing"),
+        (changed(detections=[NAN]), "not JSON: "),
+        (changed(id="gate"), "holds the picture of 'gate'"),
+        (changed(timestamp="2026-01-31T10:00:02Z"), "at '2026-01-31T10:00:02Z'"),
+        (changed(file="hall_1769853600.jpg"), "holds the picture 'hall_1769853600.jpg'"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["detections", "final"])
+def test_a_broken_json_is_told_of_and_the_other_one_stands_for_it(
+    output: tuple[Path, list[JudgedImage]],
+    folder: str,
+    broken: Callable[[dict[str, Any]], bytes],
+    says: str,
+) -> None:
+    place = output[0] / folder / "hall" / "hall_1769853601.json"
+    place.write_bytes(broken(json.loads(place.read_text())))
+    archive = open_archive(str(output[0]))
+    expected = [(one.image, one.verdict.to_json()) for one in output[1]]
+    if folder == "final":
+        expected[3] = (expected[3][0], None)
+    assert read(archive) == expected
+    ((uri, why),) = archive.problems
+    assert uri == str(place)
+    assert says in why
+
+
+@pytest.mark.parametrize("folder", ["detections", "final"])
+def test_a_missing_json_is_told_of(output: tuple[Path, list[JudgedImage]], folder: str) -> None:
+    place = output[0] / folder / "hall" / "hall_1769853601.json"
+    place.unlink()
+    archive = open_archive(str(output[0]))
+    image, threat = read(archive)[3]
+    assert image == PICTURES[2]
+    assert (threat is None) == (folder == "final")
+    assert archive.problems == [(str(place), "not there")]
+
+
+def test_a_picture_of_which_both_are_broken_is_left_out(
+    output: tuple[Path, list[JudgedImage]],
+) -> None:
+    for folder in ("detections", "final"):
+        (output[0] / folder / "hall" / "hall_1769853601.json").write_bytes(b"{")
+    archive = open_archive(str(output[0]))
+    assert len(read(archive)) == len(PICTURES) - 1
+    assert len(archive.problems) == 2
+
+
+def test_a_verdict_on_other_detections_is_not_taken(
+    output: tuple[Path, list[JudgedImage]],
+) -> None:
+    place = output[0] / "final" / "gate" / "gate_2026-01-31T09-00-00Z.json"
+    data = json.loads(place.read_text())
+    data["detections"][0]["conf"] = 0.5
+    place.write_text(json.dumps(data))
+    archive = open_archive(str(output[0]))
+    assert read(archive)[0] == (PICTURES[-1], None)
+    assert "other object data" in archive.problems[0][1]
+
+
+def test_files_of_other_names_are_told_of(output: tuple[Path, list[JudgedImage]]) -> None:
+    hall = output[0] / "detections" / "hall"
+    (hall / "notes.json").write_text("{}")
+    (hall / "gate_1769853601.json").write_text("{}")
+    (hall / ".hall_1769853609.json.partial").write_text("{")  # A job is writing it.
+    (hall / "hall_1769853609.txt").write_text("")
+    archive = open_archive(str(output[0]))
+    assert len(read(archive)) == len(PICTURES)
+    assert sorted(uri for uri, _ in archive.problems) == [
+        str(hall / "gate_1769853601.json"),
+        str(hall / "notes.json"),
+    ]
+
+
+@pytest.mark.parametrize("kept", ["detections", "final"])
+def test_one_of_the_two_folders_is_enough(
+    output: tuple[Path, list[JudgedImage]], kept: str
+) -> None:
+    other = "final" if kept == "detections" else "detections"
+    (output[0] / other).rename(output[0] / "away")
+    archive = open_archive(str(output[0]))
+    assert [image for image, _ in read(archive)] == [one.image for one in output[1]]
+    assert archive.problems == []
+    assert archive.has_verdicts == (kept == "final")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no Parquet PAR1", None])
+def test_a_broken_packed_file_is_told_of(
+    output: tuple[Path, list[JudgedImage]], tmp_path: Path, content: bytes | None
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pack(open_archive(str(output[0])), tmp_path / "packed")
+    broken = tmp_path / "packed" / "gate.parquet"
+    if content is None:  # Sound, and another's.
+        pq.write_table(pa.table({"id": ["gate"]}), broken)
+    else:
+        broken.write_bytes(content)
+    archive = open_archive(str(tmp_path / "packed"))
+    assert {image.id for image, _ in read(archive)} == {"hall"}
+    assert [uri for uri, _ in archive.problems] == [str(broken)]
+
+
+def test_where_no_archive_is_one_line_says_so(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for place in ("nowhere", "pictures"):
+        with pytest.raises(ArchiveError, match=f"{place}: no archive there"):
+            open_archive(str(tmp_path / place))

@@ -1,0 +1,474 @@
+"""One try to deliver a message, to real servers of this machine."""
+
+import base64
+import email
+import email.policy
+import io
+import json
+import logging
+import re
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+import requests
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+from PIL import Image
+
+import rules
+from tests.stores.servers import free_port
+from tests.transforms.pictures import jpeg
+from tests.transforms.web_service import WebService, status
+from transforms import couriers
+from transforms.couriers import Sent, TimeLimits, courier_for, target_name, url_courier
+from transforms.messages import Message
+from transforms.withheld_logs import WITHHELD
+
+QUICK = TimeLimits(connect_seconds=1, read_seconds=0.3, in_all_seconds=5)
+NO_ANSWER = Sent("unavailable", "no answer in time")
+ALERT = {
+    "alert_id": "5f" * 16,
+    "id": "hall",
+    "timestamp": "2026-01-31T23:59:59Z",
+    "severity": "alert",
+    "threats": [{"detection": 0, "label": "Löwe", "conf": 0.91}],
+}
+MESSAGE = Message(
+    alert_id="5f" * 16,
+    camera="hall",
+    timestamp="2026-01-31T23:59:59Z",
+    severity="alert",
+    subject="Löwe at hall",
+    text="Löwe at hall\n\n<b>& so on</b>\n",
+    links={"picture": "https://store.example/picture?signature=l1nk"},
+    picture=jpeg(320, 240),
+    body=ALERT,
+)
+
+
+def webhook(url, environ=(), limits=QUICK, **settings):
+    return courier_for(rules.Target("guard", "webhook", url, **settings), dict(environ), limits)
+
+
+def apprise(url, environ=(), limits=QUICK):
+    return courier_for(rules.Target("mail", "apprise", url), dict(environ), limits)
+
+
+# A webhook.
+
+
+def test_a_webhook_gets_the_alert_and_the_message_as_json(web):
+    assert webhook(f"{web.url}/hook?a=b").send(MESSAGE) == Sent("delivered")
+    (request,) = web.requests
+    assert (request.method, request.path) == ("POST", "/hook?a=b")
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["Idempotency-Key"] == MESSAGE.alert_id
+    assert not {"Authorization", "X-Signature-256", "X-Signature-Timestamp"} & set(request.headers)
+    received = json.loads(request.body)
+    assert base64.b64decode(received.pop("picture")) == MESSAGE.picture
+    assert received == {
+        **ALERT,
+        "subject": MESSAGE.subject,
+        "text": MESSAGE.text,
+        "links": MESSAGE.links,
+    }
+
+
+def test_references_are_looked_up_anew_for_each_message(web):
+    environ = {"PLACE": "hook", "TOKEN": "“old”\n"}
+    courier = courier_for(
+        rules.Target("guard", "webhook", f"{web.url}/${{PLACE}}", token="${TOKEN}"), environ, QUICK
+    )
+    courier.send(MESSAGE)
+    environ |= {"PLACE": "elsewhere", "TOKEN": "new"}
+    courier.send(MESSAGE)
+    received = [
+        (one.path, one.headers["Authorization"].encode("latin-1").decode()) for one in web.requests
+    ]
+    assert received == [("/hook", "Bearer “old”"), ("/elsewhere", "Bearer new")]
+
+
+def documented_check():
+    """The receiver's check of a signature, as the documentation has it."""
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.M)
+    found = {}
+    exec(example, found)
+    return found["is_genuine"]
+
+
+def test_a_signature_is_checked_as_documented(web, monkeypatch):
+    webhook(web.url, {"KEY": "s3cret\n"}, secret="${KEY}").send(MESSAGE)
+    (request,) = web.requests
+    is_genuine = documented_check()
+    assert is_genuine(request.headers, request.body, b"s3cret")
+    assert not is_genuine(request.headers, request.body + b" ", b"s3cret")
+    assert not is_genuine(request.headers, request.body, b"another")
+    later = {**request.headers, "X-Signature-Timestamp": str(int(time.time()) + 1)}
+    assert not is_genuine(later, request.body, b"s3cret")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 301)
+    assert not is_genuine(request.headers, request.body, b"s3cret")
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        *((code, "delivered") for code in (200, 201, 202, 204, 299)),
+        *((code, "unavailable") for code in (408, 425, 429, 500, 502, 503, 504)),
+        *((code, "refused") for code in (301, 302, 303, 307, 308, 400, 401, 403, 404, 410, 422)),
+    ],
+)
+def test_the_status_says_what_came_of_it(web, code, outcome):
+    web.answers = [status(code, location=f"{web.url}/elsewhere")]
+    detail = "" if outcome == "delivered" else f"HTTP status {code}"
+    assert webhook(f"{web.url}/hook").send(MESSAGE) == Sent(outcome, detail)
+    assert [request.path for request in web.requests] == ["/hook"]
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_retry_after_is_handed_on(web, code):
+    web.answers = [status(code, retry_after="17")]
+    assert webhook(web.url).send(MESSAGE) == Sent("unavailable", f"HTTP status {code}", 17)
+
+
+def test_a_service_that_hangs_is_not_waited_for(web):
+    web.answers = [web.hang]
+    started = time.monotonic()
+    assert webhook(web.url).send(MESSAGE) == NO_ANSWER
+    assert time.monotonic() - started < 3
+
+
+def test_headers_that_drip_are_not_waited_for(web):
+    web.answers = [web.drip]
+    started = time.monotonic()
+    limits = TimeLimits(connect_seconds=1, read_seconds=1, in_all_seconds=0.5)
+    assert webhook(web.url, limits=limits).send(MESSAGE) == NO_ANSWER
+    assert time.monotonic() - started < 3
+
+
+def test_the_body_of_an_answer_is_not_read(web):
+    def endless(handler, request):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not web.ended.wait(0.05):
+            handler.wfile.write(b"1\r\n.\r\n")
+
+    web.answers = [endless]
+    started = time.monotonic()
+    assert webhook(web.url).send(MESSAGE) == Sent("delivered")
+    assert time.monotonic() - started < 3
+
+
+def test_a_connection_that_closes_is_one_to_try_again(web):
+    web.answers = [lambda handler, request: setattr(handler, "close_connection", True)]
+    assert webhook(web.url).send(MESSAGE) == Sent("unavailable", "no connection (ConnectionError)")
+
+
+def test_what_does_not_listen_is_one_to_try_again(web):
+    web.stop()
+    assert webhook(web.url).send(MESSAGE) == Sent("unavailable", "no connection (ConnectionError)")
+
+
+def test_tries_that_do_not_end_are_not_heaped_up(web, monkeypatch):
+    monkeypatch.setattr(couriers, "_TRIES_AT_ONCE", 2)
+    web.answers = [web.hang]
+    limits = TimeLimits(connect_seconds=1, read_seconds=30, in_all_seconds=0.2)
+    courier = webhook(web.url, limits=limits)
+    sent = [courier.send(MESSAGE).detail for _ in range(4)]
+    assert (
+        sent == ["no answer in time"] * 2 + ["not tried: earlier tries have not come to an end"] * 2
+    )
+    assert len(web.requests) == 2
+    web.stop()
+    deadline = time.monotonic() + 5
+    while courier.send(MESSAGE).detail.startswith("not tried"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("missing", ["PLACE", "TOKEN", "KEY"])
+def test_a_variable_that_is_missing_is_named_and_nothing_is_sent(web, missing):
+    environ = {"PLACE": "hook", "TOKEN": "t0ken", "KEY": "s3cret", missing: " "}
+    courier = webhook(f"{web.url}/${{PLACE}}", environ, token="${TOKEN}", secret="${KEY}")
+    said = f"the environment variable {missing} is not set"
+    assert courier.send(MESSAGE) == Sent("unavailable", said)
+    assert web.requests == []
+
+
+@pytest.mark.parametrize("url", ["s3cret", "ftp://a.example/s3cret", "https://[s3cret", "http://"])
+def test_what_a_variable_holds_may_be_no_address(url):
+    sent = webhook("${URL}", {"URL": url}).send(MESSAGE)
+    assert sent.outcome == "unavailable"
+    assert "s3cret" not in sent.detail
+
+
+@pytest.mark.parametrize("user", [None, "us3r:p%4055"])
+def test_a_user_in_the_address_comes_before_the_token_and_both_before_a_netrc(
+    web, tmp_path, monkeypatch, user
+):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login other password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    url = web.url.replace("//", f"//{user}@") if user else web.url
+    webhook(url, {"TOKEN": "t0ken"}, token="${TOKEN}").send(MESSAGE)
+    basic = base64.b64encode(b"us3r:p@55").decode()
+    (request,) = web.requests
+    assert request.headers["Authorization"] == (f"Basic {basic}" if user else "Bearer t0ken")
+
+
+# Its certificate.
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure_web(authority):
+    """An HTTPS server whose certificate is by an authority of its own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with WebService(context) as service:
+        yield service
+
+
+def written(authority, path):
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+def test_a_certificate_is_checked_by_the_authority_that_the_target_names(
+    secure_web, authority, tmp_path
+):
+    own = written(authority, tmp_path / "own.pem")
+    assert webhook(secure_web.url, ca=own).send(MESSAGE) == Sent("delivered")
+    assert len(secure_web.requests) == 1
+    distrusted = Sent("unavailable", "no secure connection: its certificate is not to be trusted")
+    other = written(trustme.CA(), tmp_path / "other.pem")
+    assert webhook(secure_web.url).send(MESSAGE) == distrusted
+    assert webhook(secure_web.url, ca=other).send(MESSAGE) == distrusted
+    wrong_host = secure_web.url.replace("127.0.0.1", "localhost")
+    assert webhook(wrong_host, ca=own).send(MESSAGE) == distrusted
+    gone = str(tmp_path / "gone.pem")
+    sent = webhook(secure_web.url, ca=gone).send(MESSAGE)
+    assert sent == Sent("unavailable", f"there is no file {gone}, which it names as its ca")
+    assert len(secure_web.requests) == 1
+
+
+def test_the_environment_s_authorities_do_not_take_the_target_s_place(
+    secure_web, authority, tmp_path, monkeypatch
+):
+    other = written(trustme.CA(), tmp_path / "other.pem")
+    own = written(authority, tmp_path / "own.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", other)
+    assert webhook(secure_web.url, ca=own).send(MESSAGE) == Sent("delivered")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", own)
+    assert webhook(secure_web.url, ca=other).send(MESSAGE).outcome == "unavailable"
+
+
+# --alert_url.
+
+
+@pytest.mark.parametrize(
+    ("token", "authorization"), [(None, None), ("", None), ("t0ken\n", "Bearer t0ken")]
+)
+def test_an_alert_url_gets_the_alert_alone(web, monkeypatch, token, authorization):
+    monkeypatch.delenv("ALERT_TOKEN", raising=False)
+    if token is not None:
+        monkeypatch.setenv("ALERT_TOKEN", token)
+    courier = url_courier(f"{web.url}/hook", "ALERT_TOKEN", QUICK)
+    assert courier.name == target_name(f"{web.url}/hook")
+    assert courier.send(MESSAGE) == Sent("delivered")
+    (request,) = web.requests
+    assert json.loads(request.body) == ALERT
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["Idempotency-Key"] == MESSAGE.alert_id
+    assert request.headers.get("Authorization") == authorization
+
+
+def test_an_alert_url_that_is_none_is_refused_at_once():
+    with pytest.raises(ValueError, match="not an address"):
+        url_courier("ftp://a.example", "ALERT_TOKEN")
+
+
+# What Apprise knows.
+
+
+class Mails:
+    """What an SMTP server has received."""
+
+    def __init__(self):
+        self.envelopes = []
+
+    async def handle_DATA(self, server, session, envelope):
+        self.envelopes.append(envelope)
+        return "250 kept"
+
+    def authenticate(self, server, session, envelope, mechanism, data):
+        known = (data.login, data.password) == (b"robot", b"pa55@word")
+        return AuthResult(success=known, handled=False)
+
+    def parsed(self):
+        (envelope,) = self.envelopes
+        return email.message_from_bytes(envelope.content, policy=email.policy.default)
+
+
+@pytest.fixture
+def mails():
+    kept = Mails()
+    controller = Controller(
+        kept,
+        hostname="127.0.0.1",
+        port=free_port(),
+        authenticator=kept.authenticate,
+        auth_require_tls=False,
+    )
+    controller.start()
+    kept.url = (
+        f"mailto://robot:${{MAIL_PASSWORD}}@127.0.0.1:{controller.port}"
+        "?from=cameras@example.com&to=guard@example.com"
+    )
+    yield kept
+    controller.stop()
+
+
+def test_a_mail_arrives_with_its_picture(mails):
+    courier = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
+    assert courier.send(MESSAGE) == Sent("delivered")
+    (envelope,) = mails.envelopes
+    assert envelope.rcpt_tos == ["guard@example.com"]
+    mail = mails.parsed()
+    assert mail["Subject"] == MESSAGE.subject
+    assert "cameras@example.com" in mail["From"]
+    text = mail.get_body(("plain",)).get_content()
+    assert text.splitlines() == MESSAGE.text.splitlines()
+    (attached,) = mail.iter_attachments()
+    assert attached.get_content_type() == "image/jpeg"
+    assert attached.get_filename() == "hall_2026-01-31T23-59-59Z.jpg"
+    assert attached.get_content() == MESSAGE.picture
+    assert Image.open(io.BytesIO(attached.get_content())).size == (320, 240)
+
+
+def test_a_mail_may_have_no_picture(mails):
+    message = Message(**{**vars(MESSAGE), "picture": None})
+    courier = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
+    assert courier.send(message) == Sent("delivered")
+    assert list(mails.parsed().iter_attachments()) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"MAIL_PASSWORD": "wrong"}, "Apprise could not deliver it by E-Mail"),
+        ({}, "the environment variable MAIL_PASSWORD is not set"),
+    ],
+)
+def test_a_mail_that_cannot_be_sent_is_one_to_try_again(mails, environ, said):
+    sent = apprise(mails.url, environ).send(MESSAGE)
+    assert sent.outcome == "unavailable"
+    assert sent.detail.startswith(said)
+    assert mails.envelopes == []
+
+
+@pytest.mark.parametrize("url", ["nothing://s3cret", "s3cret", "mailto://"])
+def test_an_address_that_apprise_does_not_know(url):
+    sent = apprise("${URL}", {"URL": url}).send(MESSAGE)
+    said = "not an address that Apprise knows: appriseit.com/services"
+    assert sent == Sent("unavailable", said)
+
+
+def test_a_mail_server_that_says_nothing_is_not_waited_for(web):
+    # A web server waits for the client to speak first, as a mail client does for the server.
+    limits = TimeLimits(in_all_seconds=0.5)
+    started = time.monotonic()
+    to = "?from=cameras@example.com&to=guard@example.com"
+    courier = apprise(web.url.replace("http", "mailto") + to, limits=limits)
+    assert courier.send(MESSAGE) == NO_ANSWER
+    assert time.monotonic() - started < 3
+
+
+def test_apprise_is_not_led_elsewhere(web):
+    web.answers = [status(307, location=f"{web.url}/elsewhere")]
+    sent = apprise(web.url.replace("http", "json") + "/hook").send(MESSAGE)
+    assert sent.outcome == "unavailable"
+    assert [request.path for request in web.requests] == ["/hook"]
+
+
+# Secrets.
+
+SECRETS = {"USER": "us3r", "PASSWORD": "pa55", "PATH_": "h00k", "TOKEN": "t0ken", "KEY": "s3cret"}
+NOWHERE = (*SECRETS.values(), "l1nk", base64.b64encode(b"us3r:pa55").decode())
+FATES = ("delivered", "refused", "busy", "hanging", "closed", "dead", "no address")
+
+
+def fated(web, fate):
+    """The address of a service that meets messages so."""
+    web.answers = [
+        {
+            "refused": status(403, b"s3cret", location="/s3cret"),
+            "busy": status(503, b"s3cret"),
+            "hanging": web.hang,
+            "closed": lambda handler, request: setattr(handler, "close_connection", True),
+        }.get(fate, status(200, b"s3cret"))
+    ]
+    if fate == "dead":
+        web.stop()
+    return "t0ken" if fate == "no address" else web.url
+
+
+def makers(address):
+    """The couriers that know all secrets, by their kinds."""
+    host = address.partition("://")[2]
+    place = "${USER}:${PASSWORD}@" + host + "/${PATH_}?key=${KEY}"
+    limits = TimeLimits(connect_seconds=1, read_seconds=0.3, in_all_seconds=0.6)
+    return {
+        "webhook": webhook(f"http://{place}", SECRETS, limits, token="${TOKEN}", secret="${KEY}"),
+        "apprise": apprise(f"json://{place}&+X-Token=${{TOKEN}}", SECRETS, limits),
+        "mail": apprise(
+            f"mailto://{place}&from=cameras@example.com&to=guard@example.com", SECRETS, limits
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "fate"),
+    [
+        *((kind, fate) for kind in ("webhook", "apprise") for fate in FATES),
+        *(("mail", fate) for fate in ("hanging", "dead", "no address")),
+    ],
+)
+def test_no_secret_is_said_or_logged(web, caplog, capfd, kind, fate):
+    caplog.set_level(1)
+    courier = makers(fated(web, fate))[kind]
+    sent = courier.send(MESSAGE)
+    assert (sent.outcome == "delivered") == (fate == "delivered")
+    said = everything_said(sent, caplog, capfd)
+    assert [secret for secret in NOWHERE if secret in said] == []
+    if (kind, fate) != ("webhook", "no address"):  # Of which no library is told.
+        assert WITHHELD in said  # There was something to log.
+
+
+@pytest.mark.parametrize("password", ["pa55%40word", "pa55wr0ng"])
+def test_no_secret_is_said_or_logged_of_a_mail(mails, caplog, capfd, password):
+    caplog.set_level(1)
+    sent = apprise(mails.url, {"MAIL_PASSWORD": password}).send(MESSAGE)
+    assert (sent.outcome == "delivered") == (password == "pa55%40word")
+    said = everything_said(sent, caplog, capfd)
+    assert "pa55" not in said
+    assert WITHHELD in said
+
+
+def everything_said(sent, caplog, capfd):
+    ours = [one for one in caplog.records if not one.name.startswith(("mail.", "asyncio"))]
+    assert {logging.getLogger(name).getEffectiveLevel() for name in ("urllib3", "apprise")} == {1}
+    return "\n".join((repr(sent), *(repr(vars(one)) for one in ours), *capfd.readouterr()))
+
+
+def test_what_is_withheld_would_have_been_logged(web, caplog):
+    caplog.set_level(logging.DEBUG)
+    requests.get(f"{web.url}/h00k?key=s3cret", timeout=5)
+    assert "/h00k?key=s3cret" in caplog.text
+    assert WITHHELD not in caplog.text

@@ -1,0 +1,344 @@
+"""What a person is told: the words, the picture, and what is left out when it can't be had."""
+
+import dataclasses
+import hashlib
+import io
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import rules
+from tests.transforms.pictures import encoded, jpeg
+from tests.transforms.results import judged
+from transforms import messages, stores
+from transforms.messages import LARGEST_PICTURE, compose, lines_of, one_line_of
+from transforms.send_alerts import alert_for
+
+RULES = "version: 1\ndefaults: {timezone: %s, objects: {person: }}\n"
+BERLIN = rules.parse_rules(RULES % "Europe/Berlin", "rules.yaml")
+UTC = rules.parse_rules(RULES % "UTC", "rules.yaml")
+BOX = (0.25, 0.5, 0.5, 0.25)
+RED = (214, 40, 40)
+
+
+def templates(subject=None, body=None):
+    alerting = rules.Alerting(subject=subject, body=body)
+    return dataclasses.replace(BERLIN, alerting=alerting)
+
+
+@dataclasses.dataclass
+class Scene:
+    """An alert in an output folder."""
+
+    output: Path
+    image: object
+
+    @property
+    def alert(self):
+        return alert_for(self.image, str(self.output)).body
+
+    @property
+    def validated(self):
+        return self.output / "validated" / "hall" / self.image.image.file
+
+    def keep(self, data, *, place=None, box=BOX, boxes=True):
+        """Keeps the picture, and the final JSON that goes with it."""
+        place = place or self.validated
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+        final = self.image.to_json() | {"sha256": hashlib.sha256(data).hexdigest()}
+        final["detections"] = [{**one, "bbox": list(box)} for one in final["detections"]]
+        if boxes:
+            uri = stores.final_uri(str(self.output), "hall", self.image.image.stem)
+            stores.write_bytes(uri, stores.json_bytes(final))
+        return final
+
+
+@pytest.fixture
+def scene(tmp_path):
+    image = judged(threats=[("person", "alert"), ("dog", "detection")])
+    came_from = dataclasses.replace(image.image, uri=str(tmp_path / "in" / image.image.file))
+    return Scene(tmp_path / "out", dataclasses.replace(image, image=came_from))
+
+
+def opened(message):
+    return Image.open(io.BytesIO(message.picture))
+
+
+# The words.
+
+
+def test_the_built_in_message(scene):
+    scene.keep(jpeg())
+    message = compose(scene.alert, BERLIN)
+    assert message.subject == "person, dog at hall, 2026-02-01 00:59:59 (Europe/Berlin)"
+    assert message.text == (
+        f"""person, dog at hall, 2026-02-01 00:59:59 (Europe/Berlin)
+By UTC: 2026-01-31T23:59:59Z
+
+- person, score 0.90, severity alert, by defaults.objects.person
+- dog, score 0.90, severity detection, by defaults.objects.dog
+
+Picture: {scene.validated}
+What was seen: {scene.alert["final_uri"]}
+
+Alert {scene.alert["alert_id"]}, rules ba9876543210, model 0123456789ab
+"""
+    )
+    assert message.body == scene.alert
+    assert message.links == {}
+    assert (message.alert_id, message.camera) == (scene.alert["alert_id"], "hall")
+    assert (message.timestamp, message.severity) == ("2026-01-31T23:59:59Z", "alert")
+
+
+def test_the_zone_is_told_and_utc_is_not_told_twice(scene):
+    scene.keep(jpeg())
+    threats = [{**scene.alert["threats"][0], "zone": "path"}]
+    text = compose({**scene.alert, "threats": threats}, UTC).text
+    assert text.startswith("person at hall, 2026-01-31 23:59:59 (UTC)\n\n- person")
+    assert "- person, score 0.90, in path, severity alert, by defaults" in text
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "zone", "local"),
+    [
+        ("2026-10-25T00:30:00.250Z", "Europe/Berlin", "2026-10-25 02:30:00"),
+        ("2026-10-25T01:30:00Z", "Europe/Berlin", "2026-10-25 02:30:00"),
+        ("2026-06-01T18:45:00Z", "Asia/Kathmandu", "2026-06-02 00:30:00"),
+        ("0001-01-01T00:00:00Z", "America/New_York", "0001-01-01 00:00:00"),
+        ("9999-12-31T23:59:59Z", "Asia/Tokyo", "9999-12-31 23:59:59"),
+    ],
+)
+def test_the_time_is_the_camera_s_own(scene, timestamp, zone, local):
+    by = rules.parse_rules(RULES % zone, "rules.yaml")
+    message = compose({**scene.alert, "timestamp": timestamp}, by)
+    assert message.subject == f"person, dog at hall, {local} ({zone})"
+    assert timestamp in message.text
+
+
+def test_the_rule_file_s_templates_are_used(scene):
+    scene.keep(jpeg())
+    message = compose(
+        scene.alert,
+        templates(
+            "{{ labels | length }} at {{ id | upper }}",
+            "{% for one in threats %}{{ one.label }} {{ '%.0f%%' % (100 * one.conf) }}\n"
+            "{% endfor %}",
+        ),
+    )
+    assert message.subject == "2 at HALL"
+    assert message.text == "person 90%\ndog 90%\n"
+
+
+def test_every_variable_that_is_documented_is_there_and_no_other(scene, monkeypatch):
+    scene.keep(jpeg())
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+    table = page.split("| variable |")[1].split("\n\n")[0]
+    named = [name for cell in re.findall(r"^\| (`.*?) \|", table, re.M)
+             for name in re.findall(r"`([\w.]+)`", cell)]  # fmt: skip
+    body = "".join(f"{{{{ {name} }}}}" for name in named)
+    assert "failed" not in compose(scene.alert, templates(body=body)).text
+    given = []
+    render = messages._rendered
+    monkeypatch.setattr(messages, "_rendered", lambda *args: given.append(args[2]) or render(*args))
+    compose(scene.alert, BERLIN)
+    assert {name.split(".")[0] for name in named} == set(given[0])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ camera }}",
+        "{{ 1 / 0 }}",
+        "{{ threats[7].label }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{% for i in range(1000000) %}{% endfor %}",
+        "{% include '/etc/passwd' %}",
+    ],
+)
+def test_a_template_that_fails_loses_no_alert(scene, caplog, template):
+    scene.keep(jpeg())
+    messages._say_once.cache_clear()
+    by = templates(template, template)
+    for _ in range(2):
+        message = compose(scene.alert, by)
+        built_in = compose(scene.alert, BERLIN)
+        assert message.subject == built_in.subject
+        assert message.text.startswith(built_in.text)
+        assert "(The rule file's template of the body failed: " in message.text
+        assert message.picture == built_in.picture
+    warnings = [one.message for one in caplog.records if one.levelno == logging.WARNING]
+    assert [one.split(" failed")[0] for one in warnings] == [
+        "the template message.subject",
+        "the template message.body",
+    ]
+
+
+HOSTILE = [
+    ("a\r\nBcc: evil@example.com", "a Bcc: evil@example.com"),
+    ("a\x0b\x0c\x1c\x85\u2028\u2029b", "a b"),
+    ("\x00\x1b[31ma\x7f\x9bb\ud800", "[31ma b"),
+    ("\u202egnp.exe\u2066 a\u200f", "gnp.exe a"),
+    ("Löwe 獅子 🦁", "Löwe 獅子 🦁"),
+    ("x" * 201, "x" * 199 + "…"),
+    (" \t ", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), HOSTILE)
+def test_a_subject_is_one_line_without_control_characters(text, line):
+    assert one_line_of(text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a\r\nb\rc \n\n\n\nd\n\n", "a\nb\nc\n\nd\n"),
+        ("\x1b[31ma\x00b\ud800", " [31ma b\n"),
+        ("x" * 30_000, "x" * 19_998 + "…\n"),
+    ],
+)
+def test_a_text_is_lines_without_control_characters(text, lines):
+    assert lines_of(text) == lines
+
+
+def test_hostile_labels_stay_what_they_are(scene):
+    label = "<b>{{ id }}</b>\r\nBcc: evil@example.com"
+    threats = [{**scene.alert["threats"][0], "label": label}]
+    message = compose({**scene.alert, "threats": threats}, BERLIN)
+    assert message.subject.startswith("<b>{{ id }}</b> Bcc: evil@example.com at hall")
+    assert message.text.startswith("<b>{{ id }}</b>\nBcc: evil@example.com at hall")
+
+
+def test_a_message_of_many_threats_is_of_bounded_length(scene):
+    threats = [{**scene.alert["threats"][0], "label": f"label {at}"} for at in range(5000)]
+    message = compose({**scene.alert, "threats": threats}, BERLIN)
+    assert len(message.text) <= 20_000
+    assert len(message.subject) == 200
+    assert len(message.body["threats"]) == 5000
+
+
+# The picture.
+
+
+def is_red(pixel):
+    return max(abs(int(one) - other) for one, other in zip(pixel, RED, strict=True)) < 60
+
+
+def test_the_picture_has_the_threats_boxes_drawn(scene):
+    scene.keep(encoded(Image.new("RGB", (2000, 1000), (250, 250, 250))))
+    picture = opened(compose(scene.alert, BERLIN))
+    assert (picture.format, picture.size) == ("JPEG", (1024, 512))
+    pixels = np.asarray(picture.convert("RGB"))
+    for x, y, red in [
+        (257, 300, True), (767, 300, True), (500, 383, True), (500, 257, True),  # its edges
+        (500, 300, False), (100, 300, False), (900, 450, False),  # inside and outside
+    ]:  # fmt: skip
+        assert is_red(pixels[y, x]) == red, (x, y)
+    label = pixels[236:256, 257:330].reshape(-1, 3)
+    assert np.mean([is_red(pixel) for pixel in label]) > 0.4
+    assert any(min(pixel) > 200 for pixel in label)  # Its letters.
+
+
+def test_a_picture_is_drawn_the_right_way_up(scene):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # To be turned by a quarter.
+    data = encoded(Image.new("RGB", (200, 100), (250, 250, 250)), exif=exif.tobytes())
+    scene.keep(data, box=(0, 0.5, 1, 0.5))
+    picture = opened(compose(scene.alert, BERLIN))
+    assert picture.size == (100, 200)
+    pixels = np.asarray(picture.convert("RGB"))
+    assert is_red(pixels[150, 0])
+    assert not is_red(pixels[50, 0])
+
+
+def test_what_is_no_threat_is_not_drawn(scene):
+    final = scene.keep(encoded(Image.new("RGB", (200, 100), (250, 250, 250))))
+    seen = compose({**scene.alert, "threats": []}, BERLIN, image=final)
+    pixels = np.asarray(opened(seen).convert("RGB")).reshape(-1, 3)
+    assert not any(is_red(pixel) for pixel in pixels)
+
+
+def test_a_picture_is_of_bounded_size(scene):
+    noise = np.random.default_rng(7).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    scene.keep(encoded(Image.fromarray(noise), quality=95))
+    message = compose(scene.alert, BERLIN)
+    assert 20_000 < len(message.picture) <= LARGEST_PICTURE
+    opened(message).load()
+
+
+def test_without_a_kept_one_the_picture_is_where_it_came_from(scene):
+    came_from = Path(scene.alert["image_uri"])
+    scene.keep(jpeg(), place=came_from)
+    message = compose(scene.alert, BERLIN)
+    assert opened(message).size == (200, 160)
+    assert f"Picture: {came_from}\n" in message.text
+
+
+def test_image_json_that_is_at_hand_is_not_read(scene):
+    final = scene.keep(encoded(Image.new("RGB", (200, 100), (250, 250, 250))), boxes=False)
+    pixels = np.asarray(opened(compose(scene.alert, BERLIN, image=final)))
+    assert is_red(pixels[50, 50])
+
+
+@pytest.mark.parametrize(
+    "final",
+    [
+        None,
+        b"no JSON",
+        b"[]",
+        b"{}",
+        b'{"detections": []}',
+        b'{"detections": 7}',
+        b'{"detections": [7, 7]}',
+        b'{"detections": [{"category": "1", "label": "a", "conf": 0.9, "bbox": "wide"}]}',
+        b'{"detections": [{"category": "1", "label": "a", "conf": 0.9, "bbox": [0, 0, 1, 1e99]}]}',
+    ],
+)
+def test_without_boxes_there_is_still_a_picture(scene, final):
+    scene.keep(encoded(Image.new("RGB", (200, 100), (250, 250, 250))), boxes=False)
+    if final is not None:
+        stores.write_bytes(scene.alert["final_uri"], final)
+    pixels = np.asarray(opened(compose(scene.alert, BERLIN))).reshape(-1, 3)
+    assert len(pixels) == 200 * 100
+    assert not any(is_red(pixel) for pixel in pixels)
+
+
+def missing(scene):
+    scene.keep(jpeg())
+    scene.validated.unlink()
+
+
+def another(scene):
+    scene.keep(jpeg())
+    scene.validated.write_bytes(jpeg(shade=7))
+
+
+def no_jpeg(scene):
+    scene.keep(b"s3cret, not a picture")
+
+
+def truncated(scene):
+    scene.keep(jpeg()[:700])
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (missing, "can't be read (FileNotFoundError)"),
+        (another, "holds another picture by now"),
+        (no_jpeg, "can't be decoded (UnidentifiedImageError)"),
+        (truncated, "can't be decoded (OSError)"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_an_alert_without_a_picture_says_why(scene, what, why):
+    what(scene)
+    message = compose(scene.alert, BERLIN)
+    assert message.picture is None
+    assert f"There is no picture with this message: {scene.validated} {why}.\n" in message.text
+    assert message.subject.startswith("person, dog at hall")
