@@ -132,9 +132,7 @@ class TargetSender:
 def _untold(alert: Alert) -> Outcome:
     if alert.suppressed_by is not None:
         return Outcome(None, SUPPRESSED, f"in the cooldown of alert {alert.suppressed_by}")
-    return Outcome(
-        None, NOT_SENT, "no --alert_url was given, and the rules name no target for it"
-    )
+    return Outcome(None, NOT_SENT, "no --alert_url was given, and the rules name no target for it")
 
 
 @dataclass(frozen=True)
