@@ -6,8 +6,10 @@ from datetime import timedelta
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.testing.test_stream import TestStream
+from apache_beam.testing import test_stream
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
@@ -226,7 +228,7 @@ def test_without_limits_nothing_is_grouped():
 
 def stream(*events):
     """Alerts as they come, and moments by which event time has come so far."""
-    pipe = TestStream(coder=beam.coders.PickleCoder())
+    pipe = test_stream.TestStream().advance_watermark_to(at(0))
     for event in events:
         if isinstance(event, Alert):
             pipe = pipe.add_elements([TimestampedValue(event, event_time(event.body["timestamp"]))])
@@ -239,59 +241,68 @@ def at(minute, hour=10):
     return Timestamp.from_rfc3339(f"2026-01-31T{hour}:{minute:02d}:00Z")
 
 
-def run_stream(run_pipeline, *events, **limits):
-    def build(pipeline):
-        step = LimitStorms(
-            LiveRules.of(rules_with(**limits)),
-            streaming=True,
-            allowed_lateness_seconds=3600,
-            max_age_seconds=None,
-        )
-        return {"out": pipeline | stream(*events) | step}
+KEPT = []
 
-    out = run_pipeline(build)[1]["out"]
-    digests = [one for one in out if one.is_digest]
-    alerts = sorted(
-        (one for one in out if not one.is_digest), key=lambda one: one.body["timestamp"]
+
+def keep(one):
+    """The runner is in this process, and takes this function by its name."""
+    KEPT.append(one)
+
+
+def run_stream(*events, **limits):
+    """What comes out, as JSON keeps it: alerts in the order of time, and digests."""
+    step = LimitStorms(
+        LiveRules.of(rules_with(**limits)),
+        streaming=True,
+        allowed_lateness_seconds=3600,
+        max_age_seconds=None,
     )
+    KEPT.clear()
+    with beam.Pipeline(
+        runner=BundleBasedDirectRunner(), options=PipelineOptions([], streaming=True)
+    ) as pipeline:
+        fed = pipeline | stream(*events) | beam.Map(lambda one: one).with_output_types(Alert)
+        fed | step | beam.Map(keep)
+    out = list(KEPT)
+    digests = [one for one in out if one.is_digest]
+    alerts = [one for one in out if not one.is_digest]
+    alerts.sort(key=lambda one: one.body["timestamp"])
     return [(one.body["timestamp"][14:16], bool(one.held)) for one in alerts], digests, alerts
 
 
-def test_a_stream_sends_the_first_at_once_and_the_digest_when_the_window_is_over(run_pipeline):
+def test_a_stream_sends_the_first_at_once_and_the_digest_when_the_window_is_over():
     events = [an_alert("hall", minute) for minute in (3, 1, 2, 5)]
-    told, (digest,), alerts = run_stream(
-        run_pipeline, at(0), *events, at(20), an_alert("hall", 21), fleet=2
-    )
+    told, (digest,), alerts = run_stream(*events, at(20), an_alert("hall", 21), fleet=2)
     assert told == [("01", False), ("02", True), ("03", False), ("05", True), ("21", False)]
     assert digest.body["digest"]["alerts"] == 2
     assert {one.held["guard"] for one in alerts if one.held} == {digest.alert_id}
 
 
-def test_what_comes_late_to_a_stream_is_told_of_by_a_digest_of_its_own(run_pipeline):
+def test_what_comes_late_to_a_stream_is_told_of_by_a_digest_of_its_own():
     late = an_alert("hall", 4, stream_time="2026-01-31T10:15:00Z")
     on_time = [an_alert("hall", minute) for minute in (1, 2)]
-    told, digests, alerts = run_stream(run_pipeline, at(0), *on_time, at(15), late, at(25), fleet=1)
+    told, digests, _ = run_stream(*on_time, at(15), late, at(25), fleet=1)
     assert told == [("01", False), ("02", True), ("04", True)]
     assert sorted(one.body["digest"]["first"][14:16] for one in digests) == ["02", "04"]
     assert len({one.alert_id for one in digests}) == 2
 
 
-def test_the_same_alert_once_more_takes_no_further_place(run_pipeline):
+def test_the_same_alert_once_more_takes_no_further_place():
     first, second = an_alert("hall", 1), an_alert("hall", 2)
-    told, digests, _ = run_stream(run_pipeline, first, first, second, fleet=2)
+    told, digests, _ = run_stream(first, first, second, fleet=2)
     assert told == [("01", False), ("01", False), ("02", False)]
     assert digests == []
 
 
-def test_a_camera_that_storms_leaves_room_for_the_others_in_a_stream(run_pipeline):
+def test_a_camera_that_storms_leaves_room_for_the_others_in_a_stream():
     events = [*(an_alert("hall", minute) for minute in range(4)), an_alert("yard", 5)]
-    told, (digest,), _ = run_stream(run_pipeline, at(0), *events, per_id=1, fleet=2)
+    told, (digest,), _ = run_stream(*events, per_id=1, fleet=2)
     assert told == [("00", False), ("01", True), ("02", True), ("03", True), ("05", False)]
     assert digest.body["digest"]["by_id"] == {"hall": 3}
 
 
-def test_a_window_that_is_long_over_is_forgotten(run_pipeline):
+def test_a_window_that_is_long_over_is_forgotten():
     events = [an_alert("hall", 1), at(0, hour=12), an_alert("hall", 2)]
-    told, digests, _ = run_stream(run_pipeline, *events, fleet=1)
+    told, digests, _ = run_stream(*events, fleet=1)
     assert told == [("01", False), ("02", False)]
     assert digests == []
