@@ -91,7 +91,9 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
             raise SetupError(f"--alert_url: {error}") from None
     rules_source = _absolute(options.rules or str(DEFAULT_RULES if own_pictures else BUNDLED_RULES))
     text = read_file(rules_source, "--rules")
-    load_rules(text, rules_source, None)  # A wrong file is told before a model is fetched.
+    by = load_rules(text, rules_source, None)  # A wrong file is told before a model is fetched.
+    if sends_here:
+        check_targets(by.alerting.targets[name] for name in sorted(by.notified))
     model = _model(options, own_pictures)
     labels = frozenset(model.labels.values())
     if options.labels is not None and options.rules is None and "person" not in labels:
