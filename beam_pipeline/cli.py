@@ -1,5 +1,5 @@
 """The command line: `run` (also without its name), `counts`, `chart`, `report`, `rules check`,
-`backtest`, `pack`, `export`, `evaluate`, `tune`, `health`."""
+`backtest`, `pack`, `export`, `evaluate`, `tune`, `health`, `alerts`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from beam_pipeline import backtest, chart, counts, export, health, options, pack, report
+from beam_pipeline import alerts, backtest, chart, counts, export, health, options, pack, report
 from beam_pipeline.archive_job import CommandFailed
 from beam_pipeline.errors import SetupError
 from beam_pipeline.evaluation import evaluate, tune
@@ -19,8 +19,8 @@ _RUN_EPILOG = """\
 Every option of Apache Beam can be given too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: counts, chart, report, rules check, backtest, pack, export, evaluate, tune, health;
-each has a --help of its own.
+Other commands: counts, chart, report, rules check, backtest, pack, export, evaluate, tune, health,
+alerts; each has a --help of its own.
 Exit codes: 0 done (invalid images are no failure), 1 the job failed, 2 wrong usage or set-up.
 """
 
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluate": _evaluate,
         "tune": _tune,
         "health": _health,
+        "alerts": _alerts,
     }
     try:
         if words and words[0] in command:
@@ -166,6 +167,16 @@ def _report(arguments: Sequence[str]) -> int:
         _reach("--output", output)
     _reach_files(parsed, "rules", "labels")
     return report.main(parsed)
+
+
+def _alerts(arguments: Sequence[str]) -> int:
+    parser = OneLineParser(
+        prog="python -m beam_pipeline alerts", epilog=_STORES_EPILOG, allow_abbrev=False
+    )
+    alerts.add_arguments(parser)
+    parsed = _parse(parser, arguments)
+    _reach("--output", parsed.output)
+    return alerts.main(parsed)
 
 
 def _rules(arguments: Sequence[str]) -> int:

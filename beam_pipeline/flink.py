@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     JobServerOptions,
     PipelineOptions,
+    PortableOptions,
     StandardOptions,
 )
 
@@ -89,6 +90,16 @@ def joined(arguments: Sequence[str]) -> list[str]:
 def is_flink(options: PipelineOptions) -> bool:
     """Whether the job goes to Flink through Beam's own job server."""
     return (options.view_as(StandardOptions).runner or "").endswith("FlinkRunner")
+
+
+def is_here(options: PipelineOptions) -> bool:
+    """Whether the workers of a job on Flink run on this machine, in this environment."""
+    if not is_flink(options):
+        return False
+    kind = options.view_as(PortableOptions).environment_type
+    return kind == "LOOPBACK" or (
+        not kind and options.view_as(FlinkRunnerOptions).flink_master.strip() in _NO_CLUSTER
+    )
 
 
 def stream_arguments(arguments: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -58,8 +59,13 @@ class Job:
     options: JobOptions
 
 
-def prepare(options: JobOptions) -> Job:
+def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     """Checks the whole set-up before an image is read.
+
+    Args:
+      options: What the command line says.
+      sends_here: Whether alerts are sent from this machine, so that it must have the targets'
+        secrets.
 
     Raises:
       SetupError: What is wrong, where, and what to do.
@@ -85,7 +91,9 @@ def prepare(options: JobOptions) -> Job:
             raise SetupError(f"--alert_url: {error}") from None
     rules_source = _absolute(options.rules or str(DEFAULT_RULES if own_pictures else BUNDLED_RULES))
     text = read_file(rules_source, "--rules")
-    load_rules(text, rules_source, None)  # A wrong file is told before a model is fetched.
+    by = load_rules(text, rules_source, None)  # A wrong file is told before a model is fetched.
+    if sends_here:
+        check_targets(by.alerting.targets[name] for name in sorted(by.notified))
     model = _model(options, own_pictures)
     labels = frozenset(model.labels.values())
     if options.labels is not None and options.rules is None and "person" not in labels:
@@ -231,6 +239,26 @@ def read_rules(path: str, labels: str | None, option: str = "--rules") -> rules.
     """
     names = frozenset(load_labels(labels).values())
     return load_rules(read_file(path, option), path, names)
+
+
+def check_targets(targets: Iterable[rules.Target]) -> None:
+    """Looks for what targets need of this machine.
+
+    Raises:
+      SetupError: An environment variable or a file is missing.
+    """
+    for target in targets:
+        for name in target.variables:
+            if not os.environ.get(name, "").strip():
+                raise SetupError(
+                    f"target {target.name!r} of the rules needs the environment variable {name}, "
+                    "which is not set here, where alerts are sent; set it"
+                )
+        if target.ca is not None and not os.path.isfile(target.ca):
+            raise SetupError(
+                f"target {target.name!r} of the rules: there is no file {target.ca}, which it "
+                "names as its ca"
+            )
 
 
 def _model(options: JobOptions, own_pictures: bool) -> Model:

@@ -6,6 +6,7 @@ Beam is not imported here, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from beam_pipeline.errors import SetupError
 from beam_pipeline.notifications.address import Address, parse_address
 
 DEFAULT_OUTPUT = "output"
+STREAM_MAX_AGE_SECONDS = 3600.0
 BUNDLED = "bundled"
 
 _UNITS = {
@@ -35,6 +37,7 @@ class JobOptions:
       rules: None: those that belong to the input.
       model: None: that which belongs to the input; `bundled`: the samples' own.
       labels: None: COCO's names.
+      alert_max_age_seconds: None: an alert is sent however old it is.
       model_min_ram: Bytes; None: the runner's own choice.
       model_accelerator: None: no accelerator.
       notifications: Where messages tell of new pictures; None: they are looked for.
@@ -46,6 +49,7 @@ class JobOptions:
     model: str | None
     labels: str | None
     alert_urls: tuple[str, ...]
+    alert_max_age_seconds: float | None
     window_seconds: int
     allowed_lateness_seconds: int
     count_shards: int
@@ -131,6 +135,36 @@ def _hours(text: str) -> float:
     if not 0 < value <= 24 * 366:
         raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most {24 * 366}")
     return value
+
+
+def max_age(text: str) -> float:
+    """Seconds of an age such as `30s` or `24h`; infinite for `off`.
+
+    Raises:
+      argparse.ArgumentTypeError: It is no age.
+    """
+    # Imported here, as the rules bring pydantic, and `--help` answers at once.
+    from rules.schedule import Unreadable, parse_duration
+
+    if text == "off":
+        return math.inf
+    try:
+        return parse_duration(text).total_seconds()
+    except Unreadable as error:
+        raise argparse.ArgumentTypeError(f"{error}; or off") from None
+
+
+def add_alert_url(group: argparse._ActionsContainer) -> None:
+    """Adds `--alert_url`, which may be given several times."""
+    group.add_argument(
+        "--alert_url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="POST each alert there as JSON; may be given several times. A bearer token is taken "
+        "from the environment variable ALERT_TOKEN (default: alerts go to the targets of the "
+        "rules, and are recorded)",
+    )
 
 
 def _size(text: str) -> int:
@@ -335,13 +369,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     told = parser.add_argument_group("alerts, counts and chart")
+    add_alert_url(told)
     told.add_argument(
-        "--alert_url",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="POST each alert there as JSON; may be given several times. A bearer token is taken "
-        "from the environment variable ALERT_TOKEN (default: alerts are recorded, not sent)",
+        "--alert_max_age",
+        type=max_age,
+        metavar="DURATION",
+        help="record alerts of pictures older than this, such as 30s, 5m, 24h or 7d, and do not "
+        "send them; off: send them however old they are (default: off, with --streaming 1h)",
     )
     told.add_argument(
         "--window_seconds",
@@ -401,6 +435,9 @@ def to_options(args: argparse.Namespace) -> JobOptions:
             raise SetupError(f"--{option} is empty; leave it out or give a path")
     if args.notifications is not None:
         _check_notifications(args.notifications, args.input, args.streaming)
+    age: float | None = args.alert_max_age
+    if age is None and args.streaming:
+        age = STREAM_MAX_AGE_SECONDS
     return JobOptions(
         input=args.input,
         output=args.output,
@@ -408,6 +445,7 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         model=args.model,
         labels=args.labels,
         alert_urls=tuple(dict.fromkeys(args.alert_url)),
+        alert_max_age_seconds=None if age == math.inf else age,
         window_seconds=args.window_seconds,
         allowed_lateness_seconds=args.allowed_lateness_seconds,
         count_shards=args.count_shards,

@@ -136,5 +136,12 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     windows | "StoreCounts" >> StoreCounts(
         output, shards=options.count_shards, keep_newer=streaming
     )
-    judged | "SendAlerts" >> SendAlerts(output, urls=options.alert_urls, keep_trying=streaming)
+    judged | "SendAlerts" >> SendAlerts(
+        output,
+        job.rules,
+        urls=options.alert_urls,
+        streaming=streaming,
+        max_age_seconds=options.alert_max_age_seconds,
+        allowed_lateness_seconds=options.allowed_lateness_seconds,
+    )
     return Outputs(judged, windows, invalid | "AllInvalid" >> beam.Flatten())

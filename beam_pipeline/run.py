@@ -30,6 +30,7 @@ from beam_pipeline.flink import (
     RUNNERS,
     check_flink,
     is_flink,
+    is_here,
     joined,
     stream_arguments,
 )
@@ -72,7 +73,7 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         )
     if is_flink(pipeline_options):
         check_flink(pipeline_options)
-    job = prepare(options)
+    job = prepare(options, sends_here=_is_direct(pipeline_options) or is_here(pipeline_options))
     started = time.monotonic()
     try:
         pipeline = beam.Pipeline(runner=runner_for(pipeline_options), options=pipeline_options)

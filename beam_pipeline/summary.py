@@ -7,7 +7,8 @@ from collections import Counter
 from beam_pipeline.job import Job
 from beam_pipeline.progress import done
 from transforms import reasons
-from transforms.send_alerts import DELIVERED, SUPPRESSED
+from transforms.ledger import DELIVERED, SUPPRESSED
+from transforms.send_alerts import IN_DIGEST, TOO_OLD, WAITING
 from transforms.stores import join
 
 
@@ -33,7 +34,10 @@ def summarize(job: Job, counts: Counter[str], seconds: float, picture: str, repo
         labels = _under(counts, f"threats.{severity}.")
         lines.append((f"threats, {severity}", f"{sum(labels.values())}{_parts(labels)}"))
     outcomes = _under(counts, "alerts.")
-    lines.append(("alerts", _alerts(outcomes, len(job.options.alert_urls))))
+    targets = len(job.options.alert_urls) + len(job.rules.now.notified)
+    lines.append(("alerts", _alerts(outcomes, targets)))
+    if digests := _under(counts, "digests."):
+        lines.append(("digests", f"{_sent(digests)}{_parts(digests)}"))
     lines += [
         ("model", f"{job.model.info.name}, version {job.model.info.version}"),
         ("rules", f"{job.rules_source}, version {job.rules.now.version}"),
@@ -69,15 +73,28 @@ def _resumed(counts: Counter[str]) -> str:
     return f" ({resumed} of them seen in an earlier run)" if resumed else ""
 
 
-def _alerts(outcomes: dict[str, int], services: int) -> str:
-    sent = {outcome: number for outcome, number in outcomes.items() if outcome != SUPPRESSED}
-    missing = sum(number for outcome, number in sent.items() if outcome != DELIVERED)
-    each = f" to {services} services" if services > 1 else ""
-    text = f"{sum(sent.values())}{each}{_parts(sent)}"
-    if missing and services:
-        text += f"; {missing} not delivered (alerts/ says why): the same command tries them again"
+def _sent(outcomes: dict[str, int]) -> int:
+    """What was tried or would have been; what waited is among the others by the end."""
+    return sum(number for outcome, number in outcomes.items() if outcome != WAITING)
+
+
+def _alerts(outcomes: dict[str, int], targets: int) -> str:
+    apart = (SUPPRESSED, IN_DIGEST, TOO_OLD)
+    sent = {outcome: number for outcome, number in outcomes.items() if outcome not in apart}
+    missing = _sent(sent) - sent.get(DELIVERED, 0)
+    each = f" to {targets} targets" if targets > 1 else ""
+    text = f"{_sent(sent)}{each}{_parts(sent)}"
+    if missing and targets:
+        text += (
+            f"; {missing} not delivered (alerts/ says why): the same command or `alerts resend` "
+            "tries them again"
+        )
     elif missing:
         text += "; give --alert_url to send them"
     if suppressed := outcomes.get(SUPPRESSED):
         text += f"; {suppressed} more suppressed in the cooldown of an alert"
+    if in_digest := outcomes.get(IN_DIGEST):
+        text += f"; {in_digest} more told of in digests, beyond a limit of the rules"
+    if too_old := outcomes.get(TOO_OLD):
+        text += f"; {too_old} more older than --alert_max_age, and not sent"
     return text

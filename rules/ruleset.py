@@ -55,6 +55,12 @@ class Rules:
         cameras = (self.defaults, *self.by_camera.values())
         return any(camera.needs_history for camera in cameras)
 
+    @property
+    def notified(self) -> frozenset[str]:
+        """The names of the targets that any camera's alerts go to."""
+        cameras = (self.defaults, *self.by_camera.values())
+        return frozenset(name for camera in cameras for name in camera.notify)
+
     def judge(self, image: Image, history: History | None = None) -> Verdict:
         """Judge an image by the rules of its camera.
 

@@ -244,7 +244,7 @@ class _WriteCounts(ReadAheadDoFn):
         self._keep_newer = keep_newer
 
     def work(self, element: WindowCounts) -> None:
-        window = f"{_in_name(element.start)}_{_in_name(element.end)}"
+        window = f"{stores.time_in_name(element.start)}_{stores.time_in_name(element.end)}"
         uri = stores.counts_uri(self._output, window, element.shard, self._shards)
         if not self._keep_newer or images_in(element.rows) >= _images_counted(uri):
             stores.write_bytes(uri, b"".join(map(stores.json_bytes, element.rows)))
@@ -260,10 +260,6 @@ def _images_counted(uri: str) -> int:
         return images_in(map(json.loads, stores.read_bytes(uri).splitlines()))
     except (OSError, ValueError, KeyError, TypeError):
         return 0  # Not there, or not ours.
-
-
-def _in_name(timestamp: str) -> str:
-    return timestamp.replace("-", "").replace(":", "")
 
 
 class StoreCounts(beam.PTransform):

@@ -29,6 +29,7 @@ _CHUNK = 1 << 20
 _IN_ONE_REQUEST = 8 << 20
 """Bytes of an object that is written in one request; more are written from a file on disk."""
 _RESERVED = re.compile(r"\.+|\..*\.partial")  # Folders, and the names of files being written.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LONGEST_NAME = 180  # Bytes; leaves room for endings within the 255 that filesystems take.
 
 
@@ -65,6 +66,38 @@ def invalid_uri(output: str, reason: str, name: str) -> str:
 def alert_uri(output: str, camera: str, alert_id: str) -> str:
     """Where an alert, and what became of it, is kept."""
     return join(output, "alerts", camera, f"{alert_id}.json")
+
+
+def digest_uri(output: str, window: str, alert_id: str) -> str:
+    """Where a message about many alerts of a window is kept, like an alert."""
+    return join(output, "alerts", "digests", window, f"{alert_id}.json")
+
+
+def undelivered_folder(output: str) -> str:
+    """Beneath it lie the alerts that wait to be sent again."""
+    return join(output, "alerts", "undelivered")
+
+
+def undelivered_uri(output: str, target: str, timestamp: str, alert_id: str) -> str:
+    """Where an alert waits that a target has not taken.
+
+    Args:
+      output: The job's output.
+      target: The target's name, whatever is in it.
+      timestamp: The alert's, canonical.
+      alert_id: The alert's id.
+    """
+    folder = target
+    if not _PLAIN_NAME.fullmatch(target):
+        digits = hashlib.sha256(target.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        folder = f"{re.sub('[^A-Za-z0-9.-]+', '_', target)[:60]}-{digits}"
+    name = f"{time_in_name(timestamp)}_{alert_id}.json"
+    return join(undelivered_folder(output), folder, name)
+
+
+def time_in_name(timestamp: str) -> str:
+    """A canonical time as it stands in names: `20260131T235959Z`."""
+    return timestamp.replace("-", "").replace(":", "")
 
 
 def late_uri(output: str, camera: str, stem: str) -> str:

@@ -26,8 +26,8 @@ from beam_pipeline.counts import CountRow
 from beam_pipeline.health import examine
 from beam_pipeline.health_statistics import Finding
 from transforms import reasons, stores
+from transforms.ledger import SUPPRESSED
 from transforms.parse_filename import InvalidName, parse_name
-from transforms.send_alerts import SUPPRESSED
 from transforms.text import one_line, printable
 from transforms.times import canonical_time, parse_time
 

@@ -13,8 +13,9 @@ from beam_pipeline.counts import CountRow
 from tests.beam_pipeline.conftest import jpeg
 from tests.transforms.archives import OLD, write_output
 from transforms import stores
+from transforms.alerts import alert_for
+from transforms.ledger import NOT_SENT
 from transforms.records import DetectedImage, JudgedImage
-from transforms.send_alerts import NOT_SENT, alert_for
 from transforms.times import canonical_time, parse_time
 
 PICTURE = jpeg()

@@ -15,6 +15,7 @@ import pytest
 from beam_pipeline import job as jobs
 from tests.beam_pipeline.conftest import read_json
 from tests.conftest import Command, Run
+from tests.transforms.web_service import Request, WebService, status
 
 
 class Service(ThreadingHTTPServer):
@@ -74,7 +75,7 @@ def arguments(tmp_path: Path) -> list[str]:
 
 
 def outcomes(output: Path) -> list[str]:
-    records = [read_json(path) for path in sorted((output / "alerts").rglob("*.json"))]
+    records = [read_json(path) for path in sorted((output / "alerts").glob("hall/*.json"))]
     return [one["outcome"] for record in records for one in record["targets"]]
 
 
@@ -100,6 +101,60 @@ def test_alerts_are_delivered_once_and_no_secret_is_kept(
         assert "planted" not in text
     for path in (tmp_path / "out").rglob("*"):
         assert path.is_dir() or b"planted" not in path.read_bytes(), path
+
+
+ALL_KINDS = """version: 1
+targets:
+  guard:
+    webhook: "{url}/planted-path?key=${{KEY}}"
+    token: "${{GUARD_TOKEN}}"
+    secret: "${{GUARD_SECRET}}"
+  chat: {{apprise: "json://robot:${{PASSWORD}}@{host}/${{PATH_OF_CHAT}}"}}
+  mail: {{apprise: "mailto://robot:${{PASSWORD}}@127.0.0.1:9?to=a@example.com&from=b@example.com"}}
+defaults: {{objects: {{person: }}, notify: [guard, chat, mail]}}
+"""
+
+
+def test_targets_of_all_kinds_have_their_alerts_and_no_secret_is_kept_or_said(
+    run_job: Run, tmp_path: Path
+) -> None:
+    pictures, output, rules = (tmp_path / name for name in ("in", "out", "rules.yaml"))
+    pictures.mkdir()
+    for picture in sorted((jobs.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:12]:
+        (pictures / picture.name).write_bytes(picture.read_bytes())
+
+    def answer(handler: BaseHTTPRequestHandler, request: Request) -> None:
+        status(503 if request.path.startswith("/planted-url") else 200)(handler, request)
+
+    with WebService() as web:
+        web.answers = [answer]
+        host = web.url.removeprefix("http://")
+        rules.write_text(ALL_KINDS.format(url=web.url, host=host))
+        told = run_job(
+            *("--input", pictures, "--model", "bundled", "--rules", rules, "--output", output),
+            *("--alert_url", f"http://me:planted-word@{host}/planted-url?key=planted-query"),
+            ALERT_TOKEN="planted-token",
+            **{name: f"planted-{name}" for name in ("KEY", "GUARD_TOKEN", "GUARD_SECRET")},
+            **{name: f"planted-{name}" for name in ("PASSWORD", "PATH_OF_CHAT")},
+        )
+    assert told.returncode == 0, told.stderr
+    alerts = len(list((output / "alerts").glob("hall/*.json")))
+    assert alerts > 1
+    records = [read_json(path) for path in (output / "alerts").glob("hall/*.json")]
+    fates = [{one["target"]: one["outcome"] for one in record["targets"]} for record in records]
+    (url,) = fates[0].keys() - {"guard", "chat", "mail"}
+    wanted = {"guard": "delivered", "chat": "delivered", "mail": "failed", url: "failed"}
+    assert fates == [wanted] * alerts
+    paths = {request.path.split("?")[0] for request in web.requests}
+    assert paths == {"/planted-path", "/planted-PATH_OF_CHAT", "/planted-url"}
+    waiting = list((output / "alerts" / "undelivered").rglob("*.json"))
+    assert len(waiting) == 2 * alerts
+    assert [text for text in (told.stdout, told.stderr) if "planted" in text] == []
+    assert [
+        path
+        for path in output.rglob("*")
+        if "planted" in path.name or (path.is_file() and b"planted" in path.read_bytes())
+    ] == []
 
 
 def test_what_a_failing_service_refused_is_delivered_by_the_next_run(

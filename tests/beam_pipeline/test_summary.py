@@ -6,17 +6,17 @@ from beam_pipeline.summary import _alerts
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "services", "told"),
+    ("outcomes", "number", "told"),
     [
         ({}, 0, "0"),
         ({"delivered": 3}, 1, "3 (delivered 3)"),
-        ({"delivered": 6}, 2, "6 to 2 services (delivered 6)"),
+        ({"delivered": 6}, 2, "6 to 2 targets (delivered 6)"),
         ({"not_sent": 3}, 0, "3 (not_sent 3); give --alert_url to send them"),
         (
             {"delivered": 2, "failed": 1},
             1,
-            "3 (delivered 2, failed 1); 1 not delivered (alerts/ says why): the same command tries "
-            "them again",
+            "3 (delivered 2, failed 1); 1 not delivered (alerts/ says why): the same command or "
+            "`alerts resend` tries them again",
         ),
         (
             {"suppressed": 5, "delivered": 3},
@@ -29,7 +29,14 @@ from beam_pipeline.summary import _alerts
             "3 (not_sent 3); give --alert_url to send them; 5 more suppressed in the cooldown of "
             "an alert",
         ),
+        (
+            {"delivered": 4, "in_digest": 90, "too_old": 2},
+            1,
+            "4 (delivered 4); 90 more told of in digests, beyond a limit of the rules; 2 more "
+            "older than --alert_max_age, and not sent",
+        ),
+        ({"delivered": 4, "waiting": 2}, 1, "4 (delivered 4, waiting 2)"),
     ],
 )
-def test_suppressed_alerts_are_told_of_and_are_not_undelivered(outcomes, services, told):
-    assert _alerts(outcomes, services) == told
+def test_suppressed_alerts_are_told_of_and_are_not_undelivered(outcomes, number, told):
+    assert _alerts(outcomes, number) == told

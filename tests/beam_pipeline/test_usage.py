@@ -62,6 +62,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--rules", "no-such-rules.yaml"], "no-such-rules.yaml: no such file"),
         (["--labels", "no-such-labels"], "no-such-labels: no such file"),
         (["--alert_url", "ftp://example.com"], "--alert_url: not an address like"),
+        (["--alert_max_age", "1 week"], "'1 week' is no duration; write a whole number and s, m"),
         (["--input", ""], "--input is empty"),
         (["judge"], "no such command: judge"),
         (["rules", "check", "no-such-rules.yaml"], "no-such-rules.yaml: no such file"),
@@ -171,6 +172,31 @@ def test_a_model_that_cannot_be_downloaded_says_how_to_give_one(
     assert "give --model the path of a SavedModel's directory" in line
 
 
+@pytest.mark.parametrize(
+    ("target", "missing"),
+    [
+        ('{webhook: "https://a.example/${HOOK}", token: "${GUARD_TOKEN}"}', "GUARD_TOKEN"),
+        ("{webhook: https://a.example, ca: no.pem}", "there is no file no.pem"),
+    ],
+)
+def test_what_a_target_lacks_on_the_machine_that_sends_is_told_before_the_job_starts(
+    target: str,
+    missing: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOOK", "hunter2")
+    monkeypatch.delenv("GUARD_TOKEN", raising=False)
+    file = tmp_path / "rules.yaml"
+    text = f'version: 1\ntargets: {{guard: {target}, unused: {{webhook: "${{UNUSED}}"}}}}\n'
+    file.write_text(f"{text}defaults: {{objects: {{person: }}, notify: [guard]}}\n")
+    told = refused(capsys, "--rules", file, "--output", tmp_path / "out")
+    assert "target 'guard'" in told
+    assert missing in told
+    assert "hunter2" not in told
+
+
 def test_a_secret_in_an_alert_url_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     assert "hunter2" not in refused(capsys, "--alert_url", "htp://user:hunter2@example.com/hunter2")
 
@@ -200,6 +226,7 @@ def test_rules_check_says_what_each_camera_ends_up_with(
         ["evaluate"],
         ["tune"],
         ["health"],
+        ["alerts"],
     ],
 )
 def test_help_comes_in_under_two_seconds(command: list[str], run_job: Run) -> None:

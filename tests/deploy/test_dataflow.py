@@ -336,6 +336,7 @@ def test_the_metadata_takes_and_refuses_what_the_option_does(
         ("model", ["gs://cameras/ssd", "bundled"], ["/srv/ssd", "models/ssd"]),
         ("sdk_container_image", [IMAGE, f"{IMAGE}@sha256:{'0' * 64}"], ["beam-threats", ""]),
         ("alert_url", ["https://alerts.example.com/hook"], ["alerts.example.com"]),
+        ("alert_max_age", ["off", "30s", "7d"], ["1 week", "h", "never"]),
     ],
 )
 def test_the_metadata_refuses_what_no_worker_could_reach(

@@ -39,6 +39,7 @@ class Scene:
         job = self._submit(
             *("--input", self.input, "--output", self.output, "--model", "bundled"),
             *("--rules", BUNDLED_RULES, "--alert_url", f"{self.alerts.url}/hook"),
+            *("--alert_max_age", "off"),  # The pictures are of January.
             *("--poll_interval_seconds", "1", "--early_firing_seconds", "3"),
             *("--window_seconds", str(WINDOW_SECONDS), *arguments),
         )

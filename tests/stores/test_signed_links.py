@@ -22,8 +22,8 @@ from tests.stores.servers import SECRET, Server
 from tests.transforms.pictures import jpeg
 from tests.transforms.results import judged
 from transforms import signed_links, stores
+from transforms.alerts import alert_for
 from transforms.messages import compose
-from transforms.send_alerts import alert_for
 from transforms.signed_links import signed_link
 
 Use = Callable[[Server], None]
@@ -81,13 +81,13 @@ def test_messages_have_links_and_logs_and_records_have_none(
 ) -> None:
     caplog.set_level(1)
     image = judged(threats=[("person", "alert")])
-    alert = alert_for(image, s3_bucket.uri("out"))
+    by = rules.parse_rules("version: 1\ndefaults: {objects: {person: }}\n", "rules.yaml")
+    alert = alert_for(image, s3_bucket.uri("out"), by)
     assert alert is not None
     data = jpeg()
     final = {**image.to_json(), "sha256": hashlib.sha256(data).hexdigest()}
     s3_bucket.put(f"out/validated/hall/{image.image.file}", data)
     s3_bucket.put(f"out/final/hall/{image.image.stem}.json", stores.json_bytes(final))
-    by = rules.parse_rules("version: 1\ndefaults: {objects: {person: }}\n", "rules.yaml")
     message = compose(alert.body, by, link_hours=48)
     everywhere = (caplog.text, *capfd.readouterr(), json.dumps(message.body))
     assert requests.get(message.links["picture"], timeout=10).content == data

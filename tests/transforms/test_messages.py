@@ -15,8 +15,8 @@ import rules
 from tests.transforms.pictures import encoded, jpeg
 from tests.transforms.results import judged
 from transforms import messages, stores
+from transforms.alerts import alert_for
 from transforms.messages import LARGEST_PICTURE, compose, lines_of, one_line_of
-from transforms.send_alerts import alert_for
 
 RULES = "version: 1\ndefaults: {timezone: %s, objects: {person: }}\n"
 BERLIN = rules.parse_rules(RULES % "Europe/Berlin", "rules.yaml")
@@ -39,7 +39,7 @@ class Scene:
 
     @property
     def alert(self):
-        return alert_for(self.image, str(self.output)).body
+        return alert_for(self.image, str(self.output), BERLIN).body
 
     @property
     def validated(self):

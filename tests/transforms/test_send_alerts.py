@@ -1,68 +1,28 @@
 import hashlib
-import itertools
 import json
 import logging
 import threading
 import time
-from email.utils import formatdate
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timezone
 
 import apache_beam as beam
 import pytest
+from apache_beam.utils.shared import Shared
 
-from rules import alert_id
+from rules import alert_id, parse_rules
 from tests.transforms.results import judged
+from tests.transforms.test_delivery import NO_TARGETS, an_alert, policy
 from tests.transforms.web_service import status
 from transforms import stores
+from transforms.alerts import alert_for
 from transforms.counters import counted, counted_here
-from transforms.send_alerts import (
-    AlertService,
-    RetryPolicy,
-    SendAlerts,
-    _Send,
-    _TryAgain,
-    _Undelivered,
-    alert_for,
-    check_url,
-    retry_after_seconds,
-    target_name,
-)
-
-QUICK = RetryPolicy(
-    attempts=3,
-    connect_seconds=1,
-    read_seconds=0.3,
-    first_pause_seconds=0.01,
-    longest_pause_seconds=5,
-    give_up_after=1000,
-    try_again_seconds=60,
-)
-
-
-def policy(**changes):
-    return RetryPolicy(**{**vars(QUICK), **changes})
-
-
-def an_alert(second=0, camera="hall"):
-    image = judged(camera, f"2026-01-31T10:00:{second:02d}Z", [("person", "alert")])
-    return alert_for(image, "/out")
-
-
-def service_at(web, path="/hook", **changes):
-    return AlertService(web.url + path, policy(**changes))
-
-
-def gaps(web):
-    """Seconds between one request and the next."""
-    times = [request.at for request in web.requests]
-    return [later - earlier for earlier, later in itertools.pairwise(times)]
-
-
-@pytest.fixture
-def dead(web):
-    """An address at which nothing listens any more."""
-    web.stop()
-    return web
-
+from transforms.couriers import TimeLimits, target_name
+from transforms.ledger import Ledger, Outcome, read_letter
+from transforms.live_rules import LiveRules
+from transforms.send_alerts import SendAlerts, SendOptions, Underway, _DeliverInStream
+from transforms.times import canonical_time
 
 # The alert itself.
 
@@ -77,11 +37,11 @@ def dead(web):
     ],
 )
 def test_an_alert_is_called_for_by_a_threat_of_that_severity(threats, called_for):
-    assert (alert_for(judged(threats=threats), "/out") is not None) is called_for
+    assert (alert_for(judged(threats=threats), "/out", NO_TARGETS) is not None) is called_for
 
 
 def test_the_body_of_an_alert():
-    alert = alert_for(judged(threats=[("person", "alert")]), "/out/")
+    alert = alert_for(judged(threats=[("person", "alert")]), "/out/", NO_TARGETS)
     expected = hashlib.sha256(b"hall\n2026-01-31T23:59:59Z\nalert").hexdigest()[:32]
     assert (alert.alert_id, alert.camera) == (expected, "hall")
     assert alert.body == {
@@ -106,260 +66,6 @@ def test_the_body_of_an_alert():
     }
 
 
-# One service.
-
-
-@pytest.mark.parametrize(
-    ("token", "authorization"),
-    [
-        (None, None),
-        ("", None),
-        ("t0ken", "Bearer t0ken"),
-        ("t0ken\n", "Bearer t0ken"),
-        ("“t0ken”", "Bearer “t0ken”"),
-    ],
-)
-def test_an_alert_is_posted_as_json_with_its_id_and_the_token(
-    web, monkeypatch, token, authorization
-):
-    monkeypatch.delenv("ALERT_TOKEN", raising=False)
-    if token is not None:
-        monkeypatch.setenv("ALERT_TOKEN", token)
-    alert = an_alert()
-    assert service_at(web, "/hook?a=b").send(alert) == ("delivered", "")
-    (request,) = web.requests
-    assert (request.method, request.path) == ("POST", "/hook?a=b")
-    assert json.loads(request.body) == alert.body
-    assert request.headers["Content-Type"] == "application/json"
-    assert request.headers["Idempotency-Key"] == alert.alert_id
-    received = request.headers.get("Authorization")
-    assert (received and received.encode("latin-1").decode()) == authorization
-
-
-@pytest.mark.parametrize("code", [200, 201, 202, 204, 299])
-def test_every_2xx_is_a_delivery(web, code):
-    web.answers = [status(code)]
-    assert service_at(web).send(an_alert()) == ("delivered", "")
-
-
-@pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_tried_again_with_longer_pauses(web, code):
-    web.answers = [status(code), status(code), status(200)]
-    assert service_at(web, first_pause_seconds=0.1).send(an_alert()) == ("delivered", "")
-    first, second = gaps(web)
-    assert 0.07 < first < 2
-    assert 0.14 < second < 3
-    assert len({request.headers["Idempotency-Key"] for request in web.requests}) == 1
-
-
-@pytest.mark.parametrize("attempts", [1, 2, 4])
-def test_after_the_last_attempt_the_alert_has_failed(web, attempts):
-    web.answers = [status(503)]
-    assert service_at(web, attempts=attempts).send(an_alert()) == ("failed", "HTTP status 503")
-    assert len(web.requests) == attempts
-
-
-@pytest.mark.parametrize("code", [301, 302, 307, 308, 400, 401, 403, 404, 410, 422])
-def test_a_refusal_or_redirect_is_final(web, code):
-    web.answers = [status(code, location=f"{web.url}/elsewhere")]
-    assert service_at(web).send(an_alert()) == ("failed", f"HTTP status {code}")
-    assert [request.path for request in web.requests] == ["/hook"]
-
-
-def test_a_retry_after_in_seconds_is_heeded(web):
-    web.answers = [status(429, retry_after="1"), status(200)]
-    assert service_at(web).send(an_alert()) == ("delivered", "")
-    (gap,) = gaps(web)
-    assert 1 <= gap < 4
-
-
-def test_a_retry_after_as_a_date_is_heeded(web):
-    due = time.time() + 2
-
-    def busy(handler, request):
-        status(503, retry_after=formatdate(due, usegmt=True))(handler, request)
-
-    web.answers = [busy, status(200)]
-    assert service_at(web).send(an_alert()) == ("delivered", "")
-    assert time.time() > int(due)  # The date has whole seconds.
-    assert 0.5 < gaps(web)[0] < 5
-
-
-@pytest.mark.parametrize("asked", ["6", "100000", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_retry_after_beyond_the_longest_pause_ends_it(web, asked):
-    web.answers = [status(429, retry_after=asked), status(200)]
-    assert service_at(web).send(an_alert()) == ("failed", "HTTP status 429")
-    assert len(web.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("0", 0),
-        ("7", 7),
-        ("-7", 0),
-        ("9" * 400, float("inf")),
-        ("9" * 5000, None),
-        ("soon", None),
-        ("1.5", None),
-        ("Sun, 06 Nov 1994 08:49:37 GMT", 0),
-        ("Sun Nov  6 08:49:37 1994", 0),
-        ("Sun, 99 Nov 1994 08:49:37 GMT", None),
-        ("Mon, 01 Jan 0001 00:00:00 -0000", 0),
-    ],
-)
-def test_what_a_retry_after_header_asks_for(header, seconds):
-    assert retry_after_seconds(header) == seconds
-
-
-@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles"])
-@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"])
-def test_a_retry_after_date_is_in_gmt_wherever_the_machine_is(monkeypatch, zone, form):
-    monkeypatch.setenv("TZ", zone)
-    time.tzset()
-    try:
-        header = time.strftime(form, time.gmtime(time.time() + 100))
-        assert retry_after_seconds(header) == pytest.approx(100, abs=3)
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-def test_a_service_that_hangs_is_not_waited_for(web):
-    web.answers = [lambda handler, request: web.ended.wait(20)]
-    started = time.monotonic()
-    assert service_at(web).send(an_alert()) == ("failed", "no answer in time")
-    assert time.monotonic() - started < 5
-    assert len(web.requests) == 3
-
-
-def test_a_body_that_drips_is_not_waited_for(web):
-    def drip(handler, request):
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        while not web.ended.wait(0.1):
-            handler.wfile.write(b".")
-
-    web.answers = [drip]
-    started = time.monotonic()
-    assert service_at(web).send(an_alert()) == ("delivered", "")
-    assert time.monotonic() - started < 2
-
-
-def test_a_connection_that_closes_is_tried_again(web):
-    def close(handler, request):
-        handler.close_connection = True
-
-    web.answers = [close, status(200)]
-    assert service_at(web).send(an_alert()) == ("delivered", "")
-    web.answers = [close]
-    outcome, detail = service_at(web).send(an_alert())
-    assert outcome == "failed"
-    assert detail.startswith("no connection (")
-
-
-def test_a_refused_connection_has_failed_after_the_attempts(dead):
-    assert service_at(dead).send(an_alert()) == ("failed", "no connection (ConnectionError)")
-
-
-# A service that is dead.
-
-
-def test_a_dead_service_is_given_up_and_costs_nothing_more(web):
-    web.answers = [status(503)]
-    service = service_at(web, give_up_after=3, attempts=2)
-    outcomes = [service.send(an_alert(second)) for second in range(10)]
-    assert outcomes[:3] == [("failed", "HTTP status 503")] * 3
-    assert (
-        outcomes[3:]
-        == [("failed", "not tried: the service has failed several alerts in a row")] * 7
-    )
-    assert len(web.requests) == 3 * 2
-
-
-def test_a_service_given_up_is_tried_again_later(web):
-    web.answers = [status(503)]
-    service = service_at(web, give_up_after=2, attempts=1, try_again_seconds=0.4)
-    for second in range(4):
-        service.send(an_alert(second))
-    assert len(web.requests) == 2
-    time.sleep(0.5)
-    for second in range(4):  # One is tried; it fails, and the others wait again.
-        service.send(an_alert(second))
-    assert len(web.requests) == 3
-    time.sleep(0.5)
-    web.answers = [status(200)]
-    assert [service.send(an_alert(second))[0] for second in range(4)] == ["delivered"] * 4
-    assert len(web.requests) == 7
-
-
-@pytest.mark.parametrize("answer", [200, 400])
-def test_a_service_that_answers_in_between_is_not_given_up(web, answer):
-    service = service_at(web, give_up_after=2, attempts=1)
-    for second in range(8):
-        web.answers = [status(503 if second % 2 else answer)]
-        service.send(an_alert(second))
-    assert len(web.requests) == 8
-
-
-def test_one_service_is_sent_alerts_from_many_threads(web):
-    service = service_at(web)
-    outcomes = []
-    threads = [
-        threading.Thread(target=lambda at=second: outcomes.append(service.send(an_alert(at))))
-        for second in range(20)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert outcomes == [("delivered", "")] * 20
-    assert len({json.loads(request.body)["alert_id"] for request in web.requests}) == 20
-
-
-# Addresses.
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("https://alerts.example.com", "https://alerts.example.com"),
-        ("https://user:s3cret@alerts.example.com/t0ken?key=s3cret", "https://alerts.example.com"),
-        ("http://127.0.0.1:8080/s3cret", "http://127.0.0.1:8080"),
-    ],
-)
-def test_a_service_s_name_holds_no_secret(url, shown):
-    assert target_name(url) == f"{shown}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-
-
-def test_two_addresses_at_one_host_have_two_names():
-    assert target_name("https://a.example/one") != target_name("https://a.example/two")
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["", "alerts.example.com", "ftp://a.example/s3cret", "https://", "http://:80/s3cret",
-     "http://a.example:port/s3cret", "http://a.example:99999/s3cret", "http://[::1/s3cret",
-     "http://a.example:0/s3cret", "file:///s3cret"],
-)  # fmt: skip
-def test_what_is_no_address_is_refused_without_repeating_it(url):
-    with pytest.raises(ValueError, match="not an address") as refused:
-        check_url(url)
-    assert "s3cret" not in str(refused.value)
-    with pytest.raises(ValueError, match="not an address"):
-        SendAlerts("/out", urls=[url])
-
-
-@pytest.mark.parametrize(
-    "url", ["http://a.example", "https://u:p@a.example:8443/x?y#z", "http://[::1]:80/"]
-)
-def test_an_address_is_taken(url):
-    check_url(url)
-
-
 # The step.
 
 IMAGES = [
@@ -370,12 +76,14 @@ IMAGES = [
 ]
 
 
-def send(run_pipeline, output, *urls, images=IMAGES, **changes):
+def send(run_pipeline, output, *urls, images=IMAGES, by=NO_TARGETS, step=None, **changes):
+    step = step or {}
+
     def build(pipeline):
         sent = (
             pipeline
             | beam.Create(images)
-            | SendAlerts(str(output), urls=urls, policy=policy(**changes))
+            | SendAlerts(str(output), by, urls=urls, policy=policy(**changes), **step)
         )
         return {"sent": sent}
 
@@ -388,8 +96,17 @@ def records(output):
     return {
         path.relative_to(output).as_posix(): path.read_bytes()
         for path in sorted((output / "alerts").rglob("*"))
-        if path.is_file()
+        if path.is_file() and "undelivered" not in path.parts
     }
+
+
+UNTOLD = "no --alert_url was given, and the rules name no target for it"
+
+
+def letters(output):
+    """What waits, in the order of time."""
+    found = [read_letter(uri) for uri in Ledger(str(output)).waiting()]
+    return sorted(found, key=lambda one: (one.order, one.target))
 
 
 def targets(output):
@@ -403,7 +120,7 @@ def targets(output):
 def test_each_alert_is_delivered_and_recorded(run_pipeline, tmp_path, web):
     counts = send(run_pipeline, tmp_path, f"{web.url}/hook")
     kept = records(tmp_path)
-    expected = [alert_for(image, str(tmp_path)) for image in (IMAGES[0], IMAGES[2])]
+    expected = [alert_for(image, str(tmp_path), NO_TARGETS) for image in (IMAGES[0], IMAGES[2])]
     assert list(kept) == [f"alerts/{one.camera}/{one.alert_id}.json" for one in expected]
     name = target_name(f"{web.url}/hook")
     delivered = [{"target": name, "outcome": "delivered", "detail": ""}]
@@ -418,7 +135,11 @@ def test_each_alert_is_delivered_and_recorded(run_pipeline, tmp_path, web):
 
 def test_without_a_service_alerts_are_recorded_as_not_sent(run_pipeline, tmp_path):
     assert send(run_pipeline, tmp_path) == {"alerts.not_sent": 2}
-    assert targets(tmp_path) == [{None: ("not_sent", "no --alert_url was given")}] * 2
+    assert (
+        targets(tmp_path)
+        == [{None: ("not_sent", "no --alert_url was given, and the rules name no target for it")}]
+        * 2
+    )
 
 
 def test_two_services_have_their_own_fates(run_pipeline, tmp_path, web):
@@ -457,7 +178,7 @@ def test_what_another_alert_covers_is_recorded_as_suppressed_and_sent_to_nobody(
     counts = send(run_pipeline, tmp_path, *urls, images=[SENT, COVERED])
     fate = {"alerts.delivered": services} if services else {"alerts.not_sent": 1}
     assert counts == {"alerts.suppressed": 1, **fate}
-    sent, covered = (alert_for(one, str(tmp_path)) for one in (SENT, COVERED))
+    sent, covered = (alert_for(one, str(tmp_path), NO_TARGETS) for one in (SENT, COVERED))
     asked = [request.headers["Idempotency-Key"] for request in web.requests]
     assert asked == [sent.alert_id] * services
     detail = f"in the cooldown of alert {sent.alert_id}"
@@ -513,7 +234,7 @@ def test_a_run_with_other_services_keeps_what_the_first_has_delivered(
     "record", [b"", b"no JSON", b"[]", b"{}", b'{"targets": 7}', b'{"targets": [{}]}', b"\xff"]
 )
 def test_a_record_that_cannot_be_read_stops_nothing(run_pipeline, tmp_path, web, record):
-    alert = alert_for(IMAGES[0], str(tmp_path))
+    alert = alert_for(IMAGES[0], str(tmp_path), NO_TARGETS)
     uri = stores.alert_uri(str(tmp_path), "hall", alert.alert_id)
     stores.write_bytes(uri, record)
     send(run_pipeline, tmp_path, f"{web.url}/hook", images=IMAGES[:1])
@@ -573,19 +294,157 @@ def test_a_token_that_is_no_header_fails_the_alerts_alone(
     assert token not in str(targets(tmp_path))
 
 
-def test_a_slow_service_holds_back_no_other_alert(tmp_path, web):
-    """Several are sent at once: eight that take 0.2 s each take much less than eight times that."""
-    web.answers = [lambda handler, request: (time.sleep(0.2), status(200)(handler, request))]
-    step = _Send(str(tmp_path), [f"{web.url}/hook"], policy(read_seconds=5), 8, keep_trying=False)
-    step.setup()
-    step.start_bundle()
-    started = time.monotonic()
-    for second in range(8):
-        list(step.process(an_alert(second), timestamp=0, window=None))
-    list(step.finish_bundle())
-    step.teardown()
-    assert len(web.requests) == 8
-    assert time.monotonic() - started < 1.2
+# Targets of the rule file.
+
+
+def rules_for(web, more="", notify="[good, other]"):
+    """Two webhooks; `other` is told of severity detection too."""
+    return parse_rules(
+        f"""version: 1
+targets:
+  good: {{webhook: {web.url}/good}}
+  other: {{webhook: "{web.url}/other", severities: [alert, detection]}}
+{more}
+defaults:
+  objects: {{person: , dog: {{severity: detection}}}}
+  notify: {notify}
+""",
+        "rules.yaml",
+    )
+
+
+def paths(web):
+    return sorted(request.path for request in web.requests)
+
+
+def test_an_image_of_severity_detection_has_an_alert_where_a_target_asks_for_it(web):
+    dog = judged("hall", "2026-01-31T10:00:01Z", [("dog", "detection")])
+    person = judged("hall", "2026-01-31T10:00:00Z", [("person", "alert")])
+    by = rules_for(web)
+    told = [alert_for(one, "/out", by, ("url",)) for one in (dog, person)]
+    assert [one.targets for one in told] == [("other",), ("good", "other", "url")]
+    assert told[0].body["severity"] == "detection"
+    assert alert_for(dog, "/out", rules_for(web, notify="[good]"), ("url",)) is None
+
+
+def test_each_target_is_told_of_what_it_asks_for_and_an_url_of_every_alert(
+    run_pipeline, tmp_path, web
+):
+    counts = send(run_pipeline, tmp_path, f"{web.url}/url", by=rules_for(web))
+    assert counts == {"alerts.delivered": 3 * 2 + 1}
+    assert paths(web) == ["/good"] * 2 + ["/other"] * 3 + ["/url"] * 2
+    kinds = {request.path: json.loads(request.body) for request in web.requests}
+    assert "subject" in kinds["/good"]
+    assert "subject" not in kinds["/url"]
+    names = ["good", target_name(f"{web.url}/url"), "other"]
+    assert [list(one) for one in targets(tmp_path) if len(one) == 3] == [names] * 2
+
+
+def test_a_target_that_hangs_does_not_hold_back_another(run_pipeline, tmp_path, web):
+    """The good one has all its alerts before the first try of the other has come to its end."""
+    web.answers = [
+        lambda handler, request: (
+            web.ended.wait(2) if request.path == "/other" else None or status(200)(handler, request)
+        )
+    ]
+    images = [
+        judged("hall", f"2026-01-31T10:{at // 60:02d}:{at % 60:02d}Z", [("person", "alert")])
+        for at in range(100)
+    ]
+    limits = TimeLimits(connect_seconds=1, read_seconds=1.5, in_all_seconds=3)
+    changes = {"attempts": 1, "give_up_after": 1, "limits": limits}
+    counts = send(run_pipeline, tmp_path, images=images, by=rules_for(web), **changes)
+    assert counts == {"alerts.delivered": 100, "alerts.failed": 100}
+    good = [request.at for request in web.requests if request.path == "/good"]
+    hanging = [request.at for request in web.requests if request.path == "/other"]
+    assert len(good) == 100
+    assert max(good) < min(hanging) + 1.5
+    assert len(hanging) <= 16  # Those that were on their way at once; then it is given up.
+    assert len(letters(tmp_path)) == 100
+
+
+def test_200_alerts_to_a_service_that_fails_every_other_request_all_arrive_under_one_id_each(
+    run_pipeline, tmp_path, web
+):
+    number, taken, lock = iter(range(10_000)), [], threading.Lock()
+
+    def answer(handler, request):
+        with lock:
+            fails = next(number) % 2 == 0
+            if not fails:
+                taken.append(request.headers["Idempotency-Key"])
+        status(500 if fails else 200)(handler, request)
+
+    web.answers = [answer]
+    images = [
+        judged("hall", f"2026-01-31T10:{at // 60:02d}:{at % 60:02d}Z", [("person", "alert")])
+        for at in range(200)
+    ]
+    counts = send(run_pipeline, tmp_path, f"{web.url}/hook", images=images, attempts=20)
+    assert counts == {"alerts.delivered": 200}
+    assert sorted(taken) == sorted(
+        alert_id("hall", image.image.timestamp, "alert") for image in images
+    )
+    assert letters(tmp_path) == []
+    asked = len(web.requests)
+    send(run_pipeline, tmp_path, f"{web.url}/hook", images=images, attempts=20)
+    assert len(web.requests) == asked
+
+
+def test_what_a_batch_could_not_deliver_waits_until_it_is_delivered(run_pipeline, tmp_path, web):
+    web.answers = [status(503)]
+    send(run_pipeline, tmp_path, f"{web.url}/hook?key=s3cret", attempts=1)
+    waiting = letters(tmp_path)
+    assert {one.alert.camera for one in waiting} == {"hall", "yard"}
+    assert {(one.target, one.detail) for one in waiting} == {
+        (target_name(f"{web.url}/hook?key=s3cret"), "HTTP status 503")
+    }
+    assert all(one.uri.endswith(f"/20260131T100000Z_{one.alert.alert_id}.json") for one in waiting)
+    assert not any(b"s3cret" in open(one.uri, "rb").read() for one in waiting)  # noqa: SIM115
+    web.answers = [status(200)]
+    send(run_pipeline, tmp_path, f"{web.url}/hook?key=s3cret", attempts=1)
+    assert letters(tmp_path) == []
+
+
+def test_what_is_too_old_is_recorded_and_sent_to_nobody(run_pipeline, tmp_path, web):
+    now = canonical_time(datetime.now(timezone.utc).replace(microsecond=0))
+    images = [*IMAGES[:1], judged("yard", now, [("person", "alert")])]
+    counts = send(
+        *(run_pipeline, tmp_path, f"{web.url}/hook"),
+        images=images,
+        step={"max_age_seconds": 3600},
+    )
+    assert counts == {"alerts.delivered": 1, "alerts.too_old": 1}
+    (request,) = web.requests
+    assert json.loads(request.body)["id"] == "yard"
+    name = target_name(f"{web.url}/hook")
+    assert targets(tmp_path)[0] == {name: ("not_sent", "older than --alert_max_age")}
+
+
+def test_two_threads_that_record_outcomes_of_one_alert_lose_none(tmp_path):
+    ledger, alert = Ledger(str(tmp_path)), an_alert()
+    names = [f"target-{number:02d}" for number in range(32)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda name: ledger.note(alert, Outcome(name, "delivered")), names))
+    assert [one.target for one in ledger.outcomes(alert)] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("guard", "guard"),
+        ("../x", ".._x-"),
+        ("https://a.example:8#1a2b", "https_a.example_8_1a2b-"),
+    ],
+)
+def test_a_target_s_name_is_never_a_path(name, folder):
+    uri = stores.undelivered_uri("/out", name, "2026-01-31T10:00:00.500Z", "5" * 32)
+    place, file = uri.removeprefix("/out/alerts/undelivered/").split("/")
+    assert place.startswith(folder)
+    assert file == f"20260131T100000.500Z_{'5' * 32}.json"
+
+
+# A stream.
 
 
 class Held:
@@ -604,7 +463,7 @@ class Held:
 
 
 class Timer:
-    """When an alert is to be tried again."""
+    """When an alert is to be looked at again."""
 
     at = None
 
@@ -612,71 +471,150 @@ class Timer:
         self.at = float(moment)
 
 
-def again(tmp_path, web, keep_trying_seconds=3600):
-    step = _TryAgain(
-        str(tmp_path), [f"{web.url}/hook"], policy(attempts=1), keep_trying_seconds, 60
-    )
-    step.setup()
-    return step
+class Stream:
+    """The step of a stream, by one process; state and timer of each alert are kept here."""
+
+    def __init__(self, output, by, *urls, keep_trying_seconds=3600, **changes):
+        options = SendOptions(
+            *(str(output), LiveRules.of(by), urls),
+            policy=policy(attempts=1, **changes),
+            at_once=4,
+            max_age_seconds=None,
+        )
+        self._step = _DeliverInStream(options, keep_trying_seconds, 60)
+        self.start()
+
+    def start(self):
+        """A process begins; what the one before had in its memory is gone."""
+        self._step._shared = Shared()
+        self._step.setup()
+
+    def feed(self, alert):
+        self.held, self.timer = Held(), Timer()
+        self._step.process((alert.alert_id, alert), self.held, self.timer)
+
+    def wake(self, *, until=lambda: True):
+        """Lets the timer come, as if its time had come, until something is so."""
+        ends = time.monotonic() + 5
+        while True:
+            for line in self.held.value.lines.values():
+                line.due = 0
+            self._step.look_again(self.held, self.timer)
+            if self.held.value is None or until() or time.monotonic() > ends:
+                return
+            time.sleep(0.01)
+
+    def tries(self):
+        return {name: line.tries for name, line in self.held.value.lines.items()}
 
 
-def record_of(tmp_path, alert):
-    (target,) = json.loads(
-        (tmp_path / "alerts" / alert.camera / f"{alert.alert_id}.json").read_text()
-    )["targets"]
-    return target["outcome"]
+def counted_meanwhile(before):
+    now = counted_here()
+    now.subtract(before)
+    return {name: number for name, number in now.items() if number}
 
 
 def test_an_alert_that_fails_in_a_stream_is_held_and_sent_until_it_is_taken(tmp_path, web):
     web.answers = [status(503), status(503), status(200)]
-    alert, held, timer = an_alert(1), Held(), Timer()
-    step = again(tmp_path, web)
-    step.process((alert.alert_id, alert), held, timer)
-    assert web.requests == []
-    pauses = []
-    while held.value is not None:
-        pauses.append(timer.at - time.time())
-        step.try_again(held, timer)
-    assert [round(pause / 2**at) in (1, 2, 3) for at, pause in enumerate(pauses)] == [True] * 3
+    before = counted_here()
+    url, alert = f"{web.url}/hook", replace(an_alert(1), targets=(target_name(f"{web.url}/hook"),))
+    stream = Stream(tmp_path, NO_TARGETS, url)
+    stream.feed(alert)
+    for tries, pause in ((1, 2), (2, 4)):
+        stream.wake(until=lambda tries=tries: stream.tries()[target_name(url)] == tries)
+        assert stream.timer.at - time.time() == pytest.approx(pause, rel=0.3, abs=0.2)
+        assert len(letters(tmp_path)) == 1
+        assert targets(tmp_path) == [{target_name(url): ("failed", "HTTP status 503")}]
+    stream.wake(until=lambda: False)
+    assert stream.held.value is None
     assert len(web.requests) == 3
     assert {request.headers["Idempotency-Key"] for request in web.requests} == {alert.alert_id}
-    assert record_of(tmp_path, alert) == "delivered"
-    step.try_again(held, timer)
-    assert len(web.requests) == 3
+    assert targets(tmp_path) == [{target_name(url): ("delivered", "")}]
+    assert letters(tmp_path) == []
+    assert counted_meanwhile(before) == {"alerts.waiting": 1, "alerts.delivered": 1}
 
 
-def test_an_alert_that_nobody_takes_is_given_up_in_the_end_and_its_record_says_so(tmp_path, web):
+def test_a_process_that_is_gone_loses_no_alert_and_sends_none_twice(tmp_path, web):
+    url = f"{web.url}/hook"
+    alert = replace(an_alert(1), targets=(target_name(url),))
+    stream = Stream(tmp_path, NO_TARGETS, url)
+    stream.feed(alert)
+    deadline = time.monotonic() + 5
+    while not records(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stream.start()
+    stream.wake(until=lambda: False)
+    assert stream.held.value is None
+    assert len(web.requests) == 1
+    stream.feed(alert)
+    stream.wake(until=lambda: False)
+    assert len(web.requests) == 1
+
+
+def test_an_alert_that_nobody_takes_is_given_up_in_the_end_and_waits(tmp_path, web):
     web.answers = [status(503)]
-    alert, held, timer = an_alert(1), Held(), Timer()
-    step = again(tmp_path, web, keep_trying_seconds=0)
-    step.process((alert.alert_id, alert), held, timer)
-    step.try_again(held, timer)
-    assert held.value is None
-    assert record_of(tmp_path, alert) == "failed"
+    url = f"{web.url}/hook"
+    stream = Stream(tmp_path, NO_TARGETS, url, keep_trying_seconds=0)
+    stream.feed(replace(an_alert(1), targets=(target_name(url),)))
+    stream.wake(until=lambda: False)
+    assert stream.held.value is None
+    assert targets(tmp_path) == [{target_name(url): ("failed", "HTTP status 503")}]
+    assert len(letters(tmp_path)) == 1
 
 
-def test_the_pauses_between_tries_have_an_end(tmp_path, web):
-    step = again(tmp_path, web)
-    held, timer = Held(), Timer()
-    step._hold(_Undelivered(an_alert(1), time.time(), tries=5000), held, timer)
-    assert 40 < timer.at - time.time() < 80
+def test_a_stream_asks_for_no_more_than_a_retry_after_allows(tmp_path, web):
+    web.answers = [status(429, retry_after="120")]
+    url = f"{web.url}/hook"
+    stream = Stream(tmp_path, NO_TARGETS, url)
+    stream.feed(replace(an_alert(1), targets=(target_name(url),)))
+    stream.wake(until=lambda: stream.tries()[target_name(url)] == 1)
+    assert stream.timer.at - time.time() == pytest.approx(120, abs=5)
 
 
-def test_only_what_failed_in_a_stream_is_handed_on_to_be_tried_again(tmp_path, web):
-    web.answers = [status(503), status(200)]
-    before = counted_here()
-    step = _Send(str(tmp_path), [f"{web.url}/hook"], policy(attempts=1), 1, keep_trying=True)
-    step.setup()
-    step.start_bundle()
-    out = []
-    for second in (1, 2):
-        out += step.process(an_alert(second), timestamp=0, window=None)
-    out += step.finish_bundle()
-    step.teardown()
-    assert [one.value[0] for one in out] == [an_alert(1).alert_id]
-    counted = counted_here()
-    counted.subtract(before)
-    assert {name: number for name, number in counted.items() if number} == {
-        "alerts.waiting": 1,
-        "alerts.delivered": 1,
-    }
+def test_a_target_that_hangs_holds_back_neither_the_stream_nor_another_target(tmp_path, web):
+    web.answers = [
+        lambda handler, request: (
+            web.ended.wait(20)
+            if request.path == "/other"
+            else None or status(200)(handler, request)
+        )
+    ]
+    limits = TimeLimits(connect_seconds=1, read_seconds=3, in_all_seconds=4)
+    stream = Stream(tmp_path, rules_for(web), limits=limits)
+    started = time.monotonic()
+    for second in range(30):
+        stream.feed(replace(an_alert(second), targets=("good", "other")))
+    assert time.monotonic() - started < 1.5  # Judging goes on.
+    stream.wake(until=lambda: list(stream.held.value.lines) == ["other"])
+    assert list(stream.held.value.lines) == ["other"]
+    deadline = started + 2.5
+    while paths(web).count("/good") < 30 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert paths(web).count("/good") == 30
+
+
+def test_what_finds_the_queue_of_its_target_full_is_begun_later(tmp_path, web):
+    options = SendOptions(
+        *(str(tmp_path), LiveRules.of(rules_for(web)), ()),
+        policy=policy(),
+        at_once=1,
+        max_age_seconds=None,
+    )
+    underway = Underway(options.open_office(), most=2)
+    alerts = [replace(an_alert(second), targets=("good",)) for second in range(3)]
+    gate = threading.Event()
+    web.answers = [lambda handler, request: (gate.wait(5), status(200)(handler, request))]
+    assert [underway.look(one, "good", again=False) for one in alerts] == [None] * 3
+    gate.set()
+    deadline = time.monotonic() + 5
+    came = {}
+    while len(came) < 2 and time.monotonic() < deadline:
+        for one in alerts[:2]:
+            if one.alert_id not in came:
+                found = underway.look(one, "good", again=False)
+                came |= {one.alert_id: found} if found else {}
+    assert len(web.requests) == 2
+    assert underway.look(alerts[2], "good", again=False) is None
+    while len(web.requests) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(web.requests) == 3
