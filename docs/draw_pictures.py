@@ -52,9 +52,9 @@ def photograph_report(page: Path, picture: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        tab = browser.new_page(viewport={"width": 1280, "height": 1560}, color_scheme="light")
+        tab = browser.new_page(viewport={"width": 1280, "height": 2250}, color_scheme="light")
         tab.goto(page.resolve().as_uri())
-        tab.screenshot(path=picture, type="jpeg", quality=80)
+        tab.screenshot(path=picture, type="jpeg", quality=72)
         browser.close()
 
 

@@ -143,7 +143,7 @@ def test_alerts_are_shown_with_their_picture_and_why(output: Path) -> None:
     text = make_page(of(output))
     assert text.count("data:image/jpeg;base64,") == 2
     assert text.count("No picture: ") == 1  # The gate's picture was not kept.
-    assert "a threat of severity alert by defaults.objects.person (min_score 0.9 for 0.5)." in text
+    assert "a threat of severity alert by defaults.objects.person" in text
     assert '<bdi>hook</bdi>: failed <span class="faint">(<bdi>HTTP status 500</bdi>)' in text
 
 
