@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from beam_pipeline.backtest import Report, reasons
 from transforms import stores
+from transforms.drawing import with_boxes
 from transforms.text import one_line, printable
 
 _TEMPLATE = Path(__file__).with_name("backtest_page.html")
 _LONGEST_SIDE = 480
-_QUALITY = 75
 _LARGEST_FILE = 64 << 20
 _ROWS = 200
 _COLOURS = {"gained": (226, 74, 51), "lost": (52, 120, 220)}
@@ -72,41 +70,10 @@ def _shown(report: Report, change: dict[str, Any], example: dict[str, Any]) -> S
             why = f"{place} holds another picture by now"
             continue
         try:
-            jpeg = with_boxes(data, example["boxes"], _COLOURS[kind])
+            jpeg = with_boxes(data, example["boxes"], _COLOURS[kind], longest_side=_LONGEST_SIDE)
         except Exception as error:  # Pillow has many kinds of error for what it can't decode.
             why = f"{place} can't be decoded ({one_line(error)})"
             continue
         uri = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
         return Shown(example, uri, None)
     return Shown(example, None, printable(why))
-
-
-def with_boxes(data: bytes, boxes: list[dict[str, Any]], colour: tuple[int, int, int]) -> bytes:
-    """A picture at a small size with boxes drawn into it, as JPEG.
-
-    Args:
-      data: The file's bytes.
-      boxes: `label`, `conf` and `bbox`, a box of fractions of the upright picture, each.
-      colour: Red, green and blue of the boxes.
-
-    Raises:
-      OSError: It can't be decoded.
-    """
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as file:
-        file.draft("RGB", (_LONGEST_SIDE, _LONGEST_SIDE))
-        picture = ImageOps.exif_transpose(file).convert("RGB")
-    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(13)
-    for box in boxes:
-        x, y, width, height = box["bbox"]
-        left, top = x * picture.width, y * picture.height
-        right, bottom = left + width * picture.width, top + height * picture.height
-        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=2)
-        text = f"{printable(box['label'])[:30]} {box['conf']:.2f}"
-        place = max(0, left), max(0, top - 16)
-        draw.rectangle(draw.textbbox(place, text, font=font), fill=colour)
-        draw.text(place, text, fill=(255, 255, 255), font=font)
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=_QUALITY)
-    return out.getvalue()

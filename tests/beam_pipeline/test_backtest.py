@@ -17,12 +17,12 @@ from PIL import Image
 
 import rules
 from beam_pipeline import cli
-from beam_pipeline.backtest_page import with_boxes
 from beam_pipeline.job import BUNDLED_RULES
 from tests.beam_pipeline.conftest import jpeg
 from tests.transforms.archives import OLD, seen, write_output
 from transforms.archive import open_archive
 from transforms.backtest import CameraResult, Change, backtest_camera
+from transforms.drawing import with_boxes
 from transforms.records import DetectedImage
 
 HEAD = "version: 1\ndefaults:\n"
@@ -365,7 +365,7 @@ def test_the_page_shows_what_changed_and_trusts_no_name(
 
 def test_a_picture_is_made_small_and_its_boxes_are_drawn() -> None:
     box = {"label": "a" * 500, "conf": 0.5, "bbox": (0.25, 0.25, 0.5, 0.5)}
-    small = with_boxes(jpeg((0, 0, 0), (4000, 3000)), [box], (255, 0, 0))
+    small = with_boxes(jpeg((0, 0, 0), (4000, 3000)), [box], (255, 0, 0), longest_side=480)
     with Image.open(io.BytesIO(small)) as picture:
         assert picture.size == (480, 360)
         red, green, _ = picture.convert("RGB").getpixel((240, 270))

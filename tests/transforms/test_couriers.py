@@ -24,7 +24,7 @@ from tests.transforms.pictures import jpeg
 from tests.transforms.web_service import WebService, status
 from transforms import couriers
 from transforms.couriers import Sent, TimeLimits, courier_for, target_name, url_courier
-from transforms.messages import Message
+from transforms.messages import Message, compose
 from transforms.withheld_logs import WITHHELD
 
 QUICK = TimeLimits(connect_seconds=1, read_seconds=0.3, in_all_seconds=5)
@@ -357,6 +357,24 @@ def test_a_mail_may_have_no_picture(mails):
     courier = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
     assert courier.send(message) == Sent("delivered")
     assert list(mails.parsed().iter_attachments()) == []
+
+
+def test_a_hostile_label_adds_no_header_to_a_mail(mails):
+    label = "person\r\nBcc: evil@example.com\r\n\r\n<script>"
+    alert = {
+        **ALERT,
+        "threats": [{**ALERT["threats"][0], "label": label, "severity": "alert", "rule": "r",
+                     "zone": None}],
+        **dict.fromkeys(("image_uri", "final_uri"), "/nowhere"),
+        **dict.fromkeys(("rules_version", "model_version"), "0"),
+    }  # fmt: skip
+    by = rules.parse_rules("version: 1\ndefaults: {objects: {person: }}\n", "rules.yaml")
+    courier = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
+    assert courier.send(compose(alert, by)) == Sent("delivered")
+    assert mails.envelopes[0].rcpt_tos == ["guard@example.com"]
+    mail = mails.parsed()
+    assert mail["Bcc"] is None
+    assert mail["Subject"].startswith("person Bcc: evil@example.com <script> at hall, 2026-01-31")
 
 
 @pytest.mark.parametrize(
