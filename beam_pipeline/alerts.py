@@ -107,7 +107,10 @@ def _read(output: str, target: str | None) -> tuple[list[Letter], list[str]]:
         names = sorted({letter.target for letter in letters})
         letters = [letter for letter in letters if letter.target == target]
         if not letters and names:
-            print(f"nothing waits for {target}; there is something for {', '.join(names)}")
+            raise SetupError(
+                f"--target {target}: nothing waits for it; there is something for "
+                f"{', '.join(names)}"
+            )
     return sorted(letters, key=lambda one: (one.order, one.target)), broken
 
 
@@ -148,15 +151,23 @@ def _send_each(
     office: PostOffice, letters: Sequence[Letter], known: set[str]
 ) -> dict[str, list[Outcome]]:
     """Sends what waits: one target beside the other, the alerts of each one after the other."""
+    from tqdm import tqdm
+
     from transforms.ledger import FAILED, Outcome
 
     of_target: dict[str, list[Letter]] = defaultdict(list)
     for letter in letters:
         of_target[letter.target].append(letter)
 
+    waiting = ", ".join(f"{name} {len(letters)}" for name, letters in sorted(of_target.items()))
+    if waiting:
+        print(f"sending: {waiting}", file=sys.stderr, flush=True)
+    bar = tqdm(total=len(letters), unit="alert", leave=False, disable=None)
+
     def send(name: str) -> list[Outcome]:
         came = []
         for letter in of_target[name]:
+            bar.update()
             if name not in known:
                 came.append(Outcome(name, FAILED, _NOT_TRIED, again_after=0))
                 continue
@@ -165,7 +176,7 @@ def _send_each(
                 office.ledger.forget(letter.alert, name)
         return came
 
-    with ThreadPoolExecutor(max(len(of_target), 1)) as targets:
+    with bar, ThreadPoolExecutor(max(len(of_target), 1)) as targets:
         return dict(zip(of_target, targets.map(send, of_target), strict=True))
 
 

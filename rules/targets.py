@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
-from jinja2 import TemplateSyntaxError
+from jinja2 import TemplateSyntaxError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
+from rules.errors import suggestion
 from rules.frozen import FrozenMapping
 from rules.records import ThreatSeverity
 
@@ -51,12 +52,35 @@ def expand(text: str, environment: Mapping[str, str]) -> str:
     return REFERENCE.sub(value_of, text)
 
 
+VARIABLES = (
+    "id",
+    "timestamp",
+    "local_time",
+    "timezone",
+    "severity",
+    "labels",
+    "threats",
+    "links",
+    "link_hours",
+    "image_uri",
+    "final_uri",
+    "no_picture",
+    "alert_id",
+    "rules_version",
+    "model_version",
+)
+"""What a message's templates may name."""
+
+
 def template_problem(text: str) -> tuple[str, str] | None:
     """What is wrong with a template of Jinja, and what would be right; None where it is right."""
+    jinja = SandboxedEnvironment()
     try:
-        SandboxedEnvironment().parse(text)
+        names = meta.find_undeclared_variables(jinja.parse(text))
     except TemplateSyntaxError as error:
         return f"not a template: {error.message}", "see https://jinja.palletsprojects.com"
+    for name in sorted(names - {*VARIABLES, *jinja.globals}):
+        return f"nothing is called {name!r} here", suggestion(name, VARIABLES, "names")
     return None
 
 

@@ -152,6 +152,10 @@ def test_a_wrong_target_is_refused_without_its_secret(target, message):
             "statement'.; see https://jinja.palletsprojects.com",
         ),
         (
+            'message: {subject: "{{ lables }}"}',
+            "3: message.subject: nothing is called 'lables' here; did you mean 'labels'?",
+        ),
+        (
             "limits: {fleet: {alerts: 0, within: 1m}}",
             "3: limits.fleet.alerts: is 0; must be a whole number of at least 1",
         ),
