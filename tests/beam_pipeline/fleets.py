@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import rules
 from beam_pipeline.counts import CountRow
 from tests.beam_pipeline.conftest import jpeg
 from tests.transforms.archives import OLD, write_output
@@ -50,7 +51,7 @@ def write_fleet(
         if one.image.sha256 == SHA256:
             place = stores.validated_uri(str(output), one.image.id, one.image.file)
             stores.write_bytes(place, PICTURE)
-        if alert := alert_for(one, str(output)):
+        if alert := alert_for(one, str(output), rules.parse_rules(by, "rules")):
             place = stores.alert_uri(str(output), alert.camera, alert.alert_id)
             record = {**alert.body, "targets": targets(one)}
             stores.write_bytes(place, stores.json_bytes(record))
