@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+from apache_beam.internal.gcp import auth
 from apache_beam.portability.api import beam_runner_api_pb2
 from gcp_storage_emulator.server import create_server
 from google.cloud import storage
@@ -62,6 +64,12 @@ def buckets(name: str) -> Iterator[tuple[str, Buckets]]:
         client = storage.Client.create_anonymous_client()
         client._connection.API_BASE_URL = address
         yield address, Buckets(client, name)
+
+
+def forget_credentials(patch: pytest.MonkeyPatch) -> None:
+    """Lets Beam look for credentials anew: a process keeps those that it finds first."""
+    patch.setattr(auth._Credentials, "_credentials_init", False)
+    patch.setattr(auth._Credentials, "_credentials", None)
 
 
 def credentials(file: Path) -> Path:

@@ -20,7 +20,14 @@ from beam_pipeline.errors import SetupError
 from beam_pipeline.options import add_arguments, job_options
 from beam_pipeline.pipeline import build_pipeline
 from tests.beam_pipeline.conftest import jpeg
-from tests.deploy.google_cloud import Buckets, DataflowService, Staged, buckets, credentials
+from tests.deploy.google_cloud import (
+    Buckets,
+    DataflowService,
+    Staged,
+    buckets,
+    credentials,
+    forget_credentials,
+)
 from transforms import stores
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -55,6 +62,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buckets]:
         patch.setenv("STORAGE_EMULATOR_HOST", address)
         patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(user))
         patch.setenv("GOOGLE_CLOUD_PROJECT", "cameras-test")
+        forget_credentials(patch)
         made.write("pictures/hall_20260131T120000Z.jpg", jpeg())
         made.write("rules.yaml", job.BUNDLED_RULES.read_bytes())
         yield made

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 import rules
+from tests.deploy.google_cloud import forget_credentials
 from tests.stores.bucket import Bucket
 from tests.stores.servers import SECRET, Server
 from tests.transforms.pictures import jpeg
@@ -179,6 +180,7 @@ def test_a_link_to_gcs_is_signed_by_the_service_account_s_key(
     caplog.set_level(1)
     file, public_key = service_account(tmp_path)
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    forget_credentials(monkeypatch)
     use(
         Server("", "gs", {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}, ("--project=camera-tests",))
     )
