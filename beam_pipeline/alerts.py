@@ -8,12 +8,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from beam_pipeline.errors import SetupError
-from beam_pipeline.options import DEFAULT_OUTPUT, OneLineParser, add_alert_url, max_age
+from beam_pipeline.options import (
+    DEFAULT_OUTPUT,
+    OneLineParser,
+    add_alert_url,
+    add_labels,
+    max_age,
+)
+from beam_pipeline.tables import aligned
 
 if TYPE_CHECKING:
     from transforms.delivery import PostOffice
@@ -55,11 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     resend.add_argument(
         "--rules", metavar="FILE", help="the rule file, which names the targets' addresses"
     )
-    resend.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="names of the model's classes, as for the job (default: COCO's)",
-    )
+    add_labels(resend)
     add_alert_url(resend)
     resend.add_argument(
         "--alert_max_age",
@@ -192,7 +195,7 @@ def _print_letters(letters: Sequence[Letter]) -> None:
         for one in letters
     ]
     if rows:
-        print(_table(("when", "target", "id", "alert", "why it waits"), rows))
+        print(_table(("when", "target", "id", "alert", "why it waits"), *rows))
     print(f"{len(rows)} wait{'s' if len(rows) == 1 else ''}")
 
 
@@ -214,16 +217,11 @@ def _print_outcomes(came: dict[str, list[Outcome]]) -> None:
     if not rows:
         print("nothing waits")
         return
-    print(_table(("target", "delivered", "still failing", "refused", "why"), rows))
+    print(_table(("target", "delivered", "still failing", "refused", "why"), *rows))
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, *rows]
-    wide = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, wide, strict=True)).rstrip()
-        for line in lines
-    )
+def _table(*rows: Sequence[str]) -> str:
+    return "\n".join(aligned(rows, left=len(rows[0])))
 
 
 def _tell_broken(broken: Sequence[str]) -> int:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from beam_pipeline import archive_job
 from beam_pipeline.counts import write_stdout
 from beam_pipeline.errors import SetupError
+from beam_pipeline.options import add_labels
+from beam_pipeline.tables import aligned
 from transforms.text import printable
 
 if TYPE_CHECKING:
@@ -35,11 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the rules to compare with (default: what the archive's final/ says)",
     )
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="names of the model's classes, as for the job (default: COCO's)",
-    )
+    add_labels(parser)
     parser.add_argument(
         "--format",
         choices=tuple(FORMATS),
@@ -305,11 +303,12 @@ def format_table(report: Report) -> str:
             numbers = _sum(numbers, one["alerts"])
         rows.append(_row(f"({same:,} unchanged)", numbers, sum(one["images"] for one in rest)))
     rows.append(_row("total", report.total, report.images))
-    lines += _aligned(("id", "pictures", "alerts before", "after", "gained", "lost", ""), rows)
+    changes = ("alerts before", "after", "gained", "lost", "")
+    lines += aligned([("id", "pictures", *changes), *rows], prose=True)
     rules_changed = report.changed_rules
     if rules_changed:
         rows = [_row(rule, numbers) for rule, numbers in rules_changed[:_RULE_ROWS]]
-        lines += ["", *_aligned(("rule", "alerts before", "after", "gained", "lost", ""), rows)]
+        lines += ["", *aligned([("rule", *changes), *rows], prose=True)]
         if len(rules_changed) > _RULE_ROWS:
             lines.append(f"and {len(rules_changed) - _RULE_ROWS} more; --format json has all")
     return "".join(f"{line}\n" for line in lines)
@@ -319,21 +318,6 @@ def _row(name: str, numbers: Numbers, images: int | None = None) -> tuple[str, .
     counted = [numbers[key] for key in ("before", "after", "gained", "lost")]
     values = counted if images is None else [images, *counted]
     return (printable(name), *(f"{value:,}" for value in values), printable(reasons(numbers)))
-
-
-def _aligned(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    table = [header, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header) - 1)]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=True)),
-                row[-1],
-            ]
-        ).rstrip()
-        for row in table
-    ]
 
 
 def format_json(report: Report) -> str:

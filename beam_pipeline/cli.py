@@ -117,6 +117,15 @@ def _parse(parser: OneLineParser, arguments: Sequence[str]) -> argparse.Namespac
     return parsed
 
 
+def _parser(command: str, description: str, epilog: str = _STORES_EPILOG) -> OneLineParser:
+    return OneLineParser(
+        prog=f"python -m beam_pipeline {command}",
+        description=description,
+        epilog=epilog,
+        allow_abbrev=False,
+    )
+
+
 def _reach(option: str, uri: str, *, is_file: bool = False) -> None:
     if "://" in uri:
         from beam_pipeline.preflight import check_readable
@@ -125,46 +134,36 @@ def _reach(option: str, uri: str, *, is_file: bool = False) -> None:
 
 
 def _counts(arguments: Sequence[str]) -> int:
-    parser = OneLineParser(
-        prog="python -m beam_pipeline counts",
-        description="Prints how many images and threats there were, by id and window of time.",
-        epilog=_STORES_EPILOG,
-        allow_abbrev=False,
+    parser = _parser(
+        "counts", "Prints how many images and threats there were, by id and window of time."
     )
     counts.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    for output in parsed.outputs or ():
-        _reach("--output", output)
+    _reach_outputs(parsed)
     return counts.main(parsed)
 
 
 def _chart(arguments: Sequence[str]) -> int:
-    parser = OneLineParser(
-        prog="python -m beam_pipeline chart",
-        description="Draws the threats per id in the recent period, and marks ids with unusually "
+    parser = _parser(
+        "chart",
+        "Draws the threats per id in the recent period, and marks ids with unusually "
         "many or few for their images.",
-        epilog=_STORES_EPILOG,
-        allow_abbrev=False,
     )
     chart.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    for output in parsed.outputs or ():
-        _reach("--output", output)
+    _reach_outputs(parsed)
     return chart.main(parsed)
 
 
 def _report(arguments: Sequence[str]) -> int:
-    parser = OneLineParser(
-        prog="python -m beam_pipeline report",
-        description="Writes one page of HTML about the whole fleet in a period: cameras, threats, "
+    parser = _parser(
+        "report",
+        "Writes one page of HTML about the whole fleet in a period: cameras, threats, "
         "alerts with their pictures, invalid images, and what is wrong with which camera.",
-        epilog=_STORES_EPILOG,
-        allow_abbrev=False,
     )
     report.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    for output in parsed.outputs or ():
-        _reach("--output", output)
+    _reach_outputs(parsed)
     _reach_files(parsed, "rules", "labels")
     return report.main(parsed)
 
@@ -207,11 +206,7 @@ def _rules(arguments: Sequence[str]) -> int:
         help="the rule file (default: with a picture's FILE none, otherwise the bundled one)",
     )
     for command in (check, explain):
-        command.add_argument(
-            "--labels",
-            metavar="FILE",
-            help="names of the model's classes, as for the job (default: COCO's)",
-        )
+        options.add_labels(command)
     parsed = _parse(parser, arguments)
     for file in (parsed.rules, getattr(parsed, "file", None)):
         if file is not None:
@@ -226,49 +221,43 @@ def _rules(arguments: Sequence[str]) -> int:
 
 
 def _backtest(arguments: Sequence[str]) -> int:
-    parser = OneLineParser(
-        prog="python -m beam_pipeline backtest",
-        description="Judges every picture of an archive by other rules, without the model and "
+    parser = _parser(
+        "backtest",
+        "Judges every picture of an archive by other rules, without the model and "
         "without sending anything, and says which alerts would have been gained and lost.",
         epilog=_BEAM_EPILOG,
-        allow_abbrev=False,
     )
     backtest.add_arguments(parser)
     return backtest.main(*parser.parse_known_args(arguments))
 
 
 def _pack(arguments: Sequence[str]) -> int:
-    parser = OneLineParser(
-        prog="python -m beam_pipeline pack",
-        description="Writes an archive as Parquet, a file a camera, which backtest and other "
+    parser = _parser(
+        "pack",
+        "Writes an archive as Parquet, a file a camera, which backtest and other "
         "tools read many times as fast as a JSON a picture.",
         epilog=_BEAM_EPILOG,
-        allow_abbrev=False,
     )
     pack.add_arguments(parser)
     return pack.main(*parser.parse_known_args(arguments))
 
 
 def _export(arguments: Sequence[str]) -> int:
-    parser = OneLineParser(
-        prog="python -m beam_pipeline export",
-        description="Writes what was detected as one JSON file in MegaDetector's format 1.6, for "
+    parser = _parser(
+        "export",
+        "Writes what was detected as one JSON file in MegaDetector's format 1.6, for "
         "review tools that read it.",
-        epilog=_STORES_EPILOG,
-        allow_abbrev=False,
     )
     export.add_arguments(parser)
     return export.main(_parse(parser, arguments))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    parser = OneLineParser(
-        prog="python -m beam_pipeline evaluate",
-        description="Measures the alerts of an archive against what is known to be in its "
+    parser = _parser(
+        "evaluate",
+        "Measures the alerts of an archive against what is known to be in its "
         "pictures: precision, recall and false alerts per camera and day, by camera, label and "
         "rule.",
-        epilog=_STORES_EPILOG,
-        allow_abbrev=False,
     )
     evaluate.add_arguments(parser)
     parsed = _parse(parser, arguments)
@@ -277,13 +266,11 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
 
 def _tune(arguments: Sequence[str]) -> int:
-    parser = OneLineParser(
-        prog="python -m beam_pipeline tune",
-        description="Proposes min_score, min_area and max_area that keep recall and send the "
+    parser = _parser(
+        "tune",
+        "Proposes min_score, min_area and max_area that keep recall and send the "
         "fewest false alerts, from what is known to be in the pictures of an archive. Writes "
         "nothing unless asked.",
-        epilog=_STORES_EPILOG,
-        allow_abbrev=False,
     )
     tune.add_arguments(parser)
     parsed = _parse(parser, arguments)
@@ -292,19 +279,21 @@ def _tune(arguments: Sequence[str]) -> int:
 
 
 def _health(arguments: Sequence[str]) -> int:
-    parser = OneLineParser(
-        prog="python -m beam_pipeline health",
-        description="Says which cameras are silent or blind, send invalid or misdated pictures, or "
+    parser = _parser(
+        "health",
+        "Says which cameras are silent or blind, send invalid or misdated pictures, or "
         "show unusually many or few threats, by what is usual for each at these hours.",
-        epilog=_STORES_EPILOG,
-        allow_abbrev=False,
     )
     health.add_arguments(parser)
     parsed = _parse(parser, arguments)
-    for output in parsed.outputs or ():
-        _reach("--output", output)
+    _reach_outputs(parsed)
     _reach_files(parsed, "rules", "labels")
     return health.main(parsed)
+
+
+def _reach_outputs(parsed: argparse.Namespace) -> None:
+    for output in parsed.outputs or ():
+        _reach("--output", output)
 
 
 def _reach_files(parsed: argparse.Namespace, *options: str) -> None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from beam_pipeline.tables import aligned
 from transforms.times import canonical_time
 
 _LOGGER = logging.getLogger(__name__)
@@ -534,22 +535,15 @@ def format_table(rows: Sequence[CountRow]) -> str:
         "with threat",
         "threats",
         "alerts",
+        "threats by label",
     )
-    lines = [(*header, "threats by label"), *(_table_cells(row) for row in rows)]
+    lines = [header, *(_table_cells(row) for row in rows)]
     if rows[0].id != TOTAL_ID:
         (total,) = sum_total(rows)
         lines.append(_table_cells(total))
     lines = [(("total" if line[0] == TOTAL_ID else line[0]), *line[1:]) for line in lines]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    text = [
-        "  ".join(
-            [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
-            + [cell.rjust(width) for cell, width in zip(line[3:7], widths[3:], strict=True)]
-            + [line[7]]
-        ).rstrip()
-        for line in lines
-    ]
-    rule = "-" * (sum(widths) + 2 * len(widths) + max(len(line[7]) for line in lines))
+    text = aligned(lines, left=3, prose=True)
+    rule = "-" * max(map(len, text))
     text.insert(1, rule)
     if rows[0].id != TOTAL_ID:
         text.insert(-1, rule)
@@ -633,6 +627,16 @@ def named_outputs(args: argparse.Namespace) -> list[str]:
     return find_outputs(args.outputs or ["output"])
 
 
+def add_period_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which windows."""
+    parser.add_argument(
+        "--since",
+        metavar="TIME",
+        help="only windows that begin at or after this time, such as 2026-01-31T00:00:00Z",
+    )
+    parser.add_argument("--until", metavar="TIME", help="only windows that begin before this time")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command ``counts``."""
     add_output_argument(parser)
@@ -649,12 +653,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="only this camera; may be given again for more",
     )
-    parser.add_argument(
-        "--since",
-        metavar="TIME",
-        help="only windows that begin at or after this time, such as 2026-01-31T00:00:00Z",
-    )
-    parser.add_argument("--until", metavar="TIME", help="only windows that begin before this time")
+    add_period_arguments(parser)
     parser.add_argument(
         "--late",
         action="store_true",

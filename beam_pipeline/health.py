@@ -1,6 +1,6 @@
 """The command ``health``: which cameras are silent, blind, misdated, or unusual in what they send.
 
-`findings` reads what a job has written of its cameras and says what is wrong with them (see
+`examine` reads what a job has written of its cameras and says what is wrong with them (see
 :mod:`beam_pipeline.health_statistics` for how); ``--notify`` tells the rule file's health targets
 what they have not been told.
 
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_pipeline import archive_job, counts
 from beam_pipeline.errors import SetupError
+from beam_pipeline.options import add_labels
 from transforms.text import one_line, printable
 from transforms.times import canonical_time
 
@@ -77,32 +78,6 @@ class Health:
         }
 
 
-def findings(
-    outputs: str | Sequence[str],
-    *,
-    since: datetime,
-    until: datetime,
-    by: rules.Rules | None = None,
-    expected: Mapping[str, float] | None = None,
-) -> list[Finding]:
-    """What is wrong with the cameras of one output or several in a period.
-
-    Args:
-      outputs: The job's output directory, or several, on any filesystem that Beam knows.
-      since: The first moment of the period (UTC).
-      until: The first moment after it.
-      by: The rule file: cameras that it names and that never sent are silent.
-      expected: Pictures an hour that a camera sends at the least; under `counts.TOTAL_ID` those of
-        each camera that is not named.
-
-    Raises:
-      CountsError: No counts, or wrong ones.
-      OSError: A store was lost.
-    """
-    found = examine(outputs, since=since, until=until, by=by, expected=expected)
-    return list(found.findings)
-
-
 def examine(
     outputs: str | Sequence[str],
     *,
@@ -112,16 +87,21 @@ def examine(
     expected: Mapping[str, float] | None = None,
     each_picture: bool = True,
 ) -> Health:
-    """`findings`, with what else a person should know. Arguments and errors are the same, and:
+    """What is wrong with the cameras of one output or several in a period.
 
     Args:
-      outputs: As for `findings`, like the next four.
-      since: See there.
-      until: See there.
-      by: See there.
-      expected: See there.
+      outputs: The job's output directory, or several, on any filesystem that Beam knows.
+      since: The first moment of the period (UTC).
+      until: The first moment after it.
+      by: The rule file: cameras that it names and that never sent are silent.
+      expected: Pictures an hour that a camera sends at the least; under `counts.TOTAL_ID` those of
+        each camera that is not named.
       each_picture: Whether to read what was detected in each picture, a file a picture: without it
         no camera is found blind.
+
+    Raises:
+      CountsError: No counts, or wrong ones.
+      OSError: A store was lost.
     """
     from beam_pipeline import health_statistics
     from beam_pipeline.health_statistics import LATE, Observed, Refused
@@ -357,11 +337,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the rule file: a camera that it names and that never sent is silent, and --notify "
         "tells its health targets",
     )
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="names of the model's classes, as for the job (default: COCO's)",
-    )
+    add_labels(parser)
     parser.add_argument(
         "--since",
         metavar="TIME",

@@ -154,6 +154,15 @@ def max_age(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{error}; or off") from None
 
 
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--labels`` to a command that reads a rule file."""
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="names of the model's classes, as for the job (default: COCO's)",
+    )
+
+
 def add_alert_url(group: argparse._ActionsContainer) -> None:
     """Adds `--alert_url`, which may be given several times."""
     group.add_argument(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from beam_pipeline import archive_job, counts
 from beam_pipeline.errors import SetupError
+from beam_pipeline.options import add_labels
+from beam_pipeline.tables import aligned
 
 if TYPE_CHECKING:
     import rules
@@ -59,11 +61,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is in the pictures: a CSV with the columns file, main_class, count, or boxes in "
         "COCO's JSON",
     )
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="names of the model's classes, as for the job (default: COCO's)",
-    )
+    add_labels(parser)
     parser.add_argument(
         "--incident_gap",
         type=_duration,
@@ -206,13 +204,13 @@ def _table(compared: Compared, precision: Mapping[str, AveragePrecision], gap: t
     for kind, groups in _groups(compared, gap).items():
         named = [*groups.items(), *([("total", whole)] if kind == "id" else [])]
         rows = [(name, *tally_cells(tally)) for name, tally in named]
-        blocks.append(aligned([(kind, *HEADER), *rows]))
+        blocks.append(ruled([(kind, *HEADER), *rows]))
     if precision:
         boxes = [
             (label, f"{one.boxes:,}", f"{one.ap:.3f}", f"{one.ap50:.3f}")
             for label, one in precision.items()
         ]
-        blocks.append(aligned([("label", "boxes", "AP", "AP50"), *boxes]))
+        blocks.append(ruled([("label", "boxes", "AP", "AP50"), *boxes]))
     if whole.behind_false:
         blocks.append(
             f"{whole.behind_false} threats came in the cooldown of a false alert: missed.\n"
@@ -246,15 +244,8 @@ def share_text(share: float | None, interval: Interval | None) -> str:
     return f"{share:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for row in rows
-    ]
+def ruled(rows: Sequence[Sequence[str]]) -> str:
+    """A table with a rule beneath its header."""
+    lines = aligned(rows)
     lines.insert(1, "-" * max(map(len, lines)))
     return "".join(f"{line}\n" for line in lines)

@@ -20,8 +20,8 @@ from beam_pipeline.errors import SetupError
 from beam_pipeline.evaluation.evaluate import (
     HEADER,
     add_shared_arguments,
-    aligned,
     open_inputs,
+    ruled,
     share_text,
     tally_cells,
 )
@@ -482,7 +482,7 @@ def _table(
                 )
                 for name, (values, later) in _lines_of(one).items()
             ]
-            lines.append(aligned([("", *_TUNED, *_MEASURED), *rows]))
+            lines.append(ruled([("", *_TUNED, *_MEASURED), *rows]))
             curve = [
                 (
                     f"{values.min_score:.2f}" + (" *" if values == one.proposed else ""),
@@ -490,10 +490,10 @@ def _table(
                 )
                 for values, measured in _curve(one)
             ]
-            lines.append(aligned([("min_score", *_MEASURED), *curve]))
+            lines.append(ruled([("min_score", *_MEASURED), *curve]))
         blocks.append("\n".join([*lines, *(f"{line}\n" for line in warnings)]))
     rows = [(name, *tally_cells(tally)) for name, tally in tallies.items()]
-    blocks.append(f"all rules together\n\n{aligned([('', *HEADER), *rows])}")
+    blocks.append(f"all rules together\n\n{ruled([('', *HEADER), *rows])}")
     return "\n".join(blocks)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from beam_pipeline import archive_job, counts
 from beam_pipeline.counts import CountsError
 from beam_pipeline.errors import SetupError
+from beam_pipeline.options import add_labels
 
 if TYPE_CHECKING:
     import rules
@@ -31,12 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOURS",
         help="length of the period, which ends with the newest window (default: 24)",
     )
-    parser.add_argument(
-        "--since",
-        metavar="TIME",
-        help="only windows that begin at or after this time, such as 2026-01-31T00:00:00Z",
-    )
-    parser.add_argument("--until", metavar="TIME", help="only windows that begin before this time")
+    counts.add_period_arguments(parser)
     parser.add_argument(
         "--file",
         metavar="PATH",
@@ -48,11 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the rule file, here or in a store: cameras that it names and that sent nothing are "
         "told of",
     )
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="names of the model's classes, as for the job (default: COCO's)",
-    )
+    add_labels(parser)
 
 
 def main(parsed: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import rules
+from rules.targets import VARIABLES
 from tests.transforms.pictures import encoded, jpeg
 from tests.transforms.results import judged
 from transforms import messages, stores
@@ -146,7 +147,7 @@ def test_every_variable_that_is_documented_is_there_and_no_other(scene, monkeypa
     render = messages._rendered
     monkeypatch.setattr(messages, "_rendered", lambda *args: given.append(args[2]) or render(*args))
     compose(scene.alert, BERLIN)
-    assert {name.split(".")[0] for name in named} == set(given[0])
+    assert {name.split(".")[0] for name in named} == set(given[0]) == set(VARIABLES)
 
 
 @pytest.mark.parametrize(
