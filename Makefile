@@ -1,22 +1,32 @@
 # make run    the job on the bundled samples, rules and model
 # make test   lint, types and all tests
+# make search   the tests that search for counterexamples, 100,000 examples each: EXAMPLES=20000,
+#   ARGS="-k watching" for some of them (docs/testing.md)
 # make bench, bench-stream, bench-backtest: measured speed and memory; of the stream on Flink; of an
 #   archive that is judged again
+# make soak   a stream on Flink that is fed and disturbed, then recounted: ARGS="--minutes 60 --seed 1"
+# make fuzz      100,000 mutated JPEGs against a slow judge (docs/validation.md)
+# make mutants   which small changes of the code no test notices (docs/testing.md);
+#   ARGS="--sample 200 --seed 1" for some of them
+# make docs      docs/options.md, from the parsers of the command line
 # make flink-up, flink-args, flink-down: a Flink session cluster on this machine (docs/flink.md)
-# Each makes .venv first where it is missing, from the pinned versions in constraints.txt.
+# Each makes .venv first where it is missing, from the pinned versions in constraints.txt;
+#   VENV=.venv-3.13 PYTHON=python3.13 for another beside it.
 
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
-	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' \
-	2>/dev/null && { echo $$p; break; }; done)
+FITS := import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	command -v $$p >/dev/null && $$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
+NEEDED := install Python 3.10, 3.11, 3.12 or 3.13, or name one: make PYTHON=/path/to/python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
-# Tests run in two processes, as fits two processors; more take 2 GB each: ARGS="-n 4", or "-n 0".
-TOGETHER := -n 2 --dist loadscope
+# Tests run in three processes: on two processors, as many of them wait for servers. More take 2 GB
+# each: ARGS="-n 4", or "-n 0" for none.
+TOGETHER := -n 3 --dist loadscope
 
-.PHONY: run test lint bench bench-stream bench-backtest lock clean flink-up flink-args flink-down
+.PHONY: run test search fuzz lint docs mutants bench bench-stream bench-backtest soak lock clean flink-up flink-args flink-down
 
 run: $(READY)
 	$(BIN)/python -m beam_pipeline --runner DirectRunner $(ARGS)
@@ -24,10 +34,22 @@ run: $(READY)
 test: lint
 	$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
+search: $(READY)
+	SEARCH_EXAMPLES=$(or $(EXAMPLES),100000) $(BIN)/python -m pytest -m search --timeout 0 $(ARGS)
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz_jpeg $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m tests.options_page
+
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -38,23 +60,36 @@ bench-stream: $(READY)
 bench-backtest: $(READY)
 	$(BIN)/python -m benchmarks.backtest $(ARGS)
 
+soak: $(READY)
+	$(BIN)/python -m soak $(ARGS)
+
 flink-up flink-args flink-down: flink-%: $(READY)
 	@$(BIN)/python deploy/flink/cluster.py $* $(ARGS)
 
 lock: $(READY)
-	$(BIN)/uv pip compile --universal --python-version 3.10 --extra dev setup.py \
+	$(BIN)/uv pip compile --universal --python-version 3.10 --extra dev pyproject.toml \
 		--no-header --no-annotate --upgrade --output-file constraints.txt
 
-$(READY): setup.py constraints.txt
-	@$(or $(PYTHON),python3) -c 'import sys; v = sys.version_info; (3, 10) <= v < (3, 13) or \
-	sys.exit("Python %d.%d does not fit: TensorFlow 2.16 needs Python 3.10, 3.11 or 3.12; give one by make PYTHON=/path/to/python3.11" % v[:2])'
-	@echo "installing what it needs into $(VENV): about 3 GB, some minutes"
-	$(PYTHON) -m venv $(VENV)
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what it needs into $(VENV): about 4 GB, some minutes"
 	$(PIP) uv
 # uv takes a third of pip's time; pip comes after it for what uv does not read, such as a pip.conf.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
 		--constraint constraints.txt --editable '.[dev]' || $(PIP) --editable '.[dev]'
 	@touch $@
 
+$(BIN)/python:
+ifneq ($(PYTHON),)
+	@$(PYTHON) -c '$(FITS)' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), which does not fit: $(NEEDED)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+else
+	@echo "found no Python 3.10 to 3.13: fetching Python 3.13 with uv"
+	@uv=uv; command -v uv >/dev/null || { uv=$(VENV)-uv/bin/uv; \
+		python3 -m venv $(VENV)-uv && $(VENV)-uv/bin/python -m pip install --quiet uv; } >/dev/null 2>&1; \
+	why=$$($$uv venv --seed --python 3.13 $(VENV) 2>&1) || { echo "uv could not fetch Python 3.13" \
+		"($$(echo "$$why" | tail -n 1 | sed 's/^ *//')): $(NEEDED)" >&2; exit 1; }
+endif
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-uv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
