@@ -1,23 +1,24 @@
-"""What counts as a threat: the rule file, and the judgement of an image by it.
+"""The rule file, and the judgement of an image by it.
 
-Plain Python, so that it runs in a notebook as it runs in the job:
+The package is plain Python, so that it runs in a notebook as in the job:
 
     >>> from rules import Image, load_rules
     >>> verdict = load_rules("rules.yaml").judge(Image.from_json(json.load(file)))
     >>> verdict.is_threat, verdict.severity
     (True, 'alert')
 
-The words of the rule file (``objects``, ``min_score``, ``min_area``, ``max_ratio``, ...) are those
+The keys of the rule file (``objects``, ``min_score``, ``min_area``, ``max_ratio``, ...) are those
 of Frigate's object filters: https://docs.frigate.video/configuration/object_filters
 """
 
+from rules.cooldown import PastAlert, alert_id, restore_alerts
 from rules.describing import describe, describe_camera
 from rules.effective import CameraRules, ObjectRule, Resolution
 from rules.errors import RulesError
 from rules.explaining import explain
-from rules.history import History, alert_id
+from rules.history import History, PastImage
 from rules.judging import FILTERS
-from rules.loading import load_rules, parse_rules
+from rules.loading import ParsedRules, load_rules, parse_rules
 from rules.records import (
     Check,
     Detection,
@@ -30,6 +31,7 @@ from rules.records import (
     Verdict,
 )
 from rules.ruleset import Rules
+from rules.schema_types import is_camera_id
 from rules.targets import Alerting, Limit, MissingVariableError, Target, expand
 
 __all__ = [
@@ -43,6 +45,9 @@ __all__ = [
     "Limit",
     "MissingVariableError",
     "ObjectRule",
+    "ParsedRules",
+    "PastAlert",
+    "PastImage",
     "Rejected",
     "Resolution",
     "Rules",
@@ -58,6 +63,8 @@ __all__ = [
     "describe_camera",
     "expand",
     "explain",
+    "is_camera_id",
     "load_rules",
     "parse_rules",
+    "restore_alerts",
 ]

@@ -1,4 +1,4 @@
-"""What each camera ends up with, for a person at a terminal."""
+"""Describes the effective rules of each camera, for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from datetime import time, timedelta
 
 from rules.effective import BUILT_IN, CameraRules, Confirm, Mask, ObjectRule, Repeats, Zone
-from rules.errors import one_line
 from rules.ruleset import Rules
-from rules.schedule import DAYS, Period
+from rules.schedule import DAYS, WeeklyPeriod
+from rules.targets import Alerting
+from rules.text import escaped
 
 _OBJECT_VALUES = (
     "severity",
@@ -28,10 +29,15 @@ _CONFIRM_VALUES = ("pictures", "within")
 
 
 def describe(rules: Rules) -> str:
-    """The rules that hold, camera by camera in the order of the file, each value followed by the
-    layer that gives it; last, what an id gets that the file does not name. Lines end in ``\\n``."""
+    """Describes targets, limits and the effective rules of each camera, in the order of the file.
+
+    The layer that sets a value follows it. The last paragraph describes ids that the file does not
+    name. Lines end in ``\\n``.
+    """
     count = len(rules.cameras)
     lines = [f"rules {rules.version}: {count} camera{'' if count == 1 else 's'}"]
+    if alerting := [*_alerting(rules.alerting)]:
+        lines += ["", *alerting]
     for camera_id in rules.cameras:
         lines += ["", *_camera(rules, camera_id)]
     if rules.strict_ids:
@@ -42,18 +48,36 @@ def describe(rules: Rules) -> str:
 
 
 def describe_camera(rules: Rules, camera_id: str) -> str:
-    """The same of one camera, which the file need not name."""
-    if rules.knows(camera_id):
-        return _text(_camera(rules, camera_id))
+    """Describes the effective rules and limits of one camera, which the file need not name."""
+    limits = [f"  {line}" for line in _limits(rules.alerting)]
+    if rules.has_camera(camera_id):
+        return _text([*_camera(rules, camera_id), *limits])
     if rules.strict_ids:
         return _text([f"{camera_id}: refused as unknown_camera (strict_ids: true)"])
     near = difflib.get_close_matches(camera_id, rules.cameras, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return _text([f"{camera_id}: not named, so the defaults{hint}", *_body(rules.defaults)])
+    return _text(
+        [f"{camera_id}: not named, so the defaults{hint}", *_body(rules.defaults), *limits]
+    )
+
+
+def _alerting(alerting: Alerting) -> Iterator[str]:
+    for target in alerting.targets.values():
+        severities = ", ".join(sorted(target.severities))
+        yield f"target {target.name}: {target.kind}, severity {severities}"
+    if alerting.health:
+        yield f"health findings: {', '.join(alerting.health)}"
+    yield from _limits(alerting)
+
+
+def _limits(alerting: Alerting) -> Iterator[str]:
+    for name, limit in (("each camera", alerting.per_id), ("all cameras", alerting.fleet)):
+        if limit is not None:
+            yield f"limit of {name}: {limit.alerts} alerts within {_duration(limit.within)}"
 
 
 def _text(lines: list[str]) -> str:
-    return "".join(f"{one_line(line)}\n" for line in lines)
+    return "".join(f"{escaped(line)}\n" for line in lines)
 
 
 def _camera(rules: Rules, camera_id: str) -> list[str]:
@@ -72,13 +96,13 @@ def _body(camera: CameraRules) -> Iterator[str]:
         yield from _zone(zone)
     for mask in camera.masks.values():
         labels = "all labels" if mask.objects is None else ", ".join(sorted(mask.objects))
-        yield f"  mask {mask.name}: {labels}; {_place(mask, f'.mask.{mask.name}')}"
+        yield f"  mask {mask.name}: {labels}; {_area(mask, f'.mask.{mask.name}')}"
     yield from _times(camera)
     for name, section, values in (
         ("repeats", camera.repeats, _REPEATS_VALUES),
         ("confirm", camera.confirm, _CONFIRM_VALUES),
     ):
-        if section is not None and (name != "repeats" or _any_may_repeat(camera)):
+        if section is not None and (name != "repeats" or _any_can_repeat(camera)):
             yield f"  {name}: {', '.join(_section(section, values, f'.{name}'))}"
     if camera.cooldown is not None:
         yield f"  cooldown: {_duration(camera.cooldown)} ({camera.origins['cooldown']})"
@@ -95,9 +119,9 @@ def _body(camera: CameraRules) -> Iterator[str]:
         yield f"  resolution: {', '.join(bounds)}"
 
 
-def _any_may_repeat(camera: CameraRules) -> bool:
-    of_zones = (item for zone in camera.zones.values() for item in zone.rules.items())
-    return any(rule.may_repeat(label) for label, rule in (*camera.objects.items(), *of_zones))
+def _any_can_repeat(camera: CameraRules) -> bool:
+    zone_rules = (item for zone in camera.zones.values() for item in zone.rules.items())
+    return any(rule.can_repeat(label) for label, rule in (*camera.objects.items(), *zone_rules))
 
 
 def _object(label: str, rule: ObjectRule) -> Iterator[str]:
@@ -112,23 +136,22 @@ def _object(label: str, rule: ObjectRule) -> Iterator[str]:
 def _zone(zone: Zone) -> Iterator[str]:
     entry = f".zones.{zone.name}"
     labels = "all labels" if zone.objects is None else ", ".join(zone.objects)
-    yield f"  zone {zone.name}: {labels}; {_place(zone, entry)}"
-    for label, override in (zone.objects or {}).items():
+    yield f"  zone {zone.name}: {labels}; {_area(zone, entry)}"
+    for label, rule in (zone.objects or {}).items():
         values = [
-            f"{name} {_shown(value)} ({override.origins[name].split(entry)[0]})"
-            for name, value in override.values.items()
+            f"{name} {_shown(getattr(rule, name))} ({origin.split(entry)[0]})"
+            for name, origin in rule.origins.items()
         ]
         if values:
             yield f"    {label}  {', '.join(values)}"
 
 
-def _place(place: Zone | Mask, entry: str) -> str:
-    if place.area is None:
+def _area(area: Zone | Mask, entry: str) -> str:
+    if area.polygon is None:
         return "no polygon"
-    origin = place.origins["polygon"].removesuffix(entry)
-    anchor = place.area.anchor
-    by = f"{anchor} of at least {place.area.min_overlap}" if anchor == "overlap" else anchor
-    return f"{len(place.area.polygon)} corners ({origin}), by {by}"
+    origin = area.origins["polygon"].removesuffix(entry)
+    minimum = f" of at least {area.min_overlap}" if area.anchor == "overlap" else ""
+    return f"{len(area.polygon)} corners ({origin}), by {area.anchor}{minimum}"
 
 
 def _times(camera: CameraRules) -> Iterator[str]:
@@ -151,7 +174,7 @@ def _times(camera: CameraRules) -> Iterator[str]:
         yield f"  night: {', '.join(values) or 'never'}"
 
 
-def _period(period: Period) -> str:
+def _period(period: WeeklyPeriod) -> str:
     days = (
         "every day" if len(period.days) == 7 else " ".join(DAYS[day] for day in sorted(period.days))
     )

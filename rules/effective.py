@@ -1,6 +1,6 @@
-"""What holds for a camera once the defaults, its profile and its own settings are joined.
+"""The effective rules of a camera: the defaults, its profile and its own settings, merged.
 
-The layers are joined value by value, the later over the earlier:
+The layers are merged value by value, the later over the earlier:
 defaults <- profile <- camera.
 """
 
@@ -13,44 +13,44 @@ from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from rules.frozen import FrozenMapping
-from rules.geometry import Area, Bbox
+from rules.geometry import Anchor, Area, Bbox, Point
 from rules.records import Severity
-from rules.schedule import Night, Period, Schedule
+from rules.schedule import Night, Schedule, WeeklyPeriod
 from rules.schema import Layer, MaskSettings, ObjectSettings, ZoneSettings
 
 BUILT_IN = "built in"
-"""The origin of a value that the file does not give."""
+"""The origin of a value that the file does not set."""
 
-UNREPEATED = "person"
-"""The label that `repeats` leaves alone unless its own settings say otherwise: who stands still is
-still there."""
+LABEL_WITHOUT_REPEATS = "person"
+"""The label that `repeats` ignores unless the label's own settings say otherwise: a person who
+stands still is still a threat."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class ObjectRule:
-    """What makes an object of one label a threat on one camera, or in one of its zones.
+    """The rule for an object of one label on one camera, or in one of its zones.
 
     Attributes:
-        rule: the dotted path of the most specific entry in the file for that label on that camera,
+        entry: The dotted path of the most specific entry in the file for the label on the camera,
             e.g. ``cameras.hall.objects.person``.
         severity: ``alert``, ``detection`` or ``ignore``.
-        min_score: the least score, 0 to 1.
-        min_area: the least area of the box, as a fraction of the frame; None for no bound.
-        max_area: the greatest.
-        min_ratio: the least width over height of the box, in pixels; None for no bound.
-        max_ratio: the greatest.
-        min_score_at_night: the least score when it is night; None for no further bound.
-        min_count: the least number in one picture; None for no bound.
-        max_count: the greatest.
-        repeats: whether the camera's `repeats` holds for it; None: as suits the label.
-        confirm: whether the camera's `confirm` holds for it.
-        origins: for each value that the file gives, the entry that gives it, by the value's name,
+        min_score: The minimum score, 0 to 1.
+        min_area: The minimum area of the box, as a fraction of the frame; None for no bound.
+        max_area: The maximum area of the box.
+        min_ratio: The minimum width divided by height of the box, in pixels; None for no bound.
+        max_ratio: The maximum width divided by height.
+        min_score_at_night: The minimum score at night; None for no further bound.
+        min_count: The minimum number in one image; None for no bound.
+        max_count: The maximum number in one image.
+        repeats: Whether the camera's `repeats` applies to it; None for the default of the label.
+        confirm: Whether the camera's `confirm` applies to it.
+        origins: For each value that the file sets, the entry that sets it, by the value's name,
             e.g. ``{"min_score": "profiles.outdoor.objects.person"}``.
     """
 
-    rule: str
+    entry: str
     severity: Severity = "alert"
     min_score: float = 0.5
     min_area: float | None = None
@@ -65,22 +65,33 @@ class ObjectRule:
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
     def origin(self, value: str) -> str:
-        """The dotted path of the entry that gives a value, or ``built in``."""
+        """Returns the dotted path of the entry that sets a value, or ``built in``."""
         return self.origins.get(value, BUILT_IN)
 
-    def may_repeat(self, label: str) -> bool:
-        """Whether a camera's `repeats` holds for it."""
-        return label != UNREPEATED if self.repeats is None else self.repeats
+    def can_repeat(self, label: str) -> bool:
+        """Returns whether the camera's `repeats` applies to the rule of a label."""
+        return label != LABEL_WITHOUT_REPEATS if self.repeats is None else self.repeats
+
+    def over(self, base: ObjectRule | None) -> ObjectRule:
+        """Returns the rule with the values that the file sets in it over those of a base."""
+        if base is None:
+            return self
+        return replace(
+            base,
+            entry=self.entry,
+            origins=FrozenMapping({**base.origins, **self.origins}),
+            **{name: getattr(self, name) for name in self.origins},
+        )
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """The sizes of image that a camera may send.
+    """The permitted sizes of a camera's images.
 
     Attributes:
-        min: the least (width, height) in pixels; None for no bound.
-        max: the greatest.
-        origins: the section that gives each, e.g. ``{"min": "defaults.resolution"}``.
+        min: The minimum (width, height) in pixels; None for no bound.
+        max: The maximum (width, height).
+        origins: The section that sets each, e.g. ``{"min": "defaults.resolution"}``.
     """
 
     min: tuple[int, int] | None = None
@@ -89,68 +100,59 @@ class Resolution:
 
 
 @dataclass(frozen=True)
-class Override:
-    """What a zone says of one label: values over those of the camera, and where they come from."""
-
-    rule: str
-    values: Mapping[str, Any] = field(default_factory=FrozenMapping)
-    origins: Mapping[str, str] = field(default_factory=FrozenMapping)
-
-    def over(self, base: ObjectRule | None) -> ObjectRule:
-        """The rule that they make of the camera's, if it has one."""
-        base = base or ObjectRule(self.rule)
-        origins = FrozenMapping({**base.origins, **self.origins})
-        return replace(base, rule=self.rule, origins=origins, **self.values)
-
-
-@dataclass(frozen=True)
-class _Place:
+class _NamedArea:
     """A named area.
 
     Attributes:
-        name: its name.
-        place: what the layers say of it: polygon, anchor, min_overlap.
-        origins: the entry that gives each value.
+        name: Its name.
+        polygon: Its corners; None if no layer sets them, which the rules of no camera may do.
+        anchor: The part of a box that must lie in it; see `Area`.
+        min_overlap: The minimum overlap; see `Area`.
+        origins: The entry that sets each value.
     """
 
     name: str
-    place: Mapping[str, Any] = field(default_factory=FrozenMapping)
+    polygon: tuple[Point, ...] | None = None
+    anchor: Anchor = Area.anchor
+    min_overlap: float = Area.min_overlap
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
     @cached_property
     def area(self) -> Area | None:
-        """Where it is; None where no layer gives the polygon, which no camera may leave so."""
-        return Area(**self.place) if "polygon" in self.place else None
+        """The area; None if no layer sets the polygon."""
+        if self.polygon is None:
+            return None
+        return Area(self.polygon, self.anchor, self.min_overlap)
 
-    def holds(self, box: Bbox) -> bool:
-        """Whether a box belongs to it."""
-        return self.area is not None and self.area.holds(box)
+    def contains(self, box: Bbox) -> bool:
+        """Returns whether a box belongs to the area."""
+        return self.area is not None and self.area.contains(box)
 
 
 @dataclass(frozen=True)
-class Zone(_Place):
-    """An area in which objects are looked for.
+class Zone(_NamedArea):
+    """An area in which objects can be threats.
 
     Attributes:
-        objects: what the layers say of labels there; None where they name no label, and the zone
-            takes all of the camera's.
-        rules: the rule of each label that it names: the camera's, with what differs there.
+        objects: The labels that the zone names, with the values that the layers set in the zone;
+            None if it names no label, and so covers all labels of the camera.
+        rules: The rule of each label that it names: the camera's, with the values of the zone.
     """
 
-    objects: Mapping[str, Override] | None = None
+    objects: Mapping[str, ObjectRule] | None = None
     rules: Mapping[str, ObjectRule] = field(default_factory=FrozenMapping)
 
-    def rule(self, label: str, camera: CameraRules) -> ObjectRule | None:
-        """What holds for a label in it; None where it does not take the label."""
+    def rule_for(self, label: str, camera: CameraRules) -> ObjectRule | None:
+        """Returns the rule for a label in the zone; None if the zone does not cover the label."""
         return camera.objects.get(label) if self.objects is None else self.rules.get(label)
 
 
 @dataclass(frozen=True)
-class Mask(_Place):
+class Mask(_NamedArea):
     """An area in which objects are ignored.
 
     Attributes:
-        objects: the labels; None for all.
+        objects: The labels; None for all.
     """
 
     objects: frozenset[str] | None = None
@@ -158,7 +160,7 @@ class Mask(_Place):
 
 @dataclass(frozen=True)
 class Repeats:
-    """When a detection is a repeat of what was seen before: see `rules.schema.RepeatsSettings`."""
+    """When a detection is a repeat of earlier ones: see `rules.schema.RepeatsSettings`."""
 
     iou: float = 0.85
     occurrences: int = 3
@@ -168,13 +170,13 @@ class Repeats:
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
     @property
-    def pictures_needed(self) -> int:
-        """The pictures that may have to be looked back on."""
+    def images_needed(self) -> int:
+        """The number of earlier images on which the filter can depend."""
         return self.occurrences * self.forget_after
 
     @cached_property
     def within_microseconds(self) -> int:
-        """`within` in microseconds."""
+        """The value of `within` in microseconds."""
         return self.within // _MICROSECOND
 
 
@@ -188,45 +190,45 @@ class Confirm:
 
     @cached_property
     def within_microseconds(self) -> int:
-        """`within` in microseconds."""
+        """The value of `within` in microseconds."""
         return self.within // _MICROSECOND
 
 
-class Label(NamedTuple):
-    """What a camera's rules say of one label, gathered for judging.
+class LabelRules(NamedTuple):
+    """The rules of one camera for one label.
 
     Attributes:
-        zones: the zones that take it, in the order of the file, each with its rule there.
-        names: the names of those zones.
-        outside: its rule outside of them: the camera's, or, for a label that only zones name, the
+        zones: The zones that cover it, in the order of the file, each with its rule there.
+        zone_names: The names of those zones.
+        outside: Its rule outside of them: the camera's, or, for a label that only zones name, the
             first such zone's.
-        rules_differ: whether its rule depends on where it is.
+        rules_differ: Whether its rule depends on its position.
     """
 
     zones: tuple[tuple[Zone, ObjectRule], ...]
-    names: tuple[str, ...]
+    zone_names: tuple[str, ...]
     outside: ObjectRule
     rules_differ: bool
 
 
 @dataclass(frozen=True)
 class CameraRules:
-    """What holds for one camera.
+    """The effective rules of one camera.
 
     Attributes:
-        profile: the profile that it inherits from; None without one.
-        objects: the labels to look for and the rule of each, in the order of the file.
-        resolution: the sizes of image that it may send; None where nothing is said.
-        timezone: where it is, by its IANA name.
-        zones: in the order of the file, by name.
-        masks: the same.
-        schedule: when it is armed; None for always.
-        night: when it is night; None for never.
-        repeats: None for off.
-        confirm: None for off.
-        cooldown: None for none.
-        notify: the names of the targets that alerts go to.
-        origins: the section that gives each value of schedule and night (``night.start``), and
+        profile: The profile that it inherits from; None without one.
+        objects: The labels that can be threats and the rule of each, in the order of the file.
+        resolution: The permitted sizes of its images; None for any.
+        timezone: Its time zone, by its IANA name.
+        zones: Its zones by name, in the order of the file.
+        masks: Its masks by name, in the order of the file.
+        schedule: When it is armed; None for always.
+        night: When it is night; None for never.
+        repeats: The settings of the filter `repeats`; None for off.
+        confirm: The settings of the filter `confirm`; None for off.
+        cooldown: The cooldown after an alert; None for none.
+        notify: The names of the targets of its alerts.
+        origins: The section that sets each value of schedule and night (``night.start``), and
             timezone, cooldown and notify.
     """
 
@@ -244,36 +246,40 @@ class CameraRules:
     notify: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
-    def label(self, name: str) -> Label | None:
-        """What holds for a label; None where neither the camera nor a zone of it lists it."""
+    def label_rules(self, label: str) -> LabelRules | None:
+        """Returns the rules for a label; None if neither the camera nor a zone of it lists it."""
         try:
-            return self._labels[name]
+            return self._cached_label_rules[label]
         except KeyError:
-            return self._labels.setdefault(name, self._gathered(name))
+            return self._cached_label_rules.setdefault(label, self._find_label_rules(label))
 
     @cached_property
-    def _labels(self) -> dict[str, Label | None]:
+    def _cached_label_rules(self) -> dict[str, LabelRules | None]:
         return {}
 
-    def _gathered(self, name: str) -> Label | None:
+    def _find_label_rules(self, label: str) -> LabelRules | None:
         zones = tuple(
-            (zone, rule) for zone in self.zones.values() if (rule := zone.rule(name, self))
+            (zone, rule) for zone in self.zones.values() if (rule := zone.rule_for(label, self))
         )
-        of_camera = self.objects.get(name)
-        outside = of_camera or next((rule for _, rule in zones), None)
+        camera_rule = self.objects.get(label)
+        outside = camera_rule or next((rule for _, rule in zones), None)
         if outside is None:
             return None
-        names = tuple(zone.name for zone, _ in zones)
-        return Label(zones, names, outside, any(rule is not outside for _, rule in zones))
+        return LabelRules(
+            zones=zones,
+            zone_names=tuple(zone.name for zone, _ in zones),
+            outside=outside,
+            rules_differ=any(rule is not outside for _, rule in zones),
+        )
 
     @property
     def needs_history(self) -> bool:
-        """Whether any rule looks at earlier pictures."""
+        """Whether any rule depends on earlier images."""
         return not (self.repeats is None and self.confirm is None and self.cooldown is None)
 
     @property
     def horizon(self) -> timedelta:
-        """How far back earlier pictures matter."""
+        """The maximum age of the earlier images on which a rule depends."""
         return max(
             timedelta(0),
             timedelta(0) if self.repeats is None else self.repeats.within,
@@ -283,53 +289,62 @@ class CameraRules:
 
 
 def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:
-    """Join what a layer says over what it inherits.
+    """Merges the settings of a layer over the rules that it inherits.
 
-    What the layer leaves alone is shared with the parent, not copied: ten thousand cameras of one
+    The result shares with the parent what the layer does not change: ten thousand cameras of one
     profile hold its rules once.
 
     Args:
-        parent: what it inherits.
-        layer: the defaults, a profile or a camera; None for an empty section.
-        name: the layer's dotted path, e.g. ``profiles.outdoor``.
+        parent: The rules that the layer inherits.
+        layer: The defaults, a profile or a camera; None for an empty section.
+        name: The layer's dotted path, e.g. ``profiles.outdoor``.
     """
     if layer is None:
         return parent
     changed: dict[str, Any] = {}
     if layer.objects:
-        changed["objects"] = _objects(parent.objects, layer.objects, name)
-    if sizes := _values_given(layer.resolution):
+        changed["objects"] = _merge_objects(parent.objects, layer.objects, name)
+    if sizes := _configured_values(layer.resolution):
         sizes = {bound: tuple(size) for bound, size in sizes.items()}
-        changed["resolution"] = _over(
+        changed["resolution"] = _merge(
             parent.resolution or Resolution(), sizes, f"{name}.resolution"
         )
     if layer.zones or (layer.objects and parent.zones):
         objects = changed.get("objects", parent.objects)
-        zones = _zones(parent.zones, layer.zones or {}, name)
+        zones = _merge_zones(parent.zones, layer.zones or {}, name)
         changed["zones"] = FrozenMapping(
             {zone_name: _with_rules(zone, objects) for zone_name, zone in zones.items()}
         )
     if layer.mask:
-        changed["masks"] = _masks(parent.masks, layer.mask, name)
-    if "repeats" in layer.model_fields_set:
-        changed["repeats"] = _switched(
-            parent.repeats or Repeats(), layer.repeats, f"{name}.repeats"
-        )
-    if "confirm" in layer.model_fields_set:
-        changed["confirm"] = _switched(
-            parent.confirm or Confirm(), layer.confirm, f"{name}.confirm"
-        )
-    origins = dict(parent.origins)
-    if times := _values_given(layer.schedule):
+        changed["masks"] = _merge_masks(parent.masks, layer.mask, name)
+    for key, defaults in (("repeats", Repeats), ("confirm", Confirm)):
+        if key in layer.model_fields_set:
+            changed[key] = _merge_switchable(
+                getattr(parent, key) or defaults(), getattr(layer, key), f"{name}.{key}"
+            )
+    times_and_targets, origins = _merge_times_and_targets(parent, layer, name)
+    changed |= times_and_targets
+    if not changed:
+        return parent
+    return replace(parent, origins=FrozenMapping({**parent.origins, **origins}), **changed)
+
+
+def _merge_times_and_targets(
+    parent: CameraRules, layer: Layer, name: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the times and targets that a layer changes, and the origin of each."""
+    changed: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if schedule := _configured_values(layer.schedule):
         periods = {
-            key: tuple(Period(**_values_given(period)) for period in value)
-            for key, value in times.items()
+            key: tuple(WeeklyPeriod(**_configured_values(period)) for period in settings)
+            for key, settings in schedule.items()
         }
         changed["schedule"] = replace(parent.schedule or Schedule(), **periods)
-        origins |= {f"schedule.{key}": f"{name}.schedule" for key in times}
-    if values := _values_given(layer.night):
-        changed["night"] = replace(parent.night or Night(), **values)
-        origins |= {f"night.{key}": f"{name}.night" for key in values}
+        origins |= {f"schedule.{key}": f"{name}.schedule" for key in schedule}
+    if night := _configured_values(layer.night):
+        changed["night"] = replace(parent.night or Night(), **night)
+        origins |= {f"night.{key}": f"{name}.night" for key in night}
     for key in ("timezone", "cooldown"):
         if key in layer.model_fields_set:
             changed[key] = getattr(layer, key) or None
@@ -337,17 +352,18 @@ def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:
     if "notify" in layer.model_fields_set:
         changed["notify"] = tuple(dict.fromkeys(layer.notify))
         origins["notify"] = name
-    return replace(parent, origins=FrozenMapping(origins), **changed) if changed else parent
+    return changed, origins
 
 
-def _values_given(settings: Any) -> dict[str, Any]:
+def _configured_values(settings: Any) -> dict[str, Any]:
+    """Returns the values that the file sets in a section."""
     if settings is None:
         return {}
     return {name: getattr(settings, name) for name in settings.model_fields_set}
 
 
-def _over(parent: Any, values: dict[str, Any], entry: str) -> Any:
-    """A dataclass with values over its own, and where they come from in its `origins`."""
+def _merge(parent: Any, values: dict[str, Any], entry: str) -> Any:
+    """Returns a dataclass with other values, and with their entry in its `origins`."""
     return replace(parent, origins=_origins(parent, values, entry), **values)
 
 
@@ -355,77 +371,65 @@ def _origins(parent: Any, values: Iterable[str], entry: str) -> Mapping[str, str
     return FrozenMapping({**parent.origins, **dict.fromkeys(values, entry)})
 
 
-def _objects(
+def _merge_objects(
     parent: Mapping[str, ObjectRule],
-    given: Mapping[str, ObjectSettings | None],
+    layer: Mapping[str, ObjectSettings | None],
     name: str,
 ) -> Mapping[str, ObjectRule]:
     objects = dict(parent)
-    for label, settings in given.items():
+    for label, settings in layer.items():
         entry = f"{name}.objects.{label}"
-        base = replace(objects.get(label, ObjectRule(entry)), rule=entry)
-        objects[label] = _over(base, _values_given(settings), entry)
+        base = replace(objects.get(label, ObjectRule(entry)), entry=entry)
+        objects[label] = _merge(base, _configured_values(settings), entry)
     return FrozenMapping(objects)
 
 
-def _zones(
-    parent: Mapping[str, Zone], given: Mapping[str, ZoneSettings | None], name: str
+def _merge_zones(
+    parent: Mapping[str, Zone], layer: Mapping[str, ZoneSettings | None], name: str
 ) -> dict[str, Zone]:
     zones = dict(parent)
-    for zone_name, settings in given.items():
+    for zone_name, settings in layer.items():
         entry = f"{name}.zones.{zone_name}"
-        zone = _placed(zones.get(zone_name, Zone(zone_name)), settings, entry)
+        zone = _merge_area(zones.get(zone_name, Zone(zone_name)), settings, entry)
         if settings is not None and settings.objects is not None:
-            overrides = dict(zone.objects or {})
-            for label, its_settings in settings.objects.items():
-                overrides[label] = _override(
-                    overrides.get(label), its_settings, f"{entry}.objects.{label}"
-                )
-            zone = replace(zone, objects=FrozenMapping(overrides))
+            objects = _merge_objects(zone.objects or {}, settings.objects, entry)
+            zone = replace(zone, objects=objects)
         zones[zone_name] = zone
     return zones
 
 
-def _override(parent: Override | None, settings: ObjectSettings | None, entry: str) -> Override:
-    parent = parent or Override(entry)
-    values = _values_given(settings)
-    return Override(
-        rule=entry,
-        values=FrozenMapping({**parent.values, **values}),
-        origins=_origins(parent, values, entry),
-    )
-
-
 def _with_rules(zone: Zone, objects: Mapping[str, ObjectRule]) -> Zone:
-    overrides = zone.objects or {}
-    rules = {label: override.over(objects.get(label)) for label, override in overrides.items()}
+    own = zone.objects or {}
+    rules = {label: rule.over(objects.get(label)) for label, rule in own.items()}
     return replace(zone, rules=FrozenMapping(rules))
 
 
-def _masks(
-    parent: Mapping[str, Mask], given: Mapping[str, MaskSettings | None], name: str
+def _merge_masks(
+    parent: Mapping[str, Mask], layer: Mapping[str, MaskSettings | None], name: str
 ) -> Mapping[str, Mask]:
     masks = dict(parent)
-    for mask_name, settings in given.items():
-        mask = _placed(masks.get(mask_name, Mask(mask_name)), settings, f"{name}.mask.{mask_name}")
+    for mask_name, settings in layer.items():
+        entry = f"{name}.mask.{mask_name}"
+        mask = _merge_area(masks.get(mask_name, Mask(mask_name)), settings, entry)
         if settings is not None and "objects" in settings.model_fields_set:
             mask = replace(mask, objects=frozenset(settings.objects))
         masks[mask_name] = mask
     return FrozenMapping(masks)
 
 
-Placed = TypeVar("Placed", Zone, Mask)
+AnyArea = TypeVar("AnyArea", Zone, Mask)
 
 
-def _placed(parent: Placed, settings: Any, entry: str) -> Placed:
-    values = _values_given(settings)
+def _merge_area(parent: AnyArea, settings: Any, entry: str) -> AnyArea:
+    values = _configured_values(settings)
     values.pop("objects", None)
-    place = FrozenMapping({**parent.place, **values})
-    return replace(parent, place=place, origins=_origins(parent, values, entry))
+    merged: AnyArea = _merge(parent, values, entry)
+    return merged
 
 
-def _switched(parent: Any, settings: Any, entry: str) -> Any:
-    values = _values_given(settings)
+def _merge_switchable(parent: Any, settings: Any, entry: str) -> Any:
+    """Returns a section that `enabled` can turn off; None if it does."""
+    values = _configured_values(settings)
     if not values.pop("enabled", True):
         return None
-    return _over(parent, values, entry)
+    return _merge(parent, values, entry)

@@ -1,4 +1,4 @@
-"""The one error of a rule file, always one line, and the wording that its messages share."""
+"""The error of a wrong rule file, and the wording that its messages share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_SHOWN_CHARACTERS = 80
+from rules.text import escaped, shortened
+
+_COMPARED_CHARACTERS = 80
 _LISTED_CHOICES = 12
 
 
@@ -16,11 +18,11 @@ class RulesError(ValueError):
         <source>:<line>: <what is wrong, with the key path>; <what would be right>
 
     Attributes:
-        source: the name of the file, as the caller gave it.
-        line: the line of the mistake, counted from 1; None where the file could not be read at all.
-        problem: what is wrong, with the dotted path of the key.
-        remedy: what would be right.
-        others: the other mistakes of the file, by line; the one reported is the first.
+        source: The name of the file, as the caller passed it.
+        line: The line of the mistake, counted from 1; None if the file could not be read at all.
+        problem: What is wrong, with the dotted path of the key.
+        remedy: What would be right.
+        others: The other mistakes of the file, by line; the one reported is the first.
     """
 
     def __init__(
@@ -39,28 +41,38 @@ class RulesError(ValueError):
         self.others = others
 
     @property
-    def more(self) -> int:
-        """How many other mistakes the file has."""
+    def other_count(self) -> int:
+        """The number of other mistakes in the file."""
         return len(self.others)
 
     @property
     def messages(self) -> tuple[str, ...]:
         """A line for each mistake of the file."""
         first = RulesError(self.source, self.line, self.problem, self.remedy)
-        others = (RulesError(self.source, one.line, one.problem, one.remedy) for one in self.others)
+        others = (
+            RulesError(self.source, mistake.line, mistake.problem, mistake.remedy)
+            for mistake in self.others
+        )
         return tuple(map(str, (first, *others)))
 
     def __str__(self) -> str:
-        place = self.source if self.line is None else f"{self.source}:{self.line}"
-        text = f"{place}: {self.problem}; {self.remedy}"
-        if self.more:
-            text += f" (and {self.more} more {'mistake' if self.more == 1 else 'mistakes'})"
-        return one_line(text)
+        location = self.source if self.line is None else f"{self.source}:{self.line}"
+        text = f"{location}: {self.problem}; {self.remedy}"
+        if self.others:
+            noun = "mistake" if self.other_count == 1 else "mistakes"
+            text += f" (and {self.other_count} more {noun})"
+        return escaped(text)
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing wrong at one line (counted from 1); `raise_first` makes a RulesError of several."""
+    """A mistake in a rule file; `raise_first` makes a RulesError of several.
+
+    Attributes:
+        line: Its line, counted from 1.
+        problem: What is wrong, with the dotted path of the key.
+        remedy: What would be right.
+    """
 
     line: int
     problem: str
@@ -68,49 +80,34 @@ class Mistake:
 
 
 def raise_first(source: str, mistakes: Iterable[Mistake]) -> None:
-    """Raise a RulesError for the first mistake by line; do nothing where there is none."""
+    """Raises a RulesError for the first mistake by line; does nothing without mistakes."""
     ordered = sorted(mistakes, key=lambda mistake: mistake.line)
     if ordered:
         first, *others = ordered
         raise RulesError(source, first.line, first.problem, first.remedy, tuple(others))
 
 
-def one_line(text: str) -> str:
-    """The text with line breaks and every other unprintable character escaped."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
-def shortened(text: str) -> str:
-    """The text, cut where it is too long to read in a message."""
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
-
-
 def key_path(path: Iterable[str | int]) -> str:
-    """A path as a person writes it: ``cameras.hall.resolution.min[0]``."""
+    """Returns a path in the form that people write: ``cameras.hall.resolution.min[0]``."""
     text = ""
-    for step in path:
-        if isinstance(step, int):
-            text += f"[{step}]"
+    for key in path:
+        if isinstance(key, int):
+            text += f"[{key}]"
         else:
-            text += f".{shortened(step)}" if text else shortened(step)
+            text += f".{shortened(key)}" if text else shortened(key)
     return text
 
 
 def suggestion(word: str, choices: Iterable[str], kind: str) -> str:
-    """The nearest of the choices, or the choices themselves: the last half of a message.
+    """Returns the last half of a message: the choice nearest to a word, or a list of all.
 
     Args:
-        word: what the file says.
-        choices: what it could say, in the order to list them.
-        kind: what the choices are, in the plural, e.g. ``"labels of the model"``.
+        word: The word in the file.
+        choices: The words that are allowed, in the order in which to list them.
+        kind: What the choices are, in the plural, e.g. ``"labels of the model"``.
     """
     by_folded = {choice.casefold(): choice for choice in choices}
-    close = difflib.get_close_matches(word[:_SHOWN_CHARACTERS].casefold(), by_folded, n=1)
+    close = difflib.get_close_matches(word[:_COMPARED_CHARACTERS].casefold(), by_folded, n=1)
     if close:
         return f"did you mean {by_folded[close[0]]!r}?"
     names = list(by_folded.values())

@@ -1,127 +1,159 @@
-"""Why there was or was no alert, in plain sentences, from what the final JSON holds."""
+"""Explains in plain sentences why there was an alert or not, from the image JSON of ``final/``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
-from rules.errors import one_line
+from rules.records import CheckJson, FinalImageJson, ThreatJson, VerdictJson
+from rules.text import escaped
 
-_WEAK = 0.25
-"""Rejected detections of lower scores are summed up: a detector has dozens in each picture."""
+_MIN_SCORE_SHOWN = 0.25
+"""Rejected detections with lower scores are summarized: a detector has dozens in each image."""
 
-_WHY: dict[str, Callable[[Any, Any], str]] = {
-    "objects": lambda value, bound: "the rules do not look for it",
-    "severity": lambda value, bound: "it is tolerated (severity ignore)",
-    "min_score": lambda value, bound: f"its score {value} is below min_score {bound}",
-    "min_area": lambda value, bound: f"it covers {value} of the frame, less than min_area {bound}",
-    "max_area": lambda value, bound: f"it covers {value} of the frame, more than max_area {bound}",
-    "min_ratio": lambda value, bound: (
-        f"its width is {value} of its height, less than min_ratio {bound}"
-    ),
-    "max_ratio": lambda value, bound: (
-        f"its width is {_or_endless(value)} of its height, more than max_ratio {bound}"
+_REJECTIONS: dict[str, Callable[[Any, Any], str]] = {
+    "objects": lambda value, bound: "the rules do not list this label",
+    "severity": lambda value, bound: "the rules tolerate it (severity ignore)",
+    "min_score": lambda value, bound: _compared("score", value, "minimum", bound),
+    "min_area": lambda value, bound: _compared("area", value, "minimum", bound),
+    "max_area": lambda value, bound: _compared("area", value, "maximum", bound),
+    "min_ratio": lambda value, bound: _compared("width/height", value, "minimum", bound),
+    "max_ratio": lambda value, bound: _compared(
+        "width/height", "infinite" if value is None else value, "maximum", bound
     ),
     "mask": lambda value, bound: f"it lies in the mask {value}",
-    "zones": lambda value, bound: f"it lies in no zone that takes it ({', '.join(bound)})",
-    "schedule": lambda value, bound: f"the camera is not armed at {value}, its own time",
-    "min_score_at_night": lambda value, bound: (
-        f"it is night, and its score {value} is below min_score_at_night {bound}"
-    ),
+    "zones": lambda value, bound: f"it lies in none of its zones ({', '.join(bound)})",
+    "schedule": lambda value, bound: f"the camera was not armed at {value}, local time",
+    "min_score_at_night": lambda value, bound: _compared("score", value, "minimum at night", bound),
     "repeats": lambda value, bound: (
-        f"it was at the same place in earlier pictures ({value}, and {bound} make a repeat)"
+        f"it was in the same place in {_images(value, 'earlier ')}, and {bound} make a repeat"
     ),
-    "min_count": lambda value, bound: f"there are {value} of it, fewer than min_count {bound}",
-    "max_count": lambda value, bound: f"there are {value} of it, more than max_count {bound}",
+    "min_count": lambda value, bound: _compared("objects of this label", value, "minimum", bound),
+    "max_count": lambda value, bound: _compared("objects of this label", value, "maximum", bound),
     "confirm": lambda value, bound: (
-        f"it was seen in {value} picture{'' if value == 1 else 's'} of late, and confirm asks for "
-        f"{bound}"
+        f"its label is in {_images(value)} of the last few, and confirm requires {bound}"
     ),
 }
-"""What each filter that rejects has to say of its value and bound."""
+"""For each filter, why it rejects a detection, from the value and the bound that it compared."""
+
+_PASSES: dict[str, Callable[[Any, Any], str]] = {
+    **_REJECTIONS,
+    "zones": lambda value, bound: f"zone {value}",
+    "schedule": lambda value, bound: f"armed at {value}, local time",
+    "repeats": lambda value, bound: (
+        f"in the same place in {_images(value, 'earlier ')}, fewer than {bound}"
+    ),
+    "confirm": lambda value, bound: f"confirmed by {_images(value)}, minimum {bound}",
+}
+"""For each filter, why a detection passes it."""
 
 
-def explain(data: Mapping[str, Any]) -> str:
-    """Why an image called for an alert, or did not. Lines end in ``\\n``.
+def explain(image: Mapping[str, Any], alert: Mapping[str, Any] | None = None) -> str:
+    """Explains why an image called for an alert, or did not. Lines end in ``\\n``.
 
     Args:
-        data: the image JSON of ``final/``.
+        image: The image JSON of ``final/``.
+        alert: The record of its alert in ``alerts/``, which says what became of it; None if there
+            is none.
 
     Raises:
-        ValueError: it holds no verdict that can be read.
+        ValueError: The JSON contains no valid verdict.
     """
+    final = cast(FinalImageJson, image)  # A wrong shape is an error below.
     try:
-        lines = [*_verdict(data), *_detections(data)]
+        lines = [*_explain_verdict(final), *_explain_targets(alert), *_explain_detections(final)]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"is no image JSON of final/ ({type(error).__name__}: {error})") from error
-    return "".join(f"{one_line(line)}\n" for line in lines)
+    return "".join(f"{escaped(line)}\n" for line in lines)
 
 
-def _verdict(data: Mapping[str, Any]) -> Iterator[str]:
-    threat = data["threat"]
-    yield f"{data['id']} at {data['timestamp']}, judged by rules {threat['rules_version']}:"
-    number = threat.get("incident_number")
-    if threat.get("suppressed_by") is not None:
+def _explain_verdict(image: FinalImageJson) -> Iterator[str]:
+    verdict = image["threat"]
+    yield f"{image['id']} at {image['timestamp']}, judged by rules {verdict['rules_version']}:"
+    number = verdict.get("incident_number")
+    if verdict.get("suppressed_by") is not None:
         yield (
-            f"No alert was sent: it comes in the cooldown of alert {threat['suppressed_by']}, as "
-            f"picture {number} of that incident."
+            f"No alert was sent: the cooldown of alert {verdict['suppressed_by']} suppresses it. "
+            f"It is image {number} of that incident."
         )
-    elif threat["severity"] == "alert":
+    elif verdict["severity"] == "alert":
         yield "It calls for an alert."
-    elif threat["severity"] == "detection":
-        yield "No alert: its threats are of severity detection, to be recorded and counted only."
-    elif data["detections"]:
+    elif verdict["severity"] == "detection":
+        yield "No alert: its threats have the severity detection, which is recorded and counted."
+    elif image["detections"]:
         yield "No alert: nothing in it is a threat."
     else:
         yield "No alert: nothing was detected in it."
 
 
-def _detections(data: Mapping[str, Any]) -> Iterator[str]:
-    threat, found = data["threat"], data["detections"]
-    checks = {one["detection"]: one["checks"] for one in threat.get("trace", ())}
-    outcome: dict[int, str] = {}
-    others: list[str] = []
+def _explain_targets(alert: Mapping[str, Any] | None) -> Iterator[str]:
+    for entry in () if alert is None else alert["targets"]:
+        if entry["target"] is not None:
+            detail = f", {entry['detail']}" if entry["detail"] else ""
+            yield f"Target {entry['target']}: {entry['outcome']}{detail}."
+
+
+def _explain_detections(image: FinalImageJson) -> Iterator[str]:
+    verdict, detections = image["threat"], image["detections"]
+    checks = _checks_by_detection(verdict)
+    explanations: dict[int, str] = {}
+    unlisted: list[str] = []
     weak: list[str] = []
-    for one in threat["threats"]:
-        zone = "" if one["zone"] is None else f", in zone {one['zone']}"
-        outcome[one["detection"]] = (
-            f"a threat of severity {one['severity']} by {one['rule']}{zone}{_passed(checks, one)}"
+    for threat in verdict["threats"]:
+        zone = "" if threat["zone"] is None else f", in zone {threat['zone']}"
+        explanations[threat["detection"]] = (
+            f"a threat of severity {threat['severity']}, rule {threat['rule']}{zone}"
+            f"{_passed_checks(checks, threat)}"
         )
-    for one in threat["rejected"]:
-        if one["by"] == "objects":
-            others.append(one["label"])
+    for rejected in verdict["rejected"]:
+        index, filter_name = rejected["detection"], rejected["by"]
+        if filter_name == "objects":
+            unlisted.append(rejected["label"])
             continue
-        if found[one["detection"]]["conf"] < _WEAK:
-            weak.append(one["label"])
+        if detections[index]["conf"] < _MIN_SCORE_SHOWN:
+            weak.append(rejected["label"])
             continue
-        last = next(
-            (check for check in checks.get(one["detection"], ()) if not check["passes"]), None
-        )
-        why = one["by"] if last is None else _WHY[one["by"]](last["value"], last["bound"])
-        outcome[one["detection"]] = f"no threat, as {why} (by {one['rule']})"
-    for index in sorted(outcome):
-        yield f"- {found[index]['label']}, score {found[index]['conf']}: {outcome[index]}."
+        failed = next((check for check in checks.get(index, ()) if not check["passes"]), None)
+        reason = filter_name
+        if failed is not None:
+            reason = _REJECTIONS[filter_name](failed["value"], failed["bound"])
+        explanations[index] = f"no threat: {reason} (rule {rejected['rule']})"
+    for index in sorted(explanations):
+        detection = detections[index]
+        yield f"- {detection['label']}, score {detection['conf']}: {explanations[index]}."
     if weak:
         labels = ", ".join(sorted(set(weak)))
-        yield f"- {len(weak)} more, with scores below {_WEAK}: {labels}."
-    if others:
-        labels = ", ".join(sorted(set(others)))
-        yield f"- {len(others)} more, of labels that the rules do not look for: {labels}."
+        yield f"- {len(weak)} more, with scores below {_MIN_SCORE_SHOWN}: {labels}."
+    if unlisted:
+        labels = ", ".join(sorted(set(unlisted)))
+        yield f"- {len(unlisted)} more, with labels that the rules do not list: {labels}."
 
 
-def _passed(checks: Mapping[int, Any], one: Mapping[str, Any]) -> str:
+def _checks_by_detection(verdict: VerdictJson) -> dict[int, list[CheckJson]]:
+    return {trace["detection"]: trace["checks"] for trace in verdict.get("trace", ())}
+
+
+def _passed_checks(checks: Mapping[int, Sequence[CheckJson]], threat: ThreatJson) -> str:
     passed = [
-        f"{check['filter']} {check['value']}"
-        + (
-            ""
-            if isinstance(check["bound"], (list, str))
-            else f" where {check['bound']} is asked for"
-        )
-        for check in checks.get(one["detection"], ())
+        _PASSES[check["filter"]](check["value"], check["bound"])
+        for check in checks.get(threat["detection"], ())
         if check["value"] is not None
     ]
-    return f" ({', '.join(passed)})" if passed else ""
+    return f" ({'; '.join(passed)})" if passed else ""
 
 
-def _or_endless(value: Any) -> Any:
-    return "an endless multiple" if value is None else value
+def _compared(measure: str, value: Any, limit: str, bound: Any) -> str:
+    """Returns a value and its bound, such as `score 0.92, minimum 0.5`.
+
+    The value is rounded to two significant digits, unless that would move it to the other side of
+    the bound, or onto it.
+    """
+    if isinstance(value, float):
+        short = float(f"{value:.2g}")
+        if (short < bound, short > bound) == (value < bound, value > bound):
+            value = short
+    return f"{measure} {value}, {limit} {bound}"
+
+
+def _images(count: Any, kind: str = "") -> str:
+    return f"{count} {kind}image{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""A mapping that cannot be changed and, unlike `types.MappingProxyType`, can be pickled."""
+"""A mapping that is immutable and, unlike `types.MappingProxyType`, can be pickled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class FrozenMapping(Mapping[Key, Value]):
-    """A read-only copy of a mapping, in the same order; hashable where its values are."""
+    """A read-only copy of a mapping, in the same order; hashable if its values are."""
 
     __slots__ = ("_items",)
 
@@ -26,7 +26,7 @@ class FrozenMapping(Mapping[Key, Value]):
     def __len__(self) -> int:
         return len(self._items)
 
-    # What Mapping would do in Python, for each detection that is judged.
+    # These replace the slower methods of Mapping, because they run for each detection.
     def __contains__(self, key: object) -> bool:
         return key in self._items
 

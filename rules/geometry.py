@@ -1,10 +1,10 @@
-"""Where a box lies: in an area of the picture, or where an earlier box lay.
+"""Decides whether a box lies in an area of the image, or in the same place as an earlier box.
 
-Everything is decided on whole numbers, because corners and boxes have 4 decimals: a grid of 20,000
-units holds each of them and the middle between any two, so that a point on a boundary is inside on
-every machine. Polygons are checked and cut by shapely; a point is placed by integer arithmetic
-beside it, which is as exact and, for the few corners of a zone, several times faster than a call
-for one point: `Area.holds` is asked for every detection and every zone.
+All decisions are made with whole numbers, because corners and boxes have 4 decimals: a grid of
+20,000 units contains each of them and the middle between any two, so that a point on a boundary is
+inside on every machine. Shapely checks and clips polygons. Integer arithmetic decides on points: it
+is as exact and, for the few corners of a zone, several times faster than a call of shapely for one
+point. `Area.contains` is called for every detection and every zone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any, Literal
 import shapely
 
 Anchor = Literal["bottom_center", "center", "overlap"]
-"""What places a box: the middle of its lower edge, its middle, or how much of it lies inside."""
+"""The part of a box that must lie in an area: the middle of its lower edge, its center, or a
+fraction of its area."""
 
 Bbox = tuple[float, float, float, float]
 Point = tuple[float, float]
@@ -29,25 +30,25 @@ _DECIMALS = 10_000
 _FRAME = 2 * _DECIMALS
 """The sides of the frame in units of the grid."""
 
-_ROUNDING = 1e-9
-"""What a share of a box may lose in shapely's binary fractions: some 1e-13 at most were seen."""
+_TOLERANCE = 1e-9
+"""The tolerance for shapely's binary fractions; the largest measured error was about 1e-13."""
 
 
 @dataclass(frozen=True)
 class Area:
-    """A polygon in the picture, and what it takes for a box to belong to it. Immutable, hashable
-    and picklable; what it prepares to be fast is made once in each process.
+    """A polygon in the image, and the condition for a box to belong to it.
+
+    Immutable, hashable and picklable. The form that makes it fast is computed once in each process.
 
     Attributes:
-        polygon: the corners as fractions of the picture, origin top left, in order around it in
-            either direction; rounded to 4 decimals.
-        anchor: ``bottom_center``, where what stands on the ground stands; ``center``; or
-            ``overlap``.
-        min_overlap: for ``overlap``, the least part of the box that lies in the polygon, above 0
-            to 1.
+        polygon: The corners as fractions of the frame, origin top left, in order around the area
+            in either direction; rounded to 4 decimals.
+        anchor: ``bottom_center``, where an object touches the ground; ``center``; or ``overlap``.
+        min_overlap: For ``overlap``, the minimum fraction of the box that lies in the polygon,
+            above 0 and at most 1.
 
     Raises:
-        ValueError: a polygon that `polygon_problem` finds wrong, or ``min_overlap`` out of range.
+        ValueError: `polygon_problem` rejects the polygon, or ``min_overlap`` is out of range.
     """
 
     polygon: tuple[Point, ...]
@@ -55,22 +56,22 @@ class Area:
     min_overlap: float = 0.5
 
     def __post_init__(self) -> None:
-        wrong = polygon_problem(self.polygon)
-        if wrong is not None:
-            raise ValueError("polygon: {}; {}".format(*wrong))
+        problem = polygon_problem(self.polygon)
+        if problem is not None:
+            raise ValueError("polygon: {}; {}".format(*problem))
         if not 0 < self.min_overlap <= 1:
             raise ValueError(f"min_overlap must be above 0 and at most 1, not {self.min_overlap!r}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def holds(self, bbox: Bbox) -> bool:
-        """Whether a box of ``(x_min, y_min, width, height)`` belongs to the area.
+    def contains(self, bbox: Bbox) -> bool:
+        """Returns whether a box of ``(x_min, y_min, width, height)`` belongs to the area.
 
-        By ``bottom_center`` or ``center``, that point lies in the polygon or on its boundary; a
-        point outside the frame is brought to the frame's edge first. By ``overlap``, at least
-        ``min_overlap`` of what the frame shows of the box lies in the polygon; a box without area
-        in the frame is judged by its centre.
+        With ``bottom_center`` or ``center``, that point must lie in the polygon or on its boundary;
+        a point outside the frame is moved to the frame's edge first. With ``overlap``, at least
+        ``min_overlap`` of the part of the box in the frame must lie in the polygon; a box without
+        area in the frame is judged by its center.
         """
         left, top, width, height = bbox
         x = 2 * round(left * _DECIMALS)
@@ -81,11 +82,11 @@ class Area:
             x_min, x_max = _in_frame(x), _in_frame(x + 2 * half_width)
             y_min, y_max = _in_frame(y), _in_frame(y + 2 * half_height)
             if x_min < x_max and y_min < y_max:
-                return self._outline.share_of(x_min, y_min, x_max, y_max) >= (
-                    self.min_overlap - _ROUNDING
+                return self._outline.fraction_inside(x_min, y_min, x_max, y_max) >= (
+                    self.min_overlap - _TOLERANCE
                 )
         y += 2 * half_height if self.anchor == "bottom_center" else half_height
-        return self._outline.has(_in_frame(x + half_width), _in_frame(y))
+        return self._outline.contains(_in_frame(x + half_width), _in_frame(y))
 
     @cached_property
     def _outline(self) -> _Outline:
@@ -93,34 +94,38 @@ class Area:
 
 
 def polygon_problem(points: object) -> tuple[str, str] | None:
-    """What is wrong with the corners of a polygon, and what would be right; None where they are
-    right. The corners are rounded to 4 decimals first. A last corner equal to the first does no
-    harm."""
+    """Returns what is wrong with the corners of a polygon, and what would be right.
+
+    The corners are rounded to 4 decimals first. The last corner may be equal to the first.
+
+    Returns:
+        The problem and the remedy; None for a valid polygon.
+    """
     if not isinstance(points, Sequence) or isinstance(points, str):
-        return "not a list of points", "write [x, y] for each corner, as fractions of the picture"
+        return "not a list of points", "write [x, y] for each corner, as fractions of the frame"
     for number, point in enumerate(points, start=1):
         if not _is_pair_of_numbers(point):
             return (
                 f"point {number} is not a pair of numbers",
-                "write [x, y], as fractions of the picture",
+                "write [x, y], as fractions of the frame",
             )
         if not all(0 <= value <= 1 for value in point):
             return (
                 f"point {number}, [{point[0]}, {point[1]}], lies outside the frame",
-                "both numbers must be fractions of the picture, from 0 to 1",
+                "both numbers must be fractions of the frame, from 0 to 1",
             )
     corners = _on_grid(points)
-    different = len(set(corners))
-    if different < 3:
+    distinct = len(set(corners))
+    if distinct < 3:
         return (
-            f"{different} different {'point' if different == 1 else 'points'}",
+            f"{distinct} different {'point' if distinct == 1 else 'points'}",
             "must be at least 3, the corners of an area",
         )
     if _are_on_one_line(corners):
         return "all points lie on one line", "must go around an area"
-    place = re.search(r"\[(\S+) (\S+)\]", shapely.is_valid_reason(shapely.Polygon(corners)))
-    if place is not None:
-        x, y = (round(float(value) / _FRAME, 4) for value in place.groups())
+    crossing = re.search(r"\[(\S+) (\S+)\]", shapely.is_valid_reason(shapely.Polygon(corners)))
+    if crossing is not None:
+        x, y = (round(float(value) / _FRAME, 4) for value in crossing.groups())
         return (
             f"crosses or touches itself at [{x}, {y}]",
             "give the corners in order around the area, and two areas apart from each other",
@@ -129,12 +134,15 @@ def polygon_problem(points: object) -> tuple[str, str] | None:
 
 
 def iou(a: Bbox, b: Bbox) -> float:
-    """Intersection over union of two boxes of ``(x_min, y_min, width, height)``: 1 where they are
-    the same, 0 where they do not meet or where one has no area. Of whole ten-thousandths, so that a
-    value compares as it is written: 17 of 20 parts are ``>= 0.85``."""
+    """Returns the intersection over union of two boxes of ``(x_min, y_min, width, height)``.
+
+    It is 1 for equal boxes, and 0 for boxes that do not overlap or of which one has no area. It is
+    computed from whole ten-thousandths, so that it compares as it is written: 17 of 20 parts are
+    ``>= 0.85``.
+    """
     a_left, a_top, a_width, a_height = a
     b_left, b_top, b_width, b_height = b
-    # Far apart, the commonest case, needs no exact numbers.
+    # Boxes far apart, the most frequent case, need no exact numbers.
     if a_left > b_left + b_width + 1 / _DECIMALS or b_left > a_left + a_width + 1 / _DECIMALS:
         return 0.0
     ax, ay, aw, ah = (
@@ -153,26 +161,29 @@ def iou(a: Bbox, b: Bbox) -> float:
     height = min(ay + ah, by + bh) - max(ay, by)
     if width <= 0 or height <= 0:
         return 0.0
-    shared = width * height
-    return shared / (aw * ah + bw * bh - shared)
+    intersection = width * height
+    return intersection / (aw * ah + bw * bh - intersection)
 
 
 class _Outline:
-    """A polygon on the grid, ready to be asked."""
+    """A polygon on the grid, in a form that is fast to query."""
 
     def __init__(self, corners: list[tuple[int, int]]) -> None:
         self._shape = shapely.Polygon(corners)
         self._x_min, self._x_max = min(x for x, _ in corners), max(x for x, _ in corners)
         self._y_min, self._y_max = min(y for _, y in corners), max(y for _, y in corners)
-        # Each edge from its upper end to its lower, a level one from left to right.
+        # Each edge goes from its upper end to its lower end, a horizontal one from left to right.
         self._edges = [
             (*min(edge, key=_downwards), *max(edge, key=_downwards))
             for edge in pairwise([*corners, corners[0]])
         ]
 
-    def has(self, x: int, y: int) -> bool:
-        """Whether a point lies inside or on the boundary: a ray to the right crosses the boundary
-        an odd number of times (https://wrfranklin.org/Research/Short_Notes/pnpoly.html)."""
+    def contains(self, x: int, y: int) -> bool:
+        """Returns whether a point lies inside or on the boundary.
+
+        A ray from a point inside crosses the boundary an odd number of times:
+        https://wrfranklin.org/Research/Short_Notes/pnpoly.html
+        """
         if not (self._x_min <= x <= self._x_max and self._y_min <= y <= self._y_max):
             return False
         inside = False
@@ -185,8 +196,8 @@ class _Outline:
                     inside = not inside
         return inside
 
-    def share_of(self, x_min: int, y_min: int, x_max: int, y_max: int) -> float:
-        """The part of a box, of an area above 0, that lies inside: 0 to 1."""
+    def fraction_inside(self, x_min: int, y_min: int, x_max: int, y_max: int) -> float:
+        """Returns the fraction of a box, of an area above 0, that lies inside: 0 to 1."""
         if (
             x_max <= self._x_min
             or self._x_max <= x_min
@@ -194,8 +205,8 @@ class _Outline:
             or self._y_max <= y_min
         ):
             return 0.0
-        shared: float = shapely.clip_by_rect(self._shape, x_min, y_min, x_max, y_max).area
-        return shared / ((x_max - x_min) * (y_max - y_min))
+        inside: float = shapely.clip_by_rect(self._shape, x_min, y_min, x_max, y_max).area
+        return inside / ((x_max - x_min) * (y_max - y_min))
 
 
 def _downwards(corner: tuple[int, int]) -> tuple[int, int]:

@@ -1,194 +1,134 @@
-"""What one camera has shown so far, for the rules that look at more than one picture.
+"""The history of one camera, for the rules that look at more than one image.
 
-Give the same `History` to each picture of a camera, in the order of time. A picture that comes
-after a later one is judged by what was earlier than it, but that later ones may confirm it too, and
-changes nothing that was judged before.
+Pass the same `History` for each image of a camera, in the order of capture time. An image that
+arrives after a later one is judged by the images before it in capture time, except that later
+images can confirm it too, and it does not change earlier verdicts.
 
-What is kept is bounded: of pictures as many as `repeats` can look back on, of each label that was
-seen as many moments as `confirm` asks for, and of alerts the newest `MAX_ALERTS`.
+A history is bounded: it keeps as many images as `repeats` can look back on, for each label as many
+capture times as `confirm` requires, and the alerts that `rules.cooldown` keeps.
 """
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from rules.cooldown import PastAlert
 from rules.effective import CameraRules, Repeats
 from rules.geometry import Bbox, iou
 
-MAX_ALERTS = 100
-MAX_COVERED = 1000
 
-
-def alert_id(camera: str, timestamp: str, severity: str) -> str:
-    """The same for the same event in every run: the first 32 hex digits of sha256 over id,
-    canonical time and severity, joined by newlines."""
-    event = "\n".join((camera, timestamp, severity))
-    return hashlib.sha256(event.encode()).hexdigest()[:32]
-
-
-@dataclass(order=True)
-class _PastPicture:
-    moment: int
-    sha256: str = field(compare=False)
-    sightings: dict[str, tuple[Bbox, ...]] = field(compare=False)
-
-
-@dataclass(order=True)
-class PastAlert:
-    """An alert that was sent, and what it has covered since.
+@dataclass
+class PastImage:
+    """An image that was judged, for `repeats`.
 
     Attributes:
-        moment: when its picture was taken, in microseconds since 1970.
-        alert_id: its id.
-        labels: what it told of, and what the alerts told of in whose cooldown it came.
-        covered: moments of the pictures that it covers, the newest `MAX_COVERED`.
-        covered_before: how many more there were.
+        capture_time: Its capture time in microseconds since 1970.
+        sha256: The hash of its bytes.
+        sightings: The boxes of each label that can be a repeat.
     """
 
-    moment: int
-    alert_id: str = field(compare=False)
-    labels: frozenset[str] = field(compare=False)
-    covered: list[int] = field(compare=False, default_factory=list)
-    covered_before: int = field(compare=False, default=0)
-
-    def cover(self, moment: int) -> int:
-        """Adds a picture; its number in the incident, of which the alert's own is the first."""
-        place = bisect_left(self.covered, moment)
-        if self.covered[place : place + 1] != [moment]:
-            self.covered.insert(place, moment)
-        number = self.covered_before + place + 2
-        if len(self.covered) > MAX_COVERED:
-            del self.covered[0]
-            self.covered_before += 1
-        return number
+    capture_time: int
+    sha256: str
+    sightings: dict[str, tuple[Bbox, ...]]
 
 
+@dataclass
 class History:
-    """What one camera has shown so far. Picklable; begin with an empty one."""
+    """The history of one camera; empty at first. It is plain data, which can be stored anywhere.
 
-    def __init__(self) -> None:
-        self._pictures: list[_PastPicture] = []
-        self._candidates: dict[str, list[int]] = {}
-        self._alerts: list[PastAlert] = []
-        self._newest = 0
+    Attributes:
+        images: The images that `repeats` can look back on, in the order of capture time.
+        candidates: For each label that needs confirmation, the capture times of its images, in
+            order, in microseconds since 1970.
+        alerts: The alerts that may cover further images, in the order of their verdicts.
+        newest: The newest capture time, in microseconds since 1970.
+    """
 
-    @property
-    def newest(self) -> int:
-        """The newest moment, in microseconds since 1970."""
-        return self._newest
+    images: list[PastImage] = field(default_factory=list)
+    candidates: dict[str, list[int]] = field(default_factory=dict)
+    alerts: list[PastAlert] = field(default_factory=list)
+    newest: int = 0
 
-    def times_seen(self, label: str, box: Bbox, moment: int, by: Repeats) -> int:
-        """In how many earlier pictures a label was seen at a place, at most ``occurrences``.
+    def count_occurrences(self, label: str, box: Bbox, capture_time: int, repeats: Repeats) -> int:
+        """Counts the earlier images with a label in the same place, up to ``occurrences``.
 
-        Looks back from the newest picture before `moment`, as far as ``within`` and until the
-        object is missing from ``forget_after`` pictures in a row.
+        Looks back from the newest image before `capture_time`, as far as ``within`` and until the
+        object is absent from ``forget_after`` consecutive images.
         """
-        earliest = moment - by.within_microseconds
-        seen = missed = 0
-        for picture in self._before(moment):
-            if picture.moment < earliest:
+        earliest = capture_time - repeats.within_microseconds
+        occurrences = absences = 0
+        for image in self._before(capture_time):
+            if image.capture_time < earliest:
                 break
-            sightings = picture.sightings.get(label, ())
-            if any(iou(box, other) >= by.iou for other in sightings):
-                seen, missed = seen + 1, 0
-                if seen == by.occurrences:
+            sightings = image.sightings.get(label, ())
+            if any(iou(box, sighting) >= repeats.iou for sighting in sightings):
+                occurrences, absences = occurrences + 1, 0
+                if occurrences == repeats.occurrences:
                     break
             else:
-                missed += 1
-                if missed == by.forget_after:
+                absences += 1
+                if absences == repeats.forget_after:
                     break
-        return seen
+        return occurrences
 
-    def _before(self, moment: int) -> Iterator[_PastPicture]:
-        for place in range(bisect_left(self._pictures, moment, key=_moment) - 1, -1, -1):
-            yield self._pictures[place]
+    def _before(self, capture_time: int) -> Iterator[PastImage]:
+        newest = bisect_left(self.images, capture_time, key=_capture_time) - 1
+        for index in range(newest, -1, -1):
+            yield self.images[index]
 
-    def pictures_with(self, label: str, moment: int, within_microseconds: int) -> int:
-        """How many other pictures had a candidate of a label, no further in time than that.
+    def count_candidates(self, label: str, capture_time: int, within_microseconds: int) -> int:
+        """Counts the other images with a candidate of a label, at most that far away in time.
 
-        Where pictures come in order, all are earlier. Where one has overtaken another, they still
-        confirm each other: else an intruder would be missed whose pictures come in disorder.
+        If images arrive in order, all of them are earlier. Images that overtake each other still
+        confirm each other: otherwise the job would miss an intruder whose images arrive out of
+        order.
         """
-        moments = self._candidates.get(label, [])
-        first = bisect_left(moments, moment - within_microseconds)
-        number = bisect_right(moments, moment + within_microseconds) - first
-        return number - (moment in moments)
+        times = self.candidates.get(label, [])
+        first = bisect_left(times, capture_time - within_microseconds)
+        count = bisect_right(times, capture_time + within_microseconds) - first
+        return count - (capture_time in times)
 
-    def covering(self, moment: int, labels: frozenset[str], cooldown: int) -> PastAlert | None:
-        """The alert in whose cooldown (in microseconds) a picture comes; None where there is none,
-        or where the picture shows a label that it did not tell of."""
-        alert = self._last_alert(moment, cooldown)
-        return alert if alert is not None and labels <= alert.labels else None
-
-    def _last_alert(self, moment: int, cooldown: int) -> PastAlert | None:
-        place = bisect_left(self._alerts, moment, key=_moment) - 1
-        if place < 0 or moment - self._alerts[place].moment >= cooldown:
-            return None
-        return self._alerts[place]
-
-    def note_picture(
+    def add_image(
         self,
-        moment: int,
-        sha256: str,
-        sightings: dict[str, tuple[Bbox, ...]],
+        image: PastImage,
         candidates: Iterable[str],
         camera: CameraRules,
     ) -> None:
-        """Adds a picture that was judged.
+        """Adds an image that was judged.
 
         Args:
-            moment: when it was taken, in microseconds since 1970.
-            sha256: of its bytes. Of two pictures of one moment the smaller one stands, as in the
-                job.
-            sightings: the boxes of each label that may be a repeat.
-            candidates: the labels that are a threat once they are confirmed.
-            camera: the rules, which say how much is to be kept.
+            image: The image. Of two images with the same capture time, the history keeps the one
+                with the smaller sha256.
+            candidates: The labels that are threats once they are confirmed.
+            camera: The rules of the camera, which bound the history.
         """
-        self._newest = max(self._newest, moment)
+        capture_time = image.capture_time
+        self.newest = max(self.newest, capture_time)
         if camera.repeats is not None:
-            self._note_sightings(_PastPicture(moment, sha256, sightings))
-            del self._pictures[: -camera.repeats.pictures_needed]
+            self._add_sightings(image)
+            del self.images[: -camera.repeats.images_needed]
         else:
-            self._pictures.clear()
+            self.images.clear()
         if camera.confirm is None:
-            self._candidates.clear()
+            self.candidates.clear()
             return
         for label in candidates:
-            moments = self._candidates.setdefault(label, [])
-            if moment not in moments:
-                insort(moments, moment)
-                # Twice as many as are needed: some may be later than a picture that comes late.
-                del moments[: -2 * camera.confirm.pictures]
+            times = self.candidates.setdefault(label, [])
+            if capture_time not in times:
+                insort(times, capture_time)
+                # Twice as many as needed: some may be later than an image that arrives late.
+                del times[: -2 * camera.confirm.pictures]
 
-    def _note_sightings(self, picture: _PastPicture) -> None:
-        place = bisect_left(self._pictures, picture)
-        if self._pictures[place : place + 1] == [picture]:
-            if picture.sha256 < self._pictures[place].sha256:
-                self._pictures[place] = picture
+    def _add_sightings(self, image: PastImage) -> None:
+        index = bisect_left(self.images, image.capture_time, key=_capture_time)
+        if index < len(self.images) and self.images[index].capture_time == image.capture_time:
+            if image.sha256 < self.images[index].sha256:
+                self.images[index] = image
         else:
-            self._pictures.insert(place, picture)
-
-    def note_alert(self, moment: int, its_id: str, labels: frozenset[str], cooldown: int) -> None:
-        """Adds an alert that is sent.
-
-        Args:
-            moment: when its picture was taken, in microseconds since 1970.
-            its_id: its id.
-            labels: what it tells of.
-            cooldown: how long it covers further pictures, in microseconds.
-        """
-        earlier = self._last_alert(moment, cooldown)
-        known = labels if earlier is None else labels | earlier.labels
-        place = bisect_left(self._alerts, moment, key=_moment)
-        if self._alerts[place : place + 1] == [PastAlert(moment, its_id, known)]:
-            return  # The same picture once more.
-        self._alerts.insert(place, PastAlert(moment, its_id, known))
-        expired = bisect_left(self._alerts, self._newest - cooldown + 1, key=_moment)
-        del self._alerts[: max(expired, len(self._alerts) - MAX_ALERTS)]
+            self.images.insert(index, image)
 
 
-def _moment(one: _PastPicture | PastAlert) -> int:
-    return one.moment
+def _capture_time(image: PastImage) -> int:
+    return image.capture_time

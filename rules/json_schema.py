@@ -16,8 +16,8 @@ from rules.schema import RuleFile
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12) with title, description and unit of every key."""
-    schema: dict[str, Any] = _tidied(RuleFile.model_json_schema())
+    """Returns the schema (draft 2020-12) with title, description and unit of every key."""
+    schema: dict[str, Any] = _for_editors(RuleFile.model_json_schema())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -25,27 +25,31 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _tidied(value: Any) -> Any:
-    """Without what pydantic says that is of no use to an editor, and with what it leaves out: keys
-    beside the pattern of camera ids are wrong."""
+def _for_editors(value: Any) -> Any:
+    """Removes parts of pydantic's schema that editors do not need, and adds a missing one.
+
+    The addition: keys that do not match the pattern of camera ids are wrong.
+    """
     if isinstance(value, list):
-        return [_tidied(item) for item in value]
+        return [_for_editors(item) for item in value]
     if isinstance(value, float) and value.is_integer():
-        return int(value)  # releases of pydantic differ in whether they write 1 or 1.0
+        return int(value)  # Some releases of pydantic write 1, others 1.0.
     if isinstance(value, str):
         return value.replace("\n", " ")
     if not isinstance(value, dict):
         return value
-    tidied = {
-        key: _tidied(item) for key, item in value.items() if not (key == "default" and item is None)
+    schema = {
+        key: _for_editors(item)
+        for key, item in value.items()
+        if not (key == "default" and item is None)
     }
-    if "patternProperties" in tidied:
-        tidied["additionalProperties"] = False
-    return tidied
+    if "patternProperties" in schema:
+        schema["additionalProperties"] = False
+    return schema
 
 
 def schema_text() -> str:
-    """The text of ``rules.schema.json``."""
+    """Returns the text of ``rules.schema.json``."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

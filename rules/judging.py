@@ -1,12 +1,13 @@
-"""Whether what was detected is a threat: the filters, in their order.
+"""Decides which detections are threats: the filters, in their order.
 
-To add one, write a function from a candidate to its `Check`, or None where the rules ask nothing,
-and put it into `_OF_ONE` (it looks at one detection) or `_OF_ALL` (it looks at all detections of a
-label that are left). `FILTERS` names them in their order, as ``rejected[].by`` does.
+To add a filter, write a function from a candidate to its `Check`, or None if the rules do not
+configure it, and put it into `_DETECTION_FILTERS` (it judges one detection) or `_COUNT_FILTERS` (it
+judges by the number of detections of the same rule). `FILTERS` names them in their order, as
+``rejected[].by`` does.
 
-Everything is decided on numbers of 4 decimals. Areas and ratios are worked out of whole
-ten-thousandths, because a box of 0.1 by 0.1 multiplied as binary fractions comes out above 0.01,
-and a value equal to its bound has to pass.
+The filters work on numbers of 4 decimals. Areas and ratios are computed from whole ten-thousandths,
+because a box of 0.1 by 0.1 multiplied as binary fractions is larger than 0.01, and a value equal to
+its bound has to pass.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import cast
 
-from rules.effective import CameraRules, Label, ObjectRule, Zone
+from rules.cooldown import add_alert, alert_id, covering_alert, find_alert
+from rules.effective import CameraRules, LabelRules, ObjectRule, Zone
 from rules.geometry import Bbox
-from rules.history import History, alert_id
+from rules.history import History, PastImage
 from rules.records import (
     Check,
     Detection,
@@ -39,36 +41,40 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class _Scene:
-    """The picture that detections are judged in: what holds for all of them. Times are worked out
-    only where the camera's rules ask for them.
+    """The image, its camera and its time, which all its detections share.
+
+    Times are computed only if the camera's rules depend on them.
 
     Attributes:
-        moment: when it was taken, in microseconds since 1970.
-        shown_time: the same by the clock of the camera's place, for the trace.
-        is_armed: whether the camera is armed.
-        is_night: whether it is night.
+        image: The image with its detections.
+        camera: The rules of its camera.
+        history: The history of its camera.
+        capture_time: The capture time in microseconds since 1970.
+        shown_time: The local capture time, for the trace.
+        is_armed: Whether the camera is armed.
+        is_night: Whether it is night.
     """
 
     def __init__(self, image: Image, camera: CameraRules, history: History) -> None:
         self.image = image
         self.camera = camera
         self.history = history
-        self.moment = 0
+        self.capture_time = 0
         self.shown_time = ""
         self.is_armed = True
         self.is_night = False
         schedule, night = camera.schedule, camera.night
-        goes_by_clock = schedule is not None or night is not None
-        if not goes_by_clock and not camera.needs_history:
+        needs_local_time = schedule is not None or night is not None
+        if not needs_local_time and not camera.needs_history:
             return
         text = image.timestamp.removesuffix("Z")
         time = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-        self.moment = (time - _EPOCH) // _MICROSECOND
-        if goes_by_clock:
+        self.capture_time = (time - _EPOCH) // _MICROSECOND
+        if needs_local_time:
             local = local_time(time, camera.timezone)
             self.shown_time = f"{DAYS[local.weekday()]} {local.hour:02}:{local.minute:02}"
             self.is_armed = schedule is None or schedule.is_armed(local)
-            self.is_night = night is not None and night.holds(local, image.brightness)
+            self.is_night = night is not None and night.is_night(local, image.brightness)
 
 
 @dataclass
@@ -76,24 +82,26 @@ class _Candidate:
     """A detection on its way through the filters.
 
     Attributes:
-        index: its index in the image's detections.
-        label: what the rules say of its label.
-        rule: what holds for it where it is.
-        zone: the zone that it is in; None outside, and until the filter `zones` where the rule is
-            the same everywhere.
-        checks: what the filters decided so far.
+        index: Its index in the image's detections.
+        detection: The detection.
+        scene: The image and what its detections share.
+        label_rules: The rules of its label.
+        rule: The rule of its label at its position.
+        zone: The zone that contains it; None outside all zones, and until the filter `zones` if
+            the rule is the same everywhere.
+        checks: The decisions of the filters so far.
     """
 
     index: int
     detection: Detection
     scene: _Scene
-    label: Label
+    label_rules: LabelRules
     rule: ObjectRule
     zone: Zone | None = None
     checks: list[Check] = field(default_factory=list)
 
     def passes(self, check: Check | None) -> bool:
-        """Keeps what a filter decided; whether the detection is still a candidate."""
+        """Adds the decision of a filter, and returns whether the detection passes it."""
         if check is None:
             return True
         self.checks.append(check)
@@ -101,56 +109,56 @@ class _Candidate:
 
 
 def _severity(candidate: _Candidate) -> Check | None:
-    """A label of severity ``ignore`` is tolerated."""
+    """Rejects labels of severity ``ignore``."""
     if candidate.rule.severity != "ignore":
         return None
     return Check("severity", "ignore", None, False)
 
 
 def _min_score(candidate: _Candidate) -> Check:
-    """The score is at least ``min_score``."""
+    """Requires a score of at least ``min_score``."""
     score, bound = candidate.detection.conf, candidate.rule.min_score
     return Check("min_score", score, bound, score >= bound)
 
 
 def _min_area(candidate: _Candidate) -> Check | None:
-    """The box covers at least ``min_area`` of the frame."""
+    """Requires a box that covers at least ``min_area`` of the frame."""
     bound = candidate.rule.min_area
     if bound is None:
         return None
-    covered = area(candidate.detection)
-    return Check("min_area", _shown(covered), bound, covered >= bound)
+    value = area(candidate.detection)
+    return Check("min_area", _for_json(value), bound, value >= bound)
 
 
 def _max_area(candidate: _Candidate) -> Check | None:
-    """The box covers at most ``max_area`` of the frame."""
+    """Requires a box that covers at most ``max_area`` of the frame."""
     bound = candidate.rule.max_area
     if bound is None:
         return None
-    covered = area(candidate.detection)
-    return Check("max_area", _shown(covered), bound, covered <= bound)
+    value = area(candidate.detection)
+    return Check("max_area", _for_json(value), bound, value <= bound)
 
 
 def _min_ratio(candidate: _Candidate) -> Check | None:
-    """Width over height of the box, in pixels, is at least ``min_ratio``."""
+    """Requires a width divided by height, in pixels, of at least ``min_ratio``."""
     bound = candidate.rule.min_ratio
     if bound is None:
         return None
-    shape = ratio(candidate.detection, candidate.scene.image)
-    return Check("min_ratio", _shown(shape), bound, shape >= bound)
+    value = ratio(candidate.detection, candidate.scene.image)
+    return Check("min_ratio", _for_json(value), bound, value >= bound)
 
 
 def _max_ratio(candidate: _Candidate) -> Check | None:
-    """Width over height of the box, in pixels, is at most ``max_ratio``."""
+    """Requires a width divided by height, in pixels, of at most ``max_ratio``."""
     bound = candidate.rule.max_ratio
     if bound is None:
         return None
-    shape = ratio(candidate.detection, candidate.scene.image)
-    return Check("max_ratio", _shown(shape), bound, shape <= bound)
+    value = ratio(candidate.detection, candidate.scene.image)
+    return Check("max_ratio", _for_json(value), bound, value <= bound)
 
 
 def _mask(candidate: _Candidate) -> Check | None:
-    """The box lies in no mask for its label."""
+    """Rejects boxes in a mask for their label."""
     label, box = candidate.detection.label, candidate.detection.bbox
     masks = [
         mask
@@ -159,24 +167,24 @@ def _mask(candidate: _Candidate) -> Check | None:
     ]
     if not masks:
         return None
-    hit = next((mask.name for mask in masks if mask.holds(box)), None)
-    return Check("mask", hit, [mask.name for mask in masks], hit is None)
+    name = next((mask.name for mask in masks if mask.contains(box)), None)
+    return Check("mask", name, [mask.name for mask in masks], name is None)
 
 
 def _zones(candidate: _Candidate) -> Check | None:
-    """Where zones take the label, the box lies in one of them."""
-    label = candidate.label
-    if not label.zones:
+    """Requires a box in one of the zones that cover its label, if there are any."""
+    rules = candidate.label_rules
+    if not rules.zones:
         return None
-    if not label.rules_differ:
+    if not rules.rules_differ:
         box = candidate.detection.bbox
-        candidate.zone = next((zone for zone, _ in label.zones if zone.holds(box)), None)
+        candidate.zone = next((zone for zone, _ in rules.zones if zone.contains(box)), None)
     name = None if candidate.zone is None else candidate.zone.name
-    return Check("zones", name, list(label.names), name is not None)
+    return Check("zones", name, list(rules.zone_names), name is not None)
 
 
 def _schedule(candidate: _Candidate) -> Check | None:
-    """The camera is armed."""
+    """Requires an armed camera."""
     scene = candidate.scene
     if scene.camera.schedule is None:
         return None
@@ -184,7 +192,7 @@ def _schedule(candidate: _Candidate) -> Check | None:
 
 
 def _min_score_at_night(candidate: _Candidate) -> Check | None:
-    """At night, the score is at least ``min_score_at_night``."""
+    """Requires a score of at least ``min_score_at_night``, at night."""
     score, bound = candidate.detection.conf, candidate.rule.min_score_at_night
     if bound is None or not candidate.scene.is_night:
         return None
@@ -192,38 +200,42 @@ def _min_score_at_night(candidate: _Candidate) -> Check | None:
 
 
 def _repeats(candidate: _Candidate) -> Check | None:
-    """It was not seen at the same place in several earlier pictures."""
-    by, label = candidate.scene.camera.repeats, candidate.detection.label
-    if by is None or not candidate.rule.may_repeat(label):
+    """Rejects objects that were in the same place in several earlier images."""
+    scene, detection = candidate.scene, candidate.detection
+    repeats = scene.camera.repeats
+    if repeats is None or not candidate.rule.can_repeat(detection.label):
         return None
-    scene = candidate.scene
-    seen = scene.history.times_seen(label, candidate.detection.bbox, scene.moment, by)
-    return Check("repeats", seen, by.occurrences, seen < by.occurrences)
+    count = scene.history.count_occurrences(
+        detection.label, detection.bbox, scene.capture_time, repeats
+    )
+    return Check("repeats", count, repeats.occurrences, count < repeats.occurrences)
 
 
-def _min_count(candidate: _Candidate, left: int) -> Check | None:
-    """Its rule lets at least ``min_count`` through in this picture."""
+def _min_count(candidate: _Candidate, count: int) -> Check | None:
+    """Requires at least ``min_count`` candidates of its rule in the image."""
     bound = candidate.rule.min_count
-    return None if bound is None else Check("min_count", left, bound, left >= bound)
+    return None if bound is None else Check("min_count", count, bound, count >= bound)
 
 
-def _max_count(candidate: _Candidate, left: int) -> Check | None:
-    """Its rule lets at most ``max_count`` through in this picture."""
+def _max_count(candidate: _Candidate, count: int) -> Check | None:
+    """Requires at most ``max_count`` candidates of its rule in the image."""
     bound = candidate.rule.max_count
-    return None if bound is None else Check("max_count", left, bound, left <= bound)
+    return None if bound is None else Check("max_count", count, bound, count <= bound)
 
 
 def _confirm(candidate: _Candidate) -> Check | None:
-    """Its label was a candidate in enough pictures of a short time, this one included."""
-    by, scene = candidate.scene.camera.confirm, candidate.scene
-    if by is None or not candidate.rule.confirm:
+    """Requires candidates of its label in enough images within a short time, with this one."""
+    scene, confirm = candidate.scene, candidate.scene.camera.confirm
+    if confirm is None or not candidate.rule.confirm:
         return None
-    label = candidate.detection.label
-    seen = 1 + scene.history.pictures_with(label, scene.moment, by.within_microseconds)
-    return Check("confirm", min(seen, by.pictures), by.pictures, seen >= by.pictures)
+    bound = confirm.pictures
+    count = 1 + scene.history.count_candidates(
+        candidate.detection.label, scene.capture_time, confirm.within_microseconds
+    )
+    return Check("confirm", min(count, bound), bound, count >= bound)
 
 
-_OF_ONE: tuple[Callable[[_Candidate], Check | None], ...] = (
+_DETECTION_FILTERS: tuple[Callable[[_Candidate], Check | None], ...] = (
     _severity,
     _min_score,
     _min_area,
@@ -236,7 +248,7 @@ _OF_ONE: tuple[Callable[[_Candidate], Check | None], ...] = (
     _min_score_at_night,
     _repeats,
 )
-_OF_ALL: tuple[Callable[[_Candidate, int], Check | None], ...] = (_min_count, _max_count)
+_COUNT_FILTERS: tuple[Callable[[_Candidate, int], Check | None], ...] = (_min_count, _max_count)
 
 FILTERS: tuple[str, ...] = (
     "objects",
@@ -255,17 +267,17 @@ FILTERS: tuple[str, ...] = (
     "max_count",
     "confirm",
 )
-"""Every filter, in the order in which a detection meets them; the first that rejects is named."""
+"""The names of all filters, in their order; a verdict names the first one that rejects."""
 
 
 def area(detection: Detection) -> float:
-    """The area of the box as a fraction of the frame."""
+    """Returns the area of the box as a fraction of the frame."""
     _, _, width, height = detection.bbox
     return round(width * _UNITS) * round(height * _UNITS) / _UNITS**2
 
 
 def ratio(detection: Detection, image: Image) -> float:
-    """Width over height of the box, both in pixels; infinite for a box without height."""
+    """Returns width divided by height of the box, in pixels; infinity for a box without height."""
     _, _, width, height = detection.bbox
     height_in_pixels = round(height * _UNITS) * image.height
     if height_in_pixels <= 0:
@@ -273,21 +285,27 @@ def ratio(detection: Detection, image: Image) -> float:
     return round(width * _UNITS) * image.width / height_in_pixels
 
 
-def _shown(number: float) -> float | None:
-    """A number for the trace; None for infinity, which JSON does not have."""
+def _for_json(number: float) -> float | None:
+    """Returns a number for the trace; None for infinity, which JSON does not have."""
     return round(number, 6) if math.isfinite(number) else None
 
 
 def judge_image(
-    image: Image, camera: CameraRules, rules_version: str, history: History | None = None
+    image: Image,
+    camera: CameraRules,
+    rules_version: str,
+    history: History | None = None,
+    alerting: frozenset[ThreatSeverity] = frozenset(("alert",)),
 ) -> Verdict:
-    """Put every detection of an image through the filters.
+    """Passes every detection of an image through the filters.
 
     Args:
-        image: what was seen.
-        camera: the rules of its camera.
-        rules_version: for the verdict.
-        history: what the camera has shown before; the image is added to it. None: nothing.
+        image: The image with its detections.
+        camera: The rules of its camera.
+        rules_version: The version of the rules, for the verdict.
+        history: The history of the camera, to which the image is added; None if the image is the
+            first one.
+        alerting: The severities of the images that have alerts.
     """
     scene = _Scene(image, camera, History() if history is None else history)
     candidates: list[_Candidate] = []
@@ -298,58 +316,73 @@ def judge_image(
             rejected.append(Rejected(index, detection.label, None, "objects"))
         else:
             candidates.append(candidate)
-    left = [one for one in candidates if _passes_alone(one)]
-    for look in _OF_ALL:
-        numbers = Counter(one.rule.rule for one in left)
-        left = [one for one in left if one.passes(look(one, numbers[one.rule.rule]))]
-    confirmed = [one for one in left if one.passes(_confirm(one))]
+    unconfirmed = [candidate for candidate in candidates if _passes_detection_filters(candidate)]
+    for count_filter in _COUNT_FILTERS:
+        counts = Counter(candidate.rule.entry for candidate in unconfirmed)
+        unconfirmed = [
+            candidate
+            for candidate in unconfirmed
+            if candidate.passes(count_filter(candidate, counts[candidate.rule.entry]))
+        ]
+    confirmed = [candidate for candidate in unconfirmed if candidate.passes(_confirm(candidate))]
     threats = tuple(map(_threat, confirmed))
-    rejected += [
-        Rejected(one.index, one.detection.label, one.rule.rule, one.checks[-1].filter)
-        for one in candidates
-        if one.checks and not one.checks[-1].passes
-    ]
-    severity = _highest(threats)
+    rejected += [_rejected(candidate) for candidate in candidates if _is_rejected(candidate)]
+    severity = _highest_severity(threats)
     if camera.needs_history:
-        _note(scene, candidates, left)
-    suppressed_by, number = _incident(scene, threats) if severity == "alert" else (None, None)
+        _add_to_history(scene, candidates, unconfirmed)
+    suppressed_by, incident_number = None, None
+    if severity in alerting:
+        suppressed_by, incident_number = _incident(scene, threats, severity)
     return Verdict(
         is_threat=bool(threats),
         severity=severity,
         rules_version=rules_version,
         threats=threats,
-        rejected=tuple(sorted(rejected, key=lambda one: one.detection)),
-        trace=tuple(Trace(one.index, tuple(one.checks)) for one in candidates),
+        rejected=tuple(sorted(rejected, key=lambda detection: detection.detection)),
+        trace=tuple(Trace(candidate.index, tuple(candidate.checks)) for candidate in candidates),
         suppressed_by=suppressed_by,
-        incident_number=number,
+        incident_number=incident_number,
     )
 
 
 def _candidate(index: int, detection: Detection, scene: _Scene) -> _Candidate | None:
-    """A detection with the rule that holds for it; None where its label is not listed.
+    """Returns a detection with the rule for its label; None if the rules do not list the label.
 
-    In a zone that takes the label it is the zone's, of several the first's. Outside it is the
-    camera's; for a label that only zones name, the first such zone's.
+    In a zone that covers the label, the rule is that of the first such zone. Outside, it is the
+    camera's; for a label that only zones name, it is that of the first zone that names it.
     """
-    label = scene.camera.label(detection.label)
-    if label is None:
+    label_rules = scene.camera.label_rules(detection.label)
+    if label_rules is None:
         return None
-    if label.rules_differ:
-        for zone, rule in label.zones:
-            if zone.holds(detection.bbox):
-                return _Candidate(index, detection, scene, label, rule, zone)
-    return _Candidate(index, detection, scene, label, label.outside)
+    if label_rules.rules_differ:
+        for zone, rule in label_rules.zones:
+            if zone.contains(detection.bbox):
+                return _Candidate(index, detection, scene, label_rules, rule, zone)
+    return _Candidate(index, detection, scene, label_rules, label_rules.outside)
 
 
-def _passes_alone(candidate: _Candidate) -> bool:
+def _passes_detection_filters(candidate: _Candidate) -> bool:
     checks = candidate.checks
-    for look in _OF_ONE:
-        check = look(candidate)
+    for detection_filter in _DETECTION_FILTERS:
+        check = detection_filter(candidate)
         if check is not None:
             checks.append(check)
             if not check.passes:
                 return False
     return True
+
+
+def _is_rejected(candidate: _Candidate) -> bool:
+    return bool(candidate.checks) and not candidate.checks[-1].passes
+
+
+def _rejected(candidate: _Candidate) -> Rejected:
+    return Rejected(
+        detection=candidate.index,
+        label=candidate.detection.label,
+        rule=candidate.rule.entry,
+        by=candidate.checks[-1].filter,
+    )
 
 
 def _threat(candidate: _Candidate) -> Threat:
@@ -359,40 +392,47 @@ def _threat(candidate: _Candidate) -> Threat:
         label=candidate.detection.label,
         conf=candidate.detection.conf,
         severity=cast(ThreatSeverity, rule.severity),
-        rule=rule.rule,
+        rule=rule.entry,
         zone=None if candidate.zone is None else candidate.zone.name,
     )
 
 
-def _highest(threats: tuple[Threat, ...]) -> ThreatSeverity | None:
+def _highest_severity(threats: tuple[Threat, ...]) -> ThreatSeverity | None:
     if not threats:
         return None
     return "alert" if any(threat.severity == "alert" for threat in threats) else "detection"
 
 
-def _note(scene: _Scene, candidates: list[_Candidate], unconfirmed: list[_Candidate]) -> None:
-    """Adds the picture to what its camera has shown."""
-    camera = scene.camera
+def _add_to_history(
+    scene: _Scene, candidates: list[_Candidate], unconfirmed: list[_Candidate]
+) -> None:
+    """Adds the image to the history of its camera."""
+    repeats = scene.camera.repeats
     sightings: dict[str, tuple[Bbox, ...]] = {}
-    for one in candidates:
-        label, by = one.detection.label, camera.repeats
-        if by is not None and one.rule.may_repeat(label) and one.detection.conf >= by.min_score:
-            sightings[label] = (*sightings.get(label, ()), one.detection.bbox)
-    labels = {one.detection.label for one in unconfirmed}
-    scene.history.note_picture(scene.moment, scene.image.sha256, sightings, labels, camera)
+    for candidate in candidates:
+        label, score = candidate.detection.label, candidate.detection.conf
+        if repeats is None or not candidate.rule.can_repeat(label) or score < repeats.min_score:
+            continue
+        sightings[label] = (*sightings.get(label, ()), candidate.detection.bbox)
+    labels = {candidate.detection.label for candidate in unconfirmed}
+    image = PastImage(scene.capture_time, scene.image.sha256, sightings)
+    scene.history.add_image(image, labels, scene.camera)
 
 
-def _incident(scene: _Scene, threats: tuple[Threat, ...]) -> tuple[str | None, int]:
-    """The alert that covers the picture's own, and the picture's number in the incident."""
+def _incident(
+    scene: _Scene, threats: tuple[Threat, ...], severity: ThreatSeverity
+) -> tuple[str | None, int]:
+    """Returns the id of the alert that covers the image's own, and the image's number in it."""
     cooldown = scene.camera.cooldown
     if cooldown is None:
         return None, 1
-    labels = frozenset(threat.label for threat in threats if threat.severity == "alert")
-    length = cooldown // _MICROSECOND
-    alert = scene.history.covering(scene.moment, labels, length)
-    if alert is not None:
-        return alert.alert_id, alert.cover(scene.moment)
-    image = scene.image
-    its_id = alert_id(image.id, image.timestamp, "alert")
-    scene.history.note_alert(scene.moment, its_id, labels, length)
+    labels = frozenset(threat.label for threat in threats if threat.severity == severity)
+    microseconds = cooldown // _MICROSECOND
+    alerts, capture_time = scene.history.alerts, scene.capture_time
+    own_id = alert_id(scene.image.id, scene.image.timestamp, severity)
+    if find_alert(alerts, own_id) is None:
+        alert = covering_alert(alerts, capture_time, labels, microseconds, severity)
+        if alert is not None:
+            return alert.alert_id, alert.cover(capture_time)
+    add_alert(alerts, capture_time, own_id, labels, microseconds, severity)
     return None, 1

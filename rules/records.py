@@ -1,4 +1,4 @@
-"""The records that go into a judgement and come out of it.
+"""The input and output records of a judgement, and the JSON of a verdict.
 
 Boxes are ``(x_min, y_min, width, height)`` as fractions of the image, origin top left, and scores
 go from 0 to 1, as in MegaDetector's batch format:
@@ -10,30 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 Severity = Literal["alert", "detection", "ignore"]
-"""What a rule makes of an object: a threat to alert, a threat to record, or no threat."""
+"""The severity of a rule: a threat to alert, a threat to record, or no threat."""
 
 ThreatSeverity = Literal["alert", "detection"]
-"""The severity of a threat: an ignored object is none."""
+"""The severity of a threat."""
 
-_LARGEST_COORDINATE = 1e6
+_MAX_COORDINATE = 1e6
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One object that the model found.
+    """One object that the model detected.
 
     Attributes:
-        category: the model's own number for the label, as text.
-        label: what it is, e.g. ``"person"``.
-        conf: the model's score, 0 to 1.
+        category: The model's own number for the label, as text.
+        label: The kind of object, e.g. ``"person"``.
+        conf: The model's score, 0 to 1.
         bbox: x_min, y_min, width, height as fractions of the image.
 
     Raises:
-        ValueError: a score outside 0 to 1, or a box that is not four sensible numbers (NaN,
-            infinity), which nothing could be judged by.
+        ValueError: The score is outside 0 to 1, or the box is not four numbers of a sensible size
+            (no NaN, no infinity), so that no rule can judge it.
     """
 
     category: str
@@ -44,22 +44,24 @@ class Detection:
     def __post_init__(self) -> None:
         if not 0 <= self.conf <= 1:
             raise ValueError(f"conf must be from 0 to 1, not {self.conf!r}")
-        if len(self.bbox) != 4 or not all(abs(side) <= _LARGEST_COORDINATE for side in self.bbox):
+        if len(self.bbox) != 4 or not all(abs(side) <= _MAX_COORDINATE for side in self.bbox):
             raise ValueError(f"bbox must be four fractions of the image, not {self.bbox!r}")
 
 
 @dataclass(frozen=True)
 class Image:
-    """What was seen in one image.
+    """One image with its detections.
 
     Attributes:
-        id: the camera.
-        timestamp: RFC 3339 in UTC with ``Z``.
-        width: in pixels.
-        height: in pixels.
-        detections: in the order of the image JSON; a verdict refers to them by their index.
-        sha256: of the file's bytes, in hex; says which of two pictures of one moment stands.
-        brightness: mean brightness, 0 to 1; None where it was not measured.
+        id: The id of the camera.
+        timestamp: The capture time, RFC 3339 in UTC with ``Z``.
+        width: The width in pixels.
+        height: The height in pixels.
+        detections: The detections in the order of the image JSON; a verdict refers to them by
+            index.
+        sha256: The hash of the file's bytes, in hex; it decides which of two images with the same
+            capture time `History` keeps.
+        brightness: The mean brightness, 0 to 1; None if it was not measured.
     """
 
     id: str
@@ -72,11 +74,10 @@ class Image:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Image:
-        """Read the image JSON of ``detections/`` or ``final/``; keys that judging needs not are
-        passed over.
+        """Reads the image JSON of ``detections/`` or ``final/``; ignores keys that no rule needs.
 
         Raises:
-            ValueError: a key is missing or holds something else than it should.
+            ValueError: A key is missing or its value has the wrong type.
         """
         brightness = data.get("brightness")
         try:
@@ -103,12 +104,12 @@ class Threat:
     """One detection that is a threat.
 
     Attributes:
-        detection: its index in the image's detections.
-        label: its label.
-        conf: its score, 0 to 1.
+        detection: Its index in the image's detections.
+        label: Its label.
+        conf: Its score, 0 to 1.
         severity: ``alert`` or ``detection``.
-        rule: the dotted path of the entry in the rule file, e.g. ``cameras.hall.objects.person``.
-        zone: the zone that it was seen in; None where no zone was asked for.
+        rule: The dotted path of the entry in the rule file, e.g. ``cameras.hall.objects.person``.
+        zone: The zone that contains it; None if no zone covers the label.
     """
 
     detection: int
@@ -124,10 +125,10 @@ class Rejected:
     """One detection that is no threat.
 
     Attributes:
-        detection: its index in the image's detections.
-        label: its label.
-        rule: the dotted path of the entry in the rule file; None where no entry names the label.
-        by: the name of the first filter that rejected it, e.g. ``min_score``.
+        detection: Its index in the image's detections.
+        label: Its label.
+        rule: The dotted path of the entry in the rule file; None if no entry names the label.
+        by: The name of the first filter that rejected it, e.g. ``min_score``.
     """
 
     detection: int
@@ -137,13 +138,13 @@ class Rejected:
 
 
 class Check(NamedTuple):
-    """What one filter decided on one detection.
+    """The decision of one filter on one detection.
 
     Attributes:
-        filter: its name.
-        value: what the detection, its picture or the history shows.
-        bound: what the rules ask for.
-        passes: whether the one is enough for the other.
+        filter: The name of the filter.
+        value: The value of the detection, of its image or of the history.
+        bound: The bound that the rules set.
+        passes: Whether the value is within the bound.
     """
 
     filter: str
@@ -154,15 +155,88 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Trace:
-    """How a verdict on one detection came about.
+    """The checks behind the verdict on one detection.
 
     Attributes:
-        detection: its index in the image's detections.
-        checks: the filters of which the rules asked something, up to the first that rejected.
+        detection: Its index in the image's detections.
+        checks: The checks of the filters that the rules configure, up to the first rejection.
     """
 
     detection: int
     checks: tuple[Check, ...]
+
+
+class DetectionJson(TypedDict):
+    """A detection in the image JSON; see `Detection`."""
+
+    category: str
+    label: str
+    conf: float
+    bbox: list[float]
+
+
+class ThreatJson(TypedDict):
+    """A threat in the image JSON; see `Threat`."""
+
+    detection: int
+    label: str
+    conf: float
+    severity: ThreatSeverity
+    rule: str
+    zone: str | None
+
+
+class RejectedJson(TypedDict):
+    """A rejected detection in the image JSON; see `Rejected`."""
+
+    detection: int
+    label: str
+    rule: str | None
+    by: str
+
+
+class CheckJson(TypedDict):
+    """A check in the image JSON; see `Check`."""
+
+    filter: str
+    value: Any
+    bound: Any
+    passes: bool
+
+
+class TraceJson(TypedDict):
+    """A trace in the image JSON; see `Trace`."""
+
+    detection: int
+    checks: list[CheckJson]
+
+
+class _FirstVerdictJson(TypedDict):
+    is_threat: bool
+    severity: ThreatSeverity | None
+    rules_version: str
+    threats: list[ThreatJson]
+    rejected: list[RejectedJson]
+
+
+class VerdictJson(_FirstVerdictJson, total=False):
+    """The ``threat`` object of the image JSON; see `Verdict`.
+
+    Archives of earlier releases lack the keys of this class.
+    """
+
+    suppressed_by: str | None
+    incident_number: int | None
+    trace: list[TraceJson]
+
+
+class FinalImageJson(TypedDict):
+    """The keys of the image JSON in ``final/`` that explain a verdict."""
+
+    id: str
+    timestamp: str
+    detections: list[DetectionJson]
+    threat: VerdictJson
 
 
 @dataclass(frozen=True)
@@ -170,16 +244,17 @@ class Verdict:
     """The judgement of one image: each detection is in `threats` or in `rejected`, in order.
 
     Attributes:
-        is_threat: whether there is any threat.
-        severity: the highest of the threats; None without one.
-        rules_version: `Rules.version` of the rules that judged.
-        threats: the threats, in the order of the detections.
-        rejected: the rest, in the order of the detections.
-        trace: how it came about, for the detections whose labels the rules name.
-        suppressed_by: the id of the alert in whose cooldown the image comes; None where it has an
-            alert of its own, or none is called for.
-        incident_number: which image of its incident it is: 1 for one whose alert is sent, and on
-            from 2 for those that this alert covers; None where no alert is called for.
+        is_threat: Whether there is any threat.
+        severity: The highest severity of the threats; None without threats.
+        rules_version: The `Rules.version` of the rules that judged the image.
+        threats: The threats, in the order of the detections.
+        rejected: The other detections, in order.
+        trace: The checks, for the detections whose labels the rules name.
+        suppressed_by: The id of the alert whose cooldown suppresses the image's own; None if the
+            image has an alert of its own, or calls for none. Images of severity `detection` have
+            incidents of their own if the camera has a cooldown and a target receives them.
+        incident_number: The number of the image in its incident: 1 for the image whose alert is
+            sent, from 2 for those that this alert covers; None if the image calls for no alert.
     """
 
     is_threat: bool
@@ -193,11 +268,11 @@ class Verdict:
 
     @property
     def alerts(self) -> bool:
-        """Whether an alert is to be sent."""
+        """Whether the image sends an alert."""
         return self.severity == "alert" and self.suppressed_by is None
 
-    def to_json(self) -> dict[str, Any]:
-        """The ``threat`` object of the image JSON."""
+    def to_json(self) -> VerdictJson:
+        """Returns the ``threat`` object of the image JSON."""
         return {
             "is_threat": self.is_threat,
             "severity": self.severity,
@@ -227,7 +302,15 @@ class Verdict:
             "trace": [
                 {
                     "detection": trace.detection,
-                    "checks": [check._asdict() for check in trace.checks],
+                    "checks": [
+                        {
+                            "filter": check.filter,
+                            "value": check.value,
+                            "bound": check.bound,
+                            "passes": check.passes,
+                        }
+                        for check in trace.checks
+                    ],
                 }
                 for trace in self.trace
             ],

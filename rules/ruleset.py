@@ -1,4 +1,4 @@
-"""The rules of all cameras, ready to judge by."""
+"""The rules of all cameras, ready for use."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from rules.targets import Alerting, Target
 
 @dataclass(frozen=True)
 class Rules:
-    """A rule file that was read and found right. Made by `load_rules` or `parse_rules`; immutable,
-    and picklable, so that workers need not read the file.
+    """A rule file that was read and checked, by `load_rules` or `parse_rules`.
+
+    Immutable, and picklable, so that workers need not read the file.
 
     Attributes:
-        version: the first 12 hex digits of the sha256 of the file's bytes, as `sha256sum` shows.
-        strict_ids: whether images of a camera that the file does not name are to be refused. Who
-            validates the images refuses them, by `knows`; `judge` gives them the defaults.
-        defaults: what holds for a camera that the file does not name.
-        by_camera: what holds for each camera that it does name, in the order of the file.
-        alerting: whom alerts go to, and how.
+        version: The first 12 hex digits of the sha256 of the file's bytes, as `sha256sum` shows.
+        strict_ids: Whether images of a camera that the file does not name are invalid. The
+            validation of images refuses them, by `has_camera`; `judge` applies the defaults.
+        defaults: The rules of a camera that the file does not name.
+        by_camera: The rules of each camera that the file names, in the order of the file.
+        alerting: The targets of alerts, limits and templates.
     """
 
     version: str
@@ -34,45 +35,49 @@ class Rules:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The ids that the file names, in its order."""
+        """The ids of the cameras that the file names, in the order of the file."""
         return tuple(self.by_camera)
 
-    def knows(self, camera_id: str) -> bool:
-        """Whether the file names the camera."""
+    def has_camera(self, camera_id: str) -> bool:
+        """Returns whether the file names a camera."""
         return camera_id in self.by_camera
 
     def for_camera(self, camera_id: str) -> CameraRules:
-        """What holds for a camera; the defaults where the file does not name it."""
+        """Returns the rules of a camera; the defaults if the file does not name it."""
         return self.by_camera.get(camera_id, self.defaults)
 
     def needs_history(self, camera_id: str) -> bool:
-        """Whether any rule of a camera looks at its earlier pictures."""
+        """Returns whether any rule of a camera depends on its earlier images."""
         return self.for_camera(camera_id).needs_history
 
     @property
-    def looks_back(self) -> bool:
-        """Whether any rule of any camera looks at earlier pictures."""
+    def any_needs_history(self) -> bool:
+        """Whether any rule of any camera depends on earlier images."""
         cameras = (self.defaults, *self.by_camera.values())
         return any(camera.needs_history for camera in cameras)
 
     @property
-    def notified(self) -> frozenset[str]:
-        """The names of the targets that any camera's alerts go to."""
+    def notified_targets(self) -> frozenset[str]:
+        """The names of the targets that receive alerts of any camera."""
         cameras = (self.defaults, *self.by_camera.values())
         return frozenset(name for camera in cameras for name in camera.notify)
 
     def judge(self, image: Image, history: History | None = None) -> Verdict:
-        """Judge an image by the rules of its camera.
+        """Judges an image by the rules of its camera.
 
         Args:
-            image: what was seen.
-            history: what its camera has shown before, to which the image is added; give the same
-                one to all images of a camera, in the order of time. Without one the image is
-                judged as the first that its camera ever sent.
+            image: The image with its detections.
+            history: The history of the camera, to which the image is added. Pass the same history
+                for all images of a camera, in the order of their capture times. Without a
+                history, the image is judged as the first one of its camera.
         """
-        return judge_image(image, self.for_camera(image.id), self.version, history)
+        camera = self.for_camera(image.id)
+        alerting: frozenset[ThreatSeverity] = frozenset(("alert",))
+        if camera.cooldown is not None and self.targets_for(image.id, "detection"):
+            alerting |= {"detection"}
+        return judge_image(image, camera, self.version, history, alerting)
 
     def targets_for(self, camera_id: str, severity: ThreatSeverity) -> tuple[Target, ...]:
-        """The targets that are told of a picture of a camera and severity."""
+        """Returns the targets that receive images of a camera and severity."""
         targets = (self.alerting.targets[name] for name in self.for_camera(camera_id).notify)
         return tuple(target for target in targets if severity in target.severities)

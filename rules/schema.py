@@ -1,12 +1,12 @@
 """The keys of a rule file, with their units and ranges, as pydantic models.
 
-Editors get the same as `rules.schema.json`, which `python -m rules.json_schema` prints.
+Editors use the same keys, in `rules.schema.json`, which `python -m rules.json_schema` prints.
 
-The models hold what the file says, and nothing else: a value that is not given is not among
-`model_fields_set`, and `rules.effective` then takes it from what the layer inherits from. A section
-may be empty (``cameras:``), a value may not (``min_score:``).
+The models contain the values of the file, and no others: a value that the file does not set is not
+in `model_fields_set`, and the layer inherits it (`rules.effective`). A section can be empty
+(``cameras:``), a value cannot (``min_score:``).
 
-The object keys are Frigate's where it has one:
+The object keys are Frigate's, if it has one:
 https://docs.frigate.video/configuration/object_filters
 """
 
@@ -26,18 +26,18 @@ from rules.schema_types import (
     Duration,
     End,
     Expects,
+    Fraction,
     Label,
     Model,
     Polygon,
     Ratio,
-    Share,
     Size,
     Start,
-    known_profile,
-    known_timezone,
-    no_text,
+    check_profile,
+    check_timezone,
+    check_version,
+    reject_text,
     unset,
-    version_1,
 )
 from rules.target_schema import (
     HealthSettings,
@@ -49,75 +49,75 @@ from rules.target_schema import (
 
 
 class ObjectSettings(Model):
-    """What makes an object of this label a threat. The checks are made in the order: severity,
-    min_score, min_area, max_area, min_ratio, max_ratio, then the camera's mask, zones and schedule,
-    min_score_at_night, repeats, min_count, max_count, confirm. A value equal to a bound passes."""
+    """The conditions for an object of this label to be a threat. They are checked in the order:
+    severity, min_score, min_area, max_area, min_ratio, max_ratio, then the camera's mask, zones and
+    schedule, min_score_at_night, repeats, min_count, max_count, confirm. A value equal to a bound
+    passes."""
 
     severity: Annotated[Severity, Expects("alert, detection or ignore")] = Field(
         default_factory=unset,
         title="Severity",
         description="alert: a threat, and an alert is sent. detection: a threat that is recorded "
-        "and counted; nothing is sent. ignore: tolerated, no threat. alert where nothing is said.",
+        "and counted, but not sent. ignore: no threat. Default: alert.",
     )
-    min_score: Share = Field(
+    min_score: Fraction = Field(
         default_factory=unset,
         title="Minimum score",
-        description="The least score of the model, 0 to 1. 0.5 where nothing is said.",
+        description="The minimum score of the detection, 0 to 1. Default: 0.5.",
     )
-    min_area: Share = Field(
+    min_area: Fraction = Field(
         default_factory=unset,
         title="Minimum area",
-        description="The least area of the box as a fraction of the frame, 0 to 1. "
-        "No bound where nothing is said.",
+        description="The minimum area of the box as a fraction of the frame, 0 to 1. Default: no "
+        "bound.",
     )
-    max_area: Share = Field(
+    max_area: Fraction = Field(
         default_factory=unset,
         title="Maximum area",
-        description="The greatest area of the box as a fraction of the frame, 0 to 1. "
-        "No bound where nothing is said.",
+        description="The maximum area of the box as a fraction of the frame, 0 to 1. Default: no "
+        "bound.",
     )
     min_ratio: Ratio = Field(
         default_factory=unset,
         title="Minimum ratio",
-        description="The least ratio of the box, width over height, both in pixels; above 0. "
-        "No bound where nothing is said.",
+        description="The minimum ratio of the box, width divided by height in pixels, above 0. "
+        "Default: no bound.",
     )
     max_ratio: Ratio = Field(
         default_factory=unset,
         title="Maximum ratio",
-        description="The greatest ratio of the box, width over height, both in pixels; above 0. "
-        "No bound where nothing is said.",
+        description="The maximum ratio of the box, width divided by height in pixels, above 0. "
+        "Default: no bound.",
     )
 
-    min_score_at_night: Share = Field(
+    min_score_at_night: Fraction = Field(
         default_factory=unset,
         title="Minimum score at night",
-        description="The least score, 0 to 1, when it is night by the camera's night section; "
-        "min_score holds there too. No further bound where nothing is said.",
+        description="The minimum score at night, 0 to 1, as the camera's night section defines "
+        "it, in addition to min_score. Default: no further bound.",
     )
     min_count: Count = Field(
         default_factory=unset,
         title="Minimum count",
-        description="Fewer objects of the label than this in one picture, after all checks before, "
-        "are no threat. No bound where nothing is said.",
+        description="The minimum number of objects of the label in one image after all earlier "
+        "filters; fewer are no threat. Default: no bound.",
     )
     max_count: Count = Field(
         default_factory=unset,
         title="Maximum count",
-        description="More objects of the label than this in one picture, after all checks before, "
-        "are no threat. No bound where nothing is said.",
+        description="The maximum number of objects of the label in one image after all earlier "
+        "filters; more are no threat. Default: no bound.",
     )
     repeats: Annotated[bool, Expects("true or false")] = Field(
         default_factory=unset,
         title="Repeats",
-        description="Whether the camera's repeats section holds for this label. Where nothing is "
-        "said: true, but false for person.",
+        description="Whether the camera's repeats section applies to this label. Default: false "
+        "for person, true for all other labels.",
     )
     confirm: Annotated[bool, Expects("true or false")] = Field(
         default_factory=unset,
         title="Confirm",
-        description="Whether the camera's confirm section holds for this label. true where nothing "
-        "is said.",
+        description="Whether the camera's confirm section applies to this label. Default: true.",
     )
 
 
@@ -131,22 +131,22 @@ class _AreaSettings(Model):
     anchor: Annotated[Anchor, Expects("bottom_center, center or overlap")] = Field(
         default_factory=unset,
         title="Anchor",
-        description="What of a box must lie in the polygon: the middle of its lower edge "
-        "(bottom_center, where nothing is said), its center, or a part of its area (overlap).",
+        description="The part of a box that must lie in the polygon: the middle of its lower edge "
+        "(bottom_center, the default), its center, or a fraction of its area (overlap).",
     )
     min_overlap: Annotated[
         float, Field(gt=0, le=1, allow_inf_nan=False), Expects("a number above 0, at most 1")
     ] = Field(
         default_factory=unset,
         title="Minimum overlap",
-        description="With anchor: overlap, the least fraction of the box that must lie in the "
-        "polygon. 0.5 where nothing is said.",
+        description="With anchor: overlap, the minimum fraction of the box that must lie in the "
+        "polygon. Default: 0.5.",
     )
 
 
 class ZoneSettings(_AreaSettings):
-    """An area in which objects are looked for. A label that some zone of a camera takes is a threat
-    only in such a zone; of several zones the first in the file counts."""
+    """An area in which objects can be threats. A label that a zone covers is a threat only in such
+    a zone. If zones overlap, the first one in the file applies."""
 
     objects: Annotated[
         dict[Label, ObjectSettings | None] | None,
@@ -154,8 +154,8 @@ class ZoneSettings(_AreaSettings):
     ] = Field(
         default=None,
         title="Objects",
-        description="The labels that the zone takes, each with what differs there from the "
-        "camera's own settings. All labels of the camera where nothing is said.",
+        description="The labels that the zone covers, each with the values that differ from the "
+        "camera's own settings. Default: all labels of the camera.",
     )
 
 
@@ -165,18 +165,18 @@ class MaskSettings(_AreaSettings):
     objects: Annotated[list[Label], Expects("a list of labels, such as [car]")] = Field(
         default_factory=unset,
         title="Objects",
-        description="The labels that are ignored there. All where nothing is said.",
+        description="The labels that are ignored there. Default: all labels.",
     )
 
 
 class PeriodSettings(Model):
-    """A time of the week, in the camera's timezone."""
+    """A period of the week, in the camera's time zone."""
 
     days: Days = Field(
         default_factory=unset,
         title="Days",
-        description="mon, tue, wed, thu, fri, sat, sun: the days on which it starts. Every day "
-        "where nothing is said.",
+        description="The days on which it starts: mon, tue, wed, thu, fri, sat, sun. Default: "
+        "every day.",
     )
     start: Start = Field(
         default_factory=unset, title="Start", description="Its first minute, such as 18:00."
@@ -189,30 +189,30 @@ class PeriodSettings(Model):
 
 
 Periods = Annotated[
-    list[Annotated[PeriodSettings, BeforeValidator(no_text)]],
-    BeforeValidator(no_text),
+    list[Annotated[PeriodSettings, BeforeValidator(reject_text)]],
+    BeforeValidator(reject_text),
     Expects('a list of periods, such as [{days: [sat, sun]}, {start: "18:00", end: "06:00"}]'),
 ]
 
 
 class ScheduleSettings(Model):
-    """When a camera is armed: at any other time nothing is a threat."""
+    """When a camera is armed; at any other time nothing is a threat."""
 
     armed: Periods = Field(
         default_factory=unset,
         title="Armed",
-        description="The times at which it is armed. Always where nothing is said.",
+        description="The periods in which it is armed. Default: always.",
     )
     disarmed: Periods = Field(
         default_factory=unset,
         title="Disarmed",
-        description="The times that are taken out of those.",
+        description="The periods that are subtracted from those.",
     )
 
 
 class NightSettings(Model):
-    """When it is night, for min_score_at_night: by the time of day, by the brightness of the
-    picture, or by either."""
+    """When it is night, for min_score_at_night: by the time of day, by the brightness of the image,
+    or by either."""
 
     start: Start = Field(
         default_factory=unset, title="Start", description="Its first minute, such as 20:00."
@@ -222,96 +222,95 @@ class NightSettings(Model):
         title="End",
         description="The first minute after it, such as 06:00.",
     )
-    max_brightness: Share = Field(
+    max_brightness: Fraction = Field(
         default_factory=unset,
         title="Maximum brightness",
-        description="A picture whose mean brightness, 0 to 1, is at most this is one of the night.",
+        description="It is night if the mean brightness of the image, 0 to 1, is at most this.",
     )
 
 
 class RepeatsSettings(Model):
-    """A detection of the same label at the same place in several earlier pictures is a repeat and
-    no threat, such as a parked car."""
+    """An object, such as a parked car, is a repeat and no threat if several earlier images have a
+    detection of the same label in the same place."""
 
     enabled: Annotated[bool, Expects("true or false")] = Field(
         default_factory=unset,
         title="Enabled",
-        description="false turns off what a layer beneath has turned on.",
+        description="false turns off what a lower layer has turned on.",
     )
     iou: Annotated[
         float, Field(gt=0, le=1, allow_inf_nan=False), Expects("a number above 0, at most 1")
     ] = Field(
         default_factory=unset,
         title="Intersection over union",
-        description="How much two boxes must have in common to be at the same place. 0.85 where "
-        "nothing is said.",
+        description="The minimum intersection over union of two boxes in the same place. Default: "
+        "0.85.",
     )
     occurrences: Annotated[int, Field(ge=1, le=20), Expects("a whole number from 1 to 20")] = Field(
         default_factory=unset,
         title="Occurrences",
-        description="In how many earlier pictures it must have been seen. 3 where nothing is said.",
+        description="The number of earlier images that must show the object. Default: 3.",
     )
     within: Duration = Field(
         default_factory=unset,
         title="Within",
-        description="How far back pictures count. 24h where nothing is said.",
+        description="The maximum age of the earlier images. Default: 24h.",
     )
     forget_after: Annotated[int, Field(ge=1, le=50), Expects("a whole number from 1 to 50")] = (
         Field(
             default_factory=unset,
             title="Forget after",
-            description="An object that is missing from so many pictures in a row counts as new. "
-            "10 where nothing is said.",
+            description="An object that is absent from this many consecutive images counts as "
+            "new. Default: 10.",
         )
     )
-    min_score: Share = Field(
+    min_score: Fraction = Field(
         default_factory=unset,
         title="Minimum score",
-        description="The least score, 0 to 1, of a detection that counts as seen; below an "
-        "object's own min_score, as scores waver. 0.25 where nothing is said.",
+        description="The minimum score, 0 to 1, of an earlier detection; less than the min_score "
+        "of objects, because scores fluctuate. Default: 0.25.",
     )
 
 
 class ConfirmSettings(Model):
-    """A threat counts once its label was a threat in several pictures in a short time."""
+    """A label counts as a threat once several images within a short time show it."""
 
     enabled: Annotated[bool, Expects("true or false")] = Field(
         default_factory=unset,
         title="Enabled",
-        description="false turns off what a layer beneath has turned on.",
+        description="false turns off what a lower layer has turned on.",
     )
     pictures: Annotated[int, Field(ge=2, le=20), Expects("a whole number from 2 to 20")] = Field(
         default_factory=unset,
         title="Pictures",
-        description="In how many pictures, this one included. 2 where nothing is said.",
+        description="The number of images that must show the label, including this one. Default: "
+        "2.",
     )
     within: Duration = Field(
         default_factory=unset,
         title="Within",
-        description="How far back pictures count. 30s where nothing is said.",
+        description="The maximum time between these images and this one. Default: 30s.",
     )
 
 
 class ResolutionSettings(Model):
-    """The sizes of image that are taken, in pixels; others are set aside as invalid, with the
-    reason resolution_too_low or resolution_too_high."""
+    """The permitted sizes of images, in pixels; other images are invalid, with the reason
+    resolution_too_low or resolution_too_high."""
 
     min: Size = Field(
         default_factory=unset,
         title="Minimum size",
-        description="The least [width, height] of an image, in pixels. "
-        "No bound where nothing is said.",
+        description="The minimum [width, height] of an image, in pixels. Default: no bound.",
     )
     max: Size = Field(
         default_factory=unset,
         title="Maximum size",
-        description="The greatest [width, height] of an image, in pixels. "
-        "No bound where nothing is said.",
+        description="The maximum [width, height] of an image, in pixels. Default: no bound.",
     )
 
 
 class Layer(Model):
-    """What holds for every camera (defaults), or for the cameras that name it (a profile)."""
+    """Settings for every camera (defaults), or for the cameras that select them (a profile)."""
 
     objects: Annotated[
         dict[Label, ObjectSettings | None] | None,
@@ -319,23 +318,23 @@ class Layer(Model):
     ] = Field(
         default=None,
         title="Objects",
-        description="The labels to look for; one that is not listed is no threat. Joined label by "
-        "label and value by value with what the layers beneath say.",
+        description="The labels that can be threats; a label that is not listed is no threat. "
+        "Merged with the lower layers, label by label and value by value.",
     )
     resolution: Annotated[
         ResolutionSettings | None, Expects("a mapping, such as {min: [640, 480]}")
     ] = Field(
         default=None,
         title="Resolution",
-        description="The sizes of image that are taken, in pixels.",
+        description="The permitted sizes of images, in pixels.",
     )
     timezone: Annotated[
-        str, AfterValidator(known_timezone), Expects("a time zone such as Europe/Berlin")
+        str, AfterValidator(check_timezone), Expects("a time zone such as Europe/Berlin")
     ] = Field(
         default_factory=unset,
         title="Time zone",
-        description="Where the camera is, by its IANA name; schedule and night go by its time. "
-        "UTC where nothing is said.",
+        description="The camera's time zone, by its IANA name, for schedule and night. Default: "
+        "UTC.",
     )
     zones: Annotated[
         dict[str, ZoneSettings | None] | None,
@@ -343,7 +342,8 @@ class Layer(Model):
     ] = Field(
         default=None,
         title="Zones",
-        description="Areas in which objects are looked for, by name. Joined name by name.",
+        description="Areas in which objects can be threats, by name. Merged with the lower "
+        "layers, name by name.",
     )
     mask: Annotated[
         dict[str, MaskSettings | None] | None,
@@ -351,11 +351,12 @@ class Layer(Model):
     ] = Field(
         default=None,
         title="Mask",
-        description="Areas in which objects are ignored, by name. Joined name by name.",
+        description="Areas in which objects are ignored, by name. Merged with the lower layers, "
+        "name by name.",
     )
     schedule: Annotated[
         ScheduleSettings | None,
-        BeforeValidator(no_text),
+        BeforeValidator(reject_text),
         Expects("a mapping with armed or disarmed or both"),
     ] = Field(
         default=None, title="Schedule", description="When the camera is armed, in its own time."
@@ -368,36 +369,35 @@ class Layer(Model):
     ] = Field(
         default=None,
         title="Repeats",
-        description="What was seen at the same place before is no threat. Off where nothing is "
-        "said; an empty section turns it on.",
+        description="An object that was in the same place before is no threat. Default: off; an "
+        "empty section turns it on.",
     )
     confirm: Annotated[
         ConfirmSettings | None, Expects("a mapping, such as {pictures: 2, within: 30s}")
     ] = Field(
         default=None,
         title="Confirm",
-        description="A threat counts when it is seen again. Off where nothing is said; an empty "
-        "section turns it on.",
+        description="A label counts as a threat once several images show it. Default: off; an "
+        "empty section turns it on.",
     )
     cooldown: Duration = Field(
         default_factory=unset,
         title="Cooldown",
-        description="How long after an alert the camera is quiet, such as 5m, unless a label is "
-        "seen that it did not tell of. 0s, where nothing is said, for not at all.",
+        description="The time after an alert, such as 5m, in which the camera sends no other "
+        "alert, unless a label appears that the alert did not contain. Default: 0s, no cooldown.",
     )
     notify: TargetNames = Field(
         default_factory=unset,
         title="Notify",
-        description="The targets that the camera's alerts go to. None where nothing is said, but "
-        "for those of --alert_url.",
+        description="The targets of the camera's alerts. Default: none, apart from --alert_url.",
     )
 
 
 class CameraSettings(Layer):
-    """One camera: what differs from its profile and from the defaults."""
+    """The settings of one camera that differ from its profile and from the defaults."""
 
     profile: Annotated[
-        str, AfterValidator(known_profile), Expects("the name of a profile of this file")
+        str, AfterValidator(check_profile), Expects("the name of a profile of this file")
     ] = Field(
         default_factory=unset,
         title="Profile",
@@ -407,20 +407,20 @@ class CameraSettings(Layer):
 
 
 class RuleFile(Model):
-    """What is a threat, camera by camera. A camera inherits from its profile, and that from the
-    defaults, value by value."""
+    """What is a threat, camera by camera. A camera inherits from its profile, and a profile from
+    the defaults, value by value."""
 
-    version: Annotated[Literal[1], BeforeValidator(version_1), Expects("1")] = Field(
+    version: Annotated[Literal[1], BeforeValidator(check_version), Expects("1")] = Field(
         title="Version", description="The version of this format: 1."
     )
     strict_ids: Annotated[bool, Expects("true or false")] = Field(
         default=False,
         title="Strict ids",
-        description="true: images of a camera that is not named under cameras are set aside as "
-        "invalid (unknown_camera). false: they get the defaults.",
+        description="true: images of cameras that are not listed under cameras are invalid "
+        "(unknown_camera). false: the defaults apply to them.",
     )
     defaults: Annotated[Layer | None, Expects("a mapping with objects and resolution")] = Field(
-        default=None, title="Defaults", description="What every camera begins with."
+        default=None, title="Defaults", description="The settings that every camera starts from."
     )
     profiles: Annotated[
         dict[str, Layer | None] | None,
@@ -428,54 +428,63 @@ class RuleFile(Model):
     ] = Field(
         default=None,
         title="Profiles",
-        description="Settings that cameras share, by name; a camera names one.",
+        description="Settings that cameras share, by name; a camera selects one of them.",
     )
     cameras: Annotated[
         dict[CameraId, CameraSettings | None] | None,
         Expects("a mapping of camera ids, such as {front-door: {profile: outdoor}}"),
-    ] = Field(default=None, title="Cameras", description="What differs for each camera, by its id.")
+    ] = Field(
+        default=None,
+        title="Cameras",
+        description="The settings of each camera that differ, by its id.",
+    )
     targets: Annotated[
         dict[str, TargetSettings | None] | None,
         Expects("a mapping of names, such as {guard: {webhook: https://example.com/hook}}"),
     ] = Field(
         default=None,
         title="Targets",
-        description="Whom alerts go to, by name; cameras and profiles name them under notify.",
+        description="The receivers of alerts, by name; cameras and profiles list them under "
+        "notify.",
     )
     limits: Annotated[LimitsSettings | None, Expects("a mapping with per_id and fleet")] = Field(
         default=None,
         title="Limits",
-        description="How many messages are sent before the rest are told of in one digest.",
+        description="The number of messages after which the rest is combined in one digest.",
     )
-    message: Annotated[MessageSettings | None, Expects("a mapping with subject and body")] = Field(
-        default=None, title="Message", description="How a message reads, by templates."
+    message: Annotated[
+        MessageSettings | None, Expects("a mapping with subject, body and link_hours")
+    ] = Field(
+        default=None,
+        title="Message",
+        description="How a message reads, and how long its links open.",
     )
     health: Annotated[HealthSettings | None, Expects("a mapping with targets")] = Field(
-        default=None, title="Health", description="Who is told of broken cameras."
+        default=None, title="Health", description="The receivers of health findings."
     )
 
 
 @dataclass(frozen=True)
-class Place:
-    """What the schema says of one place in a file.
+class SchemaEntry:
+    """The schema of one path in a rule file.
 
     Attributes:
-        keys: the keys that it has, if it is a section.
-        expects: what it takes, in words that follow "must be".
+        keys: The keys that are allowed, if the path is a section.
+        expects: What is allowed, in words that follow "must be".
     """
 
     keys: tuple[str, ...]
     expects: str
 
 
-def place_at(path: tuple[str | int, ...]) -> Place:
-    """What the schema says of a path; an item of a list is described by the list."""
+def schema_at(path: tuple[str | int, ...]) -> SchemaEntry:
+    """Returns the schema of a path; that of the list for an item of a list."""
     kind: Any = RuleFile
     expects = "a mapping that begins with version: 1"
-    for step in path:
+    for key in path:
         model, values = _inside(kind)
-        if model is not None and step in model.model_fields:
-            field = model.model_fields[str(step)]
+        if model is not None and key in model.model_fields:
+            field = model.model_fields[str(key)]
             kind = field.annotation
             words = [item.words for item in field.metadata if isinstance(item, Expects)]
             expects = words[0] if words else ""
@@ -485,7 +494,7 @@ def place_at(path: tuple[str | int, ...]) -> Place:
             expects = f"a mapping with any of {keys}" if keys else expects
         else:
             break
-    return Place(keys=_keys(kind), expects=expects)
+    return SchemaEntry(keys=_keys(kind), expects=expects)
 
 
 def _keys(kind: Any) -> tuple[str, ...]:
@@ -494,11 +503,11 @@ def _keys(kind: Any) -> tuple[str, ...]:
 
 
 def _inside(kind: Any) -> tuple[type[BaseModel] | None, Any]:
-    """The model that a type is or may be, and the type of a mapping's or a list's values."""
+    """Returns the model that a type is or may be, and the type of a mapping's or list's values."""
     for option in (kind, *get_args(kind)):
         if get_origin(option) in (dict, list):
             return None, get_args(option)[-1]
-        # Python 3.10 takes list[int] for a type, and then fails to say whose subclass it is.
+        # In Python 3.10, list[int] is an instance of type, but issubclass() rejects it.
         is_class = get_origin(option) is None and isinstance(option, type)
         if is_class and issubclass(option, BaseModel):
             return option, None

@@ -1,7 +1,8 @@
-"""What values in a rule file may be: the types of `rules.schema`, with their units and ranges."""
+"""The types of the values in a rule file, with their units and ranges, for `rules.schema`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import time, timedelta
@@ -31,23 +32,29 @@ from rules.schedule import (
 )
 
 CAMERA_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_CAMERA_ID = re.compile(CAMERA_ID_PATTERN)
+
+
+def is_camera_id(text: str) -> bool:
+    """Returns whether a text is a valid id of a camera."""
+    return _CAMERA_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
 class Expects:
-    """What a key takes, in words that follow "must be"."""
+    """What a key expects, in words that follow "must be"."""
 
     words: str
 
 
 @dataclass(frozen=True)
 class Names:
-    """What names in a file may refer to: the context of validation.
+    """The names to which a rule file can refer: the context of validation.
 
     Attributes:
-        labels: the labels that the model can give; None where any will do.
-        profiles: the profiles of the file; None where they cannot be told.
-        targets: the same of the targets.
+        labels: The labels of the model; None to accept any label.
+        profiles: The profiles of the file; None if their section is no mapping.
+        targets: The targets of the file; None if their section is no mapping.
     """
 
     labels: tuple[str, ...] | None
@@ -56,19 +63,19 @@ class Names:
 
 
 def custom_error(problem: str, remedy: str) -> PydanticCustomError:
-    """A validation error that brings its own wording; see `rules.loading`."""
+    """Returns a validation error with its own wording; see `rules.loading`."""
     return PydanticCustomError("rules", "{problem}", {"problem": problem, "remedy": remedy})
 
 
-def known_label(label: str, info: ValidationInfo) -> str:
+def check_label(label: str, info: ValidationInfo) -> str:
     names = info.context
     if isinstance(names, Names) and names.labels is not None and label not in names.labels:
         remedy = suggestion(label, names.labels, "labels of the model")
-        raise custom_error("the model does not give this label", remedy)
+        raise custom_error("the model does not have this label", remedy)
     return label
 
 
-def known_profile(profile: str, info: ValidationInfo) -> str:
+def check_profile(profile: str, info: ValidationInfo) -> str:
     names = info.context
     if isinstance(names, Names) and names.profiles is not None and profile not in names.profiles:
         remedy = suggestion(profile, names.profiles, "profiles")
@@ -76,31 +83,36 @@ def known_profile(profile: str, info: ValidationInfo) -> str:
     return profile
 
 
-def version_1(value: object) -> object:
-    # Literal[1] alone takes True and 1.0 for 1.
+def check_version(value: object) -> object:
+    # Literal[1] alone accepts True and 1.0.
     if type(value) is not int or value != 1:
-        raise custom_error("not a version that this release reads", "write version: 1")
+        raise custom_error("not a version that this release supports", "write version: 1")
     return value
 
 
 T = TypeVar("T")
 
 
-def read_by(parse: Callable[[Any], T], kind: type) -> PlainValidator:
-    """A validator by a function that takes one kind and raises ValueError(problem, remedy)."""
+def parsed_by(parse: Callable[[Any], T], kind: type) -> PlainValidator:
+    """Returns a validator that parses values of one type.
 
-    def read(value: object) -> T:
-        if not isinstance(value, kind):  # The wording for any wrong kind: see rules.loading.
+    Args:
+        parse: The parser, which raises ValueError(problem, remedy).
+        kind: The type that the parser accepts.
+    """
+
+    def validate(value: object) -> T:
+        if not isinstance(value, kind):  # rules.loading has the wording for a wrong type.
             raise PydanticCustomError("wrong_kind", "wrong kind")
         try:
             return parse(value)
         except ValueError as error:
             raise custom_error(*error.args) from None
 
-    return PlainValidator(read)
+    return PlainValidator(validate)
 
 
-def known_timezone(name: str) -> str:
+def check_timezone(name: str) -> str:
     if problem := timezone_problem(name):
         raise custom_error(*problem)
     return name
@@ -112,14 +124,14 @@ def _polygon(points: Any) -> tuple[tuple[float, float], ...]:
     return tuple((float(x), float(y)) for x, y in points)
 
 
-def no_text(value: object) -> object:
+def reject_text(value: object) -> object:
     if isinstance(value, str):
         raise custom_error(*period_problem(value))
     return value
 
 
 def unset() -> Any:
-    """The default of a value that may be left out but not be null; it never reaches a rule."""
+    """Returns the default of a value that can be left out but cannot be null; no rule uses it."""
     return None
 
 
@@ -134,9 +146,9 @@ CameraId = Annotated[
 Label = Annotated[
     str,
     Field(min_length=1, description="A label of the model, e.g. person."),
-    AfterValidator(known_label),
+    AfterValidator(check_label),
 ]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Expects("a number from 0 to 1")]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Expects("a number from 0 to 1")]
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False), Expects("a number greater than 0")]
 Pixels = Annotated[int, Field(ge=1)]
 Size = Annotated[
@@ -144,36 +156,34 @@ Size = Annotated[
     Field(min_length=2, max_length=2),
     Expects("[width, height] in pixels, two whole numbers of at least 1"),
 ]
-
-
 Count = Annotated[int, Field(ge=1), Expects("a whole number of at least 1")]
 Duration = Annotated[
     timedelta,
-    read_by(parse_duration, str),
+    parsed_by(parse_duration, str),
     WithJsonSchema({"type": "string", "pattern": "^[0-9]+[smhd]$"}),
     Expects("a duration such as 30s, 5m, 24h or 7d"),
 ]
 Start = Annotated[
     time,
-    read_by(parse_time_of_day, str),
+    parsed_by(parse_time_of_day, str),
     WithJsonSchema({"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$"}),
     Expects("a time of day such as 18:00"),
 ]
 End = Annotated[
     time,
-    read_by(partial(parse_time_of_day, is_end=True), str),
+    parsed_by(partial(parse_time_of_day, is_end=True), str),
     WithJsonSchema({"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$|^24:00$"}),
     Expects("a time of day such as 06:00"),
 ]
 Days = Annotated[
     frozenset[int],
-    read_by(parse_days, list),
+    parsed_by(parse_days, list),
     WithJsonSchema({"type": "array", "items": {"enum": list(DAYS)}, "minItems": 1}),
     Expects("a list of days, such as [mon, tue]"),
 ]
 Polygon = Annotated[
     tuple[tuple[float, float], ...],
-    read_by(_polygon, list),
+    parsed_by(_polygon, list),
     WithJsonSchema(
         {
             "type": "array",

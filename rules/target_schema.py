@@ -1,4 +1,4 @@
-"""The keys of a rule file that say whom alerts go to, as pydantic models."""
+"""The keys of a rule file about targets, limits and messages, as pydantic models."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from rules.errors import suggestion
 from rules.schema_types import Count, Duration, Expects, Model, Names, custom_error, unset
-from rules.targets import REFERENCE, template_problem
+from rules.targets import REFERENCE
+from rules.templates import template_problem
 
 
-def _known_target(name: str, info: ValidationInfo) -> str:
+def _check_target(name: str, info: ValidationInfo) -> str:
     names = info.context
     if isinstance(names, Names) and names.targets is not None and name not in names.targets:
         raise custom_error(
@@ -21,41 +22,41 @@ def _known_target(name: str, info: ValidationInfo) -> str:
     return name
 
 
-def _reference(text: str) -> str:
-    if not REFERENCE.fullmatch(text):  # What stands there instead may be a secret: not repeated.
+def _check_reference(text: str) -> str:
+    if not REFERENCE.fullmatch(text):  # The text may be a secret: the message does not repeat it.
         raise custom_error(
-            "a secret must not stand in the file",
+            "the file must not contain a secret",
             "put it into an environment variable and write its name, such as ${GUARD_TOKEN}",
         )
     return text
 
 
-def _no_password(text: str) -> str:
-    """Refuses an address with a password in it, without repeating it."""
+def _reject_password(text: str) -> str:
+    """Rejects an address that contains a password, without repeating it."""
     try:
         password = urlsplit(REFERENCE.sub("x", text)).password
-        written = urlsplit(text).password
+        original_password = urlsplit(text).password
     except ValueError:
-        return text  # Told by who opens it.
-    if password and password != "x" and written:
+        return text  # The client that opens the address reports the error.
+    if password and password != "x" and original_password:
         raise custom_error(
-            "a password must not stand in the file",
+            "the file must not contain a password",
             "put it into an environment variable and write its name, such as "
             "mailtos://robot:${MAIL_PASSWORD}@smtp.example.com?to=guard@example.com",
         )
     return text
 
 
-def _web_address(text: str) -> str:
-    whole = REFERENCE.fullmatch(text)
-    if not whole and not text.startswith(("http://", "https://")):
+def _check_web_address(text: str) -> str:
+    is_reference = REFERENCE.fullmatch(text)
+    if not is_reference and not text.startswith(("http://", "https://")):
         raise custom_error(
             "is not a web address", "write one such as https://alerts.example.com/hook"
         )
-    return _no_password(text)
+    return _reject_password(text)
 
 
-def _template(text: str) -> str:
+def _check_template(text: str) -> str:
     if problem := template_problem(text):
         raise custom_error(*problem)
     return text
@@ -64,59 +65,63 @@ def _template(text: str) -> str:
 TargetName = Annotated[
     str,
     Field(min_length=1, description="The name of a target of this file."),
-    AfterValidator(_known_target),
+    AfterValidator(_check_target),
 ]
 TargetNames = Annotated[
     list[TargetName], Expects("a list of targets of this file, such as [guard, mail]")
 ]
 Secret = Annotated[
     str,
-    AfterValidator(_reference),
+    AfterValidator(_check_reference),
     Expects("the name of an environment variable, such as ${GUARD_TOKEN}"),
 ]
 Template = Annotated[
-    str, AfterValidator(_template), Expects("a text in which {{ id }} and so on are filled in")
+    str,
+    AfterValidator(_check_template),
+    Expects("a text in which {{ id }} and so on are filled in"),
 ]
 
 
 class TargetSettings(Model):
-    """One that alerts go to: an HTTP service (webhook), or any service that Apprise knows
-    (apprise). ``${NAME}`` stands for an environment variable of the machine that sends."""
+    """A receiver of alerts: an HTTP service (webhook), or any service that Apprise supports
+    (apprise). ``${NAME}`` is replaced by an environment variable of the machine that sends."""
 
     webhook: Annotated[
-        str, AfterValidator(_web_address), Expects("a web address such as https://example.com/hook")
+        str,
+        AfterValidator(_check_web_address),
+        Expects("a web address such as https://example.com/hook"),
     ] = Field(
         default_factory=unset,
         title="Webhook",
-        description="The address that each alert is sent to as JSON, by POST.",
+        description="The address that receives each alert as JSON, by POST.",
     )
     apprise: Annotated[
         str,
         Field(min_length=1),
-        AfterValidator(_no_password),
+        AfterValidator(_reject_password),
         Expects("an address of Apprise's, such as mailtos://… or ${CHAT_URL}"),
     ] = Field(
         default_factory=unset,
         title="Apprise",
-        description="An address by https://appriseit.com/services/: mail, Slack, Telegram, SMS "
+        description="An address from https://appriseit.com/services/: mail, Slack, Telegram, SMS "
         "and others.",
     )
     token: Secret = Field(
         default_factory=unset,
         title="Token",
-        description="Of a webhook: the variable that holds its bearer token.",
+        description="For a webhook: the variable that holds its bearer token.",
     )
     secret: Secret = Field(
         default_factory=unset,
         title="Secret",
-        description="Of a webhook: the variable that holds the key by which bodies are signed "
+        description="For a webhook: the variable that holds the key for signing bodies "
         "(HMAC-SHA256).",
     )
     ca: Annotated[str, Field(min_length=1), Expects("the path of a PEM file")] = Field(
         default_factory=unset,
         title="Certificate authority",
-        description="Of a webhook: a PEM file on the machine that sends, by which its certificate "
-        "is checked in place of the usual authorities.",
+        description="For a webhook: a PEM file on the sending machine with the certificate "
+        "authorities that replace the usual ones.",
     )
     severities: Annotated[
         list[Literal["alert", "detection"]],
@@ -125,16 +130,17 @@ class TargetSettings(Model):
     ] = Field(
         default_factory=unset,
         title="Severities",
-        description="Which pictures it is told of, by their severity. [alert] where nothing is "
-        "said.",
+        description="The severities of the images that it receives. Default: [alert].",
     )
 
 
 class LimitSettings(Model):
-    """At most so many messages in so long a time; the rest are told of in one digest."""
+    """A maximum number of messages in a window of time; the rest is combined in one digest."""
 
-    alerts: Count = Field(title="Alerts", description="How many messages are sent one by one.")
-    within: Duration = Field(title="Within", description="In which time, such as 10m.")
+    alerts: Count = Field(
+        title="Alerts", description="The number of messages that are sent individually."
+    )
+    within: Duration = Field(title="Within", description="The length of the window, such as 10m.")
 
 
 class LimitsSettings(Model):
@@ -149,7 +155,7 @@ class LimitsSettings(Model):
 
 
 class MessageSettings(Model):
-    """How a message reads, by templates of Jinja (https://jinja.palletsprojects.com)."""
+    """The templates of a message, in Jinja (https://jinja.palletsprojects.com)."""
 
     subject: Template = Field(
         default_factory=unset, title="Subject", description="The template of its subject."
@@ -157,11 +163,20 @@ class MessageSettings(Model):
     body: Template = Field(
         default_factory=unset, title="Body", description="The template of its text."
     )
+    link_hours: Annotated[int, Field(ge=1, le=168), Expects("a whole number from 1 to 168")] = (
+        Field(
+            default_factory=unset,
+            title="Link hours",
+            description="For how many hours its links open, 1 to 168. Default: 24.",
+        )
+    )
 
 
 class HealthSettings(Model):
-    """Who is told of cameras that are silent, blind or flooding."""
+    """The receivers of findings about silent, blind or flooding cameras."""
 
     targets: TargetNames = Field(
-        default_factory=unset, title="Targets", description="The targets that are told."
+        default_factory=unset,
+        title="Targets",
+        description="The targets that receive health findings.",
     )

@@ -1,7 +1,7 @@
-"""Whom alerts go to, as the rule file says it; sending is not done here.
+"""The targets of alerts, as configured in the rule file. Other modules send the alerts.
 
-Secrets are not in the file: what stands there is ``${NAME}``, the name of an environment variable
-of the machine that sends. `Target` holds those references, never what they stand for.
+The file contains no secrets but references such as ``${NAME}``, to environment variables of the
+machine that sends. `Target` contains the references, never the values of the variables.
 """
 
 from __future__ import annotations
@@ -12,23 +12,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
-from jinja2 import TemplateSyntaxError, meta
-from jinja2.sandbox import SandboxedEnvironment
-
-from rules.errors import suggestion
 from rules.frozen import FrozenMapping
 from rules.records import ThreatSeverity
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-Kind = Literal["webhook", "apprise"]
+TargetKind = Literal["webhook", "apprise"]
 
 
 class MissingVariableError(ValueError):
-    """An environment variable that a target refers to, and that is not set.
+    """An environment variable to which a target refers, and that is not set.
 
     Attributes:
-        variable: its name.
+        variable: Its name.
     """
 
     def __init__(self, variable: str) -> None:
@@ -37,14 +33,14 @@ class MissingVariableError(ValueError):
 
 
 def expand(text: str, environment: Mapping[str, str]) -> str:
-    """A text with what its ``${NAME}`` stand for.
+    """Replaces each ``${NAME}`` in a text by the value of the variable.
 
     Raises:
-        MissingVariableError: a variable is not set, or empty.
+        MissingVariableError: A variable is not set, or empty.
     """
 
     def value_of(match: re.Match[str]) -> str:
-        value = environment.get(match[1], "").strip()  # Mounted secrets often end in a line feed.
+        value = environment.get(match[1], "").strip()  # Mounted secrets often end in a newline.
         if not value:
             raise MissingVariableError(match[1])
         return value
@@ -52,56 +48,24 @@ def expand(text: str, environment: Mapping[str, str]) -> str:
     return REFERENCE.sub(value_of, text)
 
 
-VARIABLES = (
-    "id",
-    "timestamp",
-    "local_time",
-    "timezone",
-    "severity",
-    "labels",
-    "threats",
-    "links",
-    "link_hours",
-    "image_uri",
-    "final_uri",
-    "no_picture",
-    "alert_id",
-    "rules_version",
-    "model_version",
-)
-"""What a message's templates may name."""
-
-
-def template_problem(text: str) -> tuple[str, str] | None:
-    """What is wrong with a template of Jinja, and what would be right; None where it is right."""
-    jinja = SandboxedEnvironment()
-    try:
-        names = meta.find_undeclared_variables(jinja.parse(text))
-    except TemplateSyntaxError as error:
-        return f"not a template: {error.message}", "see https://jinja.palletsprojects.com"
-    for name in sorted(names - {*VARIABLES, *jinja.globals}):
-        return f"nothing is called {name!r} here", suggestion(name, VARIABLES, "names")
-    return None
-
-
 @dataclass(frozen=True)
 class Target:
-    """One that alerts go to.
+    """A receiver of alerts.
 
     Attributes:
-        name: its name in the rule file, which records and logs call it by.
-        kind: ``webhook``, an HTTP service that gets JSON, or ``apprise``, any service that the
-            library Apprise knows (https://appriseit.com/services/).
-        url: its address, with references.
-        token: a reference to a bearer token; None for none. Of a webhook only, as the next two.
-        secret: a reference to the key by which bodies are signed; None for unsigned ones.
-        ca: the file of the certificate authority that its certificate is checked by; None for the
+        name: Its name in the rule file, which records and logs use.
+        kind: ``webhook``, an HTTP service that receives JSON, or ``apprise``, any service that the
+            library Apprise supports (https://appriseit.com/services/).
+        url: Its address, with references.
+        token: A reference to a bearer token; None for none. For a webhook only, like the next two.
+        secret: A reference to the key that signs bodies; None for unsigned ones.
+        ca: The file with the certificate authorities that replace the usual ones; None for the
             usual ones.
-        severities: of the pictures that it is told of.
+        severities: The severities of the images that it receives.
     """
 
     name: str
-    kind: Kind
+    kind: TargetKind
     url: str
     token: str | None = None
     secret: str | None = None
@@ -110,18 +74,18 @@ class Target:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The environment variables that it needs, in order."""
+        """The environment variables to which it refers, in order."""
         texts = (self.url, self.token or "", self.secret or "")
         return tuple(dict.fromkeys(name for text in texts for name in REFERENCE.findall(text)))
 
 
 @dataclass(frozen=True)
 class Limit:
-    """At most so many messages in so long a time.
+    """A maximum number of messages in a window of time.
 
     Attributes:
-        alerts: how many.
-        within: in which time, by the pictures' clock.
+        alerts: The number of messages.
+        within: The length of the window, in capture time.
     """
 
     alerts: int
@@ -130,15 +94,16 @@ class Limit:
 
 @dataclass(frozen=True)
 class Alerting:
-    """What the rule file says of alerts beside their targets.
+    """The settings of the rule file for alerts.
 
     Attributes:
-        targets: by name, in the order of the file.
-        per_id: the limit for each camera; None for no limit.
-        fleet: the limit for all cameras together.
-        subject: the template of a message's subject; None for the built-in one.
-        body: the template of its text.
-        health: the names of the targets that are told of broken cameras.
+        targets: The targets by name, in the order of the file.
+        per_id: The limit for each camera; None for no limit.
+        fleet: The limit for all cameras together; None for no limit.
+        subject: The template of a message's subject; None for the built-in one.
+        body: The template of a message's text; None for the built-in one.
+        link_hours: The hours for which the links in messages are valid.
+        health: The names of the targets that receive health findings.
     """
 
     targets: Mapping[str, Target] = field(default_factory=FrozenMapping)
@@ -146,4 +111,5 @@ class Alerting:
     fleet: Limit | None = None
     subject: str | None = None
     body: str | None = None
+    link_hours: int = 24
     health: tuple[str, ...] = ()

@@ -1,39 +1,39 @@
-"""A day of 20 cameras, drawn as detections: what a security company's rules have to tell apart.
+"""Simulates the detections of 20 cameras on one day, for a comparison of rules.
 
-    python -m tests.rules.drawn_day [days] [seed of the first]
+    python -m tests.rules.drawn_day [days] [seed of the first day]
 
-prints how many false alerts plain thresholds and the rules of ``drawn_day.yaml`` give, by what
-really was there, and how many intruders each finds. The same seed draws the same day.
+The command prints the false alerts of plain thresholds and of the rules in ``drawn_day.yaml``, by
+their true causes, and the number of intruders that each detects. The same seed draws the same day.
 
-**The cameras.** Eight look over a business yard (``yard-``), with staff from 07:00 to 18:00; eight
-over a drive with a street and a pavement behind (``drive-``), whose residents come and go until
-late; four at the back of a building (``back-``), where nobody should be. Before each stands a car,
-at times another. A picture is taken when something moves.
+**The cameras.** Eight cameras show a business yard (``yard-``), with staff from 07:00 to 18:00;
+eight show a drive with a street and a pavement behind (``drive-``), whose residents come and go
+until late; four show the back of a building (``back-``), where nobody should be. Each shows a
+parked car, sometimes a second one. A camera sends an image when something moves.
 
-**What was measured.** What a detector makes of one object, with YOLOX-nano at 416x416, the smallest
-of the models in use, on 97 photographs, ten times each under other light (gain 0.5 to 1.25, gamma
-0.8 to 1.3), sensor noise, JPEG quality and up to 3 pixels of shift:
+**Measured.** The detections of one object by YOLOX-nano at 416x416, the smallest of the models in
+use, on 97 photographs, ten times each with different light (gain 0.5 to 1.25, gamma 0.8 to 1.3),
+sensor noise, JPEG quality and up to 3 pixels of shift:
 
 - `QUALITIES`: the spread of the score and of each edge of the box, and how often the object was
-  missed, by how clearly it is seen.
-- Clear vehicles kept their label; those below 0.7 were called otherwise a third of the time.
-- Of 30 persons that fill a fifth of the picture's height or more, half scored above 0.84 and one
-  below 0.5; of 8 that fill less, half were missed (`_person_score`).
-- Of 42 photographs without a person, one gave a person above 0.5 and four above 0.3. Here phantoms
-  come in gusts of wind and rain alone (`_Day._weather`), but as many in all.
+  missed, by its mean score.
+- Vehicles with high scores kept their label; those below 0.7 had another label a third of the time.
+- Of 30 persons with a fifth of the image's height or more, half scored above 0.84 and one below
+  0.5; of 8 smaller ones, half were missed (`_person_score`).
+- Of 42 photographs without a person, one had a person above 0.5 and four above 0.3. Here wind and
+  rain alone cause phantoms (`_Day._weather`), but as many in all.
 
-**What is told by users.** One visit of a cat in ten is taken for a person
-(https://github.com/blakeblackshear/frigate/issues/137), and phantoms come again at one place
+**Reported by users.** One visit of a cat in ten is detected as a person
+(https://github.com/blakeblackshear/frigate/issues/137), and phantoms recur in one place
 (https://github.com/blakeblackshear/frigate/issues/1743): here a third of them.
 
-**What is assumed.** How often people, cars, animals and weather come by (`_Day.draw`); that
-infrared costs 0.1 of a score; and the intruders: one a camera, when nobody should be there, for 10
-to 60 s with a picture every 2 to 10 s. Three in ten begin far off, small and mostly missed. Each
-has a clearness of its own (0.72 in infrared, with a spread of 0.1), about which the pictures vary
-by 0.08 with the pose; one picture in twenty does not show the intruder, and in one in ten he
-crouches: a wide box with 0.2 less. So any rules can miss one.
+**Assumed.** The frequencies of people, cars, animals and weather (`_Day.draw`); that infrared
+lowers a score by 0.1; and the intruders: one per camera, when nobody should be there, for 10 to
+60 s with an image every 2 to 10 s. Three in ten start far away, small and mostly missed. Each has
+its own mean score (0.72 in infrared, with a spread of 0.1), from which the images deviate by 0.08
+with the pose; one image in twenty does not show the intruder, and in one in ten the intruder
+crouches: a wide box with a score lower by 0.2. So any rules can miss an intruder.
 
-Left out are objects that hide each other, cameras that move, and snow.
+The simulation omits objects that hide each other, moving cameras, and snow.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ defaults:
 """
 
 MIDNIGHT = datetime(2026, 1, 12, 23)
-"""The day begins, in UTC: for cameras in Berlin a Tuesday in winter, dark from 17:00 to 08:00."""
+"""The start of the day in UTC: in Berlin, a Tuesday in winter, dark from 17:00 to 08:00."""
 
 INTRUDER = "intruder"
 
@@ -72,16 +72,16 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Quality:
-    """How steadily a detector sees an object.
+    """The noise of a detector.
 
     Attributes:
-        least_score: of objects whose mean score is at least this.
-        score: the standard deviation of the score.
-        edge: that of each edge of the box, as a part of the box's width or height.
-        missed: how often it is not seen at all.
+        min_score: The minimum mean score of the objects with this noise.
+        score: The standard deviation of the score.
+        edge: The standard deviation of each edge of the box, as a fraction of its width or height.
+        missed: The fraction of images in which the detector misses the object.
     """
 
-    least_score: float
+    min_score: float
     score: float
     edge: float
     missed: float
@@ -98,26 +98,26 @@ CATEGORIES = {"person": "1", "car": "3", "truck": "8", "bench": "15", "cat": "17
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that a detector may see.
+    """An object that a detector can detect.
 
     Attributes:
-        label: what it would be called.
-        box: where it is.
-        score: its mean score.
-        cause: what it really is.
-        other: what it is called in a third of the pictures.
+        label: Its usual label.
+        box: Its box.
+        score: Its mean score.
+        cause: What it really is.
+        other_label: Its label in a third of the images; None for the usual one.
     """
 
     label: str
     box: Box
     score: float
     cause: str
-    other: str | None = None
+    other_label: str | None = None
 
 
 @dataclass(frozen=True)
 class Parked:
-    """A car that stands from one second of the day to another."""
+    """A car that is parked from one second of the day to another."""
 
     thing: Thing
     since: float
@@ -125,13 +125,13 @@ class Parked:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture with what it really shows.
+class DrawnImage:
+    """An image with its detections and their true causes.
 
     Attributes:
-        image: as the detector saw it.
-        causes: what each detection really is.
-        is_incident: whether it was taken during the intrusion of its camera.
+        image: The image with its detections.
+        causes: What each detection really is.
+        is_incident: Whether it is an image of the intrusion of its camera.
     """
 
     image: Image
@@ -141,66 +141,66 @@ class Picture:
 
 @dataclass
 class Outcome:
-    """What came of judging days by some rules.
+    """The results of rules on simulated days.
 
     Attributes:
-        pictures: how many were judged.
-        false_alerts: alerts sent of which no threat is an intruder, by what the surest really is.
-        incidents: the intrusions.
-        found: those of which an alert was sent that shows the intruder, from their own pictures.
+        images: The number of images.
+        false_alerts: The number of alerts without an intruder among the threats, by the cause of
+            the threat with the highest score.
+        incidents: The intrusions.
+        detected: The intrusions with an alert that shows the intruder, from their own images.
     """
 
-    pictures: int = 0
+    images: int = 0
     false_alerts: Counter[str] = field(default_factory=Counter)
     incidents: set[tuple[int, str]] = field(default_factory=set)
-    found: set[tuple[int, str]] = field(default_factory=set)
+    detected: set[tuple[int, str]] = field(default_factory=set)
 
     @property
     def recall(self) -> float:
-        """The part of the intrusions that were found."""
-        return len(self.found) / len(self.incidents)
+        """The fraction of the intrusions that were detected."""
+        return len(self.detected) / len(self.incidents)
 
 
-def draw_day(seed: int) -> list[Picture]:
-    """The pictures of a day, in the order of time."""
+def draw_day(seed: int) -> list[DrawnImage]:
+    """Draws the images of a day, in the order of capture time."""
     return _Day(random.Random(seed)).draw()
 
 
-def judge_days(rules: Rules, days: list[list[Picture]]) -> Outcome:
-    """Judge days by rules; each camera begins each day with an empty history."""
+def judge_days(rules: Rules, days: list[list[DrawnImage]]) -> Outcome:
+    """Judges days by rules; each camera starts each day with an empty history."""
     outcome = Outcome()
     for number, day in enumerate(days):
         histories = {camera: History() for camera in CAMERAS}
-        for picture in day:
-            verdict = rules.judge(picture.image, histories[picture.image.id])
-            outcome.pictures += 1
-            if picture.is_incident:
-                outcome.incidents.add((number, picture.image.id))
+        for drawn in day:
+            verdict = rules.judge(drawn.image, histories[drawn.image.id])
+            outcome.images += 1
+            if drawn.is_incident:
+                outcome.incidents.add((number, drawn.image.id))
             if not verdict.alerts:
                 continue
-            surest = sorted(verdict.threats, key=lambda threat: -threat.conf)
-            causes = [picture.causes[threat.detection] for threat in surest]
+            by_score = sorted(verdict.threats, key=lambda threat: -threat.conf)
+            causes = [drawn.causes[threat.detection] for threat in by_score]
             if INTRUDER not in causes:
                 outcome.false_alerts[causes[0]] += 1
             else:
-                outcome.found.add((number, picture.image.id))
+                outcome.detected.add((number, drawn.image.id))
     return outcome
 
 
 def load_plain() -> Rules:
-    """Thresholds alone."""
+    """Returns rules with thresholds alone."""
     return parse_rules(PLAIN, "plain.yaml")
 
 
 def load_full() -> Rules:
-    """The rules of ``drawn_day.yaml``."""
+    """Returns the rules of ``drawn_day.yaml``."""
     return load_rules(FULL)
 
 
 def detect(thing: Thing, rng: random.Random) -> tuple[Detection, str] | None:
-    """What the detector makes of a thing, with what it really is; None where it sees nothing of at
-    least 0.05."""
-    quality = next(one for one in QUALITIES if thing.score >= one.least_score)
+    """Draws the detection of an object, with its cause; None for a score below 0.05 or a miss."""
+    quality = next(quality for quality in QUALITIES if thing.score >= quality.min_score)
     score = round(min(0.97, rng.gauss(thing.score, quality.score)), 4)
     if score < 0.05 or rng.random() < quality.missed:
         return None
@@ -209,13 +209,13 @@ def detect(thing: Thing, rng: random.Random) -> tuple[Detection, str] | None:
     y_min, y_max = (_edge(rng, edge, quality.edge * height) for edge in (top, top + height))
     if x_min >= x_max or y_min >= y_max:
         return None
-    label = thing.other if thing.other and rng.random() < 1 / 3 else thing.label
+    label = thing.other_label if thing.other_label and rng.random() < 1 / 3 else thing.label
     box = (x_min, y_min, round(x_max - x_min, 4), round(y_max - y_min, 4))
     return Detection(CATEGORIES[label], label, score, box), thing.cause
 
 
-def _edge(rng: random.Random, place: float, spread: float) -> float:
-    return round(min(1.0, max(0.0, rng.gauss(place, spread))), 4)
+def _edge(rng: random.Random, mean: float, spread: float) -> float:
+    return round(min(1.0, max(0.0, rng.gauss(mean, spread))), 4)
 
 
 class _Day:
@@ -223,12 +223,12 @@ class _Day:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._pictures: dict[tuple[str, int], Picture] = {}
+        self._images: dict[tuple[str, int], DrawnImage] = {}
         self._parked: dict[str, list[Parked]] = {camera: [] for camera in CAMERAS}
         self._wind = {camera: [self._span(0, 24, 1.5) for _ in range(3)] for camera in CAMERAS}
         self._rain = [self._span(0, 6, 1.5), self._span(18, 24, 1.5)]
 
-    def draw(self) -> list[Picture]:
+    def draw(self) -> list[DrawnImage]:
         for camera in CAMERAS:
             self._park(camera)
         for camera in CAMERAS:
@@ -251,13 +251,13 @@ class _Day:
                 self._times(camera, 24, 7, 22, self._passer_by)
                 self._times(camera, 2, 22, 31, self._passer_by)
         return sorted(
-            self._pictures.values(), key=lambda picture: (picture.image.timestamp, picture.image.id)
+            self._images.values(), key=lambda drawn: (drawn.image.timestamp, drawn.image.id)
         )
 
-    # What there is to see
+    # The objects
 
     def _park(self, camera: str) -> None:
-        """One car at least, and others that come and go."""
+        """Parks at least one car, and others that arrive and depart."""
         kind = camera.partition("-")[0]
         hours = self._rng.uniform
         if kind == "yard":
@@ -266,62 +266,73 @@ class _Day:
             stays = [(0.0, hours(7, 9)), (hours(16, 18.5), 24.0)]
         else:
             stays = [(0.0, hours(8, 16)), (hours(17, 20), 24.0)]
-        for place, (since, until) in enumerate(stays):
-            foot = 0.55 + 0.1 * place + self._rng.uniform(-0.02, 0.02)
-            thing = self._car(0.2 + 0.25 * place, foot, 0.24, "parked car")
-            self._parked[camera].append(Parked(thing, since * 3600, until * 3600))
-            for hour, comes in ((since, True), (until, False)):
+        for index, (since, until) in enumerate(stays):
+            bottom = 0.55 + 0.1 * index + self._rng.uniform(-0.02, 0.02)
+            car = self._car(0.2 + 0.25 * index, bottom, 0.24, "parked car")
+            self._parked[camera].append(Parked(car, since * 3600, until * 3600))
+            for hour, arrives in ((since, True), (until, False)):
                 if 0 < hour < 24:
-                    self._come_or_go(camera, thing, hour * 3600, comes)
+                    self._arrive_or_depart(camera, car, hour * 3600, arrives)
 
-    def _come_or_go(self, camera: str, thing: Thing, moment: float, comes: bool) -> None:
+    def _arrive_or_depart(self, camera: str, car: Thing, second: float, arrives: bool) -> None:
         for step in (3, 2, 1):
-            x, y, width, height = thing.box
+            x, y, width, height = car.box
             box = (x + 0.12 * step, y + 0.03 * step, width, height)
-            moving = replace(thing, box=box, cause="car that comes or goes")
-            self._shoot(camera, moment + (-4 if comes else 4) * step, [moving])
+            moving = replace(car, box=box, cause="arriving or departing car")
+            self._capture(camera, second + (-4 if arrives else 4) * step, [moving])
 
-    def _car(self, x: float, foot: float, height: float, cause: str) -> Thing:
+    def _car(self, x: float, bottom: float, height: float, cause: str) -> Thing:
         height *= self._rng.uniform(0.8, 1.2)
         width = height * self._rng.uniform(1.6, 2.2) * HEIGHT / WIDTH
         score = self._rng.choice([0.85, 0.8, 0.7, 0.6, 0.5])
-        other = "truck" if score < 0.7 else None
-        return Thing("car", (x, foot - height, width, height), score, cause, other)
+        other_label = "truck" if score < 0.7 else None
+        return Thing("car", (x, bottom - height, width, height), score, cause, other_label)
 
-    def _person(self, x: float, foot: float, score: float, cause: str, crouches: bool) -> Thing:
-        """Larger the nearer: an eighth of the picture's height in the street, half in front."""
-        height = max(0.08, 0.13 + 0.75 * (foot - 0.35)) * self._rng.uniform(0.88, 1.12)
+    def _person(self, x: float, bottom: float, score: float, cause: str, crouches: bool) -> Thing:
+        """Draws a person, by distance: 1/8 of the image's height in the street, half nearby."""
+        height = max(0.08, 0.13 + 0.75 * (bottom - 0.35)) * self._rng.uniform(0.88, 1.12)
         ratio = min(0.6, max(0.25, self._rng.gauss(0.4, 0.07)))
         if crouches:
             height, ratio, score = height * 0.55, self._rng.uniform(0.7, 1.2), score - 0.2
         width = height * ratio * HEIGHT / WIDTH
         score = _person_score(height, score)
-        return Thing("person", (x - width / 2, foot - height, width, height), score, cause)
+        return Thing("person", (x - width / 2, bottom - height, width, height), score, cause)
 
     def _walk(
         self,
         camera: str,
         start: float,
-        moments: list[float],
+        offsets: list[float],
         cause: str,
         mean: float,
         first: float,
         last: float,
         is_incident: bool = False,
     ) -> None:
-        """A person from one end of the scene to another, in pictures at some moments."""
+        """Captures a person who walks from one side of the scene to another.
+
+        Args:
+            camera: The id of the camera.
+            start: The start of the walk.
+            offsets: The capture times after the start.
+            cause: The cause of the detections.
+            mean: The mean score.
+            first: The lower edge of the first box.
+            last: The lower edge of the last box.
+            is_incident: Whether the person is the intruder.
+        """
         begin, end = self._rng.uniform(0.05, 0.95), self._rng.uniform(0.05, 0.95)
-        for number, moment in enumerate(moments):
-            way = number / max(1, len(moments) - 1)
+        for index, offset in enumerate(offsets):
+            way = index / max(1, len(offsets) - 1)
             crouches = is_incident and self._rng.random() < 0.1
-            score = self._rng.gauss(mean, 0.08) - (0.1 if _is_dark(start + moment) else 0)
+            score = self._rng.gauss(mean, 0.08) - (0.1 if _is_dark(start + offset) else 0)
             person = self._person(
                 begin + (end - begin) * way, first + (last - first) * way, score, cause, crouches
             )
             hidden = self._rng.random() < 0.05
-            self._shoot(camera, start + moment, [] if hidden else [person], is_incident)
+            self._capture(camera, start + offset, [] if hidden else [person], is_incident)
 
-    # What happens
+    # The events
 
     def _intrude(self, camera: str) -> None:
         kind = camera.partition("-")[0]
@@ -330,53 +341,55 @@ class _Day:
             "drive": lambda: self._rng.uniform(22.6, 29.9) % 24,
             "back": lambda: self._rng.uniform(0, 24),
         }[kind]()
-        length, moments = self._rng.uniform(10, 60), [0.0]
-        while (moment := moments[-1] + self._rng.uniform(2, 10)) <= length:
-            moments.append(moment)
+        length, offsets = self._rng.uniform(10, 60), [0.0]
+        while (offset := offsets[-1] + self._rng.uniform(2, 10)) <= length:
+            offsets.append(offset)
         first, last = self._rng.uniform(0.38, 0.6), self._rng.uniform(0.5, 0.95)
         mean = min(0.93, self._rng.gauss(0.82, 0.1))
-        self._walk(camera, min(hour, 23.97) * 3600, moments, INTRUDER, mean, first, last, True)
+        self._walk(camera, min(hour, 23.97) * 3600, offsets, INTRUDER, mean, first, last, True)
 
     def _people(self, camera: str, start: float) -> None:
-        """Staff or residents, who belong there."""
-        moments = [4.0 * number for number in range(self._rng.randint(1, 4))]
+        """Captures staff or residents."""
+        offsets = [4.0 * number for number in range(self._rng.randint(1, 4))]
         first, last = self._rng.uniform(0.4, 0.95), self._rng.uniform(0.4, 0.95)
-        self._walk(camera, start, moments, "person who belongs there", 0.82, first, last)
+        self._walk(camera, start, offsets, "staff or resident", 0.82, first, last)
 
     def _passer_by(self, camera: str, start: float) -> None:
-        moments = [5.0 * number for number in range(self._rng.randint(1, 3))]
-        self._walk(camera, start, moments, "passer-by in the street", 0.82, 0.36, 0.36)
+        offsets = [5.0 * number for number in range(self._rng.randint(1, 3))]
+        self._walk(camera, start, offsets, "passer-by in the street", 0.82, 0.36, 0.36)
 
     def _driving(self, camera: str, start: float) -> None:
         for step in range(self._rng.randint(1, 3)):
-            foot = self._rng.uniform(0.55, 0.9)
-            car = self._car(self._rng.uniform(0, 0.7), foot, 0.28, "car that drives in the yard")
-            self._shoot(camera, start + 3 * step, [car])
+            bottom = self._rng.uniform(0.55, 0.9)
+            car = self._car(self._rng.uniform(0, 0.7), bottom, 0.28, "car driving in the yard")
+            self._capture(camera, start + 3 * step, [car])
 
     def _street_car(self, camera: str, start: float) -> None:
         for step in range(self._rng.randint(1, 2)):
             car = self._car(self._rng.uniform(0, 0.85), 0.35, 0.1, "car in the street")
-            self._shoot(camera, start + 2 * step, [car])
+            self._capture(camera, start + 2 * step, [car])
 
     def _animal(self, camera: str, start: float) -> None:
-        """A cat or dog, which one visit in ten takes for a person."""
+        """Captures a cat or dog, which is detected as a person in one visit of ten."""
         label, is_person = self._rng.choice(["cat", "dog"]), self._rng.random() < 0.1
-        foot = self._rng.uniform(0.45, 0.95)
+        bottom = self._rng.uniform(0.45, 0.95)
         for step in range(self._rng.randint(1, 4)):
-            height = (0.13 + 0.75 * (foot - 0.35)) * self._rng.uniform(0.22, 0.35)
+            height = (0.13 + 0.75 * (bottom - 0.35)) * self._rng.uniform(0.22, 0.35)
             width = height * self._rng.uniform(0.6, 2.0) * HEIGHT / WIDTH
-            box = (self._rng.uniform(0.05, 0.85), foot - height, width, height)
+            box = (self._rng.uniform(0.05, 0.85), bottom - height, width, height)
             score = self._rng.gauss(0.55, 0.12)
             thing = Thing("person" if is_person else label, box, score, "animal")
-            self._shoot(camera, start + 3 * step, [thing])
+            self._capture(camera, start + 3 * step, [thing])
 
     def _nothing(self, camera: str, start: float) -> None:
-        """Headlights, a cloud, a leaf."""
-        self._shoot(camera, start, [])
+        """Captures headlights, a cloud or a leaf, without any object."""
+        self._capture(camera, start, [])
 
     def _weather(self, camera: str) -> None:
-        """Branches or rain that move: every 5 to 15 minutes a gust of 1 to 6 pictures. A phantom of
-        one picture is mostly there in the next as well."""
+        """Captures moving branches or rain: every 5 to 15 minutes a gust of 1 to 6 images.
+
+        A phantom in one image is usually in the next one too.
+        """
         spans = [(span, "shadow or branch") for span in self._wind[camera]]
         spans += [(span, "rain or insect") for span in self._rain]
         for (since, until), cause in spans:
@@ -387,31 +400,33 @@ class _Day:
                     if phantom is None or self._rng.random() >= 0.6:
                         phantom = self._phantom(cause) if self._rng.random() < 0.3 else None
                     things = [] if phantom is None else [phantom]
-                    self._shoot(camera, start + 5 * number, things)
+                    self._capture(camera, start + 5 * number, things)
                 start += self._rng.uniform(300, 900)
 
-    # How it is seen
+    # The detections
 
-    def _shoot(
+    def _capture(
         self, camera: str, start: float, things: list[Thing], is_incident: bool = False
     ) -> None:
-        """Take a picture of some things and of what else is there."""
+        """Adds an image of some objects and of the parked cars and a bench."""
         second = int(start)
-        while (camera, second) in self._pictures:
+        while (camera, second) in self._images:
             second += 1
         if not 0 <= second < 24 * 3600:
             return
-        seen = [*things]
+        visible = [*things]
         for parked in self._parked[camera]:
             if parked.since <= second < parked.until:
                 score = parked.thing.score - (0.1 if _is_dark(second) else 0)
-                seen.append(replace(parked.thing, score=score))
-        seen.append(Thing("bench", (0.05, 0.6, 0.1, 0.08), 0.2, "bench"))
-        detected = [found for thing in seen if (found := detect(thing, self._rng)) is not None]
-        detected.sort(key=lambda found: -found[0].conf)
+                visible.append(replace(parked.thing, score=score))
+        visible.append(Thing("bench", (0.05, 0.6, 0.1, 0.08), 0.2, "bench"))
+        detected = [
+            detection for thing in visible if (detection := detect(thing, self._rng)) is not None
+        ]
+        detected.sort(key=lambda detection: -detection[0].conf)
         utc = MIDNIGHT + timedelta(seconds=second)
         light = self._rng.uniform(0.03, 0.15) if _is_dark(second) else self._rng.uniform(0.3, 0.6)
-        self._pictures[camera, second] = Picture(
+        self._images[camera, second] = DrawnImage(
             image=Image(
                 id=camera,
                 timestamp=f"{utc.isoformat()}Z",
@@ -425,7 +440,7 @@ class _Day:
         )
 
     def _phantom(self, cause: str) -> Thing:
-        """A third from the post at the right, the rest anywhere: tall and thin, tiny, or a blob."""
+        """Draws a phantom: a third at the post on the right, the others tall, tiny or a blob."""
         score = self._rng.gauss(0.33, 0.12)
         if self._rng.random() < 1 / 3:
             return Thing("person", (0.92, 0.3, 0.04, 0.3), score, f"{cause}, at the post")
@@ -435,10 +450,13 @@ class _Day:
             "tiny": (self._rng.uniform(0.03, 0.08), self._rng.uniform(0.3, 0.6)),
             "blob": (self._rng.uniform(0.08, 0.3), self._rng.uniform(0.4, 1.3)),
         }[shape]
-        foot = self._rng.uniform(max(0.3, height), 1)
+        bottom = self._rng.uniform(max(0.3, height), 1)
         width = height * ratio * HEIGHT / WIDTH
         return Thing(
-            "person", (self._rng.uniform(0, 1 - width), foot - height, width, height), score, cause
+            "person",
+            (self._rng.uniform(0, 1 - width), bottom - height, width, height),
+            score,
+            cause,
         )
 
     def _times(
@@ -449,7 +467,7 @@ class _Day:
         until: float,
         happens: Callable[[str, float], None],
     ) -> None:
-        """Something that happens about so often between two hours; past 24 those of the morning."""
+        """Draws about so many events between two hours; hours past 24 wrap around."""
         whole = int(number) + (self._rng.random() < number % 1)
         for _ in range(whole):
             happens(camera, self._rng.uniform(since, until) % 24 * 3600)
@@ -464,26 +482,26 @@ def _is_dark(second: float) -> bool:
 
 
 def _person_score(height: float, score: float) -> float:
-    """Below a fifth of the picture's height a person is seen by chance."""
+    """Lowers the score of a person with less than a fifth of the image's height."""
     return score if height >= 0.2 else score - 0.45 * (0.2 - height) / 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.rules.drawn_day")
     parser.add_argument("days", type=int, nargs="?", default=1, help="how many days (1)")
     parser.add_argument("seed", type=int, nargs="?", default=1, help="of the first day (1)")
-    given = parser.parse_args(arguments)
-    days = [draw_day(given.seed + number) for number in range(given.days)]
+    options = parser.parse_args(arguments)
+    days = [draw_day(options.seed + number) for number in range(options.days)]
     plain, full = (judge_days(rules, days) for rules in (load_plain(), load_full()))
     print(f"{'':34}{'plain':>10}{'full':>10}")
-    print(f"{'pictures':34}{plain.pictures:>10}{full.pictures:>10}")
+    print(f"{'images':34}{plain.images:>10}{full.images:>10}")
     print(f"{'false alerts':34}{plain.false_alerts.total():>10}{full.false_alerts.total():>10}")
     for cause, alerts in plain.false_alerts.most_common():
         print(f"  {cause:32}{alerts:>10}{full.false_alerts[cause]:>10}")
     print(
-        f"{f'intruders found, of {len(full.incidents)}':34}"
-        f"{len(plain.found):>10}{len(full.found):>10}"
+        f"{f'intruders detected, of {len(full.incidents)}':34}"
+        f"{len(plain.detected):>10}{len(full.detected):>10}"
     )
     print(f"{'recall':34}{plain.recall:>10.3f}{full.recall:>10.3f}")
 

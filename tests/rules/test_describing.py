@@ -1,9 +1,11 @@
-"""What a person reads of the rules."""
+"""The description of the effective rules for people."""
 
-from rules import Rules, describe, parse_rules
+import pytest
+
+from rules import Rules, describe, describe_camera, parse_rules
 
 
-def test_each_camera_shows_what_holds_and_where_it_comes_from(example: Rules):
+def test_each_camera_shows_its_effective_values_and_their_origins(example: Rules):
     assert describe(example) == (
         f"rules {example.version}: 2 cameras\n"
         "\n"
@@ -58,8 +60,8 @@ def test_a_file_without_objects_says_that_nothing_is_a_threat():
 
 def test_cameras_are_shown_in_the_order_of_the_file():
     rules = parse_rules("version: 1\ncameras: {b: , a: , 10: , 9: }", "rules.yaml")
-    shown = [line for line in describe(rules).splitlines() if line in {"a", "b", "10", "9"}]
-    assert shown == ["b", "a", "10", "9"]
+    ids = [line for line in describe(rules).splitlines() if line in {"a", "b", "10", "9"}]
+    assert ids == ["b", "a", "10", "9"]
 
 
 def test_a_label_cannot_write_to_the_terminal():
@@ -68,7 +70,7 @@ def test_a_label_cannot_write_to_the_terminal():
     assert "\\x1b[2J" in describe(rules)
 
 
-def test_what_filters_by_place_time_and_history_is_shown():
+def test_areas_times_repeats_and_cooldown_are_shown():
     rules = parse_rules(
         """
 version: 1
@@ -111,3 +113,48 @@ cameras:
         "  confirm: pictures 2 (built in), within 45s (profiles.yard)",
         "  cooldown: 90s (cameras.a)",
     ]
+
+
+@pytest.mark.parametrize("length", ["90s", "1m", "90m", "2h", "36h", "2d"])
+def test_a_duration_is_shown_in_the_largest_unit_that_divides_it(length: str):
+    rules = parse_rules(
+        f"version: 1\ndefaults: {{objects: {{person: }}, cooldown: {length}}}\n", "rules.yaml"
+    )
+    assert f"cooldown: {length} (defaults)" in describe(rules)
+
+
+def test_a_period_that_ends_at_its_start_time_is_shown_with_its_times():
+    period = '{days: [mon], start: "09:00", end: "09:00"}'
+    rules = parse_rules(
+        f"version: 1\ndefaults: {{objects: {{person: }}, schedule: {{armed: [{period}]}}}}\n",
+        "rules.yaml",
+    )
+    assert "armed: mon 09:00 to 09:00 (defaults)" in describe(rules)
+
+
+def test_targets_and_limits_are_shown_without_an_address():
+    rules = parse_rules(
+        """
+version: 1
+targets:
+  guard: {webhook: "https://example.com/${KEY}"}
+  mail: {apprise: "mailto://${MAIL}", severities: [alert, detection]}
+limits: {per_id: {alerts: 5, within: 1h}, fleet: {alerts: 100, within: 90s}}
+cameras: {hall: {objects: {person: }, notify: [guard]}}
+""",
+        "rules.yaml",
+    )
+    limits = [
+        "limit of each camera: 5 alerts within 1h",
+        "limit of all cameras: 100 alerts within 90s",
+    ]
+    assert describe(rules).splitlines()[1:7] == [
+        "",
+        "target guard: webhook, severity alert",
+        "target mail: apprise, severity alert, detection",
+        *limits,
+        "",
+    ]
+    for camera in ("hall", "yard"):
+        shown = describe_camera(rules, camera).splitlines()
+        assert shown[-2:] == [f"  {limit}" for limit in limits]

@@ -1,9 +1,9 @@
-"""The rules of drawn_day.yaml against plain thresholds, on days drawn with the noise of a detector.
+"""The rules of drawn_day.yaml against plain thresholds, on simulated days with detector noise.
 
 The rules were chosen on the days of seeds 101 to 130. On 30 others (``python -m
-tests.rules.drawn_day 30 201``) they sent 99 % fewer false alerts than thresholds, 98 % fewer
-without those of parked cars, 76 % fewer of phantoms and animals alone. They found 597 of 600
-intruders, as thresholds did.
+tests.rules.drawn_day 30 201``) they sent 99 % fewer false alerts than thresholds: 98 % fewer
+without those of parked cars, and 76 % fewer of phantoms and animals alone. They detected 597 of 600
+intruders, like the thresholds.
 """
 
 import random
@@ -50,7 +50,7 @@ def test_the_rules_cut_false_alerts_by_nine_tenths_and_find_the_intruders(plain,
 
 
 def test_the_rules_cut_every_kind_of_false_alert(plain, full):
-    """Not the parked car alone, which is on every picture."""
+    """The parked car, which is in every image, is not the only improvement."""
     for cause, alerts in plain.false_alerts.items():
         assert full.false_alerts[cause] <= 0.5 * alerts, cause
     others = [
@@ -64,10 +64,10 @@ def test_thresholds_alone_give_hundreds_of_false_alerts_a_day_of_every_kind(plai
     assert plain.false_alerts.total() >= 1000 * len(SEEDS)
     assert set(plain.false_alerts) == {
         "parked car",
-        "car that comes or goes",
-        "car that drives in the yard",
+        "arriving or departing car",
+        "car driving in the yard",
         "car in the street",
-        "person who belongs there",
+        "staff or resident",
         "passer-by in the street",
         "animal",
         "shadow or branch",
@@ -75,12 +75,12 @@ def test_thresholds_alone_give_hundreds_of_false_alerts_a_day_of_every_kind(plai
         "rain or insect",
         "rain or insect, at the post",
     }
-    of_phantoms = [
+    phantom_alerts = [
         alerts
         for cause, alerts in plain.false_alerts.items()
         if cause.startswith(("shadow", "rain"))
     ]
-    assert sum(of_phantoms) >= 50 * len(SEEDS)
+    assert sum(phantom_alerts) >= 50 * len(SEEDS)
 
 
 def test_a_seed_draws_the_same_day(days):
@@ -88,79 +88,82 @@ def test_a_seed_draws_the_same_day(days):
     assert days[0] != days[1]
 
 
-def test_pictures_come_in_order_from_every_camera_with_a_parked_car(days):
+def test_images_are_in_order_and_every_camera_has_a_parked_car(days):
     for day in days:
-        stamps = [(picture.image.timestamp, picture.image.id) for picture in day]
-        assert stamps == sorted(set(stamps))
-        pictures = Counter(picture.image.id for picture in day)
-        with_car = Counter(picture.image.id for picture in day if "parked car" in picture.causes)
-        assert set(pictures) == set(CAMERAS)
-        assert all(with_car[camera] > 0.3 * pictures[camera] for camera in CAMERAS)
+        keys = [(drawn.image.timestamp, drawn.image.id) for drawn in day]
+        assert keys == sorted(set(keys))
+        images = Counter(drawn.image.id for drawn in day)
+        with_car = Counter(drawn.image.id for drawn in day if "parked car" in drawn.causes)
+        assert set(images) == set(CAMERAS)
+        assert all(with_car[camera] > 0.3 * images[camera] for camera in CAMERAS)
 
 
-def test_an_intrusion_is_several_pictures_of_which_some_miss_the_intruder(days):
-    pictures = [picture for day in days for picture in day if picture.is_incident]
-    assert 3 < len(pictures) / (len(days) * len(CAMERAS)) < 9
+def test_an_intrusion_has_several_images_and_some_do_not_show_the_intruder(days):
+    images = [drawn for day in days for drawn in day if drawn.is_incident]
+    assert 3 < len(images) / (len(days) * len(CAMERAS)) < 9
     scores = [
         detection.conf
-        for picture in pictures
-        for detection, cause in zip(picture.image.detections, picture.causes, strict=True)
+        for drawn in images
+        for detection, cause in zip(drawn.image.detections, drawn.causes, strict=True)
         if cause == INTRUDER
     ]
-    assert 0.05 < 1 - len(scores) / len(pictures) < 0.2
+    assert 0.05 < 1 - len(scores) / len(images) < 0.2
     assert 0.1 < fmean(score < 0.5 for score in scores) < 0.3
 
 
-def test_phantoms_are_as_many_as_were_measured(days):
-    """Of 42 photographs without a person one gave a person above 0.5."""
-    pictures = [picture for day in days for picture in day]
+def test_phantoms_are_as_frequent_as_measured(days):
+    """Of 42 photographs without a person, one had a detection of a person above 0.5."""
+    images = [drawn for day in days for drawn in day]
     with_phantom = [
-        picture
-        for picture in pictures
+        drawn
+        for drawn in images
         if any(
             detection.conf >= 0.5 and cause.startswith(("shadow", "rain"))
-            for detection, cause in zip(picture.image.detections, picture.causes, strict=True)
+            for detection, cause in zip(drawn.image.detections, drawn.causes, strict=True)
         )
     ]
-    assert 0.01 < len(with_phantom) / len(pictures) < 0.04
+    assert 0.01 < len(with_phantom) / len(images) < 0.04
 
 
-def test_an_animal_is_rarely_taken_for_a_person(days):
+def test_an_animal_is_rarely_detected_as_a_person(days):
     labels = [
         detection.label
         for day in days
-        for picture in day
-        for detection, cause in zip(picture.image.detections, picture.causes, strict=True)
+        for drawn in day
+        for detection, cause in zip(drawn.image.detections, drawn.causes, strict=True)
         if cause == "animal"
     ]
     assert 0.05 < fmean(label == "person" for label in labels) < 0.15
 
 
 @pytest.mark.parametrize(("quality", "score"), zip(QUALITIES, (0.8, 0.6, 0.4), strict=True))
-def test_one_thing_is_seen_with_the_spread_that_was_measured(quality, score):
+def test_detections_of_an_object_vary_as_measured(quality, score):
     rng = random.Random(1)
-    thing = Thing("car", (0.3, 0.4, 0.2, 0.1), score, "car", other="truck")
-    seen = [detect(thing, rng) for _ in range(4000)]
-    found = [detection for detection, _ in filter(None, seen)]
-    missed = 1 - len(found) / len(seen)
+    thing = Thing("car", (0.3, 0.4, 0.2, 0.1), score, "car", other_label="truck")
+    attempts = [detect(thing, rng) for _ in range(4000)]
+    detections = [detection for detection, _ in filter(None, attempts)]
+    missed = 1 - len(detections) / len(attempts)
     assert missed == pytest.approx(quality.missed, rel=0.3, abs=0.002)
-    assert fmean(one.conf for one in found) == pytest.approx(score, abs=0.01)
-    assert pstdev(one.conf for one in found) == pytest.approx(quality.score, rel=0.1)
-    assert pstdev(one.bbox[0] for one in found) == pytest.approx(0.2 * quality.edge, rel=0.1)
-    assert pstdev(one.bbox[1] for one in found) == pytest.approx(0.1 * quality.edge, rel=0.1)
-    assert fmean(one.label == "truck" for one in found) == pytest.approx(1 / 3, abs=0.04)
+    scores = [detection.conf for detection in detections]
+    assert fmean(scores) == pytest.approx(score, abs=0.01)
+    assert pstdev(scores) == pytest.approx(quality.score, rel=0.1)
+    x_min, y_min, _, _ = zip(*(detection.bbox for detection in detections), strict=True)
+    assert pstdev(x_min) == pytest.approx(0.2 * quality.edge, rel=0.1)
+    assert pstdev(y_min) == pytest.approx(0.1 * quality.edge, rel=0.1)
+    trucks = [detection.label == "truck" for detection in detections]
+    assert fmean(trucks) == pytest.approx(1 / 3, abs=0.04)
 
 
-def test_the_table_tells_false_alerts_and_recall_of_both(monkeypatch, capsys, days):
-    """Of two cameras only."""
-    drawn = {7: [], 8: [picture for picture in days[0] if picture.image.id in CAMERAS[:2]]}
-    monkeypatch.setattr("tests.rules.drawn_day.draw_day", drawn.__getitem__)
+def test_the_table_shows_false_alerts_and_recall_of_both_rules(monkeypatch, capsys, days):
+    """The day has two cameras only."""
+    day = [drawn for drawn in days[0] if drawn.image.id in CAMERAS[:2]]
+    monkeypatch.setattr("tests.rules.drawn_day.draw_day", {7: [], 8: day}.__getitem__)
     main(["2", "7"])
     rows = [line.rsplit(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["plain", "full"]
     table = {title.strip(): (float(plain), float(full)) for title, plain, full in rows[1:]}
-    assert table["pictures"] == (len(drawn[8]), len(drawn[8]))
+    assert table["images"] == (len(day), len(day))
     assert table["false alerts"][0] > table["false alerts"][1]
     assert table["parked car"][0] > table["parked car"][1]
-    assert table["intruders found, of 2"] == (2, 2)
+    assert table["intruders detected, of 2"] == (2, 2)
     assert table["recall"] == (1, 1)

@@ -1,4 +1,4 @@
-"""Polygons, the boxes that belong to them, and how far two boxes are the same."""
+"""Polygons, the boxes that belong to them, and the overlap of two boxes."""
 
 import itertools
 import math
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rules.geometry import Area, iou, polygon_problem
 
 DRIVE = ((0.0, 0.5), (1.0, 0.5), (1.0, 1.0), (0.0, 1.0))
-"""The lower half of the picture."""
+"""The lower half of the image."""
 
 ARROW = ((0.1, 0.1), (0.9, 0.5), (0.1, 0.9), (0.5, 0.5))
-"""A shape with a corner that points inwards."""
+"""A shape with a concave corner."""
 
 
 def rounded(value):
@@ -24,17 +24,19 @@ def rounded(value):
 
 
 fractions = st.integers(0, 10_000).map(lambda units: units / 10_000)
-# A coarse lattice, so that corners, edges and boxes often meet.
+# A coarse grid, so that corners, edges and boxes often touch.
 coarse = st.integers(0, 10).map(lambda tenths: tenths / 10)
-places = st.integers(-3_000, 12_000).map(lambda units: units / 10_000)
-boxes = st.tuples(places, places, fractions, fractions)
+coordinates = st.integers(-3_000, 12_000).map(lambda units: units / 10_000)
+boxes = st.tuples(coordinates, coordinates, fractions, fractions)
 coarse_boxes = st.tuples(coarse, coarse, coarse, coarse)
 
 
 @st.composite
 def polygons(draw, values=fractions):
-    """Points in order around one of them or their middle, so that few cross themselves; many of
-    them have bays."""
+    """Draws points in order around one of them or their middle.
+
+    Few of these polygons cross themselves, and many are concave.
+    """
     points = draw(st.lists(st.tuples(values, values), min_size=3, max_size=7, unique=True))
     middle = (sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points))
     around = draw(st.sampled_from([middle, points[0]]))
@@ -43,9 +45,12 @@ def polygons(draw, values=fractions):
     return tuple(points)
 
 
-def cut(polygon, box):
-    """The polygon's part of a box in the frame, and the box's area there, by exact fractions: the
-    plane is cut to the box one side after another (Sutherland and Hodgman, 1974)."""
+def clipped_areas(polygon, box):
+    """Computes the area of a polygon in a box in the frame, and the box's area there.
+
+    The fractions are exact. The polygon is clipped by each side of the box (Sutherland and
+    Hodgman, 1974).
+    """
     x, y, width, height = (Fraction(round(value * 10_000), 10_000) for value in box)
     low = (max(x, Fraction(0)), max(y, Fraction(0)))
     high = (min(x + width, Fraction(1)), min(y + height, Fraction(1)))
@@ -64,15 +69,15 @@ def cut(polygon, box):
     return abs(twice) / 2, max(0, high[0] - low[0]) * max(0, high[1] - low[1])
 
 
-def at(x, y):
-    """A box without area: its anchors are one point."""
+def point_box(x, y):
+    """Returns a box without area, whose anchors are one point."""
     return (x, y, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
     ("anchor", "bbox", "inside"),
     [
-        # the middle of the lower edge is on the boundary, above it, in it
+        # the middle of the lower edge is on the boundary, outside, inside
         ("bottom_center", (0.4, 0.3, 0.2, 0.2), True),
         ("bottom_center", (0.4, 0.3, 0.2, 0.1999), False),
         ("bottom_center", (0.4, 0.3, 0.2, 0.3), True),
@@ -86,42 +91,49 @@ def at(x, y):
         ("overlap", (0.4, 0.4, 0.2, 0.2001), True),
         ("overlap", (0.4, 0.1, 0.2, 0.2), False),
         ("overlap", (0.4, 0.7, 0.2, 0.2), True),
-        # without area: by the centre
+        # without area: by the center
         ("overlap", (0.4, 0.5, 0.2, 0.0), True),
         ("overlap", (0.4, 0.4999, 0.2, 0.0), False),
         ("overlap", (0.5, 0.2, 0.0, 0.6), True),
-        # below and beside the frame: brought to its edge
+        # below and beside the frame: moved to its edge
         ("bottom_center", (0.4, 0.9, 0.2, 0.3), True),
         ("bottom_center", (-0.4, 0.5, 0.2, 0.3), True),
         ("center", (1.1, 0.6, 0.2, 0.1), True),
         ("center", (1.1, 0.2, 0.2, 0.1), False),
         ("overlap", (1.1, 0.6, 0.2, 0.1), True),
         ("overlap", (1.1, 0.2, 0.2, 0.1), False),
-        # only what the frame shows of the box counts: half of it lies in the drive
+        # only the part of the box in the frame counts: half of it lies in the drive
         ("overlap", (0.9, 0.4, 0.9, 0.2), True),
         ("overlap", (0.9, 0.3999, 0.9, 0.2), False),
         ("overlap", (0.4, 0.4, 0.2, -0.1), False),
         ("overlap", (0.4, 0.8, 0.2, 0.9), True),
     ],
 )
-def test_a_box_belongs_by_its_anchor(anchor, bbox, inside):
-    assert Area(DRIVE, anchor).holds(bbox) is inside
+def test_a_box_belongs_to_an_area_by_its_anchor(anchor, bbox, inside):
+    assert Area(DRIVE, anchor).contains(bbox) is inside
+
+
+@pytest.mark.parametrize("anchor", ["bottom_center", "center"])
+def test_the_anchor_is_half_the_width_to_the_right(anchor):
+    """The anchor is at 0.45."""
+    left = ((0.0, 0.0), (0.4499, 0.0), (0.4499, 1.0), (0.0, 1.0))
+    right = ((0.45, 0.0), (1.0, 0.0), (1.0, 1.0), (0.45, 1.0))
+    box = (0.3, 0.4, 0.3, 0.2)
+    assert [Area(side, anchor).contains(box) for side in (left, right)] == [False, True]
 
 
 @pytest.mark.parametrize(
     ("min_overlap", "inside"), [(0.1, True), (0.3, True), (0.3001, False), (1.0, False)]
 )
-def test_overlap_takes_a_box_of_which_a_fraction_equal_to_the_bound_lies_inside(
-    min_overlap, inside
-):
-    assert Area(DRIVE, "overlap", min_overlap).holds((0.1, 0.36, 0.3, 0.2)) is inside
+def test_an_overlap_equal_to_the_minimum_is_enough(min_overlap, inside):
+    assert Area(DRIVE, "overlap", min_overlap).contains((0.1, 0.36, 0.3, 0.2)) is inside
 
 
-def test_the_whole_of_a_box_can_be_asked_for():
+def test_the_minimum_overlap_can_be_the_whole_box():
     whole = Area(DRIVE, "overlap", 1.0)
-    assert whole.holds((0.2, 0.5, 0.3, 0.5))
-    assert whole.holds((0.2, 0.5, 0.3, 0.9))
-    assert not whole.holds((0.2, 0.4999, 0.3, 0.5))
+    assert whole.contains((0.2, 0.5, 0.3, 0.5))
+    assert whole.contains((0.2, 0.5, 0.3, 0.9))
+    assert not whole.contains((0.2, 0.4999, 0.3, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +141,7 @@ def test_the_whole_of_a_box_can_be_asked_for():
     [(0.3, 0.5, False), (0.4999, 0.5, False), (0.5, 0.5, True), (0.7, 0.5, True), (0.9, 0.5, True)],
 )
 def test_a_bay_is_outside(x, y, inside):
-    assert Area(ARROW, "center").holds(at(x, y)) is inside
+    assert Area(ARROW, "center").contains(point_box(x, y)) is inside
 
 
 @settings(deadline=None, max_examples=150)
@@ -138,15 +150,15 @@ def test_the_order_of_the_corners_and_a_repeated_last_one_change_nothing(polygon
     first = data.draw(st.integers(0, len(polygon) - 1))
     turned = polygon[first:] + polygon[:first]
     for anchor in ("bottom_center", "center", "overlap"):
-        expected = Area(polygon, anchor).holds(bbox)
+        expected = Area(polygon, anchor).contains(bbox)
         for same in (turned, turned[::-1], (*turned, turned[0])):
-            assert Area(same, anchor).holds(bbox) is expected
+            assert Area(same, anchor).contains(bbox) is expected
 
 
 @settings(deadline=None, max_examples=150)
 @given(polygons() | polygons(coarse), st.data())
 def test_a_point_on_the_boundary_is_inside(polygon, data):
-    """Every point of an edge that has 4 decimals, which corners and even steps between them do."""
+    """Draws points of an edge with 4 decimals: its corners, and equal steps between them."""
     (ax, ay), (bx, by) = data.draw(
         st.sampled_from(list(itertools.pairwise([*polygon, polygon[0]])))
     )
@@ -156,57 +168,59 @@ def test_a_point_on_the_boundary_is_inside(polygon, data):
     x = rounded(ax + across // steps * step / 10_000)
     y = rounded(ay + down // steps * step / 10_000)
     for anchor in ("bottom_center", "center", "overlap"):
-        assert Area(polygon, anchor).holds(at(x, y))
+        assert Area(polygon, anchor).contains(point_box(x, y))
 
 
 @settings(deadline=None, max_examples=150)
 @given(polygons() | polygons(coarse), st.lists(st.tuples(fractions | coarse, fractions | coarse)))
-def test_a_point_is_inside_where_shapely_says_so(polygon, points):
+def test_a_point_is_inside_if_shapely_covers_it(polygon, points):
     area = Area(polygon)
     grid = shapely.Polygon([(round(x * 10_000), round(y * 10_000)) for x, y in polygon])
     for x, y in points:
         covered = grid.covers(shapely.Point(round(x * 10_000), round(y * 10_000)))
-        assert area.holds(at(x, y)) is covered
+        assert area.contains(point_box(x, y)) is covered
 
 
 @settings(deadline=None, max_examples=200)
 @given(polygons() | polygons(coarse), boxes | coarse_boxes)
-def test_overlap_is_the_exact_part_of_the_box(polygon, bbox):
-    inside, whole = cut(polygon, bbox)
+def test_overlap_is_the_exact_fraction_of_the_box(polygon, bbox):
+    inside, whole = clipped_areas(polygon, bbox)
     assume(whole > 0)
     share = inside / whole
     if share > 0:
-        assert Area(polygon, "overlap", min(1.0, float(share))).holds(bbox)
+        assert Area(polygon, "overlap", min(1.0, float(share))).contains(bbox)
     if share < 0.999999:
-        assert not Area(polygon, "overlap", float(share) + 1e-6).holds(bbox)
+        assert not Area(polygon, "overlap", float(share) + 1e-6).contains(bbox)
 
 
 @settings(deadline=None, max_examples=25)
 @given(polygons(), st.integers(0, 8_000), st.integers(0, 8_000), st.integers(1_000, 2_000))
 def test_overlap_agrees_with_counted_points(polygon, left, top, size):
-    """40 by 40 points of the box, each asked by its own; the boundary may take or leave a few."""
+    """Counts 40 by 40 points of the box; the boundary can make a difference of a few points."""
     area = Area(polygon, "center")
     steps = [round((number + 0.5) * size / 40) for number in range(40)]
-    counted = (
-        sum(area.holds(at((left + x) / 10_000, (top + y) / 10_000)) for x in steps for y in steps)
-        / len(steps) ** 2
-    )
+    inside = [
+        area.contains(point_box((left + x) / 10_000, (top + y) / 10_000))
+        for x in steps
+        for y in steps
+    ]
+    counted = sum(inside) / len(inside)
     bbox = (left / 10_000, top / 10_000, size / 10_000, size / 10_000)
     # An edge of the polygon crosses at most 80 of the 1,600 cells.
     error = len(polygon) * 80 / 1_600
     if counted - error > 0:
-        assert Area(polygon, "overlap", counted - error).holds(bbox)
+        assert Area(polygon, "overlap", counted - error).contains(bbox)
     if counted + error < 1:
-        assert not Area(polygon, "overlap", counted + error).holds(bbox)
+        assert not Area(polygon, "overlap", counted + error).contains(bbox)
 
 
-def test_an_area_is_equal_hashable_and_pickled_without_what_it_prepared():
+def test_an_area_is_equal_hashable_and_pickled_without_its_cache():
     area = Area(ARROW, "overlap", 0.3)
     before = pickle.dumps(area)
-    assert area.holds((0.4, 0.4, 0.3, 0.3))
+    assert area.contains((0.4, 0.4, 0.3, 0.3))
     assert pickle.dumps(area) == before
     copy = pickle.loads(before)
-    assert copy.holds((0.4, 0.4, 0.3, 0.3))
+    assert copy.contains((0.4, 0.4, 0.3, 0.3))
     assert {copy, area} == {Area(ARROW, "overlap", 0.3)}
     assert len({Area(ARROW), Area(ARROW, "center"), Area(DRIVE)}) == 3
 
@@ -235,7 +249,7 @@ def test_an_area_is_equal_hashable_and_pickled_without_what_it_prepared():
         (
             [[0, 0], [1, 0], [1, 1.0001]],
             "point 3, [1, 1.0001], lies outside the frame",
-            "both numbers must be fractions of the picture, from 0 to 1",
+            "both numbers must be fractions of the frame, from 0 to 1",
         ),
         ([[0, -0.1], [1, 0], [1, 1]], "point 1, [0, -0.1], lies outside the frame", "from 0 to 1"),
         ([[640, 480], [1, 0], [1, 1]], "point 1, [640, 480], lies outside the frame", "fractions"),
@@ -249,15 +263,15 @@ def test_an_area_is_equal_hashable_and_pickled_without_what_it_prepared():
         (None, "not a list of points", "write [x, y] for each corner"),
     ],
 )  # fmt: skip
-def test_what_is_no_polygon_is_told_with_what_would_be_right(points, problem, remedy):
-    told = polygon_problem(points)
-    assert told is not None
-    assert told[0] == problem
-    assert remedy in told[1]
+def test_a_wrong_polygon_is_reported_with_a_remedy(points, problem, remedy):
+    problem_and_remedy = polygon_problem(points)
+    assert problem_and_remedy is not None
+    assert problem_and_remedy[0] == problem
+    assert remedy in problem_and_remedy[1]
 
 
 @pytest.mark.parametrize("points", [DRIVE, ARROW, [*ARROW, ARROW[0]], [[0, 0], [1, 0], [0, 1]]])
-def test_a_polygon_is_right_in_any_form(points):
+def test_valid_polygons_are_accepted(points):
     assert polygon_problem(points) is None
 
 
@@ -270,7 +284,7 @@ def test_a_polygon_is_right_in_any_form(points):
         ({"polygon": DRIVE, "min_overlap": math.nan}, "min_overlap must be above 0"),
     ],
 )
-def test_an_area_that_nothing_could_be_judged_by_is_refused(values, message):
+def test_a_wrong_area_is_rejected(values, message):
     with pytest.raises(ValueError, match=message):
         Area(**values)
 
@@ -318,6 +332,6 @@ def test_iou_is_symmetric_and_agrees_with_shapely(a, b):
 
 
 @given(boxes)
-def test_a_box_with_area_is_itself(bbox):
+def test_a_box_has_an_iou_of_1_with_itself(bbox):
     assume(bbox[2] > 0 and bbox[3] > 0)
     assert iou(bbox, bbox) == 1

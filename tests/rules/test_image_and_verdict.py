@@ -1,7 +1,8 @@
-"""The records as the image JSON has them."""
+"""The records and their JSON."""
 
 import json
 import re
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_an_image_is_read_from_its_json():
     )
 
 
-def test_what_older_archives_do_not_hold_may_be_missing():
+def test_keys_that_older_archives_lack_are_optional():
     older = {key: IMAGE_JSON[key] for key in IMAGE_JSON if key not in ("sha256", "brightness")}
     image = Image.from_json(older)
     assert (image.sha256, image.brightness) == ("", None)
@@ -88,7 +89,7 @@ def test_a_missing_key_of_the_image_json_is_named(key):
 
 
 @pytest.mark.parametrize("conf", [-0.0001, 1.0001, float("nan"), float("inf")])
-def test_a_score_outside_0_to_1_is_refused(conf):
+def test_a_score_outside_0_to_1_is_rejected(conf):
     with pytest.raises(ValueError, match="conf must be from 0 to 1"):
         Detection("1", "person", conf, (0, 0, 1, 1))
 
@@ -96,7 +97,7 @@ def test_a_score_outside_0_to_1_is_refused(conf):
 @pytest.mark.parametrize(
     "bbox", [(0, 0, float("nan"), 1), (0, 0, 1, float("inf")), (1e300, 0, 1, 1), (0, 0, 1)]
 )
-def test_a_box_of_other_than_four_sensible_numbers_is_refused(bbox):
+def test_a_box_that_is_not_four_numbers_of_a_sensible_size_is_rejected(bbox):
     with pytest.raises(ValueError, match="bbox must be four fractions"):
         Detection("1", "person", 0.5, bbox)
 
@@ -139,3 +140,17 @@ def test_a_verdict_without_threats_has_no_severity():
         "incident_number": None,
         "trace": [],
     }
+
+
+@pytest.mark.parametrize("kind", [Detection, Image, Rejected, Threat, Trace, Verdict])
+def test_records_are_immutable(kind):
+    record = object.__new__(kind)
+    with pytest.raises(FrozenInstanceError):
+        setattr(record, fields(kind)[0].name, "other")
+
+
+def test_a_coordinate_is_at_most_a_million():
+    for far in (1e6, -1e6):
+        assert Detection("1", "dog", 0.5, (far, 0, 1, 1)).bbox[0] == far
+        with pytest.raises(ValueError, match="bbox must be four fractions"):
+            Detection("1", "dog", 0.5, (far * 1.0000001, 0, 1, 1))

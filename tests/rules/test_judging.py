@@ -1,4 +1,4 @@
-"""Every filter on its boundary, their order, and the verdict that comes of them."""
+"""Every filter at its bound, the order of the filters, and the resulting verdict."""
 
 import pytest
 
@@ -16,11 +16,11 @@ def image(*detections, width=1000, height=500, camera="hall"):
 
 
 def camera(**values):
-    return CameraRules(objects=FrozenMapping({"person": ObjectRule(rule="r", **values)}))
+    return CameraRules(objects=FrozenMapping({"person": ObjectRule(entry="r", **values)}))
 
 
-def rejected_by(found, rules, **size):
-    verdict = judge_image(image(found, **size), rules, "v")
+def rejected_by(detection, rules, **size):
+    verdict = judge_image(image(detection, **size), rules, "v")
     return verdict.rejected[0].by if verdict.rejected else None
 
 
@@ -28,7 +28,7 @@ def rejected_by(found, rules, **size):
     ("bound", "value", "below", "at", "above"),
     [
         ("min_score", 0.6, {"conf": 0.5999}, {"conf": 0.6}, {"conf": 0.6001}),
-        # 0.1 * 0.1 is 0.010000000000000002 in binary fractions, 0.3 * 0.3 is 0.09 exactly
+        # 0.1 * 0.1 is 0.010000000000000002 in binary fractions, and 0.3 * 0.3 is exactly 0.09
         (
             "min_area",
             0.01,
@@ -103,7 +103,7 @@ def test_a_box_without_height_is_infinitely_wide(bbox):
     assert rejected_by(flat, camera(max_ratio=1000), height=0) == "max_ratio"
 
 
-WRONG_THEN_RIGHT = {
+REJECTED_AND_PASSING = {
     "severity": ("ignore", "alert"),
     "min_score": (0.9, 0.3),
     "min_area": (0.5, 0.04),
@@ -114,7 +114,7 @@ WRONG_THEN_RIGHT = {
 
 
 @pytest.mark.parametrize(
-    ("put_right", "expected"),
+    ("passing", "expected"),
     [
         (0, "severity"),
         (1, "min_score"),
@@ -125,23 +125,23 @@ WRONG_THEN_RIGHT = {
         (6, None),
     ],
 )
-def test_the_first_filter_that_rejects_is_named(put_right, expected):
-    """Every filter would reject it but the first few, which are put right."""
-    found = detection(conf=0.3, bbox=(0, 0, 0.2, 0.2))  # area 0.04, ratio 2
+def test_the_first_filter_that_rejects_is_named(passing, expected):
+    """The first filters pass, and every other filter would reject."""
+    small = detection(conf=0.3, bbox=(0, 0, 0.2, 0.2))  # area 0.04, ratio 2
     values = {
-        name: right if position < put_right else wrong
-        for position, (name, (wrong, right)) in enumerate(WRONG_THEN_RIGHT.items())
+        name: right if index < passing else wrong
+        for index, (name, (wrong, right)) in enumerate(REJECTED_AND_PASSING.items())
     }
-    assert rejected_by(found, camera(**values)) == expected
+    assert rejected_by(small, camera(**values)) == expected
 
 
-def test_an_unlisted_label_is_rejected_before_all_else_and_by_no_rule():
+def test_an_unlisted_label_is_rejected_first_and_names_no_rule():
     verdict = judge_image(image(detection(label="cat", conf=0.0)), camera(min_score=1.0), "v")
     assert verdict.rejected == (Rejected(0, "cat", None, "objects"),)
 
 
 def test_the_filters_are_those_of_the_contract_in_its_order():
-    assert list(FILTERS[:7]) == ["objects", *WRONG_THEN_RIGHT]
+    assert list(FILTERS[:7]) == ["objects", *REJECTED_AND_PASSING]
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_the_filters_are_those_of_the_contract_in_its_order():
 )
 def test_an_image_has_the_severity_of_its_highest_threat(labels, severity, threats):
     objects = {
-        "person": ObjectRule(rule="p"),
-        "dog": ObjectRule(rule="d", severity="detection"),
-        "car": ObjectRule(rule="c", severity="ignore"),
+        "person": ObjectRule(entry="p"),
+        "dog": ObjectRule(entry="d", severity="detection"),
+        "car": ObjectRule(entry="c", severity="ignore"),
     }
     verdict = judge_image(
         image(*(detection(label=label) for label in labels)), CameraRules(objects=objects), "v"

@@ -1,4 +1,4 @@
-"""What a right rule file comes to: inheritance, names as written, version, pickling."""
+"""The rules from a valid file: inheritance, names as text, version, pickling."""
 
 import dataclasses
 import hashlib
@@ -31,7 +31,7 @@ def rules_of(text: str) -> Rules:
 )
 def test_a_camera_inherits_value_by_value(example: Rules, camera, label, expected):
     rule = example.for_camera(camera).objects[label]
-    assert (rule.rule, rule.min_score, rule.min_area, rule.severity) == expected
+    assert (rule.entry, rule.min_score, rule.min_area, rule.severity) == expected
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_camera_has_the_labels_of_its_layers_and_no_other(
     assert example.for_camera(camera).profile == profile
 
 
-def test_each_value_tells_where_it_comes_from():
+def test_each_value_has_its_origin():
     rules = rules_of(
         "defaults: {objects: {person: {min_score: 0.4, max_area: 0.9}}}\n"
         "profiles: {p: {objects: {person: {min_score: 0.6, min_ratio: 0.2}}}}\n"
@@ -57,7 +57,7 @@ def test_each_value_tells_where_it_comes_from():
     )
     rule = rules.for_camera("c").objects["person"]
     assert rule == ObjectRule(
-        rule="cameras.c.objects.person",
+        entry="cameras.c.objects.person",
         min_score=0.6,
         max_area=0.9,
         min_ratio=0.3,
@@ -71,10 +71,10 @@ def test_each_value_tells_where_it_comes_from():
     assert rule.origin("severity") == "built in"
 
 
-def test_where_nothing_is_said_the_built_in_values_hold():
+def test_values_that_the_file_does_not_set_are_built_in():
     rule = rules_of("defaults: {objects: {person: }}").defaults.objects["person"]
     assert rule == ObjectRule(
-        rule="defaults.objects.person",
+        entry="defaults.objects.person",
         severity="alert",
         min_score=0.5,
         min_area=None,
@@ -89,11 +89,11 @@ def test_an_entry_without_values_is_still_the_most_specific_one():
         "defaults: {objects: {person: {min_score: 0.8}}}\ncameras: {c: {objects: {person: }}}"
     )
     rule = rules.for_camera("c").objects["person"]
-    assert (rule.rule, rule.min_score) == ("cameras.c.objects.person", 0.8)
+    assert (rule.entry, rule.min_score) == ("cameras.c.objects.person", 0.8)
     assert rule.origin("min_score") == "defaults.objects.person"
 
 
-def test_a_value_given_as_the_built_in_one_still_overrides():
+def test_a_value_equal_to_the_built_in_one_still_overrides():
     rules = rules_of(
         "defaults: {objects: {person: {min_score: 0.8, severity: ignore}}}\n"
         "cameras: {c: {objects: {person: {min_score: 0.5, severity: alert}}}}"
@@ -108,14 +108,14 @@ def test_resolution_is_inherited_bound_by_bound():
         "profiles: {p: {resolution: {max: [4000, 3000]}}}\n"
         "cameras: {a: , b: {profile: p}, c: {profile: p, resolution: {min: [640, 480]}}}"
     )
-    found = {camera: rules.for_camera(camera).resolution for camera in "abc"}
-    assert {name: (size.min, size.max) for name, size in found.items() if size} == {
+    resolutions = {camera: rules.for_camera(camera).resolution for camera in "abc"}
+    assert {name: (size.min, size.max) for name, size in resolutions.items() if size} == {
         "a": ((320, 240), None),
         "b": ((320, 240), (4000, 3000)),
         "c": ((640, 480), (4000, 3000)),
     }
-    assert found["c"] is not None
-    assert dict(found["c"].origins) == {
+    assert resolutions["c"] is not None
+    assert dict(resolutions["c"].origins) == {
         "min": "cameras.c.resolution",
         "max": "profiles.p.resolution",
     }
@@ -130,7 +130,7 @@ def test_resolution_is_inherited_bound_by_bound():
         "profiles: {p: }\ncameras: {c: {profile: p, objects: , resolution: {}}}",
     ],
 )
-def test_empty_sections_say_nothing(text):
+def test_empty_sections_change_nothing(text):
     rules = rules_of(text)
     assert rules.defaults == CameraRules()
     assert rules.for_camera("c").objects == {}
@@ -138,38 +138,37 @@ def test_empty_sections_say_nothing(text):
     assert not rules.strict_ids
 
 
-@pytest.mark.parametrize("written", ["007", "0x1F", "1e3", "12", "true", "1.50", "2026-01-31"])
-def test_an_unquoted_id_label_or_profile_is_its_text_as_written(written):
+@pytest.mark.parametrize("text", ["007", "0x1F", "1e3", "12", "true", "1.50", "2026-01-31"])
+def test_an_unquoted_id_label_or_profile_is_its_original_text(text):
     rules = rules_of(
-        f"profiles: {{{written}: {{objects: {{{written}: }}}}}}\n"
-        f"cameras: {{{written}: {{profile: {written}}}}}"
+        f"profiles: {{{text}: {{objects: {{{text}: }}}}}}\ncameras: {{{text}: {{profile: {text}}}}}"
     )
-    assert rules.cameras == (written,)
-    assert rules.for_camera(written).profile == written
-    assert list(rules.for_camera(written).objects) == [written]
+    assert rules.cameras == (text,)
+    assert rules.for_camera(text).profile == text
+    assert list(rules.for_camera(text).objects) == [text]
 
 
 @pytest.mark.parametrize("number", ["0.5", ".5", "5e-1", "+0.5"])
-def test_numbers_are_read_as_yaml_1_2_writes_them(number):
+def test_numbers_are_read_as_in_yaml_1_2(number):
     rules = rules_of(f"defaults: {{objects: {{person: {{min_area: {number}}}}}}}")
     assert rules.defaults.objects["person"].min_area == 0.5
 
 
-@pytest.mark.parametrize(("least", "greatest"), [("0", "1"), ("0.0", "1.0"), ("0.3", "0.3")])
-def test_scores_and_areas_may_be_0_and_1_and_bounds_may_be_equal(least, greatest):
+@pytest.mark.parametrize(("minimum", "maximum"), [("0", "1"), ("0.0", "1.0"), ("0.3", "0.3")])
+def test_scores_and_areas_may_be_0_and_1_and_bounds_may_be_equal(minimum, maximum):
     rules = rules_of(
-        f"defaults: {{objects: {{person: {{min_score: {least}, min_area: {least}, "
-        f"max_area: {greatest}, min_ratio: 1, max_ratio: 1}}}}}}"
+        f"defaults: {{objects: {{person: {{min_score: {minimum}, min_area: {minimum}, "
+        f"max_area: {maximum}, min_ratio: 1, max_ratio: 1}}}}}}"
     )
     rule = rules.defaults.objects["person"]
     assert (rule.min_score, rule.min_area, rule.max_area) == (
-        float(least),
-        float(least),
-        float(greatest),
+        float(minimum),
+        float(minimum),
+        float(maximum),
     )
 
 
-def test_a_camera_may_mend_bounds_that_its_profile_set():
+def test_a_camera_can_override_both_bounds_of_its_profile():
     rules = rules_of(
         "profiles: {p: {objects: {car: {min_area: 0.3, max_area: 0.4}}}}\n"
         "cameras: {c: {profile: p, objects: {car: {min_area: 0.1, max_area: 0.2}}}}"
@@ -179,7 +178,7 @@ def test_a_camera_may_mend_bounds_that_its_profile_set():
 
 
 @pytest.mark.parametrize("indent", [None, 2, "\t"])
-def test_json_is_read_too(indent):
+def test_json_is_accepted(indent):
     text = json.dumps(
         {"version": 1, "cameras": {"hall": {"objects": {"crème 😀": {"min_score": 0.6}}}}},
         indent=indent,
@@ -188,19 +187,19 @@ def test_json_is_read_too(indent):
     assert rules.for_camera("hall").objects["crème 😀"].min_score == 0.6
 
 
-def test_a_byte_order_mark_is_no_mistake():
+def test_a_byte_order_mark_is_accepted():
     assert parse(b"\xef\xbb\xbfversion: 1\r\ncameras: {a: }\r\n", "rules.yaml").cameras == ("a",)
 
 
-def test_labels_that_the_model_gives_are_taken(example_text):
+def test_labels_of_the_model_are_accepted(example_text):
     rules = parse(example_text, "rules.yaml", labels={"person", "car", "dog", "cat"})
     assert rules.cameras == ("front-door", "hall")
 
 
-def test_the_file_names_the_cameras_that_it_knows(example: Rules):
+def test_the_rules_list_the_cameras_of_the_file(example: Rules):
     assert example.cameras == ("front-door", "hall")
-    assert example.knows("hall")
-    assert not example.knows("garden")
+    assert example.has_camera("hall")
+    assert not example.has_camera("garden")
     assert rules_of("strict_ids: true").strict_ids
 
 
@@ -213,7 +212,7 @@ def test_the_version_is_what_sha256sum_shows(tmp_path: Path, example_text):
     assert load_rules(path).version != parse(example_text, "rules.yaml").version
 
 
-def test_the_same_rules_come_of_bytes_and_of_text(example_text):
+def test_bytes_and_text_give_the_same_rules(example_text):
     assert parse(example_text, "a") == parse(example_text.encode(), "b")
 
 
@@ -226,19 +225,19 @@ def test_rules_survive_pickling_and_judge_the_same(example: Rules):
     assert copy.judge(image) == example.judge(image)
 
 
-def test_what_a_camera_does_not_change_is_shared_not_copied():
+def test_cameras_share_the_rules_that_they_do_not_change():
     cameras = "".join(f"  camera-{number}: {{profile: p}}\n" for number in range(300))
     rules = rules_of(f"profiles: {{p: {{objects: {{car: {{}}}}}}}}\ncameras:\n{cameras}")
     assert len({id(rules.for_camera(camera).objects) for camera in rules.cameras}) == 1
 
 
-def test_rules_cannot_be_changed(example: Rules):
+def test_rules_are_immutable(example: Rules):
     with pytest.raises(dataclasses.FrozenInstanceError):
         example.version = "x"  # type: ignore[misc]
     with pytest.raises(TypeError):
         example.by_camera["hall"] = CameraRules()  # type: ignore[index]
     with pytest.raises(TypeError):
-        example.defaults.objects["cat"] = ObjectRule(rule="r")  # type: ignore[index]
+        example.defaults.objects["cat"] = ObjectRule(entry="r")  # type: ignore[index]
 
 
 def test_sizes_are_pairs_of_width_and_height():
@@ -253,7 +252,31 @@ def test_the_rules_need_neither_beam_nor_tensorflow():
         " if name in sys.modules])"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "[]\n"
+    assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "needs_history", "targets"),
+    [
+        ("", False, set()),
+        ("defaults: {cooldown: 1h}\n", True, set()),
+        ("cameras: {hall: {cooldown: 1h}}\n", True, set()),
+        (
+            "targets: {guard: {webhook: https://a.example}, unused: {webhook: https://b.example}}\n"
+            "cameras: {hall: {notify: [guard]}}\n",
+            False,
+            {"guard"},
+        ),
+    ],
+)
+def test_the_rules_say_whether_they_need_history_and_targets(text, needs_history, targets):
+    rules = rules_of(text)
+    assert (rules.any_needs_history, rules.notified_targets) == (needs_history, targets)
+
+
+def test_rules_without_alerting_have_no_targets():
+    rules = rules_of("")
+    assert Rules("", False, rules.defaults, {}).alerting == rules.alerting

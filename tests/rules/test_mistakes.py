@@ -1,4 +1,4 @@
-"""Every mistake in a rule file is one line: where, what is wrong, what would be right."""
+"""Every mistake in a rule file is one line: the location, the problem and the remedy."""
 
 import itertools
 import pickle
@@ -18,7 +18,7 @@ LAYER_KEYS = (
 )
 
 
-def refusal(text: str | bytes, labels=LABELS) -> str:
+def message_for(text: str | bytes, labels=LABELS) -> str:
     with pytest.raises(RulesError) as error:
         parse_rules(text, "rules.yaml", labels)
     assert "\n" not in str(error.value)
@@ -58,16 +58,17 @@ def person(values: str) -> str:
         ),
         (
             "version: 1\n# \x01",
-            "2: not valid YAML: it holds the unprintable character U+0001; save it as plain text",
+            "2: not valid YAML: it contains the unprintable character U+0001; "
+            "save it as plain text",
         ),
         (
             '"\\UFFFFFFFF"',
-            "1: not valid YAML: Python int too large to convert to C int; "
+            "1: not valid YAML: a quoted text or an escape can't be read; "
             "check quotes and escapes",
         ),
         (
             "version: 1\n---\nversion: 1\n",
-            "2: a second document begins here; keep one document a file",
+            "2: a second document begins here; keep one document per file",
         ),
         ("[" * 10_000, "1: nested more than 20 levels deep; check the brackets"),
         (
@@ -79,8 +80,8 @@ def person(values: str) -> str:
         ("version", "1: is the text 'version'; must be a mapping that begins with version: 1"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_yaml_mapping_is_refused(text, message):
-    assert refusal(text) == f"rules.yaml:{message}"
+def test_a_file_that_is_no_yaml_mapping_is_rejected(text, message):
+    assert message_for(text) == f"rules.yaml:{message}"
 
 
 @pytest.mark.parametrize(
@@ -88,41 +89,42 @@ def test_a_file_that_is_no_yaml_mapping_is_refused(text, message):
     [
         (
             "version: 1\ndefaults: &d {objects: {person: }}\nprofiles:\n  p: *d\n",
-            "4: profiles.p: the alias *d is not read; "
+            "4: profiles.p: the alias *d is not allowed; "
             "write the value out, or share it through a profile",
         ),
         (
             "version: 1\ndefaults: &d {}\nprofiles:\n  p:\n    <<: *d\n",
-            "5: profiles.p.<<: merge keys are not read; "
+            "5: profiles.p.<<: merge keys are not allowed; "
             "write the values out, or share them through a profile",
         ),
         (
             "version: 1\ncameras:\n  a: !!python/object:os.system {}\n",
-            "3: cameras.a: the tag tag:yaml.org,2002:python/object:os.system is not read; "
-            "leave it out; quote what is text",
+            "3: cameras.a: the tag tag:yaml.org,2002:python/object:os.system is not allowed; "
+            "leave it out; put text in quotes",
         ),
         (
             "a: &a [x, x]\n" + "".join(
                 f"{key}: &{key} [{', '.join([f'*{before}'] * 9)}]\n"
                 for before, key in itertools.pairwise("abcdefghi")
             ),
-            "2: b[0]: the alias *a is not read; write the value out, or share it through a profile",
+            "2: b[0]: the alias *a is not allowed; "
+            "write the value out, or share it through a profile",
         ),
     ],
 )  # fmt: skip
-def test_aliases_merge_keys_and_tags_are_refused(text, message):
-    assert refusal(text) == f"rules.yaml:{message}"
+def test_aliases_merge_keys_and_tags_are_rejected(text, message):
+    assert message_for(text) == f"rules.yaml:{message}"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("cameras: {}", "1: version: missing; write version: 1"),
-        ("version: 2", "1: version: not a version that this release reads; write version: 1"),
-        ("version: '1'", "1: version: not a version that this release reads; write version: 1"),
-        ("version: true", "1: version: not a version that this release reads; write version: 1"),
-        ("version: 1.0", "1: version: not a version that this release reads; write version: 1"),
-        ("version:", "1: version: not a version that this release reads; write version: 1"),
+        ("version: 2", "1: version: not a version that this release supports; write version: 1"),
+        ("version: '1'", "1: version: not a version that this release supports; write version: 1"),
+        ("version: true", "1: version: not a version that this release supports; write version: 1"),
+        ("version: 1.0", "1: version: not a version that this release supports; write version: 1"),
+        ("version:", "1: version: not a version that this release supports; write version: 1"),
         (
             "version: 1\nstrict_ids: yes",
             "2: strict_ids: is the text 'yes'; must be true or false",
@@ -186,8 +188,8 @@ def test_aliases_merge_keys_and_tags_are_refused(text, message):
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_key_or_section_is_refused_with_what_would_be_right(text, message):
-    assert refusal(text) == f"rules.yaml:{message}"
+def test_a_wrong_key_or_section_is_rejected_with_a_remedy(text, message):
+    assert message_for(text) == f"rules.yaml:{message}"
 
 
 @pytest.mark.parametrize(
@@ -226,8 +228,10 @@ def test_a_wrong_key_or_section_is_refused_with_what_would_be_right(text, messag
         ("severity: 1", "severity: is 1; must be alert, detection or ignore"),
     ],
 )  # fmt: skip
-def test_a_value_out_of_range_or_of_another_type_is_refused(values, message):
-    assert refusal(person(f"{{{values}}}")) == f"rules.yaml:4: defaults.objects.person.{message}"
+def test_a_value_out_of_range_or_of_another_type_is_rejected(values, message):
+    assert (
+        message_for(person(f"{{{values}}}")) == f"rules.yaml:4: defaults.objects.person.{message}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,14 +251,14 @@ def test_a_value_out_of_range_or_of_another_type_is_refused(values, message):
 def test_a_resolution_is_two_whole_numbers(value, message):
     text = f"version: 1\ndefaults:\n  resolution:\n    min: {value}\n"
     need = "must be [width, height] in pixels, two whole numbers of at least 1"
-    assert refusal(text).startswith(f"rules.yaml:4: defaults.resolution.{message}; {need}")
+    assert message_for(text).startswith(f"rules.yaml:4: defaults.resolution.{message}; {need}")
 
 
 @pytest.mark.parametrize(
     "camera_id", ["front door", "-a", ".a", "_a", "a/b", "../a", "ä", "a" * 65, "", '"a\\n"', "~"]
 )
-def test_an_id_that_no_image_can_have_is_refused(camera_id):
-    message = refusal(f"version: 1\ncameras:\n  good: \n  {camera_id}: \n")
+def test_an_id_that_no_image_can_have_is_rejected(camera_id):
+    message = message_for(f"version: 1\ncameras:\n  good: \n  {camera_id}: \n")
     assert message.startswith("rules.yaml:4: cameras.")
     assert message.endswith(
         ": not a camera id; an id is 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
@@ -284,16 +288,16 @@ def test_an_id_that_no_image_can_have_is_refused(camera_id):
         ("cameras:\n  c:\n    x: \n", "cameras.c"),
     ],
 )
-def test_a_label_that_the_model_cannot_give_is_refused(section, path, label, labels, message):
+def test_a_label_that_the_model_does_not_have_is_rejected(section, path, label, labels, message):
     text = "version: 1\n" + section.replace("x: ", f"objects: {{{label}: }}")
     line = text.count("\n")
-    assert refusal(text, labels) == (
-        f"rules.yaml:{line}: {path}.objects.{label}: the model does not give this label; {message}"
+    assert message_for(text, labels) == (
+        f"rules.yaml:{line}: {path}.objects.{label}: the model does not have this label; {message}"
     )
 
 
-def test_an_empty_label_is_refused():
-    assert refusal("version: 1\ndefaults:\n  objects:\n    '': {}\n", None) == (
+def test_an_empty_label_is_rejected():
+    assert message_for("version: 1\ndefaults:\n  objects:\n    '': {}\n", None) == (
         "rules.yaml:4: defaults.objects.: a label is empty; write a label of the model, e.g. person"
     )
 
@@ -306,9 +310,9 @@ def test_an_empty_label_is_refused():
         ("", "there are no profiles"),
     ],
 )
-def test_a_profile_that_is_not_in_the_file_is_refused(profiles, message):
+def test_a_profile_that_is_not_in_the_file_is_rejected(profiles, message):
     text = f"version: 1\nprofiles: {profiles}\ncameras:\n  a:\n    profile: outdor\n"
-    assert refusal(text) == (
+    assert message_for(text) == (
         f"rules.yaml:5: cameras.a.profile: there is no profile 'outdor'; {message}"
     )
 
@@ -316,8 +320,8 @@ def test_a_profile_that_is_not_in_the_file_is_refused(profiles, message):
 @pytest.mark.parametrize("profile", ["", "[outdoor]", "{}"])
 def test_a_profile_is_a_name(profile):
     text = f"version: 1\nprofiles: {{outdoor: }}\ncameras:\n  a:\n    profile: {profile}\n"
-    assert refusal(text).startswith("rules.yaml:5: cameras.a.profile: ")
-    assert "the name of a profile of this file" in refusal(text)
+    assert message_for(text).startswith("rules.yaml:5: cameras.a.profile: ")
+    assert "the name of a profile of this file" in message_for(text)
 
 
 @pytest.mark.parametrize(
@@ -358,25 +362,25 @@ def test_a_profile_is_a_name(profile):
         ),
     ],
 )
-def test_bounds_that_cross_are_refused_whichever_layers_they_come_from(text, message):
-    assert refusal(text) == f"rules.yaml:{message}"
+def test_crossed_bounds_are_rejected_whichever_layers_set_them(text, message):
+    assert message_for(text) == f"rules.yaml:{message}"
 
 
-def test_crossed_bounds_are_reported_where_they_arise_not_on_every_heir():
+def test_crossed_bounds_are_reported_once_not_for_every_camera():
     text = person("{min_area: 0.3, max_area: 0.2}") + (
         "cameras:\n  a: {objects: {person: {min_score: 0.9}}}\n  b: {objects: {car: }}\n"
     )
-    assert refusal(text).endswith("must be at least 0.3")
+    assert message_for(text).endswith("must be at least 0.3")
 
 
-def test_a_key_given_twice_is_refused_with_both_lines():
+def test_a_duplicate_key_is_rejected_with_both_lines():
     text = "version: 1\ncameras:\n  hall: {}\n  porch: {}\n  'hall': {profile: x}\n"
-    assert refusal(text) == (
-        "rules.yaml:5: cameras.hall: given a second time (first on line 3); keep one of them"
+    assert message_for(text) == (
+        "rules.yaml:5: cameras.hall: a duplicate key (first on line 3); keep one of them"
     )
 
 
-def test_of_several_mistakes_the_first_by_line_is_told_and_the_rest_counted():
+def test_the_first_mistake_is_reported_and_the_others_are_counted():
     text = (
         "version: 1\n"
         "cameras:\n"
@@ -385,12 +389,12 @@ def test_of_several_mistakes_the_first_by_line_is_told_and_the_rest_counted():
         "  b: {}\n"
         "defaults: {object: {}}\n"
     )
-    assert refusal(text) == (
+    assert message_for(text) == (
         "rules.yaml:3: cameras.a.profile: there is no profile 'nowhere'; "
         "there are no profiles (and 4 more mistakes)"
     )
     two = "version: 1\nstrict_ids: 1\ndefaults: 1\n"
-    assert refusal(two) == (
+    assert message_for(two) == (
         "rules.yaml:2: strict_ids: is 1; must be true or false (and 1 more mistake)"
     )
 
@@ -424,7 +428,7 @@ def test_the_error_has_its_parts_and_survives_pickling(tmp_path):
     error = pickle.loads(pickle.dumps(caught.value))
     assert isinstance(error, ValueError)
     assert str(error) == f"{path}:2: strict_ids: is 1; must be true or false"
-    assert (error.source, error.line, error.problem, error.remedy, error.more) == (
+    assert (error.source, error.line, error.problem, error.remedy, error.other_count) == (
         str(path),
         2,
         "strict_ids: is 1",
@@ -433,16 +437,16 @@ def test_the_error_has_its_parts_and_survives_pickling(tmp_path):
     )
 
 
-def test_what_the_file_says_cannot_break_the_line():
+def test_text_of_the_file_cannot_break_the_line():
     text = 'version: 1\n"a\\nb\\e[31m": 1\n'
-    assert "rules.yaml:2: a\\nb\\x1b[31m: unknown key" in refusal(text)
+    assert "rules.yaml:2: a\\nb\\x1b[31m: unknown key" in message_for(text)
     with pytest.raises(RulesError) as error:
         parse_rules("", "a\nb")
     assert "\n" not in str(error.value)
 
 
-def test_a_long_word_is_cut_in_the_message():
-    assert len(refusal(f"version: 1\n{'x' * 900}: 1\n")) < 250
+def test_a_long_word_is_truncated_in_the_message():
+    assert len(message_for(f"version: 1\n{'x' * 900}: 1\n")) < 250
 
 
 @pytest.mark.parametrize(
@@ -456,7 +460,7 @@ def test_a_long_word_is_cut_in_the_message():
         (
             "zones: {z: {polygon: [[0, 0], [1, 0], [1, 1.2]]}}",
             "defaults.zones.z.polygon: point 3, [1, 1.2], lies outside the frame; both numbers "
-            "must be fractions of the picture, from 0 to 1",
+            "must be fractions of the frame, from 0 to 1",
         ),
         (
             "mask: {m: {polygon: [[0, 0], [1, 0]]}}",
@@ -481,17 +485,17 @@ def test_a_long_word_is_cut_in_the_message():
         ),
         (
             "zones: {z: {polygon: [[0, 0], [1, 0], [1, 1]], min_overlap: 0.5}}",
-            "defaults.zones.z.min_overlap: is of use only with anchor: overlap; write that too, or "
-            "leave this out",
+            "defaults.zones.z.min_overlap: has an effect only with anchor: overlap; "
+            "write that too, or leave this out",
         ),
         (
             "zones: {z: {polygon: [[0, 0], [1, 0], [1, 1]], objects: {preson: }}}",
-            "defaults.zones.z.objects.preson: the model does not give this label; did you mean "
+            "defaults.zones.z.objects.preson: the model does not have this label; did you mean "
             "'person'?",
         ),
         (
             "mask: {m: {polygon: [[0, 0], [1, 0], [1, 1]], objects: [preson]}}",
-            "defaults.mask.m.objects[0]: the model does not give this label; did you mean "
+            "defaults.mask.m.objects[0]: the model does not have this label; did you mean "
             "'person'?",
         ),
         (
@@ -553,11 +557,11 @@ def test_a_long_word_is_cut_in_the_message():
          "2 to 20"),
     ],
 )  # fmt: skip
-def test_a_wrong_filter_is_refused_with_what_would_be_right(line, message):
-    assert refusal(f"version: 1\ndefaults:\n  {line}\n") == f"rules.yaml:3: {message}"
+def test_a_wrong_filter_is_rejected_with_a_remedy(line, message):
+    assert message_for(f"version: 1\ndefaults:\n  {line}\n") == f"rules.yaml:3: {message}"
 
 
-def test_bounds_that_cross_in_a_zone_name_the_zone():
+def test_crossed_bounds_in_a_zone_name_the_zone():
     text = """version: 1
 defaults:
   objects: {person: {min_area: 0.1}}
@@ -566,13 +570,13 @@ defaults:
       polygon: [[0, 0], [1, 0], [1, 1]]
       objects: {person: {max_area: 0.05}}
 """
-    assert refusal(text) == (
+    assert message_for(text) == (
         "rules.yaml:7: defaults.zones.z.objects.person.max_area: 0.05 is below the min_area 0.1 "
         "of defaults.objects.person; must be at least 0.1"
     )
 
 
-def test_a_zone_of_a_profile_may_leave_its_polygon_to_the_cameras_but_they_must_give_it():
+def test_a_profile_can_leave_the_polygon_of_a_zone_to_its_cameras():
     text = """version: 1
 strict_ids: true
 profiles:
@@ -581,11 +585,11 @@ cameras:
   a: {profile: yard, zones: {gate: {polygon: [[0, 0], [1, 0], [1, 1]]}}}
   b: {profile: yard}
 """
-    assert refusal(text).startswith("rules.yaml:7: cameras.b.zones.gate: has no polygon;")
+    assert message_for(text).startswith("rules.yaml:7: cameras.b.zones.gate: has no polygon;")
 
 
-def test_a_score_for_the_night_needs_to_know_when_it_is_night():
-    assert refusal("version: 1\ndefaults: {objects: {person: {min_score_at_night: 0.7}}}") == (
+def test_a_minimum_score_at_night_needs_a_definition_of_night():
+    assert message_for("version: 1\ndefaults: {objects: {person: {min_score_at_night: 0.7}}}") == (
         "rules.yaml:2: defaults.night: missing, and defaults.objects.person has a "
         'min_score_at_night; say when it is night, such as night: {start: "20:00", end: "06:00"}'
     )

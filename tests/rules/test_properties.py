@@ -1,4 +1,4 @@
-"""What holds for any detections, any rules and any text."""
+"""Properties for any detections, any rules and any text."""
 
 import json
 
@@ -29,7 +29,7 @@ images = st.builds(
 
 @st.composite
 def object_settings(draw):
-    given = draw(
+    values = draw(
         st.fixed_dictionaries(
             {},
             optional={
@@ -51,9 +51,9 @@ def object_settings(draw):
         ("min_ratio", "max_ratio"),
         ("min_count", "max_count"),
     ):
-        if low in given and high in given:
-            given[low], given[high] = sorted((given[low], given[high]))
-    return given
+        if low in values and high in values:
+            values[low], values[high] = sorted((values[low], values[high]))
+    return values
 
 
 objects = st.dictionaries(st.sampled_from(LABELS), object_settings())
@@ -76,15 +76,15 @@ layers = st.fixed_dictionaries(
 
 @settings(deadline=None)
 @given(st.lists(images, min_size=1, max_size=5), layers)
-def test_every_detection_is_a_threat_or_rejected_once_and_in_order(several, layer):
+def test_every_detection_is_a_threat_or_rejected_once_and_in_order(image_list, layer):
     rules, history = parse_rules(json.dumps({"version": 1, "defaults": layer}), "r"), History()
-    for image in several:
-        is_whole(rules.judge(image, history), image)
+    for image in image_list:
+        check_verdict(rules.judge(image, history), image)
 
 
-def is_whole(verdict, image):
+def check_verdict(verdict, image):
     threats = [threat.detection for threat in verdict.threats]
-    rejected = [item.detection for item in verdict.rejected]
+    rejected = [detection.detection for detection in verdict.rejected]
     assert threats == sorted(threats)
     assert rejected == sorted(rejected)
     assert sorted(threats + rejected) == list(range(len(image.detections)))
@@ -96,23 +96,25 @@ def is_whole(verdict, image):
     traced = {trace.detection: trace.checks for trace in verdict.trace}
     for threat in verdict.threats:
         assert all(check.passes for check in traced[threat.detection])
-    for item in verdict.rejected:
-        if item.by != "objects":
-            *passed, last = traced[item.detection]
-            assert (last.filter, last.passes) == (item.by, False)
+    for detection in verdict.rejected:
+        if detection.by != "objects":
+            *passed, last = traced[detection.detection]
+            assert (last.filter, last.passes) == (detection.by, False)
             assert all(check.passes for check in passed)
 
 
 @settings(deadline=None)
 @given(images, objects, st.sampled_from(LABELS), fractions)
-def test_raising_min_score_never_adds_a_threat_but_by_max_count(image, settings_of, label, raised):
-    for values in settings_of.values():
+def test_a_higher_min_score_never_adds_a_threat_without_max_count(
+    image, label_settings, label, min_score
+):
+    for values in label_settings.values():
         values.pop("max_count", None)
-    before = rules_of(settings_of).judge(image)
-    if label in settings_of:
-        least = max(raised, settings_of[label].get("min_score", 0.5))
-        settings_of = {**settings_of, label: {**settings_of[label], "min_score": least}}
-    after = rules_of(settings_of).judge(image)
+    before = rules_of(label_settings).judge(image)
+    if label in label_settings:
+        higher = max(min_score, label_settings[label].get("min_score", 0.5))
+        label_settings = {**label_settings, label: {**label_settings[label], "min_score": higher}}
+    after = rules_of(label_settings).judge(image)
     assert {threat.detection for threat in after.threats} <= {
         threat.detection for threat in before.threats
     }
@@ -120,14 +122,16 @@ def test_raising_min_score_never_adds_a_threat_but_by_max_count(image, settings_
 
 @settings(deadline=None)
 @given(images, objects)
-def test_a_camera_that_repeats_its_defaults_judges_as_they_do(image, settings_of):
-    file = {"version": 1, "defaults": {"objects": settings_of}}
-    repeated = {**file, "cameras": {"a": {"objects": settings_of}}}
+def test_a_camera_that_repeats_the_defaults_has_the_same_verdicts(image, label_settings):
+    file = {"version": 1, "defaults": {"objects": label_settings}}
+    repeated = {**file, "cameras": {"a": {"objects": label_settings}}}
     plain = parse_rules(json.dumps(file), "r").judge(image)
     other = parse_rules(json.dumps(repeated), "r").judge(image)
-    assert [t.detection for t in plain.threats] == [t.detection for t in other.threats]
-    assert [(r.detection, r.by) for r in plain.rejected] == [
-        (r.detection, r.by) for r in other.rejected
+    assert [threat.detection for threat in plain.threats] == [
+        threat.detection for threat in other.threats
+    ]
+    assert [(rejected.detection, rejected.by) for rejected in plain.rejected] == [
+        (rejected.detection, rejected.by) for rejected in other.rejected
     ]
 
 
@@ -203,7 +207,7 @@ files = st.dictionaries(st.sampled_from(KEYS), values, max_size=4).map(
 )
 
 
-def refused_in_one_line_or_right(text, labels):
+def check_valid_or_rejected_in_one_line(text, labels):
     try:
         rules = parse_rules(text, "rules.yaml", labels)
     except RulesError as error:
@@ -219,16 +223,16 @@ def refused_in_one_line_or_right(text, labels):
 
 @settings(max_examples=300, deadline=None)
 @given(yamlish | files | st.text(), st.none() | st.just(LABELS))
-def test_any_text_is_right_or_refused_in_one_line(text, labels):
-    refused_in_one_line_or_right(text, labels)
+def test_any_text_is_valid_or_rejected_in_one_line(text, labels):
+    check_valid_or_rejected_in_one_line(text, labels)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary() | yamlish.map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_right_or_refused_in_one_line(content):
-    refused_in_one_line_or_right(content, None)
+def test_any_bytes_are_valid_or_rejected_in_one_line(content):
+    check_valid_or_rejected_in_one_line(content, None)
 
 
-def rules_of(settings_of):
-    file = {"version": 1, "defaults": {"objects": settings_of}}
+def rules_of(label_settings):
+    file = {"version": 1, "defaults": {"objects": label_settings}}
     return parse_rules(json.dumps(file), "rules.json", LABELS)

@@ -1,4 +1,4 @@
-"""Armed or not, night or day: by the camera's clock, over midnight and both changes of it."""
+"""Schedules and nights in local time, across midnight and both changes of the clock."""
 
 import pickle
 from datetime import datetime, time, timedelta, timezone
@@ -8,12 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.schedule import (
-    DAYS,
-    EVERY_DAY,
     Night,
-    Period,
     Schedule,
-    Unreadable,
+    UnreadableError,
+    WeeklyPeriod,
     local_time,
     parse_days,
     parse_duration,
@@ -24,24 +22,24 @@ from rules.schedule import (
 
 MON, TUE, WED, THU, FRI, SAT, SUN = range(7)
 
-OFFICE = Period(frozenset({MON, TUE, WED, THU, FRI}), time(7), time(18))
-OVERNIGHT = Period(frozenset({MON, FRI}), time(18), time(7))
+OFFICE = WeeklyPeriod(frozenset({MON, TUE, WED, THU, FRI}), time(7), time(18))
+OVERNIGHT = WeeklyPeriod(frozenset({MON, FRI}), time(18), time(7))
 
 
 def on(day, clock):
-    """A time on a day of a week of January 2026, which begins on Monday the 5th."""
+    """Returns a time on a day of the week that begins on Monday, 5 January 2026."""
     return datetime.combine(datetime(2026, 1, 5 + day), time.fromisoformat(clock))
 
 
 @pytest.mark.parametrize(
-    ("period", "day", "clock", "holds"),
+    ("period", "day", "clock", "is_inside"),
     [
         (OFFICE, MON, "06:59:59.999999", False),
         (OFFICE, MON, "07:00", True),
         (OFFICE, MON, "17:59:59.999999", True),
         (OFFICE, MON, "18:00", False),
         (OFFICE, SAT, "12:00", False),
-        # over midnight: it belongs to the day on which it starts
+        # across midnight: the period belongs to the day on which it starts
         (OVERNIGHT, MON, "17:59", False),
         (OVERNIGHT, MON, "18:00", True),
         (OVERNIGHT, MON, "23:59", True),
@@ -53,31 +51,31 @@ def on(day, clock):
         (OVERNIGHT, SAT, "03:00", True),
         (OVERNIGHT, SUN, "03:00", False),
         # from Sunday into Monday
-        (Period(frozenset({SUN}), time(18), time(7)), MON, "03:00", True),
-        (Period(frozenset({SUN}), time(18), time(7)), SUN, "03:00", False),
+        (WeeklyPeriod(frozenset({SUN}), time(18), time(7)), MON, "03:00", True),
+        (WeeklyPeriod(frozenset({SUN}), time(18), time(7)), SUN, "03:00", False),
         # a whole day
-        (Period(frozenset({SAT})), SAT, "00:00", True),
-        (Period(frozenset({SAT})), SAT, "23:59:59.999999", True),
-        (Period(frozenset({SAT})), SUN, "00:00", False),
-        (Period(frozenset({SAT})), FRI, "23:59:59.999999", False),
-        (Period(), WED, "11:11", True),
+        (WeeklyPeriod(frozenset({SAT})), SAT, "00:00", True),
+        (WeeklyPeriod(frozenset({SAT})), SAT, "23:59:59.999999", True),
+        (WeeklyPeriod(frozenset({SAT})), SUN, "00:00", False),
+        (WeeklyPeriod(frozenset({SAT})), FRI, "23:59:59.999999", False),
+        (WeeklyPeriod(), WED, "11:11", True),
         # from a time to the same time of the next day
-        (Period(frozenset({MON}), time(8), time(8)), MON, "07:59", False),
-        (Period(frozenset({MON}), time(8), time(8)), MON, "08:00", True),
-        (Period(frozenset({MON}), time(8), time(8)), TUE, "07:59", True),
-        (Period(frozenset({MON}), time(8), time(8)), TUE, "08:00", False),
+        (WeeklyPeriod(frozenset({MON}), time(8), time(8)), MON, "07:59", False),
+        (WeeklyPeriod(frozenset({MON}), time(8), time(8)), MON, "08:00", True),
+        (WeeklyPeriod(frozenset({MON}), time(8), time(8)), TUE, "07:59", True),
+        (WeeklyPeriod(frozenset({MON}), time(8), time(8)), TUE, "08:00", False),
         # one end is midnight
-        (Period(frozenset({MON}), start=time(18)), MON, "23:59", True),
-        (Period(frozenset({MON}), start=time(18)), TUE, "00:00", False),
-        (Period(frozenset({MON}), start=time(18)), MON, "17:59", False),
-        (Period(frozenset({MON}), end=time(7)), MON, "00:00", True),
-        (Period(frozenset({MON}), end=time(7)), MON, "07:00", False),
-        (Period(frozenset({MON}), end=time(7)), TUE, "06:59", False),
-        (Period(frozenset()), MON, "12:00", False),
+        (WeeklyPeriod(frozenset({MON}), start=time(18)), MON, "23:59", True),
+        (WeeklyPeriod(frozenset({MON}), start=time(18)), TUE, "00:00", False),
+        (WeeklyPeriod(frozenset({MON}), start=time(18)), MON, "17:59", False),
+        (WeeklyPeriod(frozenset({MON}), end=time(7)), MON, "00:00", True),
+        (WeeklyPeriod(frozenset({MON}), end=time(7)), MON, "07:00", False),
+        (WeeklyPeriod(frozenset({MON}), end=time(7)), TUE, "06:59", False),
+        (WeeklyPeriod(frozenset()), MON, "12:00", False),
     ],
 )
-def test_a_period_holds_from_its_start_to_before_its_end(period, day, clock, holds):
-    assert period.holds(on(day, clock)) is holds
+def test_a_period_includes_its_start_and_excludes_its_end(period, day, clock, is_inside):
+    assert period.contains(on(day, clock)) is is_inside
 
 
 @pytest.mark.parametrize(
@@ -85,43 +83,54 @@ def test_a_period_holds_from_its_start_to_before_its_end(period, day, clock, hol
     [
         (Schedule(), WED, "12:00", True),
         (Schedule(armed=()), WED, "12:00", False),
-        (Schedule(armed=(OVERNIGHT, Period(frozenset({SUN})))), SUN, "12:00", True),
-        (Schedule(armed=(OVERNIGHT, Period(frozenset({SUN})))), SUN + 1, "12:00", False),
+        (Schedule(armed=(OVERNIGHT, WeeklyPeriod(frozenset({SUN})))), SUN, "12:00", True),
+        (Schedule(armed=(OVERNIGHT, WeeklyPeriod(frozenset({SUN})))), SUN + 1, "12:00", False),
         (Schedule(disarmed=(OFFICE,)), WED, "12:00", False),
         (Schedule(disarmed=(OFFICE,)), WED, "18:00", True),
-        (Schedule((OVERNIGHT,), (Period(start=time(20), end=time(20, 30)),)), MON, "20:00", False),
-        (Schedule((OVERNIGHT,), (Period(start=time(20), end=time(20, 30)),)), MON, "20:30", True),
+        (
+            Schedule((OVERNIGHT,), (WeeklyPeriod(start=time(20), end=time(20, 30)),)),
+            MON,
+            "20:00",
+            False,
+        ),
+        (
+            Schedule((OVERNIGHT,), (WeeklyPeriod(start=time(20), end=time(20, 30)),)),
+            MON,
+            "20:30",
+            True,
+        ),
     ],
 )
-def test_what_is_disarmed_is_taken_out_of_what_is_armed(schedule, day, clock, armed):
+def test_disarmed_periods_are_subtracted_from_armed_periods(schedule, day, clock, armed):
     assert schedule.is_armed(on(day, clock)) is armed
 
 
-times = st.times().map(lambda moment: moment.replace(microsecond=0))
+times = st.times().map(lambda time_of_day: time_of_day.replace(microsecond=0))
 periods = st.builds(
-    Period, days=st.frozensets(st.integers(0, 6)), start=times, end=times
-) | st.builds(Period, days=st.frozensets(st.integers(0, 6)))
-moments = st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1))
+    WeeklyPeriod, days=st.frozensets(st.integers(0, 6)), start=times, end=times
+) | st.builds(WeeklyPeriod, days=st.frozensets(st.integers(0, 6)))
+local_times = st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1))
 
 
-@given(st.lists(periods, max_size=3).map(tuple), moments)
-def test_the_same_periods_armed_or_disarmed_are_complementary(some, moment):
-    assert Schedule(armed=some).is_armed(moment) is not Schedule(disarmed=some).is_armed(moment)
+@given(st.lists(periods, max_size=3).map(tuple), local_times)
+def test_the_same_periods_armed_or_disarmed_are_complementary(week, local):
+    assert Schedule(armed=week).is_armed(local) is not Schedule(disarmed=week).is_armed(local)
 
 
-@given(times, times, moments)
-def test_a_period_and_the_one_from_its_end_to_its_start_share_the_time(start, end, moment):
-    here = Period(start=start, end=end).holds(moment)
-    assert Period(start=end, end=start).holds(moment) is (True if start == end else not here)
+@given(times, times, local_times)
+def test_a_period_and_the_reverse_period_are_complementary(start, end, local):
+    forward = WeeklyPeriod(start=start, end=end).contains(local)
+    backward = WeeklyPeriod(start=end, end=start).contains(local)
+    assert backward is (True if start == end else not forward)
 
 
-@given(periods, moments)
-def test_a_week_later_is_the_same(period, moment):
-    assert period.holds(moment) is period.holds(moment + timedelta(days=7))
+@given(periods, local_times)
+def test_a_week_later_is_the_same(period, local):
+    assert period.contains(local) is period.contains(local + timedelta(days=7))
 
 
 @pytest.mark.parametrize(
-    ("night", "clock", "brightness", "holds"),
+    ("night", "clock", "brightness", "is_night"),
     [
         (Night(time(20), time(6)), "20:00", None, True),
         (Night(time(20), time(6)), "05:59", 0.9, True),
@@ -141,21 +150,21 @@ def test_a_week_later_is_the_same(period, moment):
         (Night(), "03:00", 0.0, False),
     ],
 )
-def test_either_the_clock_or_the_brightness_makes_it_night(night, clock, brightness, holds):
-    assert night.holds(on(WED, clock), brightness) is holds
+def test_either_the_clock_or_the_brightness_makes_it_night(night, clock, brightness, is_night):
+    assert night.is_night(on(WED, clock), brightness) is is_night
 
 
 def utc(text):
     return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
 
 
-EARLY = Period(frozenset({SUN}), time(2, 30), time(4))
-LATE = Period(frozenset({SUN}), time(1), time(2, 30))
-SATURDAY_NIGHT = Period(frozenset({SAT}), time(20), time(6))
+EARLY = WeeklyPeriod(frozenset({SUN}), time(2, 30), time(4))
+LATE = WeeklyPeriod(frozenset({SUN}), time(1), time(2, 30))
+SATURDAY_NIGHT = WeeklyPeriod(frozenset({SAT}), time(20), time(6))
 
 
 @pytest.mark.parametrize(
-    ("zone", "moment", "clock", "early", "late", "night"),
+    ("zone", "timestamp", "clock", "early", "late", "night"),
     [
         # Berlin skips 02:00 to 03:00 on 29 March 2026, at 01:00 UTC
         ("Europe/Berlin", "2026-03-28T18:59", "19:59", False, False, False),
@@ -202,13 +211,11 @@ SATURDAY_NIGHT = Period(frozenset({SAT}), time(20), time(6))
         ("UTC", "2026-03-29T02:30", "02:30", True, False, True),
     ],
 )  # fmt: skip
-def test_the_clock_of_the_camera_decides_where_it_is_changed(
-    zone, moment, clock, early, late, night
-):
+def test_periods_follow_the_local_clock_when_it_changes(zone, timestamp, clock, early, late, night):
     """`EARLY` starts and `LATE` ends at 02:30 on Sunday; the night is that from Saturday."""
-    local = local_time(utc(moment), zone)
+    local = local_time(utc(timestamp), zone)
     assert f"{local:%H:%M}" == clock
-    assert (EARLY.holds(local), LATE.holds(local), SATURDAY_NIGHT.holds(local)) == (
+    assert (EARLY.contains(local), LATE.contains(local), SATURDAY_NIGHT.contains(local)) == (
         early,
         late,
         night,
@@ -227,9 +234,9 @@ def test_the_clock_of_the_camera_decides_where_it_is_changed(
         ("Australia/Lord_Howe", "2026-10-03T02:00", 9.5),
     ],
 )
-def test_a_night_over_a_change_of_the_clock_is_longer_or_shorter_without_a_gap(zone, first, hours):
+def test_a_night_with_a_change_of_the_clock_is_longer_or_shorter_without_a_gap(zone, first, hours):
     minutes = [
-        SATURDAY_NIGHT.holds(local_time(utc(first) + timedelta(minutes=minute), zone))
+        SATURDAY_NIGHT.contains(local_time(utc(first) + timedelta(minutes=minute), zone))
         for minute in range(24 * 60)
     ]
     begins = minutes.index(True)
@@ -237,7 +244,7 @@ def test_a_night_over_a_change_of_the_clock_is_longer_or_shorter_without_a_gap(z
     assert minutes == [False] * begins + [True] * length + [False] * (24 * 60 - begins - length)
 
 
-def test_a_moment_is_the_same_from_whatever_offset_it_is_told():
+def test_local_time_does_not_depend_on_the_offset_of_the_timestamp():
     berlin = local_time(utc("2026-07-01T22:30"), "Europe/Berlin")
     assert berlin.isoformat() == "2026-07-02T00:30:00+02:00"
     assert berlin.weekday() == THU
@@ -245,7 +252,7 @@ def test_a_moment_is_the_same_from_whatever_offset_it_is_told():
     assert tokyo.isoformat() == "2026-07-02T07:30:00+09:00"
 
 
-def test_a_time_without_an_offset_is_no_moment():
+def test_a_timestamp_without_an_offset_is_rejected():
     with pytest.raises(ValueError, match="2026-07-01T22:30:00 has no offset"):
         local_time(datetime(2026, 7, 1, 22, 30), "UTC")
 
@@ -267,11 +274,11 @@ def test_a_time_without_an_offset_is_no_moment():
         ("Factory", "there is no time zone 'Factory'", ""),
     ],
 )  # fmt: skip
-def test_an_unknown_time_zone_is_told_with_the_nearest(name, problem, remedy):
-    told = timezone_problem(name)
-    assert told is not None
-    assert told[0] == problem
-    assert remedy in told[1]
+def test_an_unknown_time_zone_is_reported_with_the_nearest(name, problem, remedy):
+    problem_and_remedy = timezone_problem(name)
+    assert problem_and_remedy is not None
+    assert problem_and_remedy[0] == problem
+    assert remedy in problem_and_remedy[1]
 
 
 @pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", "America/Argentina/Ushuaia", "CET"])
@@ -290,7 +297,7 @@ def test_a_known_time_zone_can_be_used(name):
         ("24:00", True, time(0)),
     ],
 )
-def test_a_time_of_day(text, is_end, expected):
+def test_a_time_of_day_is_parsed(text, is_end, expected):
     assert parse_time_of_day(text, is_end=is_end) == expected
 
 
@@ -313,21 +320,21 @@ def test_a_time_of_day(text, is_end, expected):
          'write {start: "18:00", end: "07:00"}'),
     ],
 )  # fmt: skip
-def test_what_is_no_time_of_day_is_told(text, is_end, message):
-    with pytest.raises(Unreadable) as error:
+def test_a_text_that_is_no_time_of_day_is_rejected(text, is_end, message):
+    with pytest.raises(UnreadableError) as error:
         parse_time_of_day(text, is_end=is_end)
     assert str(error.value).startswith(message)
 
 
-def test_days_are_read_by_their_names():
+def test_days_are_parsed_by_their_names():
     assert parse_days(["mon", "sun", "mon"]) == {MON, SUN}
-    assert parse_days(DAYS) == EVERY_DAY
+    assert parse_days(["mon", "tue", "wed", "thu", "fri", "sat", "sun"]) == set(range(7))
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "no days; leave days out where it holds every day"),
+        ([], "no days; leave days out for every day"),
         (["Mon"], "'Mon' is no day; did you mean 'mon'?"),
         (["mon", "Tuesday"], "'Tuesday' is no day; did you mean 'tue'?"),
         (["fru"], "'fru' is no day; did you mean 'fri'?"),
@@ -340,8 +347,8 @@ def test_days_are_read_by_their_names():
         ("* * * * 1-5", "'* * * * 1-5' is a cron expression, which has no end; write when"),
     ],
 )
-def test_what_is_no_list_of_days_is_told(names, message):
-    with pytest.raises(Unreadable) as error:
+def test_a_value_that_is_no_list_of_days_is_rejected(names, message):
+    with pytest.raises(UnreadableError) as error:
         parse_days(names)
     assert str(error.value).startswith(message)
 
@@ -350,7 +357,7 @@ def test_what_is_no_list_of_days_is_told(names, message):
     ("text", "seconds"),
     [("30s", 30), ("5m", 300), ("24h", 86_400), ("7d", 604_800), ("0s", 0), ("366d", 31_622_400)],
 )
-def test_a_duration(text, seconds):
+def test_a_duration_is_parsed(text, seconds):
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
@@ -369,8 +376,8 @@ def test_a_duration(text, seconds):
         ("9" * 5000 + "d", "99999"),
     ],
 )  # fmt: skip
-def test_what_is_no_duration_is_told(text, message):
-    with pytest.raises(Unreadable) as error:
+def test_a_text_that_is_no_duration_is_rejected(text, message):
+    with pytest.raises(UnreadableError) as error:
         parse_duration(text)
     assert str(error.value).startswith(message)
     assert len(str(error.value)) < 200
@@ -395,15 +402,15 @@ def test_what_is_no_duration_is_told(text, message):
         ("foo-bar 18:00-07:00", "'foo-bar 18:00-07:00' is no period", "write {days: [mon, tue]"),
     ],
 )  # fmt: skip
-def test_a_text_in_place_of_a_period_is_told_the_form(text, problem, remedy):
-    told = period_problem(text)
-    assert told[0] == problem
-    assert told[1].startswith(remedy)
+def test_a_text_in_place_of_a_period_is_rejected_with_a_remedy(text, problem, remedy):
+    problem_and_remedy = period_problem(text)
+    assert problem_and_remedy[0] == problem
+    assert problem_and_remedy[1].startswith(remedy)
 
 
 def test_schedules_are_hashable_and_picklable():
-    schedule = Schedule((OFFICE, OVERNIGHT), (Period(),))
+    schedule = Schedule((OFFICE, OVERNIGHT), (WeeklyPeriod(),))
     assert pickle.loads(pickle.dumps(schedule)) == schedule
     assert len({schedule, Schedule(), Night(time(20)), Night(max_brightness=0.2)}) == 4
-    error = pickle.loads(pickle.dumps(Unreadable("a", "b")))
+    error = pickle.loads(pickle.dumps(UnreadableError("a", "b")))
     assert (error.problem, error.remedy, str(error)) == ("a", "b", "a; b")

@@ -20,14 +20,14 @@ def test_the_schema_file_is_the_generated_one():
 
 
 def test_the_command_prints_the_schema():
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-W", "error", "-m", "rules.json_schema"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == schema_text()
+    assert result.stdout == schema_text()
 
 
 def properties(schema):
@@ -54,7 +54,7 @@ def test_every_key_has_a_title_and_a_description(key, value):
         ("max_ratio", "in pixels"),
     ],
 )
-def test_descriptions_tell_the_unit(key, unit):
+def test_descriptions_contain_the_unit(key, unit):
     assert unit in json_schema()["$defs"]["ObjectSettings"]["properties"][key]["description"]
 
 
@@ -79,8 +79,8 @@ def changed(**change):
     return data
 
 
-RIGHT_AND_WRONG = pytest.mark.parametrize(
-    ("data", "is_right"),
+VALID_AND_WRONG = pytest.mark.parametrize(
+    ("data", "is_valid"),
     [
         (FILE, True),
         ({"version": 1}, True),
@@ -103,17 +103,17 @@ RIGHT_AND_WRONG = pytest.mark.parametrize(
 )
 
 
-@RIGHT_AND_WRONG
-def test_the_loader_takes_what_is_right_and_no_more(data, is_right):
+@VALID_AND_WRONG
+def test_the_loader_accepts_only_valid_files(data, is_valid):
     try:
         parse_rules(json.dumps(data), "rules.json")
         loaded = True
     except RulesError:
         loaded = False
-    assert loaded == is_right
+    assert loaded == is_valid
 
 
-@RIGHT_AND_WRONG
-def test_the_schema_takes_what_the_loader_does(data, is_right):
+@VALID_AND_WRONG
+def test_the_schema_accepts_the_same_files_as_the_loader(data, is_valid):
     jsonschema = pytest.importorskip("jsonschema")
-    assert jsonschema.Draft202012Validator(json_schema()).is_valid(data) == is_right
+    assert jsonschema.Draft202012Validator(json_schema()).is_valid(data) == is_valid

@@ -1,6 +1,8 @@
-"""Whom alerts go to: what the rule file says, and what it must not."""
+"""The targets of alerts in a rule file, and mistakes in their settings."""
 
 import pickle
+from dataclasses import FrozenInstanceError
+from datetime import timedelta
 
 import pytest
 
@@ -13,6 +15,7 @@ from rules import (
     expand,
     parse_rules,
 )
+from rules.targets import Alerting
 
 RULES = """version: 1
 targets:
@@ -37,20 +40,20 @@ cameras:
 """
 
 
-def refusal(text):
+def message_for(text):
     with pytest.raises(RulesError) as error:
         parse_rules(text, "rules.yaml")
     return str(error.value)
 
 
-def test_a_camera_names_its_targets_and_they_the_severities_they_are_told_of():
+def test_the_targets_of_an_image_depend_on_its_camera_and_severity():
     rules = parse_rules(RULES, "rules.yaml")
-    told = {
+    targets = {
         (camera, severity): [target.name for target in rules.targets_for(camera, severity)]
         for camera in ("a", "b", "unnamed")
         for severity in ("alert", "detection")
     }
-    assert told == {
+    assert targets == {
         ("a", "alert"): ["guard", "mail"],
         ("a", "detection"): ["mail"],
         ("b", "alert"): [],
@@ -63,7 +66,7 @@ def test_a_camera_names_its_targets_and_they_the_severities_they_are_told_of():
     assert "  notify: nobody (cameras.b)\n" in describe(rules)
 
 
-def test_what_else_is_said_of_alerts_is_read():
+def test_limits_templates_and_health_targets_are_read():
     alerting = parse_rules(RULES, "rules.yaml").alerting
     assert (alerting.per_id.alerts, alerting.fleet.within.total_seconds()) == (10, 3600)
     assert isinstance(alerting.per_id, Limit)
@@ -72,7 +75,7 @@ def test_what_else_is_said_of_alerts_is_read():
     assert alerting.targets["guard"].variables == ("GUARD_KEY", "GUARD_TOKEN", "GUARD_SECRET")
 
 
-def test_references_are_looked_up_where_it_is_sent():
+def test_references_are_replaced_from_the_environment():
     url = parse_rules(RULES, "r").alerting.targets["guard"].url
     assert expand(url, {"GUARD_KEY": "k\n"}) == "https://alerts.example.com/hook?key=k"
     for environment in ({}, {"GUARD_KEY": " "}):
@@ -80,7 +83,7 @@ def test_references_are_looked_up_where_it_is_sent():
             expand(url, environment)
 
 
-def test_a_target_holds_no_secret():
+def test_a_target_contains_references_not_secrets():
     target = Target("g", "webhook", "https://x/${KEY}", token="${TOKEN}")
     assert "${TOKEN}" in repr(target)
 
@@ -90,18 +93,18 @@ def test_a_target_holds_no_secret():
     [
         (
             "{webhook: https://x.example, token: hunter2}",
-            "4: targets.t.token: a secret must not stand in the file; put it into an environment "
+            "4: targets.t.token: the file must not contain a secret; put it into an environment "
             "variable and write its name, such as ${GUARD_TOKEN}",
         ),
         (
             "{webhook: 'https://me:hunter2@x.example'}",
-            "4: targets.t.webhook: a password must not stand in the file; put it into an "
+            "4: targets.t.webhook: the file must not contain a password; put it into an "
             "environment variable and write its name, such as "
             "mailtos://robot:${MAIL_PASSWORD}@smtp.example.com?to=guard@example.com",
         ),
         (
             "{apprise: 'mailto://me:hunter2@x.example'}",
-            "4: targets.t.apprise: a password must not stand in the file; put it into an "
+            "4: targets.t.apprise: the file must not contain a password; put it into an "
             "environment variable and write its name, such as "
             "mailtos://robot:${MAIL_PASSWORD}@smtp.example.com?to=guard@example.com",
         ),
@@ -120,7 +123,7 @@ def test_a_target_holds_no_secret():
         ),
         (
             "{apprise: 'json://x', ca: ca.pem}",
-            "4: targets.t.ca: is of a webhook only; put it into the address",
+            "4: targets.t.ca: is for a webhook only; put it into the address",
         ),
         (
             "{webhook: https://x.example, severities: [ignore]}",
@@ -129,10 +132,10 @@ def test_a_target_holds_no_secret():
         ),
     ],
 )
-def test_a_wrong_target_is_refused_without_its_secret(target, message):
+def test_a_wrong_target_is_rejected_without_repeating_its_secret(target, message):
     text = f"version: 1\ntargets:\n\n  t: {target}\n"
-    assert refusal(text) == f"rules.yaml:{message}"
-    assert "hunter2" not in refusal(text)
+    assert message_for(text) == f"rules.yaml:{message}"
+    assert "hunter2" not in message_for(text)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,7 @@ def test_a_wrong_target_is_refused_without_its_secret(target, message):
         ),
         (
             'message: {subject: "{{ lables }}"}',
-            "3: message.subject: nothing is called 'lables' here; did you mean 'labels'?",
+            "3: message.subject: there is no variable 'lables'; did you mean 'labels'?",
         ),
         (
             "limits: {fleet: {alerts: 0, within: 1m}}",
@@ -163,6 +166,41 @@ def test_a_wrong_target_is_refused_without_its_secret(target, message):
          "duration such as 30s, 5m, 24h or 7d"),
     ],
 )  # fmt: skip
-def test_a_wrong_word_on_alerts_is_refused(line, message):
+def test_wrong_settings_of_alerts_are_rejected(line, message):
     text = f"version: 1\ntargets: {{guard: {{webhook: https://x.example}}}}\n{line}\n"
-    assert refusal(text) == f"rules.yaml:{message}"
+    assert message_for(text) == f"rules.yaml:{message}"
+
+
+def test_links_are_valid_for_a_day_by_default():
+    assert parse_rules("version: 1\n", "rules.yaml").alerting.link_hours == 24
+    assert parse_rules("version: 1\nmessage: {subject: x}\n", "r").alerting.link_hours == 24
+
+
+@pytest.mark.parametrize("hours", [1, 168])
+def test_links_are_valid_for_the_configured_hours(hours):
+    text = f"version: 1\nmessage: {{link_hours: {hours}}}\n"
+    assert parse_rules(text, "rules.yaml").alerting.link_hours == hours
+
+
+@pytest.mark.parametrize("hours", ["0", "169", "1.5", "a day"])
+def test_links_cannot_be_valid_for_longer_than_a_store_signs(hours):
+    with pytest.raises(RulesError, match=r"message\.link_hours: .*whole number from 1 to 168"):
+        parse_rules(f"version: 1\nmessage: {{link_hours: {hours}}}\n", "rules.yaml")
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        (Target("guard", "webhook", "https://a.example"), "url"),
+        (Limit(3, timedelta(hours=1)), "alerts"),
+        (Alerting(), "subject"),
+    ],
+)
+def test_settings_of_alerts_are_immutable(record, field):
+    assert hash(record) == hash(pickle.loads(pickle.dumps(record)))
+    with pytest.raises(FrozenInstanceError):
+        setattr(record, field, "other")
+
+
+def test_alerting_has_no_targets_by_default():
+    assert dict(Alerting().targets) == {}

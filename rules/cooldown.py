@@ -1,0 +1,176 @@
+"""The cooldown of one camera: the alerts that were sent, and the images that they cover.
+
+An image that an alert covers sends no alert of its own. The functions work on `History.alerts`, the
+alerts of one camera in the order of their verdicts: the last `LAST_ALERTS`, and at most
+`MAX_ALERTS` that may cover an image that arrives out of order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rules.records import ThreatSeverity
+
+MAX_ALERTS = 100
+MAX_COVERED = 1000
+LAST_ALERTS = 8
+_ALERTS_WITH_COVERED_TIMES = 2
+_MAX_DISORDER = 3_600_000_000
+"""The microseconds by which images may arrive out of order, in addition to a cooldown."""
+
+
+@dataclass
+class PastAlert:
+    """An alert that was sent, and the images that it covers.
+
+    Attributes:
+        capture_time: The capture time of its image, in microseconds since 1970.
+        alert_id: Its id.
+        labels: The labels that it names, and those of the alerts in whose cooldown it was sent;
+            in order.
+        covered: The capture times of the images that it covers, the newest `MAX_COVERED`.
+        covered_before: The number of older images that it covers.
+        severity: The severity of its image; each severity has its own cooldowns.
+    """
+
+    capture_time: int
+    alert_id: str
+    labels: tuple[str, ...]
+    covered: list[int] = field(default_factory=list)
+    covered_before: int = 0
+    severity: ThreatSeverity = "alert"
+
+    def cover(self, capture_time: int) -> int:
+        """Adds an image that the alert covers.
+
+        Returns:
+            The number of the image in the incident, in which the alert's own image is the first.
+        """
+        index = bisect_left(self.covered, capture_time)
+        if self.covered[index : index + 1] != [capture_time]:
+            self.covered.insert(index, capture_time)
+        number = self.covered_before + index + 2
+        if len(self.covered) > MAX_COVERED:
+            del self.covered[0]
+            self.covered_before += 1
+        return number
+
+
+def alert_id(camera: str, timestamp: str, severity: str) -> str:
+    """Returns the id of an alert, which is the same for the same event in every run.
+
+    It is the first 32 hex digits of sha256 over id, canonical time and severity, joined by
+    newlines.
+    """
+    event = "\n".join((camera, timestamp, severity))
+    return hashlib.sha256(event.encode()).hexdigest()[:32]
+
+
+def covering_alert(
+    alerts: list[PastAlert],
+    capture_time: int,
+    labels: frozenset[str],
+    cooldown: int,
+    severity: ThreatSeverity,
+) -> PastAlert | None:
+    """Finds the alert whose cooldown (in microseconds) covers an image.
+
+    If images arrive out of order, that alert may be later than the image: an incident with an alert
+    sends no other one for its beginning.
+
+    Returns:
+        The alert; None if there is none, or if the image contains a label that none of the alerts
+        with a cooldown at that time names.
+    """
+    near = [
+        alert
+        for alert in alerts
+        if alert.severity == severity
+        and alert.capture_time != capture_time
+        and abs(alert.capture_time - capture_time) < cooldown
+    ]
+    if not labels <= {label for alert in near for label in alert.labels}:
+        return None
+
+    def preference(alert: PastAlert) -> tuple[bool, bool, int]:
+        distance = abs(alert.capture_time - capture_time)
+        return not labels <= set(alert.labels), alert.capture_time > capture_time, distance
+
+    return min(near, key=preference, default=None)
+
+
+def _last_alert(
+    alerts: list[PastAlert], capture_time: int, cooldown: int, severity: ThreatSeverity
+) -> PastAlert | None:
+    earlier = [
+        alert
+        for alert in alerts
+        if alert.severity == severity
+        and capture_time - cooldown < alert.capture_time < capture_time
+    ]
+    return max(earlier, key=lambda alert: alert.capture_time, default=None)
+
+
+def find_alert(alerts: list[PastAlert], alert_id: str) -> PastAlert | None:
+    """Returns the alert with an id; None if it is not among `alerts`."""
+    return next((alert for alert in alerts if alert.alert_id == alert_id), None)
+
+
+def restore_alerts(alerts: list[PastAlert], sent: Iterable[PastAlert]) -> None:
+    """Adds alerts that were sent but are missing from the alerts of a camera's history."""
+    for alert in sent:
+        known = find_alert(alerts, alert.alert_id)
+        if known is None:
+            alerts.append(alert)
+        else:
+            known.labels = tuple(sorted({*known.labels, *alert.labels}))
+
+
+def add_alert(
+    alerts: list[PastAlert],
+    capture_time: int,
+    alert_id: str,
+    labels: frozenset[str],
+    cooldown: int,
+    severity: ThreatSeverity,
+) -> None:
+    """Adds an alert that is sent; adding it a second time changes nothing but its labels.
+
+    Args:
+        alerts: The alerts of the camera, to which it is added.
+        capture_time: The capture time of its image, in microseconds since 1970.
+        alert_id: Its id.
+        labels: The labels that it names.
+        cooldown: How long it covers further images, in microseconds.
+        severity: The severity of its image.
+    """
+    earlier = _last_alert(alerts, capture_time, cooldown, severity)
+    known = labels if earlier is None else labels.union(earlier.labels)
+    alert = find_alert(alerts, alert_id)
+    if alert is not None:
+        alert.labels = tuple(sorted(known.union(alert.labels)))
+        return
+    alerts.append(PastAlert(capture_time, alert_id, tuple(sorted(known)), severity=severity))
+    _forget_alerts(alerts, cooldown)
+
+
+def _forget_alerts(alerts: list[PastAlert], cooldown: int) -> None:
+    """Forgets alerts far away in time from all of the last ones, and the images that old alerts
+    cover.
+
+    The distance to one alert says nothing, because the clock of a camera may be wrong for a while.
+    """
+    near = cooldown + _MAX_DISORDER
+    del alerts[:-MAX_ALERTS]
+    last_times = [alert.capture_time for alert in alerts[-LAST_ALERTS:]]
+    alerts[:-LAST_ALERTS] = [
+        alert
+        for alert in alerts[:-LAST_ALERTS]
+        if any(abs(alert.capture_time - time) <= near for time in last_times)
+    ]
+    for alert in alerts[:-_ALERTS_WITH_COVERED_TIMES]:
+        alert.covered_before += len(alert.covered)
+        alert.covered.clear()

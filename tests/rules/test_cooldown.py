@@ -1,0 +1,224 @@
+"""The cooldown: which alert covers an image."""
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rules import History, PastAlert, alert_id, parse_rules
+from rules.cooldown import add_alert, covering_alert
+from tests.rules.one_camera import judge_all, make_detection, make_image, rules_of
+
+CAR = make_detection("car")
+COOLDOWN = "objects: {person: , car: , dog: {severity: detection}}\ncooldown: 5m"
+
+
+def incidents(rules, images):
+    return [
+        (verdict.suppressed_by, verdict.incident_number) for verdict in judge_all(rules, images)
+    ]
+
+
+def alert_at(seconds):
+    return alert_id("hall", make_image(at=seconds).timestamp, "alert")
+
+
+def test_a_cooldown_suppresses_alerts_and_numbers_the_images():
+    images = [make_image(make_detection("person"), at=at) for at in (0, 60, 299, 300, 301)]
+    assert incidents(rules_of(COOLDOWN), images) == [
+        (None, 1),
+        (alert_at(0), 2),
+        (alert_at(0), 3),
+        (None, 1),
+        (alert_at(300), 2),
+    ]
+
+
+def test_a_suppressed_image_is_still_a_threat_of_its_severity():
+    verdict = judge_all(
+        rules_of(COOLDOWN),
+        [make_image(make_detection("person"), at=0), make_image(make_detection("person"), at=60)],
+    )[1]
+    assert (verdict.is_threat, verdict.severity, verdict.alerts) == (True, "alert", False)
+
+
+def test_a_new_label_sends_an_alert_that_covers_the_earlier_labels():
+    images = [
+        make_image(make_detection("person"), at=0),
+        make_image(make_detection("person"), CAR, at=60),
+        make_image(make_detection("person"), at=120),
+        make_image(CAR, at=180),
+        make_image(make_detection("person"), at=350),
+    ]
+    assert incidents(rules_of(COOLDOWN), images) == [
+        (None, 1),
+        (None, 1),
+        (alert_at(60), 2),
+        (alert_at(60), 3),
+        (alert_at(60), 4),
+    ]
+
+
+def test_an_alert_of_another_label_also_covers_the_labels_of_the_alert_before_it():
+    """Neither of the two images that are sent shows both labels."""
+    images = [
+        make_image(make_detection("person"), at=0),
+        make_image(CAR, at=60),
+        make_image(make_detection("person"), at=120),
+        make_image(make_detection("person"), CAR, at=180),
+        make_image(make_detection("person"), at=359),
+        make_image(make_detection("person"), at=360),
+        make_image(CAR, at=361),
+    ]
+    assert incidents(rules_of(COOLDOWN), images) == [
+        (None, 1),
+        (None, 1),
+        (alert_at(60), 2),
+        (alert_at(60), 3),
+        (alert_at(60), 4),
+        (None, 1),
+        (None, 1),
+    ]
+
+
+def expected_alerts(labels_by_second):
+    """Returns the second of the alert for each image: a slow implementation of the docs."""
+    sent, seconds = [], []
+    for second, labels in labels_by_second:
+        known = set()
+        if sent and second - sent[-1][0] < 300:
+            known = sent[-1][1]
+        if not labels <= known:
+            sent.append((second, known | labels))
+        seconds.append(sent[-1][0])
+    return seconds
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 320), st.sets(st.sampled_from(["car", "person"]), min_size=1)),
+        max_size=12,
+    )
+)
+def test_each_alert_covers_its_labels_and_no_others(steps):
+    seconds = itertools.accumulate(pause for pause, _ in steps)
+    labels_by_second = [
+        (second, labels) for second, (_, labels) in zip(seconds, steps, strict=True)
+    ]
+    images = [
+        make_image(*map(make_detection, sorted(labels)), at=second)
+        for second, labels in labels_by_second
+    ]
+    verdicts = incidents(rules_of(COOLDOWN), images)
+    alerts = [
+        suppressed_by or alert_at(second)
+        for (suppressed_by, _), (second, _) in zip(verdicts, labels_by_second, strict=True)
+    ]
+    assert alerts == [alert_at(second) for second in expected_alerts(labels_by_second)]
+
+
+def test_a_threat_of_severity_detection_neither_starts_nor_joins_an_incident():
+    dog = make_detection("dog")
+    images = [
+        make_image(dog, at=0),
+        make_image(make_detection("person"), dog, at=1),
+        make_image(dog, at=2),
+        make_image(make_detection("person"), dog, at=3),
+    ]
+    assert incidents(rules_of(COOLDOWN), images) == [
+        (None, None),
+        (None, 1),
+        (None, None),
+        (alert_at(1), 2),
+    ]
+
+
+def test_severity_detection_has_its_own_incidents_if_a_target_receives_it():
+    rules = parse_rules(
+        """version: 1
+targets: {guard: {webhook: https://guard.example, severities: [detection]}}
+defaults:
+  objects: {person: , dog: {severity: detection}, cat: {severity: detection}}
+  cooldown: 5m
+  notify: [guard]
+""",
+        "rules.yaml",
+    )
+    labels = ("dog", "person", "dog", "person", "cat", "dog")
+    images = [make_image(make_detection(label), at=second) for second, label in enumerate(labels)]
+    dogs = alert_id("hall", make_image(at=0).timestamp, "detection")
+    cats = alert_id("hall", make_image(at=4).timestamp, "detection")
+    assert incidents(rules, [*images, make_image(make_detection("dog"), at=304)]) == [
+        (None, 1),
+        (None, 1),
+        (dogs, 2),
+        (alert_at(1), 2),
+        (None, 1),
+        (cats, 2),
+        (None, 1),
+    ]
+
+
+def test_an_alert_covers_no_image_of_another_severity():
+    """A label can have severity alert in one zone and detection in another."""
+    alerts, labels = [], frozenset(("person",))
+    add_alert(alerts, 0, "0" * 32, labels, 60, "alert")
+    assert covering_alert(alerts, 1, labels, 60, "alert") is not None
+    assert covering_alert(alerts, 1, labels, 60, "detection") is None
+    add_alert(alerts, 2, "1" * 32, frozenset(("dog",)), 60, "detection")
+    assert alerts[-1].labels == ("dog",)
+
+
+def test_an_image_with_a_wrong_capture_time_ends_no_cooldown():
+    images = [make_image(make_detection("person"), at=at) for at in (0, 86_400, 10, 20)]
+    assert incidents(rules_of(COOLDOWN), images)[2:] == [(alert_at(0), 2), (alert_at(0), 3)]
+
+
+def test_a_later_alert_covers_a_late_image_if_it_names_all_its_labels():
+    images = [
+        make_image(make_detection("person"), at=300),
+        make_image(make_detection("person"), at=1),
+        make_image(CAR, at=2),
+        make_image(make_detection("person"), CAR, at=3),
+        make_image(make_detection("person"), at=0),
+    ]
+    assert incidents(rules_of(COOLDOWN), images) == [
+        (None, 1),
+        (alert_at(300), 2),
+        (None, 1),
+        (alert_at(2), 2),
+        (None, 1),
+    ]
+
+
+def test_without_a_cooldown_each_alert_is_sent():
+    images = [make_image(make_detection("person"), at=at) for at in (0, 1)]
+    off = rules_of("objects: {person: }\ncooldown: 0s")
+    assert incidents(off, images) == [(None, 1), (None, 1)]
+    assert not off.needs_history("hall")
+
+
+def test_the_number_of_an_image_counts_forgotten_images_of_the_incident():
+    alert = PastAlert(0, "id", ("person",))
+    assert [alert.cover(at) for at in range(1, 1005)] == list(range(2, 1006))
+    assert alert.covered == list(range(5, 1005))
+
+
+def test_the_number_of_alerts_in_a_history_is_bounded():
+    rules = rules_of("objects: {" + ", ".join(f"l{n}: " for n in range(300)) + "}\ncooldown: 30d")
+    history = History()
+    sizes = []
+    for number in range(300):
+        verdict = rules.judge(make_image(make_detection(f"l{number}"), at=number), history)
+        assert verdict.alerts
+        sizes.append(len(history.alerts))
+    assert max(sizes) == 100
+
+
+def test_an_image_of_a_wrong_clock_does_not_end_the_cooldowns_of_the_others():
+    """More alerts than the last ones that are always kept, then one a day ahead."""
+    rules = rules_of(COOLDOWN)
+    times = [600 * number for number in range(12)]
+    images = [make_image(make_detection("person"), at=at) for at in (*times, 86_400, 10)]
+    assert incidents(rules, images)[-1] == (alert_at(0), 2)
