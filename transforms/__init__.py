@@ -1,1 +1,1 @@
-"""The steps of the job, one PTransform a module, in the order in which a picture meets them."""
+"""The steps of the job, one PTransform per module, in their order."""

@@ -1,8 +1,8 @@
-"""Backtest: which alerts other rules would have sent for the pictures of an archive.
+"""Backtest: which alerts other rules would have sent for the images of an archive.
 
-Each camera's pictures are judged in the order of time, with what the camera has shown before, and
-without the model. A picture's alert is *gained* where the rules send one and what they are compared
-with sent none, and *lost* the other way round. An alert that a cooldown holds back is not sent.
+The images of each camera are judged in the order of time, with the camera's history, and without
+the model. An image's alert is *gained* if the rules send one and the baseline sent none; it is
+*lost* in the opposite case. An alert that a cooldown suppresses is not sent.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ import apache_beam as beam
 import orjson
 
 import rules
-from transforms import stores
-from transforms.archive import Archive, ArchivedImage, Problem
-from transforms.counters import count
-from transforms.records import DetectedImage
-from transforms.times import parse_time
+from transforms.records.images import DetectedImage
+from transforms.records.times import parse_time
+from transforms.runtime.counters import count
+from transforms.storage import stores
+from transforms.storage.archive import Archive, ArchivedImage, Problem
 
 Kind = Literal["gained", "lost"]
 
 UNKNOWN_CAMERA = "unknown_camera"
-"""Why there is no alert where strict rules do not name the camera: the job refuses its pictures."""
+"""The reason for no alert if strict rules don't name the camera: the job refuses its images."""
 
 _COOLDOWN, _SEVERITY = "cooldown", "severity"
 _GROUPS, _EXAMPLES = 12, 4
 
 
 @dataclass
-class Tally:
+class AlertTally:
     """Alerts of one camera, or of one rule.
 
     Attributes:
-      before: Alerts by what is compared with.
+      before: Alerts by the baseline.
       after: Alerts by the rules.
-      gained: Pictures with an alert only by the rules.
-      lost: Pictures with an alert only by what is compared with.
-      gained_from: What held the gained ones back before, by filter.
-      lost_to: What holds the lost ones back now, by filter.
+      gained: Images with an alert only by the rules.
+      lost: Images with an alert only by the baseline.
+      gained_from: The filters of the baseline that rejected the gained alerts, with counts.
+      lost_to: The filters of the rules that reject the lost alerts, with counts.
     """
 
     before: int = 0
@@ -53,17 +53,17 @@ class Tally:
     gained_from: Counter[str] = field(default_factory=Counter)
     lost_to: Counter[str] = field(default_factory=Counter)
 
-    def change(self, kind: Kind, by: str) -> None:
-        """Counts a picture whose alert was gained or lost."""
+    def change(self, kind: Kind, filter_name: str) -> None:
+        """Counts an image whose alert was gained or lost."""
         if kind == "gained":
             self.gained += 1
-            self.gained_from[by] += 1
+            self.gained_from[filter_name] += 1
         else:
             self.lost += 1
-            self.lost_to[by] += 1
+            self.lost_to[filter_name] += 1
 
-    def add(self, other: Tally) -> None:
-        """Adds another one's numbers."""
+    def add(self, other: AlertTally) -> None:
+        """Adds the numbers of another tally."""
         self.before += other.before
         self.after += other.after
         self.gained += other.gained
@@ -83,7 +83,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture whose alert was gained or lost."""
+    """An image whose alert was gained or lost."""
 
     timestamp: str
     file: str
@@ -95,13 +95,13 @@ class Example:
 
 
 @dataclass
-class Change:
-    """The pictures of one camera whose alerts one rule has gained or lost.
+class AlertChange:
+    """The images of one camera whose alerts one rule has gained or lost.
 
     Attributes:
-      rule: Of a gained alert the rule that calls for it, of a lost one the rule that did.
-      pictures: How many there are.
-      examples: A few of them, the highest scores first.
+      rule: The rule that sends the gained alerts, or sent the lost ones.
+      pictures: The number of images.
+      examples: A few of the images, the highest scores first.
     """
 
     id: str
@@ -111,31 +111,33 @@ class Change:
     examples: list[Example] = field(default_factory=list)
 
     def add(self, example: Example) -> None:
-        """Counts a picture."""
+        """Counts an image."""
         self.pictures += 1
         self.examples = heapq.nsmallest(
-            _EXAMPLES, [*self.examples, example], key=lambda one: (-one.score, one.timestamp)
+            _EXAMPLES,
+            [*self.examples, example],
+            key=lambda example: (-example.score, example.timestamp),
         )
 
     @property
     def size(self) -> tuple[int, float, str, str, str]:
-        """Orders changes; no two are of one size."""
+        """A sort key; no two changes have the same."""
         return self.pictures, self.examples[0].score, self.id, self.rule, self.kind
 
 
 @dataclass
 class CameraResult:
-    """What came of one camera.
+    """The result of one camera.
 
     Attributes:
       id: The camera.
-      images: Pictures that were judged and compared.
-      not_compared: Pictures that were judged, and that `final/` says nothing of.
-      first: The time of the first picture that was judged; None without one.
-      last: The time of the last.
+      images: Images that were judged and compared.
+      not_compared: Images that were judged, and that `final/` lacks.
+      first: The capture time of the first image that was judged; None if there is none.
+      last: The capture time of the last.
       alerts: The camera's alerts.
-      by_rule: The alerts of each rule; a picture counts for every rule that calls for its alert.
-      problems: What could not be read.
+      by_rule: The alerts of each rule; an image counts for every rule that sends its alert.
+      problems: The files that could not be read.
     """
 
     id: str
@@ -143,26 +145,26 @@ class CameraResult:
     not_compared: int = 0
     first: str | None = None
     last: str | None = None
-    alerts: Tally = field(default_factory=Tally)
-    by_rule: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    alerts: AlertTally = field(default_factory=AlertTally)
+    by_rule: defaultdict[str, AlertTally] = field(default_factory=lambda: defaultdict(AlertTally))
     problems: list[Problem] = field(default_factory=list)
 
 
 class _Decision(Protocol):
-    """What was decided on a picture."""
+    """A decision on an image."""
 
     alerts: bool
 
     @property
     def rules(self) -> Mapping[int, str]:
-        """The rule of each detection that calls for an alert."""
+        """The rules of the detections with an alert."""
 
     def reason(self, detection: int) -> str:
-        """What holds back the alert for a detection."""
+        """Returns the filter that rejects the alert of a detection."""
 
 
 class _Judged:
-    """By rules, just now."""
+    """A decision by the verdict of rules."""
 
     def __init__(self, verdict: rules.Verdict) -> None:
         self.alerts = verdict.alerts
@@ -184,7 +186,7 @@ class _Judged:
 
 
 class _Archived:
-    """As `final/` says. Archives written before there were cooldowns say nothing of them."""
+    """A decision recorded in `final/`; old archives lack cooldowns."""
 
     def __init__(self, threat: dict[str, Any]) -> None:
         self._suppressed = threat.get("suppressed_by") is not None
@@ -207,7 +209,7 @@ class _Archived:
 
 
 class _Refused:
-    """By strict rules that do not name the camera."""
+    """A decision by strict rules that don't name the camera."""
 
     alerts = False
     rules: Mapping[int, str] = {}
@@ -217,12 +219,12 @@ class _Refused:
 
 
 class _Judge:
-    """Judges one camera's pictures in their order."""
+    """Judges the images of one camera in order."""
 
-    def __init__(self, by: rules.Rules, id: str) -> None:
-        self._rules = by
-        self._refuses = by.strict_ids and not by.knows(id)
-        self._history = rules.History() if by.needs_history(id) else None
+    def __init__(self, ruleset: rules.Rules, id: str) -> None:
+        self._rules = ruleset
+        self._refuses = ruleset.strict_ids and not ruleset.has_camera(id)
+        self._history = rules.History() if ruleset.needs_history(id) else None
 
     def __call__(self, image: rules.Image) -> _Decision:
         if self._refuses:
@@ -230,10 +232,12 @@ class _Judge:
         return _Judged(self._rules.judge(image, self._history))
 
 
-def look_back(by: rules.Rules, id: str) -> timedelta:
-    """How long before a picture others were taken that its verdict may depend on. Cooldowns that
-    follow on each other reach farther back; of them only the last counts."""
-    camera = by.for_camera(id)
+def look_back(ruleset: rules.Rules, id: str) -> timedelta:
+    """Returns how far back in time the verdict of an image may depend on other images.
+
+    Consecutive cooldowns reach farther back, but only the last of them counts.
+    """
+    camera = ruleset.for_camera(id)
     return (
         (camera.repeats.within if camera.repeats else timedelta())
         + (camera.confirm.within if camera.confirm else timedelta())
@@ -244,49 +248,49 @@ def look_back(by: rules.Rules, id: str) -> timedelta:
 def backtest_camera(
     id: str,
     archive: Archive,
-    by: rules.Rules,
+    ruleset: rules.Rules,
     against: rules.Rules | None = None,
     *,
     since: datetime | None = None,
     until: datetime | None = None,
-) -> tuple[CameraResult, list[Change]]:
-    """Judges the pictures of one camera and compares.
+) -> tuple[CameraResult, list[AlertChange]]:
+    """Judges the images of one camera, and compares the alerts.
 
     Args:
       id: The camera.
-      archive: Where its pictures are.
-      by: The rules.
-      against: What to compare with; None for what `final/` says.
-      since: Pictures from this moment on count; those shortly before are judged too, as the rules
-        may look back on them.
-      until: Pictures before this moment count.
+      archive: The archive with its images.
+      ruleset: The rules.
+      against: The baseline; None for the verdicts in `final/`.
+      since: The start of the period; images shortly before it are judged too, as rules may look
+        back on them.
+      until: The end of the period, exclusive.
 
     Returns:
-      The result, and the changes that it is made of.
+      The result, and the changes in it.
 
     Raises:
       OSError: A store can't be reached any more.
     """
     result = CameraResult(id)
-    changes: dict[tuple[str, Kind], Change] = {}
-    judge = _Judge(by, id)
+    changes: dict[tuple[str, Kind], AlertChange] = {}
+    judge = _Judge(ruleset, id)
     judge_before = None if against is None else _Judge(against, id)
     earliest = since
     if since is not None:
-        back = max(look_back(one, id) for one in (by, against) if one is not None)
-        earliest = since - min(back, since - datetime.min.replace(tzinfo=since.tzinfo))
+        look_back_time = max(look_back(used, id) for used in (ruleset, against) if used is not None)
+        earliest = since - min(look_back_time, since - datetime.min.replace(tzinfo=since.tzinfo))
     archive.problems.clear()
-    for one in archive.images(id, earliest, until):
-        image = one.image
-        seen = image.for_rules()
-        after = judge(seen)
-        before = None if judge_before is None else judge_before(seen)
+    for archived in archive.images(id, earliest, until):
+        image = archived.image
+        judged_image = image.for_rules()
+        after = judge(judged_image)
+        before = None if judge_before is None else judge_before(judged_image)
         if earliest is not since and since is not None and parse_time(image.timestamp) < since:
             continue
         result.first = result.first or image.timestamp
         result.last = image.timestamp
         try:
-            before = before or _archived(one)
+            before = before or _archived(archived)
             if before is None:
                 result.not_compared += 1
             else:
@@ -298,8 +302,8 @@ def backtest_camera(
     return result, list(changes.values())
 
 
-def _archived(one: ArchivedImage) -> _Decision | None:
-    return None if one.threat is None else _Archived(one.threat)
+def _archived(archived: ArchivedImage) -> _Decision | None:
+    return None if archived.threat is None else _Archived(archived.threat)
 
 
 def _compare(
@@ -307,52 +311,54 @@ def _compare(
     before: _Decision,
     after: _Decision,
     result: CameraResult,
-    changes: dict[tuple[str, Kind], Change],
+    changes: dict[tuple[str, Kind], AlertChange],
 ) -> None:
-    was = before.rules if before.alerts else {}
-    now = after.rules if after.alerts else {}
+    rules_before = before.rules if before.alerts else {}
+    rules_after = after.rules if after.alerts else {}
     kind: Kind | None = None
-    by: dict[str, Example] = {}
+    examples: dict[str, Example] = {}
     if before.alerts != after.alerts:
         kind = "gained" if after.alerts else "lost"
-        by = _examples(image, was or now, before if after.alerts else after)
+        examples = _examples(image, rules_before or rules_after, before if after.alerts else after)
     result.images += 1
     result.alerts.before += before.alerts
     result.alerts.after += after.alerts
-    for rule in set(was.values()):
+    for rule in set(rules_before.values()):
         result.by_rule[rule].before += 1
-    for rule in set(now.values()):
+    for rule in set(rules_after.values()):
         result.by_rule[rule].after += 1
     if kind is None:
         return
-    first = max(by.values(), key=lambda one: one.score)
+    first = max(examples.values(), key=lambda example: example.score)
     result.alerts.change(kind, first.by)
-    for rule, example in by.items():
+    for rule, example in examples.items():
         result.by_rule[rule].change(kind, example.by)
         key = rule, kind
-        changes.setdefault(key, Change(image.id, rule, kind)).add(example)
+        changes.setdefault(key, AlertChange(image.id, rule, kind)).add(example)
 
 
 def _examples(
     image: DetectedImage, alerted: Mapping[int, str], silent: _Decision
 ) -> dict[str, Example]:
-    """The picture as an example of what each of its rules has gained or lost.
+    """Makes the image an example for each rule that has gained or lost its alert.
 
     Args:
-      image: The picture.
-      alerted: The rules of the detections that call for the alert, by their indices.
-      silent: The decision that sends none.
+      image: The image.
+      alerted: The rules of the detections with the alert, by index.
+      silent: The decision without an alert.
     """
-    found = {index: image.detections[index] for index in alerted}
-    boxes = tuple(Box(one.label, one.conf, one.bbox) for one in found.values())
+    detections = {index: image.detections[index] for index in alerted}
+    boxes = tuple(
+        Box(detection.label, detection.conf, detection.bbox) for detection in detections.values()
+    )
     examples: dict[str, Example] = {}
-    for index in sorted(found, key=lambda index: found[index].conf):
+    for index in sorted(detections, key=lambda index: detections[index].conf):
         examples[alerted[index]] = Example(
             timestamp=image.timestamp,
             file=image.file,
             uri=image.uri,
             sha256=image.sha256,
-            score=found[index].conf,
+            score=detections[index].conf,
             by=silent.reason(index),
             boxes=boxes,
         )
@@ -375,27 +381,27 @@ class _BacktestCamera(beam.DoFn):
 
 
 class Backtest(beam.PTransform):
-    """Judges the pictures of an archive by other rules, compares, and writes what came of it.
+    """Judges the images of an archive by other rules, compares the alerts, and writes the result.
 
-    The one file written holds a JSON object: `cameras`, a :class:`CameraResult` each, in the order
-    of their ids, and `changes`, the largest :class:`Change`\\ s, largest first.
+    The result file holds a JSON object: `cameras`, a :class:`CameraResult` each, in the order of
+    their ids, and `changes`, the largest :class:`AlertChange`\\ s, largest first.
 
     Output: `PCollection[None]`, once the file is written.
 
     Args:
-      archive: The pictures.
-      by: The rules.
-      against: What to compare with; None for what `final/` says.
+      archive: The archive with the images.
+      ruleset: The rules.
+      against: The baseline; None for the verdicts in `final/`.
       ids: The cameras.
       since: As in :func:`backtest_camera`.
       until: The same.
-      result: Where the file is to be.
+      result: The address of the result file.
     """
 
     def __init__(
         self,
         archive: Archive,
-        by: rules.Rules,
+        ruleset: rules.Rules,
         against: rules.Rules | None,
         *,
         ids: tuple[str, ...],
@@ -405,7 +411,7 @@ class Backtest(beam.PTransform):
     ) -> None:
         super().__init__()
         self._ids = ids
-        self._judge = _BacktestCamera(archive, by, against, since=since, until=until)
+        self._judge = _BacktestCamera(archive, ruleset, against, since=since, until=until)
         self._result = result
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[None]:
@@ -426,6 +432,6 @@ class Backtest(beam.PTransform):
         )
 
 
-def _write(uri: str, cameras: list[CameraResult], changes: list[Change]) -> None:
-    value = {"cameras": sorted(cameras, key=lambda one: one.id), "changes": changes}
+def _write(uri: str, cameras: list[CameraResult], changes: list[AlertChange]) -> None:
+    value = {"cameras": sorted(cameras, key=lambda result: result.id), "changes": changes}
     stores.write_bytes(uri, orjson.dumps(value, option=orjson.OPT_SORT_KEYS))

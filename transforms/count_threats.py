@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import apache_beam as beam
 from apache_beam.transforms.trigger import (
@@ -20,26 +19,43 @@ from apache_beam.transforms.trigger import (
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
-from transforms import stores
-from transforms.read_ahead import ReadAheadDoFn
-from transforms.records import JudgedImage, WindowCounts
-from transforms.times import EPOCH, canonical_time, parse_time
+from transforms.records.codecs import VersionedCoder, register_record
+from transforms.records.count_rows import CountRow
+from transforms.records.images import JudgedImage, WindowCounts
+from transforms.records.times import EPOCH, canonical_time, parse_time
 
 _EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 _LATEST = datetime.max.replace(microsecond=0, tzinfo=timezone.utc)
 
-Tally = dict[str, Any]
-"""Of one id: `images`, `threat_images`, `threats`, `alerts` and the Counter `by_label`."""
+
+class CountTally(TypedDict):
+    """The counts of one id in one window.
+
+    Attributes:
+      images: Images.
+      threat_images: Images with a threat.
+      threats: Threats.
+      alerts: Images of severity `alert`.
+      by_label: Threats by label.
+      retracted: Images that were counted and then retracted.
+    """
+
+    images: int
+    threat_images: int
+    threats: int
+    alerts: int
+    by_label: Counter[str]
+    retracted: int
 
 
 def event_time(timestamp: str) -> Timestamp:
-    """The Beam timestamp of a canonical time."""
+    """Returns the Beam timestamp of a canonical time."""
     microseconds = (parse_time(timestamp) - EPOCH) // timedelta(microseconds=1)
     return Timestamp(micros=microseconds)
 
 
-def tally(judged: JudgedImage) -> Tally:
-    """What one image adds to the counts of its id."""
+def tally_image(judged: JudgedImage) -> CountTally:
+    """Returns what one image adds to the counts of its id."""
     threats = judged.verdict.threats
     return {
         "images": 1,
@@ -47,41 +63,72 @@ def tally(judged: JudgedImage) -> Tally:
         "threats": len(threats),
         "alerts": int(judged.verdict.severity == "alert"),
         "by_label": Counter(threat.label for threat in threats),
+        "retracted": 0,
     }
 
 
 @dataclass(frozen=True)
 class CountedImage:
-    """What one image adds to the counts, or takes from them.
+    """What one image adds to the counts.
 
     Attributes:
       id: The camera's id.
-      timestamp: When the image was taken, canonical.
-      tally: What is added.
+      timestamp: The capture time, canonical.
+      tally: What is added; its numbers are negative if the image is retracted.
     """
 
     id: str
     timestamp: str
-    tally: Tally
+    tally: CountTally
 
     @classmethod
     def of(cls, judged: JudgedImage) -> CountedImage:
-        """What an image adds."""
-        return cls(judged.image.id, judged.image.timestamp, tally(judged))
+        """Returns what an image adds to the counts."""
+        return cls(judged.image.id, judged.image.timestamp, tally_image(judged))
 
-    def taken_back(self) -> CountedImage:
-        """The same, taken from the counts."""
-        less: Tally = {key: -value for key, value in self.tally.items() if key != "by_label"}
+    def retraction(self) -> CountedImage:
+        """Returns what has to be added to retract the image from the counts."""
         labels: Counter[str] = Counter()
         labels.subtract(self.tally["by_label"])
-        return replace(self, tally={**less, "by_label": labels})
+        negated: CountTally = {
+            "images": -self.tally["images"],
+            "threat_images": -self.tally["threat_images"],
+            "threats": -self.tally["threats"],
+            "alerts": -self.tally["alerts"],
+            "retracted": 1,
+            "by_label": labels,
+        }
+        return replace(self, tally=negated)
 
 
-beam.coders.registry.register_coder(CountedImage, beam.coders.PickleCoder)
+def _pack_tally(tally: CountTally) -> dict[str, Any]:
+    return {**tally, "by_label": dict(tally["by_label"])}
+
+
+def _unpack_tally(plain: dict[str, Any]) -> CountTally:
+    return cast(CountTally, {**plain, "by_label": Counter(plain["by_label"])})
+
+
+def _pack_counted(image: CountedImage) -> list[Any]:
+    return [image.id, image.timestamp, _pack_tally(image.tally)]
+
+
+def _unpack_counted(plain: list[Any]) -> CountedImage:
+    camera, timestamp, tally = plain
+    return CountedImage(camera, timestamp, _unpack_tally(tally))
+
+
+register_record(CountedImage, pack=_pack_counted, unpack=_unpack_counted)
+TALLIES: VersionedCoder[dict[str, CountTally]] = VersionedCoder(
+    dict,
+    pack=lambda tallies: {camera: _pack_tally(tally) for camera, tally in tallies.items()},
+    unpack=lambda plain: {camera: _unpack_tally(tally) for camera, tally in plain.items()},
+)
+"""Encodes the tallies of a window by id, as its state."""
 
 
 def window_of(timestamp: str, window_seconds: int) -> tuple[datetime, datetime]:
-    """First moment of the window that an image belongs to, and first moment after it."""
+    """Returns the bounds of the window that a capture time belongs to; the end is exclusive."""
     length = window_seconds * 1_000_000
     start = event_time(timestamp).micros // length * length
     return _window_time(Timestamp(micros=start)), _window_time(Timestamp(micros=start + length))
@@ -90,11 +137,12 @@ def window_of(timestamp: str, window_seconds: int) -> tuple[datetime, datetime]:
 def is_too_late(
     timestamp: str, stream_time: str | None, window_seconds: int, allowed_lateness_seconds: int
 ) -> bool:
-    """Whether a stream's time had left an image's window for good when the image was found.
+    """Returns whether an image was listed too late to be counted in its window.
 
     Args:
-      timestamp: When the image was taken, canonical.
-      stream_time: How far event time had come, canonical; None: it had not begun.
+      timestamp: The capture time, canonical.
+      stream_time: The event time of the stream when the image was listed, canonical; None if no
+        image had come before.
       window_seconds: Length of a window.
       allowed_lateness_seconds: How long a window takes images after its end.
     """
@@ -105,60 +153,80 @@ def is_too_late(
 
 
 def shard_of(camera: str, shards: int) -> int:
-    """Which of a window's files holds an id: the same in every run and on every machine."""
+    """Returns the shard that holds an id. It is the same in every run and on every machine."""
     return zlib.crc32(camera.encode()) % shards
 
 
 class SumTallies(beam.CombineFn):
     """Adds up `(id, tally)` pairs by id, into `dict[id, tally]`."""
 
-    def create_accumulator(self) -> dict[str, Tally]:
+    def get_accumulator_coder(self) -> beam.coders.Coder:
+        return TALLIES
+
+    def create_accumulator(self) -> dict[str, CountTally]:
         return {}
 
     def add_input(
-        self, accumulator: dict[str, Tally], element: tuple[str, Tally]
-    ) -> dict[str, Tally]:
-        camera, one = element
-        known = accumulator.get(camera)
-        accumulator[camera] = one if known is None else _sum(known, one)
+        self, accumulator: dict[str, CountTally], element: tuple[str, CountTally]
+    ) -> dict[str, CountTally]:
+        camera, tally = element
+        total = accumulator.get(camera)
+        accumulator[camera] = tally if total is None else _add_tallies(total, tally)
         return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[dict[str, Tally]]) -> dict[str, Tally]:
-        merged: dict[str, Tally] = {}
+    def merge_accumulators(
+        self, accumulators: Iterable[dict[str, CountTally]]
+    ) -> dict[str, CountTally]:
+        merged: dict[str, CountTally] = {}
         for accumulator in accumulators:
             for item in accumulator.items():
                 merged = self.add_input(merged, item)
         return merged
 
-    def extract_output(self, accumulator: dict[str, Tally]) -> dict[str, Tally]:
+    def extract_output(self, accumulator: dict[str, CountTally]) -> dict[str, CountTally]:
         return accumulator
 
 
-def _sum(one: Tally, other: Tally) -> Tally:
-    both = {key: one[key] + other[key] for key in one if key != "by_label"}
-    labels: Counter[str] = Counter(one["by_label"])
-    labels.update(other["by_label"])  # Unlike +, which drops what is below zero in between.
-    return {**both, "by_label": labels}
+def _add_tallies(first: CountTally, second: CountTally) -> CountTally:
+    labels: Counter[str] = Counter(first["by_label"])
+    labels.update(second["by_label"])  # Unlike +, this keeps labels whose sum is not above zero.
+    return {
+        "images": first["images"] + second["images"],
+        "threat_images": first["threat_images"] + second["threat_images"],
+        "threats": first["threats"] + second["threats"],
+        "alerts": first["alerts"] + second["alerts"],
+        "retracted": first["retracted"] + second["retracted"],
+        "by_label": labels,
+    }
 
 
-def count_row(camera: str, counted: Tally, start: str, end: str) -> dict[str, Any]:
-    """The count row of one id in one window."""
-    labels = sorted((label, number) for label, number in counted["by_label"].items() if number)
-    row = {"id": camera, "window_start": start, "window_end": end, **counted}
-    return {**row, "by_label": dict(labels)}
+def count_row(camera: str, tally: CountTally, start: datetime, end: datetime) -> CountRow:
+    """Returns the count row of one id in one window."""
+    return CountRow(
+        id=camera,
+        window_start=start,
+        window_end=end,
+        images=tally["images"],
+        threat_images=tally["threat_images"],
+        threats=tally["threats"],
+        alerts=tally["alerts"],
+        by_label={label: number for label, number in tally["by_label"].items() if number},
+    )
 
 
-def count_rows(tallies: dict[str, Tally], start: str, end: str) -> tuple[dict[str, Any], ...]:
-    """The count rows of a window, in the order of the ids."""
+def count_rows(
+    tallies: dict[str, CountTally], start: datetime, end: datetime
+) -> tuple[CountRow, ...]:
+    """Returns the count rows of a window in the order of the ids; ids without images have none."""
     return tuple(
-        count_row(camera, one, start, end)
-        for camera, one in sorted(tallies.items())
-        if one["images"]
+        count_row(camera, tally, start, end)
+        for camera, tally in sorted(tallies.items())
+        if tally["images"]
     )
 
 
 def _window_time(bound: Timestamp) -> datetime:
-    """A window's bound as a datetime, which reaches from the year 1 to the year 9999."""
+    """Returns a bound of a window as a datetime, limited to the years 1 to 9999."""
     try:
         return EPOCH + timedelta(microseconds=bound.micros)
     except OverflowError:
@@ -168,33 +236,33 @@ def _window_time(bound: Timestamp) -> datetime:
 class _ToWindowCounts(beam.DoFn):
     def process(
         self,
-        element: tuple[int, dict[str, Tally]],
+        element: tuple[int, dict[str, CountTally]],
         window: Any = beam.DoFn.WindowParam,
     ) -> Iterator[WindowCounts]:
         shard, tallies = element
-        start = canonical_time(_window_time(window.start))
-        end = canonical_time(_window_time(window.end))
-        rows = count_rows(tallies, start, end)
-        if rows:  # A window may fire once more, with nothing in it, when it is closed in one leap.
-            yield WindowCounts(start, end, shard, rows)
+        start, end = _window_time(window.start), _window_time(window.end)
+        rows = tuple(row.to_json() for row in count_rows(tallies, start, end))
+        if tallies:  # A window may fire an empty pane if the watermark leaps past its lateness.
+            added = sum(tally["images"] + tally["retracted"] for tally in tallies.values())
+            yield WindowCounts(canonical_time(start), canonical_time(end), shard, rows, added)
 
 
 class CountThreats(beam.PTransform):
     """Counts images and threats for each id in fixed windows of event time.
 
-    A window's counts come early while it fills, where that is asked for, once when the watermark
+    A window fires early while it fills, if `early_firing_seconds` is set, once when the watermark
     passes its end, and again for each image that is late by no more than the allowed lateness.
-    Panes accumulate: each holds the window's whole counts so far.
+    Panes accumulate: each holds all counts of the window so far.
 
-    Input: `PCollection[JudgedImage]`, or `PCollection[CountedImage]`, by which images can be taken
-    back. Output: `PCollection[WindowCounts]`, one for each shard of a window and each firing.
+    Input: `PCollection[JudgedImage]`, or `PCollection[CountedImage]`, which can retract images.
+    Output: `PCollection[WindowCounts]`, one for each shard of a window and each firing.
 
     Args:
       window_seconds: Length of a window.
-      allowed_lateness_seconds: How late an image may be and still be counted.
-      early_firing_seconds: Seconds of processing time between early counts; None for none, as in
-        a batch, where Beam's in-process runner has no clock to fire by.
-      shards: Files a window, where its ids are too many for one.
+      allowed_lateness_seconds: How long a window takes images after its end.
+      early_firing_seconds: Seconds of processing time between early firings; None for none, as in
+        a batch, where Beam's in-process runner has no processing time.
+      shards: How many files each window has.
     """
 
     def __init__(
@@ -222,88 +290,22 @@ class CountThreats(beam.PTransform):
     ) -> beam.PCollection[WindowCounts]:
         shards = self._shards
 
-        def keyed(image: JudgedImage | CountedImage) -> TimestampedValue:
-            one = CountedImage.of(image) if isinstance(image, JudgedImage) else image
-            element = shard_of(one.id, shards), (one.id, one.tally)
-            return TimestampedValue(element, event_time(one.timestamp))
+        def key_by_shard(image: JudgedImage | CountedImage) -> TimestampedValue:
+            counted = CountedImage.of(image) if isinstance(image, JudgedImage) else image
+            element = shard_of(counted.id, shards), (counted.id, counted.tally)
+            return TimestampedValue(element, event_time(counted.timestamp))
 
         return (
             images
-            | "AtEventTime" >> beam.Map(keyed)
+            | "AtEventTime" >> beam.Map(key_by_shard)
             | "Window" >> self._windows
             | "Sum" >> beam.CombinePerKey(SumTallies())
             | "ToRows" >> beam.ParDo(_ToWindowCounts()).with_output_types(WindowCounts)
         )
 
 
-class _WriteCounts(ReadAheadDoFn):
-    def __init__(self, output: str, shards: int, keep_newer: bool) -> None:
-        super().__init__(threads=1, max_waiting=16)  # One thread: panes are written in order.
-        self._output = output
-        self._shards = shards
-        self._keep_newer = keep_newer
-
-    def work(self, element: WindowCounts) -> None:
-        window = f"{stores.time_in_name(element.start)}_{stores.time_in_name(element.end)}"
-        uri = stores.counts_uri(self._output, window, element.shard, self._shards)
-        if not self._keep_newer or images_in(element.rows) >= _images_counted(uri):
-            stores.write_bytes(uri, b"".join(map(stores.json_bytes, element.rows)))
-
-
-def images_in(rows: Iterable[Mapping[str, Any]]) -> int:
-    """The images of all ids in a window: it never falls from one pane to the next."""
-    return sum(row["images"] for row in rows)
-
-
-def _images_counted(uri: str) -> int:
-    try:
-        return images_in(map(json.loads, stores.read_bytes(uri).splitlines()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0  # Not there, or not ours.
-
-
-class StoreCounts(beam.PTransform):
-    """Keeps the counts of each window in `counts/`.
-
-    Input: `PCollection[WindowCounts]`.
-
-    Args:
-      output: The job's output.
-      shards: Files a window.
-      keep_newer: A stream's worker that was given up for dead may still write: counts of fewer
-        images than the window's file holds already are not written.
-    """
-
-    def __init__(self, output: str, *, shards: int = 1, keep_newer: bool = False) -> None:
-        super().__init__()
-        self._write = _WriteCounts(output, shards, keep_newer)
-
-    def expand(self, counts: beam.PCollection[WindowCounts]) -> beam.PCollection[Any]:
-        return counts | "Write" >> beam.ParDo(self._write)
-
-
-class StoreLate(beam.PTransform):
-    """Counts images that came too late for their windows, a small file each in `late/<id>/`.
-
-    Input: `PCollection[JudgedImage]`.
-
-    Args:
-      output: The job's output.
-      window_seconds: Length of a window.
-    """
-
-    def __init__(self, output: str, *, window_seconds: int) -> None:
-        super().__init__()
-        self._output = output
-        self._window_seconds = window_seconds
-
-    def expand(self, late: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
-        def write(judged: JudgedImage) -> None:
-            image = judged.image
-            start, end = map(canonical_time, window_of(image.timestamp, self._window_seconds))
-            row = {"file": image.file, **count_row(image.id, tally(judged), start, end)}
-            stores.write_bytes(
-                stores.late_uri(self._output, image.id, image.stem), stores.json_bytes(row)
-            )
-
-        return late | "Write" >> beam.Map(write)
+def late_row(judged: JudgedImage, window_seconds: int) -> dict[str, Any]:
+    """Returns the count row of an image that was too late for its window."""
+    image = judged.image
+    row = count_row(image.id, tally_image(judged), *window_of(image.timestamp, window_seconds))
+    return {"file": image.file, **row.to_json()}

@@ -1,46 +1,77 @@
-"""DetectObjects: what is in a picture, by Beam's RunInference."""
+"""DetectObjects: detects the objects in images, by Beam's RunInference."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 
 import rules
-from transforms import reasons
-from transforms.counters import count
-from transforms.detector import Detector, ModelSpec, RawDetections
-from transforms.model_files import fetch_model
+from transforms.models.detector import Detector, ModelSpec, RawDetections
+from transforms.models.model_files import fetch_model
+from transforms.models.runtime_names import AUTO
+from transforms.models.runtimes import runtime_of
 from transforms.parse_filename import INVALID
-from transforms.records import DetectedImage, InvalidImage, ModelInfo, ValidImage
-from transforms.text import printable
+from transforms.records import reasons
+from transforms.records.images import DetectedImage, InvalidImage, ModelInfo, ValidImage
+from transforms.records.text import printable
+from transforms.runtime.counters import count
+from transforms.validate_image import CONTESTED, tagged_invalid
 
 DETECTED = "detected"
 KEPT = "kept"
 DECIMALS = 4
+DETECTION_REVISION = 1
+"""A release increases it if it decodes, scales or rounds differently: `--resume` then repeats the
+detection of images that earlier releases have processed."""
 
 Prediction = RawDetections | Exception | None
 
 
 @dataclass(frozen=True)
 class Model:
-    """The model of a job, as every machine must find it.
+    """The model of a job, which must be the same on every machine.
 
     Attributes:
-      source: What `--model` said.
-      info: Its name and version.
-      spec: What it takes.
-      labels: Names by class number.
+      source: The value of `--model`.
+      info: The name, version and settings.
+      spec: The inputs and outputs.
+      labels: The labels by class number.
+      asked_runtime: The value of `--model_runtime`; each machine decides by it (see
+        :func:`transforms.models.runtimes.runtime_of`).
     """
 
     source: str
     info: ModelInfo
     spec: ModelSpec
     labels: Mapping[int, str]
+    asked_runtime: str = AUTO
+
+
+def settings_of(
+    labels: Mapping[int, str], *, min_score_kept: float, input_size: tuple[int, int]
+) -> str:
+    """Hashes all settings that affect detections, besides the model's files; 12 hex digits.
+
+    Args:
+      labels: The labels by class number.
+      min_score_kept: Detections below this score are dropped.
+      input_size: The width and height of the model's input in pixels.
+    """
+    settings = {
+        "how": DETECTION_REVISION,
+        "labels": sorted(labels.items()),
+        "min_score_kept": float(min_score_kept),
+        "input_size": list(input_size),
+    }
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
 
 
 def to_detections(
@@ -50,35 +81,40 @@ def to_detections(
     labels: Mapping[int, str],
     min_score_kept: float,
 ) -> tuple[rules.Detection, ...]:
-    """A model's output for one picture in the contract's terms.
+    """Converts a model's output for one image to detections.
 
-    Boxes are mapped from the letterbox to the upright image, clipped to it, and given as
+    Boxes are mapped from the letterbox to the upright image, clipped to it, and converted to
     `[x_min, y_min, width, height]` fractions. Boxes and scores are rounded to 4 decimals before
-    anything is decided on them. The most certain detection comes first.
+    any decision. The detection with the highest score comes first.
 
     Args:
       raw: The model's output.
-      content: Width and height of the part of the letterbox that shows the picture, as fractions.
-      labels: Names by class number; a class without a name is called `class <number>`.
-      min_score_kept: Detections below this score are left out.
+      content: The width and height of the image's part of the letterbox, as fractions.
+      labels: The labels by class number; a class without a label is called `class <number>`.
+      min_score_kept: Detections below this score are dropped.
     """
-    across, down = content
-    found = []
+    content_width, content_height = content
+    detections = []
     for box, score, category in zip(raw.boxes, raw.scores, raw.classes, strict=True):
         y_min, x_min, y_max, x_max = (float(edge) for edge in box)
         conf = round(float(score), DECIMALS)
         if not all(map(math.isfinite, (y_min, x_min, y_max, x_max, conf, category))):
             continue
-        x_min, x_max = _fraction(x_min / across), _fraction(x_max / across)
-        y_min, y_max = _fraction(y_min / down), _fraction(y_max / down)
+        x_min, x_max = _fraction(x_min / content_width), _fraction(x_max / content_width)
+        y_min, y_max = _fraction(y_min / content_height), _fraction(y_max / content_height)
         width, height = round(x_max - x_min, DECIMALS), round(y_max - y_min, DECIMALS)
         if conf < min_score_kept or width <= 0 or height <= 0:
             continue
         number = int(category)
         label = labels.get(number, f"class {number}")
         bbox = (x_min, y_min, width, height)
-        found.append(rules.Detection(str(number), label, min(conf, 1.0), bbox))
-    return tuple(sorted(found, key=lambda one: (-one.conf, int(one.category), one.bbox)))
+        detections.append(rules.Detection(str(number), label, min(conf, 1.0), bbox))
+    return tuple(
+        sorted(
+            detections,
+            key=lambda detection: (-detection.conf, int(detection.category), detection.bbox),
+        )
+    )
 
 
 def _fraction(value: float) -> float:
@@ -91,10 +127,10 @@ class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
     Beam's own handlers load Keras models, which SavedModels are not (apache/beam#30616).
 
     Args:
-      model: The model, as the launching machine has found it.
-      batch_size: Pictures handed over at once.
-      threads: Calls of the model at once; None: as suits the machine.
-      call_size: Pictures a call of the model; None: as suits the machine.
+      model: The model, as found on the launching machine.
+      batch_size: The number of images in a batch.
+      threads: The number of concurrent calls of the model; None for the machine's default.
+      call_size: The number of images in a call of the model; None for the machine's default.
     """
 
     def __init__(
@@ -106,7 +142,7 @@ class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
         call_size: int | None = None,
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; at least 1 picture is needed")
+            raise ValueError(f"batch_size is {batch_size}; at least 1 image is needed")
         super().__init__(min_batch_size=batch_size, max_batch_size=batch_size)
         self._model = model
         self._threads = threads
@@ -115,7 +151,14 @@ class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
     def load_model(self) -> Detector:
         files = fetch_model(self._model.source, expected_version=self._model.info.version)
         spec = replace(self._model.spec, path=files.path)
-        return Detector(spec, threads=self._threads, call_size=self._call_size)
+        runtime, converted = runtime_of(spec, files.info.version, self._model.asked_runtime)
+        return Detector(
+            spec,
+            runtime=runtime,
+            converted=converted,
+            threads=self._threads,
+            call_size=self._call_size,
+        )
 
     def run_inference(
         self,
@@ -123,12 +166,23 @@ class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
         model: Detector,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
-        """One result an image; its `inference` is None where the detections are known already."""
-        pictures = [image.pixels for image in batch if image.pixels is not None]
-        raw = iter(model.detect(pictures))
+        """Returns one result per image; `inference` is None if the detections are known already.
+
+        Its `model_id` is the runtime of the model.
+
+        Counts batches, their images and their duration: Flink's reporters treat RunInference's
+        distributions as objects, and Prometheus shows 0 for values that are no numbers.
+        """
+        images = [image.pixels for image in batch if image.pixels is not None]
+        started = perf_counter()
+        raw = iter(model.detect(images))
+        if images:
+            count("model.batches")
+            count("model.images", len(images))
+            count("model.microseconds", round((perf_counter() - started) * 1e6))
         for image in batch:
             prediction: Prediction = next(raw) if image.pixels is not None else None
-            yield PredictionResult(image, prediction, self._model.info.version)
+            yield PredictionResult(image, prediction, model.runtime)
 
     def get_num_bytes(self, batch: Sequence[ValidImage]) -> int:
         return sum(image.pixels.nbytes for image in batch if image.pixels is not None)
@@ -145,7 +199,7 @@ def detected_or_failed(
     labels: Mapping[int, str],
     min_score_kept: float,
 ) -> DetectedImage | InvalidImage:
-    """The object data of one image, or the record that the model failed on it."""
+    """Makes the object data of one image, or the record of an image on which the model failed."""
     file = image.named.file
     if isinstance(prediction, Exception):
         detail = printable(f"the model failed ({type(prediction).__name__}: {prediction})")
@@ -158,6 +212,8 @@ def detected_or_failed(
             height=image.height,
             sha256=image.sha256,
             data=image.data,
+            camera=image.named.id,
+            timestamp=image.named.timestamp,
         )
     detections = image.known
     if detections is None:
@@ -181,6 +237,8 @@ def detected_or_failed(
         brightness=image.brightness,
         sharpness=image.sharpness,
         stream_time=file.stream_time,
+        changed=file.changed,
+        is_contested=image.named.is_contested,
     )
 
 
@@ -192,15 +250,16 @@ class _ReadPrediction(beam.DoFn):
 
     def process(self, element: PredictionResult) -> Iterator[Any]:
         image: ValidImage = element.example
+        looked_now = image.known is None
         outcome = detected_or_failed(
             image,
             element.inference,
-            model=self._model,
+            model=(replace(self._model, runtime=element.model_id) if looked_now else self._model),
             labels=self._labels,
             min_score_kept=self._min_score_kept,
         )
         if isinstance(outcome, InvalidImage):
-            yield beam.pvalue.TaggedOutput(INVALID, outcome)
+            yield tagged_invalid(outcome, image.named)
             return
         if image.known is not None:
             count("images.resumed")
@@ -209,19 +268,20 @@ class _ReadPrediction(beam.DoFn):
 
 
 class DetectObjects(beam.PTransform):
-    """Runs the model over the pictures, in batches.
+    """Runs the model on the images, in batches.
 
     Input: `PCollection[ValidImage]`. Output, by tag:
 
     - `detected`: `PCollection[DetectedImage]`.
     - `kept`: `PCollection[tuple[ValidImage, DetectedImage]]`, the same with the images' bytes.
-    - `invalid`: `PCollection[InvalidImage]`, images on which the model failed alone.
+    - `invalid`: `PCollection[InvalidImage]`, images on which the model failed.
+    - `contested`: The same, without bytes, for files that share a capture time with other files.
 
     Args:
       model: The model.
-      batch_size: Pictures handed over at once.
-      min_score_kept: Detections below this score are left out.
-      threads: Calls of the model at once; None: as suits the machine.
+      batch_size: The number of images in a batch.
+      min_score_kept: Detections below this score are dropped.
+      threads: The number of concurrent calls of the model; None for the machine's default.
     """
 
     def __init__(
@@ -240,5 +300,6 @@ class DetectObjects(beam.PTransform):
         return (
             valid
             | "RunInference" >> RunInference(self._handler)
-            | "ReadPrediction" >> beam.ParDo(self._read).with_outputs(INVALID, KEPT, main=DETECTED)
+            | "ReadPrediction"
+            >> beam.ParDo(self._read).with_outputs(INVALID, CONTESTED, KEPT, main=DETECTED)
         )

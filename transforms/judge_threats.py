@@ -1,105 +1,108 @@
-"""JudgeThreats: what in a picture is a threat, by the rules of its camera.
+"""JudgeThreats: finds the threats in an image by the rules of its camera.
 
-Rules that look back (`repeats`, `confirm`, `cooldown`) judge a picture by those that its camera
-took before it. A batch sorts the pictures of such a camera by time before it judges them. A stream
-can't wait: each picture is judged when it comes, by the earlier ones that have come, and what it
-shows is kept as state for those that follow. Pictures that come in order are judged the same by
-both.
+Rules that look back (`repeats`, `confirm`, `cooldown`) judge an image by earlier images of its
+camera. A batch sorts the images of such a camera by time before it judges them. A stream can't
+wait: it judges each image on arrival, by the earlier images that have arrived, and keeps its
+content in state for later ones. Images that arrive in order get the same verdicts from both.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.coders import PickleCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 import rules
-from transforms.counters import count
-from transforms.live_rules import LiveRules
-from transforms.records import DetectedImage, JudgedImage
-from transforms.times import parse_time
+from transforms.alerting.decisions import (
+    CameraRecord,
+    UnusableRecordError,
+    read_record,
+    write_record,
+)
+from transforms.count_threats import event_time
+from transforms.records.codecs import VersionedCoder
+from transforms.records.images import DetectedImage, JudgedImage
+from transforms.records.times import parse_time
+from transforms.runtime.counters import count
+from transforms.runtime.live_rules import LiveRules
+from transforms.storage import stores
+
+HISTORIES: VersionedCoder[rules.History] = VersionedCoder(rules.History)
+"""Encodes the history of a camera, as a stream's state."""
 
 JUDGED = "judged"
 LOOKS_BACK = "looks_back"
 
 
 def judge(
-    image: DetectedImage, by: rules.Rules, history: rules.History | None = None
+    image: DetectedImage, ruleset: rules.Rules, history: rules.History | None = None
 ) -> JudgedImage:
-    """One image with its verdict.
+    """Judges one image.
 
     Args:
-      image: What was seen.
-      by: The rules.
-      history: What its camera has shown before; the image is noted in it. None: nothing.
+      image: The image with its detections.
+      ruleset: The rules.
+      history: The earlier images of its camera; the image is added. None for no history.
     """
-    return JudgedImage(image, by.judge(image.for_rules(), history))
+    return JudgedImage(image, ruleset.judge(image.for_rules(), history))
 
 
-def judge_in_order(images: Iterable[DetectedImage], by: rules.Rules) -> Iterator[JudgedImage]:
-    """The images of one camera, given in any order, with their verdicts in the order of time."""
+def judge_in_order(images: Iterable[DetectedImage], ruleset: rules.Rules) -> Iterator[JudgedImage]:
+    """Judges the images of one camera, which may come in any order, in the order of time."""
 
     def order(image: DetectedImage) -> tuple[datetime, str]:
         return parse_time(image.timestamp), image.sha256
 
     history = rules.History()
     for image in sorted(images, key=order):
-        yield judge(image, by, history)
-
-
-def _count(judged: JudgedImage) -> None:
-    if judged.verdict.is_threat:
-        count("images.with_threat")
-    for threat in judged.verdict.threats:
-        count(f"threats.{threat.severity}.{threat.label}")
+        yield judge(image, ruleset, history)
 
 
 class _Judge(beam.DoFn):
-    """Judges images of which each stands for itself, and hands on the others."""
+    """Judges images without a history, and passes the others on."""
 
-    def __init__(self, by: rules.Rules) -> None:
-        self._rules = by
+    def __init__(self, ruleset: rules.Rules) -> None:
+        self._rules = ruleset
 
     def process(self, element: DetectedImage) -> Iterator[Any]:
-        count("images.valid")
         if self._rules.needs_history(element.id):
             yield beam.pvalue.TaggedOutput(LOOKS_BACK, element)
             return
-        judged = judge(element, self._rules)
-        _count(judged)
-        yield judged
+        yield judge(element, self._rules)
 
 
-class _JudgeInOrder(beam.DoFn):
-    """Judges all images of a camera."""
+class _JudgeCameraInBatch(beam.DoFn):
+    """Judges all images of a camera, in the order of time."""
 
-    def __init__(self, by: rules.Rules) -> None:
-        self._rules = by
+    def __init__(self, ruleset: rules.Rules) -> None:
+        self._rules = ruleset
 
     def process(self, element: tuple[str, Iterable[DetectedImage]]) -> Iterator[JudgedImage]:
-        for judged in judge_in_order(element[1], self._rules):
-            _count(judged)
-            yield judged
+        yield from judge_in_order(element[1], self._rules)
 
 
-class _JudgeAsTheyCome(beam.DoFn):
-    """Judges each image by what its camera has shown so far, and remembers it.
+class _JudgeInStream(beam.DoFn):
+    """Judges each image by the history of its camera so far, and adds it to the history.
 
-    What a camera has shown is forgotten when no picture that still counts can ask for it: once
-    event time is beyond its newest picture by what its rules look back, and the allowed lateness.
+    The history of a camera is cleared once no image that still counts can need it: when event time
+    exceeds its newest image by the time that its rules look back plus the allowed lateness.
     """
 
-    _HISTORY = ReadModifyWriteStateSpec("history", PickleCoder())
+    _HISTORY = ReadModifyWriteStateSpec("history", HISTORIES)
     _FORGET = TimerSpec("forget", TimeDomain.WATERMARK)
 
-    def __init__(self, by: LiveRules, allowed_lateness_seconds: int) -> None:
-        self._rules = by
+    def __init__(
+        self, ruleset: LiveRules, allowed_lateness_seconds: int, output: str | None
+    ) -> None:
+        self._rules = ruleset
+        self._output = output
         self._lateness_seconds = allowed_lateness_seconds
 
     def process(
@@ -110,77 +113,125 @@ class _JudgeAsTheyCome(beam.DoFn):
     ) -> Iterator[JudgedImage]:
         camera, image = element
         self._rules.refresh()
-        now = self._rules.now
-        count("images.valid")
-        if not now.needs_history(camera):
-            judged = judge(image, now)
+        ruleset = self._rules.current
+        if not ruleset.needs_history(camera):
+            judged = judge(image, ruleset)
         else:
             history: rules.History = state.read() or rules.History()
-            judged = judge(image, now, history)
+            judged = self._judge(image, ruleset, history)
             state.write(history)
-            forget.set(self._forget_at(history, now.for_camera(camera)))
-        _count(judged)
+            forget.set(self._forget_at(history, image, ruleset.for_camera(camera)))
         yield judged
 
-    def _forget_at(self, history: rules.History, camera: rules.CameraRules) -> Timestamp:
+    def _judge(
+        self, image: DetectedImage, ruleset: rules.Rules, history: rules.History
+    ) -> JudgedImage:
+        """Judges an image. If it has an alert, the output records this before it takes effect.
+
+        After a crash, the history is older than the alerts that were sent, and images arrive in
+        another order. So before an image gets an alert, alerts that the history lacks are read from
+        the output, and the image is judged by them too.
+        """
+        known_ids = {alert.alert_id for alert in history.alerts}
+        judged = judge(image, ruleset, history)
+        new = _new_alert(history, known_ids)
+        if new is None or self._output is None:
+            return judged
+        uri = stores.cooldowns_uri(self._output, image.id)
+        rules_name = _name_of_rules(ruleset, image.id)
+        try:
+            recorded = (read_record(uri, CameraRecord) or CameraRecord()).alerts_by(rules_name)
+        except UnusableRecordError:
+            count("cooldowns.unreadable")
+            return judged
+        if any(alert.alert_id not in known_ids for alert in recorded):
+            history.alerts.remove(new)
+            rules.restore_alerts(history.alerts, recorded)
+            known_ids = {alert.alert_id for alert in history.alerts}
+            judged = judge(image, ruleset, history)
+            new = _new_alert(history, known_ids)
+        if new is not None:
+            past_alerts = (replace(alert, covered=[], covered_before=0) for alert in history.alerts)
+            write_record(uri, CameraRecord(tuple(past_alerts), rules_name))
+        return judged
+
+    def _forget_at(
+        self, history: rules.History, image: DetectedImage, camera: rules.CameraRules
+    ) -> Timestamp:
+        """Returns a time later than event time, even if the camera's clock is behind."""
+        newest = Timestamp(micros=history.newest)
+        if image.stream_time is not None:
+            newest = max(newest, event_time(image.stream_time))
         horizon = Duration(camera.horizon.total_seconds())
-        return Timestamp(micros=history.newest) + horizon + Duration(self._lateness_seconds)
+        return newest + horizon + Duration(self._lateness_seconds)
 
     @on_timer(_FORGET)
     def forget_camera(self, state: Any = beam.DoFn.StateParam(_HISTORY)) -> None:
-        """The camera has been silent for longer than its rules look back."""
+        """Clears the history of a camera that was silent for longer than its rules look back."""
         state.clear()
 
 
-def _by_camera(image: DetectedImage) -> tuple[str, DetectedImage]:
+def _name_of_rules(ruleset: rules.Rules, camera: str) -> str:
+    """Names the rules of a camera by their content; edits of other cameras don't change it."""
+    _, _, described = rules.describe_camera(ruleset, camera).partition("\n")
+    return hashlib.sha256(described.encode()).hexdigest()[:12]
+
+
+def _new_alert(history: rules.History, known_ids: set[str]) -> rules.PastAlert | None:
+    return next((alert for alert in history.alerts if alert.alert_id not in known_ids), None)
+
+
+def _key_by_camera(image: DetectedImage) -> tuple[str, DetectedImage]:
     return image.id, image
 
 
 class JudgeThreats(beam.PTransform):
     """Judges each image by its camera's rules.
 
-    Input: `PCollection[DetectedImage]`, of which a batch holds one for each camera and moment, and
-    a stream may hold the same one twice. Output: `PCollection[JudgedImage]`.
+    Input: `PCollection[DetectedImage]`, which may hold several images of one camera and capture
+    time: each is judged by earlier images. Output: `PCollection[JudgedImage]`.
 
     In a batch, the images of cameras whose rules look back are grouped by camera. A worker holds
-    all records of one camera at once: some 3 kB each where six objects were seen, 5 MB for a day
-    with a picture a minute. The others are judged where they are, and where no rule looks back
-    nothing is grouped. In a stream all are keyed by camera, as rules that look back may be edited
-    in. The state of a camera is its :class:`rules.History`, some kilobytes; one whose rules don't
-    look back has none.
+    all records of one camera at a time: about 3 kB for an image with six detections, or 5 MB for a
+    day with an image per minute. Other images are judged without grouping. In a stream, all images
+    are keyed by camera, as an edit of the rules may add a rule that looks back. The state of a
+    camera is its :class:`rules.History` of some kilobytes; it is empty if no rule looks back.
 
     Args:
-      by: The rules, which may change while a stream runs.
-      streaming: Images keep coming: each is judged as it comes.
-      allowed_lateness_seconds: How much longer a stream remembers what a camera has shown than its
-        rules look back, for images that come late.
+      ruleset: The rules, which may change while a stream runs.
+      streaming: Whether the input is unbounded: each image is then judged on arrival.
+      allowed_lateness_seconds: How much longer than its rules look back a stream keeps the history
+        of a camera, for late images.
+      output: The job's output, where a stream records which images have alerts, so that cooldowns
+        hold after a crash; None to keep them in state only.
     """
 
     def __init__(
         self,
-        by: rules.Rules | LiveRules,
+        ruleset: rules.Rules | LiveRules,
         *,
         streaming: bool = False,
         allowed_lateness_seconds: int = 3600,
+        output: str | None = None,
     ) -> None:
         super().__init__()
-        self._rules = LiveRules.of(by)
+        self._rules = LiveRules.of(ruleset)
         self._streaming = streaming
-        self._as_they_come = _JudgeAsTheyCome(self._rules, allowed_lateness_seconds)
+        self._judge_in_stream = _JudgeInStream(self._rules, allowed_lateness_seconds, output)
 
     def expand(self, images: beam.PCollection[DetectedImage]) -> beam.PCollection[JudgedImage]:
-        by_camera = beam.Map(_by_camera).with_output_types(tuple[str, DetectedImage])
+        by_camera = beam.Map(_key_by_camera).with_output_types(tuple[str, DetectedImage])
         if self._streaming:
-            as_they_come = beam.ParDo(self._as_they_come).with_output_types(JudgedImage)
-            return images | "ByCamera" >> by_camera | "JudgeAsTheyCome" >> as_they_come
-        alone = beam.ParDo(_Judge(self._rules.now))
-        if not self._rules.now.looks_back:
-            return images | "Judge" >> alone.with_output_types(JudgedImage)
-        judged = images | "Judge" >> alone.with_outputs(LOOKS_BACK, main=JUDGED)
+            judge_in_stream = beam.ParDo(self._judge_in_stream).with_output_types(JudgedImage)
+            return images | "ByCamera" >> by_camera | "JudgeAsTheyCome" >> judge_in_stream
+        judge_now = beam.ParDo(_Judge(self._rules.current))
+        if not self._rules.current.any_needs_history:
+            return images | "Judge" >> judge_now.with_output_types(JudgedImage)
+        judged = images | "Judge" >> judge_now.with_outputs(LOOKS_BACK, main=JUDGED)
         in_order = (
             judged[LOOKS_BACK]
             | "ByCamera" >> by_camera
             | "GroupByCamera" >> beam.GroupByKey()
-            | "JudgeInOrder" >> beam.ParDo(_JudgeInOrder(self._rules.now))
+            | "JudgeInOrder" >> beam.ParDo(_JudgeCameraInBatch(self._rules.current))
         )
         return (judged[JUDGED], in_order) | "All" >> beam.Flatten()

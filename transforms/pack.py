@@ -1,4 +1,4 @@
-"""Pack: an archive as Parquet, a file a camera, for reading it again and again at speed."""
+"""Pack: writes an archive as Parquet, one file per camera, for fast repeated reads."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import apache_beam as beam
 import orjson
 
-from transforms import stores
-from transforms.archive import Archive, Problem
-from transforms.counters import count
-from transforms.packed import PROBLEMS, write_packed
+from transforms.runtime.counters import count
+from transforms.storage import stores
+from transforms.storage.archive import Archive, Problem
+from transforms.storage.packed import PROBLEMS, write_packed
 
 
 def pack_camera(
@@ -23,14 +23,14 @@ def pack_camera(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> tuple[int, list[Problem]]:
-    """Packs the pictures of one camera; how many, and what could not be read.
+    """Packs the images of one camera; returns their number, and the files that can't be read.
 
     Raises:
-      OSError: A store can't be reached any more, or not be written.
+      OSError: A store can no longer be reached, or can't be written.
     """
     archive.problems.clear()
-    pictures = ((one.image, one.threat) for one in archive.images(id, since, until))
-    packed_images = write_packed(packed, id, pictures)
+    rows = ((archived.image, archived.threat) for archived in archive.images(id, since, until))
+    packed_images = write_packed(packed, id, rows)
     return packed_images, list(archive.problems)
 
 
@@ -47,17 +47,19 @@ class _PackCamera(beam.DoFn):
 
 
 class Pack(beam.PTransform):
-    """Writes an archive's pictures as `PACKED/<id>.parquet`, and what could not be read as
-    `PACKED/problems.jsonl`; see :mod:`transforms.packed`.
+    """Writes the images of an archive as `PACKED/<id>.parquet`.
 
-    Output: `PCollection[None]`, once all is written.
+    The list of files that can't be read is `PACKED/problems.jsonl`; see
+    :mod:`transforms.storage.packed`.
+
+    Output: `PCollection[None]`, when all files are written.
 
     Args:
-      archive: The pictures.
+      archive: The archive with the images.
       packed: The folder to write to.
       ids: The cameras.
-      since: The first moment; None for all.
-      until: The first moment that is not asked for any more.
+      since: The start of the period; None for all.
+      until: The end of the period, exclusive; None for all.
     """
 
     def __init__(
@@ -89,15 +91,15 @@ class Pack(beam.PTransform):
 
 
 def _write_problems(uri: str, problems: list[Problem]) -> None:
-    lines = [stores.json_bytes({"uri": uri, "why": why}) for uri, why in sorted(problems)]
+    lines = [stores.json_bytes({"uri": uri, "why": problem}) for uri, problem in sorted(problems)]
     stores.write_bytes(uri, b"".join(lines))
 
 
 def read_problems(packed: str) -> list[Problem]:
-    """What could not be packed, as the pipeline has written it.
+    """Reads the list of files that could not be packed.
 
     Raises:
-      OSError: It can't be read.
+      OSError: The list can't be read.
     """
     lines = stores.read_bytes(stores.join(packed, PROBLEMS)).splitlines()
     return [(entry["uri"], entry["why"]) for entry in map(orjson.loads, lines)]

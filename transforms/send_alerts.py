@@ -1,20 +1,21 @@
-"""SendAlerts: each alert to each of its targets, and the record of what became of it.
+"""SendAlerts: sends each alert to its targets, and records the outcomes.
 
-Alerts cross a shuffle (they are small) and are sent by a stage of their own, in threads of each
-target: one that is slow or dead holds back neither another one nor the pictures.
+Alerts are small: they cross a shuffle, and a separate stage sends them, with threads for each
+target. A slow or dead target delays neither other targets nor images.
 
-A batch waits for all that it has begun. A stream does not: it keeps each alert as state until all
-its targets are settled, and looks by a timer at what became of it.
+A batch waits for all alerts that it has started. A stream does not: it keeps each alert in state
+until all its targets are settled, and checks its progress by a timer.
 """
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -24,27 +25,32 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Timestamp
 
 import rules
-from transforms.alerts import Alert, alert_for
-from transforms.counters import count
-from transforms.couriers import check_url, target_name
-from transforms.delivery import STREAM_POLICY, PostOffice, RetryPolicy, pause_before
-from transforms.ledger import NOT_SENT, SUPPRESSED, Outcome
-from transforms.live_rules import LiveRules
-from transforms.records import JudgedImage
-from transforms.storms import LimitStorms
-
-WAITING = "waiting"
-"""A counter's name for what failed and will be tried again; records say `failed` until then."""
+from transforms.alerting.alerts import Alert, alert_for
+from transforms.alerting.delivery import (
+    STREAM_POLICY,
+    AlertDispatcher,
+    DispatchContext,
+    RetryPolicy,
+    pause_before,
+)
+from transforms.alerting.ledger import FAILED, NOT_SENT, SUPPRESSED, WAITING, Outcome
+from transforms.alerting.target_clients import check_url, named_urls
+from transforms.limit_alerts import LimitAlerts
+from transforms.records.codecs import VersionedCoder
+from transforms.records.images import JudgedImage
+from transforms.runtime.counters import count
+from transforms.runtime.live_rules import LiveRules
 
 IN_DIGEST = "in_digest"
-"""A counter's name for what a digest tells of; records say `suppressed`."""
+"""The counter's name for alerts that a digest reports; records say `suppressed`."""
 
 TOO_OLD = "too_old"
-"""A counter's name for what is older than `--alert_max_age`; records say `not_sent`."""
+"""The counter's name for alerts older than `--alert_max_age`; records say `not_sent`."""
 
-_ON_THEIR_WAY = 4096
-_LOOK_SECONDS = 1.0
+_IN_FLIGHT_IN_BATCH = 4096
+_POLL_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 2.0
+_SPREAD_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,69 +59,74 @@ class SendOptions:
 
     Attributes:
       output: The job's output, where `alerts/` is.
-      by: The rules.
+      ruleset: The rules.
       urls: The services that get every alert.
-      policy: How long a target is waited for.
-      at_once: Alerts sent at once to one target.
-      max_age_seconds: Older alerts are not sent; None: however old they are.
+      policy: How long a target is retried.
+      max_concurrent: The number of alerts that are sent to one target at a time.
+      max_age_seconds: Older alerts are not sent; None for no limit.
     """
 
     output: str
-    by: LiveRules
+    ruleset: LiveRules
     urls: tuple[str, ...]
     policy: RetryPolicy
-    at_once: int
+    max_concurrent: int
     max_age_seconds: float | None
 
-    def open_office(self) -> PostOffice:
-        """What sends, of one process."""
-        return PostOffice(
+    def open_dispatcher(self) -> AlertDispatcher:
+        """Makes the dispatcher of one process."""
+        return AlertDispatcher(
             self.output,
-            self.by,
+            self.ruleset,
             self.urls,
             self.policy,
-            at_once=self.at_once,
+            max_concurrent=self.max_concurrent,
             max_age_seconds=self.max_age_seconds,
         )
 
 
-def _count(alert: Alert, outcomes: Iterable[Outcome], *, waits: bool = False) -> None:
-    what = "digests" if alert.is_digest else "alerts"
-    for one in outcomes:
-        name = one.outcome
-        if waits:
+def _count(alert: Alert, outcomes: Iterable[Outcome], *, is_waiting: bool = False) -> None:
+    prefix = "digests" if alert.is_digest else "alerts"
+    for outcome in outcomes:
+        name = outcome.outcome
+        if is_waiting:
             name = WAITING
-        elif one.target is not None and one.outcome == SUPPRESSED:
+        elif outcome.target is not None and outcome.outcome == SUPPRESSED:
             name = IN_DIGEST
-        elif one.target is not None and one.outcome == NOT_SENT:
+        elif outcome.target is not None and outcome.outcome == NOT_SENT:
             name = TOO_OLD
-        count(f"{what}.{name}")
+        count(f"{prefix}.{name}")
 
 
-class _Deliver(beam.DoFn):
-    """Sends each alert of a bundle, a bounded number of them ahead of what is settled."""
+class _DeliverInBatch(beam.DoFn):
+    """Sends the alerts of a bundle; the number of unfinished alerts is bounded."""
 
     def __init__(self, options: SendOptions) -> None:
         self._options = options
         self._shared = Shared()
 
     def setup(self) -> None:
-        self._office = self._shared.acquire(self._options.open_office)
+        self._dispatcher = self._shared.acquire(self._options.open_dispatcher)
 
     def start_bundle(self) -> None:
-        self._begun: deque[tuple[Alert, list[Future[list[Outcome]]]]] = deque()
+        self._unfinished: deque[tuple[Alert, list[Future[list[Outcome]]]]] = deque()
+        self._context = DispatchContext()
 
     def process(self, element: Alert) -> None:
-        while len(self._begun) >= _ON_THEIR_WAY:
-            self._settle()
-        self._begun.append((element, [self._office.post(element, one) for one in element.parts]))
+        while len(self._unfinished) >= _IN_FLIGHT_IN_BATCH:
+            self._finish_oldest()
+        dispatched = [
+            self._dispatcher.dispatch(element, target, self._context)
+            for target in element.delivery_targets
+        ]
+        self._unfinished.append((element, dispatched))
 
     def finish_bundle(self) -> None:
-        while self._begun:
-            self._settle()
+        while self._unfinished:
+            self._finish_oldest()
 
-    def _settle(self) -> None:
-        alert, futures = self._begun.popleft()
+    def _finish_oldest(self) -> None:
+        alert, futures = self._unfinished.popleft()
         try:
             for future in futures:
                 _count(alert, future.result())
@@ -124,99 +135,129 @@ class _Deliver(beam.DoFn):
             raise
 
     def _abandon(self, futures: list[Future[list[Outcome]]]) -> None:
-        """Ends the work of a bundle that has failed, before the runner tries the bundle again."""
-        begun = [*futures, *(future for _, some in self._begun for future in some)]
-        self._begun.clear()
-        for future in begun:
+        """Ends the work of a failed bundle, before the runner tries the bundle again."""
+        futures = [*futures, *(future for _, others in self._unfinished for future in others)]
+        self._unfinished.clear()
+        self._context.abandoned.set()
+        for future in futures:
             future.cancel()
-        wait(begun)
+        wait(futures)
 
 
-class Underway:
-    """What a process of a stream is sending, or has sent and nobody has asked for yet.
+class InFlight:
+    """The alerts that a process of a stream is sending, and the outcomes that were not polled yet.
 
-    The timer that asks may wake in another process, which then knows nothing and begins again: the
-    ledger says what was delivered. So what is never asked for can be forgotten.
+    The timer that polls may fire in another process, which has no such memory and dispatches the
+    alert again: the ledger says whether it was delivered. So outcomes that are never polled may be
+    dropped.
 
     Args:
-      office: Sends.
-      most: Alerts for one target that may be on their way; further ones are begun later.
-      kept: Outcomes that nobody has asked for.
+      dispatcher: Sends the alerts.
+      record_after_seconds: An alert that the target's gate holds back is recorded after this time.
+      max_in_flight: The number of unfinished alerts for one target; further ones start later.
+      max_results: The number of outcomes that are kept.
     """
 
-    def __init__(self, office: PostOffice, *, most: int = 1000, kept: int = 20_000) -> None:
-        self._office = office
-        self._most = most
-        self._kept = kept
-        self._begun: OrderedDict[tuple[str, str | None], Future[list[Outcome]]] = OrderedDict()
-        self._on_their_way: Counter[str | None] = Counter()
-        self._lock = threading.RLock()  # What has ended already calls back at once.
+    def __init__(
+        self,
+        dispatcher: AlertDispatcher,
+        record_after_seconds: float,
+        *,
+        max_in_flight: int = 1000,
+        max_results: int = 20_000,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._record_after_seconds = record_after_seconds
+        self._max_in_flight = max_in_flight
+        self._max_results = max_results
+        self._futures: OrderedDict[tuple[str, str | None], Future[list[Outcome]]] = OrderedDict()
+        self._unfinished: Counter[str | None] = Counter()
+        self._lock = threading.RLock()  # The callback of a finished future runs at once.
 
-    def look(self, alert: Alert, target: str | None, *, again: bool) -> list[Outcome] | None:
-        """What became of an alert for one target; None while it is on its way. Begins to send it
-        where that was not done. Called in a bundle's own thread.
+    def poll(
+        self, alert: Alert, target: str | None, context: DispatchContext
+    ) -> list[Outcome] | None:
+        """Returns the outcomes of an alert for one target; None while it is in flight.
+
+        An alert that was not dispatched yet is dispatched. If the target's gate holds the alert
+        back and its record is up to date, neither the store nor the target gets a request. Called
+        in the bundle's own thread.
 
         Args:
           alert: The alert.
           target: One of its targets, or None for none.
-          again: It was tried before.
+          context: The circumstances of the dispatch.
 
         Raises:
-          OSError: It can't be recorded.
+          OSError: The outcome can't be recorded.
         """
         key = alert.alert_id, target
         with self._lock:
-            future = self._begun.get(key)
+            future = self._futures.get(key)
             if future is None:
-                if self._on_their_way[target] < self._most:
-                    self._begin(key, self._office.post(alert, target, again=again))
+                if self._unfinished[target] >= self._max_in_flight:
+                    return None
+                closed = self._dispatcher.enter(alert, target, context)
+                if closed is not None and context.is_recorded:
+                    return [Outcome(target, FAILED, closed.detail, closed.seconds)]
+                if closed is not None and context.waited_seconds < self._record_after_seconds:
+                    return [Outcome(target, WAITING, closed.detail, closed.seconds)]
+                self._track(key, self._dispatcher.dispatch(alert, target, context))
                 return None
             if not future.done():
                 return None
-            del self._begun[key]
+            del self._futures[key]
         return future.result()
 
-    def _begin(self, key: tuple[str, str | None], future: Future[list[Outcome]]) -> None:
+    def _track(self, key: tuple[str, str | None], future: Future[list[Outcome]]) -> None:
         def ended(_: Future[list[Outcome]]) -> None:
             with self._lock:
-                self._on_their_way[key[1]] -= 1
+                self._unfinished[key[1]] -= 1
 
-        self._begun[key] = future
-        self._on_their_way[key[1]] += 1
+        self._futures[key] = future
+        self._unfinished[key[1]] += 1
         future.add_done_callback(ended)
-        if len(self._begun) > self._kept:
-            ended_ones = (one for one, future in self._begun.items() if future.done())
-            if (oldest := next(ended_ones, None)) is not None:
-                del self._begun[oldest]
+        if len(self._futures) > self._max_results:
+            done = (known for known, future in self._futures.items() if future.done())
+            if (oldest := next(done, None)) is not None:
+                del self._futures[oldest]
 
 
-@dataclass
-class _Line:
-    """How far an alert is with one target.
+@dataclass(frozen=True)
+class PendingTarget:
+    """The progress of an alert for one target.
 
     Attributes:
-      since: When it came, in Unix seconds.
-      due: When it is to be looked at.
-      tries: How often it has failed.
+      name: The target's name; None for an alert without a target.
+      since: The time at which the alert arrived, in Unix seconds.
+      due: The time of the next check.
+      tries: The number of failed attempts.
+      is_recorded: Whether the alert's record says that it waits for the target.
     """
 
+    name: str | None
     since: float
     due: float
     tries: int = 0
+    is_recorded: bool = False
 
 
-@dataclass
-class _InHand:
-    """An alert of a stream, and those of its targets that are not settled."""
+@dataclass(frozen=True)
+class PendingAlert:
+    """An alert of a stream, with the targets that are not settled."""
 
     alert: Alert
-    lines: dict[str | None, _Line] = field(default_factory=dict)
+    targets: tuple[PendingTarget, ...] = ()
+
+
+PENDING_ALERTS: VersionedCoder[PendingAlert] = VersionedCoder(PendingAlert)
+"""Encodes the state of an alert until it is settled."""
 
 
 class _DeliverInStream(beam.DoFn):
-    """Holds each alert until all its targets are settled, and sends it again where one fails."""
+    """Keeps each alert until all its targets are settled, and sends it again to those that fail."""
 
-    _HELD = ReadModifyWriteStateSpec("held", beam.coders.PickleCoder())
+    _PENDING = ReadModifyWriteStateSpec("pending", PENDING_ALERTS)
     _LOOK = TimerSpec("look", TimeDomain.REAL_TIME)
 
     def __init__(
@@ -225,141 +266,158 @@ class _DeliverInStream(beam.DoFn):
         self._options = options
         self._keep_trying_seconds = keep_trying_seconds
         self._longest_pause_seconds = longest_pause_seconds
+        self._record_after_seconds = options.policy.record_after_seconds
         self._shared = Shared()
 
     def setup(self) -> None:
-        self._underway = self._shared.acquire(lambda: Underway(self._options.open_office()))
+        self._in_flight = self._shared.acquire(
+            lambda: InFlight(self._options.open_dispatcher(), self._record_after_seconds)
+        )
 
     def process(
         self,
         element: tuple[str, Alert],
-        held: Any = beam.DoFn.StateParam(_HELD),
-        again: Any = beam.DoFn.TimerParam(_LOOK),
+        state: Any = beam.DoFn.StateParam(_PENDING),
+        timer: Any = beam.DoFn.TimerParam(_LOOK),
     ) -> None:
         alert = element[1]
-        hand: _InHand = held.read() or _InHand(alert)
-        hand.alert = replace(alert, held={**hand.alert.held, **alert.held})
+        pending: PendingAlert = state.read() or PendingAlert(alert)
+        alert = replace(alert, held={**pending.alert.held, **alert.held})
         now = time.time()
-        for name in alert.parts:
-            hand.lines.setdefault(name, _Line(now, now))
-        self._look(hand, held, again)
+        known_names = {target.name for target in pending.targets}
+        new_targets = (
+            PendingTarget(name, now, now)
+            for name in alert.delivery_targets
+            if name not in known_names
+        )
+        self._check_targets(PendingAlert(alert, (*pending.targets, *new_targets)), state, timer)
 
     @on_timer(_LOOK)
-    def look_again(
+    def on_look_timer(
         self,
-        held: Any = beam.DoFn.StateParam(_HELD),
-        again: Any = beam.DoFn.TimerParam(_LOOK),
+        state: Any = beam.DoFn.StateParam(_PENDING),
+        timer: Any = beam.DoFn.TimerParam(_LOOK),
     ) -> None:
-        """Looks at what became of an alert."""
-        hand: _InHand | None = held.read()
-        if hand is not None:
-            self._look(hand, held, again)
+        """Checks the progress of an alert."""
+        pending: PendingAlert | None = state.read()
+        if pending is not None:
+            self._check_targets(pending, state, timer)
 
-    def _look(self, hand: _InHand, held: Any, again: Any) -> None:
+    def _check_targets(self, pending: PendingAlert, state: Any, timer: Any) -> None:
         now = time.time()
-        for name, line in list(hand.lines.items()):
-            if line.due > now:
-                continue
-            outcomes = self._underway.look(hand.alert, name, again=line.tries > 0)
-            if outcomes is None:
-                line.due = now + _LOOK_SECONDS
-            elif not self._is_tried_again(hand.alert, line, outcomes, now):
-                del hand.lines[name]
-        if hand.lines:
-            held.write(hand)
-            again.set(Timestamp(min(line.due for line in hand.lines.values())))
+        checked = (
+            target if target.due > now else self._check_target(pending.alert, target, now)
+            for target in pending.targets
+        )
+        unsettled = tuple(target for target in checked if target is not None)
+        if unsettled:
+            state.write(PendingAlert(pending.alert, unsettled))
+            timer.set(Timestamp(min(target.due for target in unsettled)))
         else:
-            held.clear()
+            state.clear()
 
-    def _is_tried_again(
-        self, alert: Alert, line: _Line, outcomes: list[Outcome], now: float
-    ) -> bool:
-        (pause, *_) = [one.again_after for one in outcomes]
-        if pause is None or now - line.since >= self._keep_trying_seconds:
+    def _check_target(
+        self, alert: Alert, target: PendingTarget, now: float
+    ) -> PendingTarget | None:
+        """Returns the progress of an alert for a target; None if the target is settled."""
+        waited = now - target.since
+        context = DispatchContext(waited_seconds=waited, is_recorded=target.is_recorded)
+        outcomes = self._in_flight.poll(alert, target.name, context)
+        if outcomes is None:
+            return replace(target, due=now + _POLL_SECONDS)
+        (outcome, *_) = outcomes
+        pause = outcome.again_after
+        if outcome.outcome == WAITING:
+            remaining = max(self._record_after_seconds - waited, 0)
+            return replace(target, due=now + min(pause or 0, remaining))
+        if pause is None or waited >= self._keep_trying_seconds:
             _count(alert, outcomes)
-            return False
-        line.tries += 1
-        if line.tries == 1:
-            _count(alert, outcomes, waits=True)
-        own = pause_before(line.tries, _FIRST_PAUSE_SECONDS, self._longest_pause_seconds)
-        line.due = now + max(own, min(pause, self._keep_trying_seconds))
-        return True
+            return None
+        if not target.is_recorded:
+            _count(alert, outcomes, is_waiting=True)
+            target = replace(target, is_recorded=True)
+        if pause:  # Alerts are spread over time after a target's pause.
+            pause = min(pause, self._keep_trying_seconds)
+            pause += random.uniform(0, min(pause / 4, _SPREAD_SECONDS))
+        else:
+            target = replace(target, tries=target.tries + 1)
+            pause = pause_before(target.tries, _FIRST_PAUSE_SECONDS, self._longest_pause_seconds)
+        return replace(target, due=now + pause)
 
 
 class SendAlerts(beam.PTransform):
-    """Sends alerts to their targets, and records what became of each.
+    """Sends alerts to their targets, and records the outcomes.
 
-    Input: `PCollection[JudgedImage]`. An image of severity `alert` has an alert, one of severity
-    `detection` where a target asks for it. What a record shows as delivered is not sent again; what
-    comes in the cooldown of another alert, beyond a limit or too old is recorded, and not sent.
-    Secrets are taken from the environment of the machine that sends.
+    Input: `PCollection[JudgedImage]`. An image of severity `alert` has an alert; an image of
+    severity `detection` has one if the rules name a target for it. An alert that its record shows
+    as delivered is not sent again. An alert in the cooldown of another one, beyond a limit, or too
+    old is recorded, but not sent. Secrets come from the environment of the machine that sends.
 
     Args:
       output: The job's output, where `alerts/` is.
-      by: The rules, which name targets and limits. In a stream, limits may be edited where the
-        rules of the start have one.
-      urls: Services that get each alert of severity `alert`, with a token from the environment
-        variable `ALERT_TOKEN`.
-      policy: How long a target is waited for; None: as suits a batch or a stream.
-      at_once: Alerts sent at once to one target.
-      streaming: Alerts keep coming: one that fails is held and sent again.
-      max_age_seconds: Older alerts are not sent; None: however old they are. One that was tried in
-        time is tried on.
-      allowed_lateness_seconds: How long after its end a stream remembers a window of the limits.
-      keep_trying_seconds: For how long a stream tries to send an alert.
-      longest_pause_seconds: Between two tries of one alert; the first pauses are 2, 4, 8 s.
+      ruleset: The rules, which name targets and limits. In a stream, limits may be edited if the
+        initial rules have one.
+      urls: The services that get each alert of severity `alert`, with a token from the environment
+        variable `ALERT_TOKEN`. `${NAME}` in an address stands for another variable.
+      policy: How long a target is retried; None for the default of a batch or a stream.
+      max_concurrent: The number of alerts that are sent to one target at a time.
+      streaming: Whether the input is unbounded: a failed alert is then kept and sent again.
+      max_age_seconds: Older alerts are not sent; None for no limit. An alert whose first attempt
+        was in time is retried.
+      keep_trying_seconds: How long a stream retries an alert.
+      longest_pause_seconds: The longest pause between two attempts of one alert; the first pauses
+        are 2, 4 and 8 s.
     """
 
     def __init__(
         self,
         output: str,
-        by: rules.Rules | LiveRules,
+        ruleset: rules.Rules | LiveRules,
         *,
         urls: Sequence[str] = (),
         policy: RetryPolicy | None = None,
-        at_once: int = 16,
+        max_concurrent: int = 16,
         streaming: bool = False,
         max_age_seconds: float | None = None,
-        allowed_lateness_seconds: int = 3600,
         keep_trying_seconds: float = 86400,
         longest_pause_seconds: float = 60,
     ) -> None:
         super().__init__()
         for url in urls:
             check_url(url)
-        live = LiveRules.of(by)
+        live = LiveRules.of(ruleset)
         policy = policy or (STREAM_POLICY if streaming else RetryPolicy())
-        options = SendOptions(output, live, tuple(urls), policy, at_once, max_age_seconds)
+        options = SendOptions(output, live, tuple(urls), policy, max_concurrent, max_age_seconds)
         self._options = options
         self._deliver = (
             _DeliverInStream(options, keep_trying_seconds, longest_pause_seconds)
             if streaming
-            else _Deliver(options)
+            else _DeliverInBatch(options)
         )
         self._streaming = streaming
-        self._limits = LimitStorms(
+        self._limits = LimitAlerts(
+            output,
             live,
             streaming=streaming,
-            allowed_lateness_seconds=allowed_lateness_seconds,
             max_age_seconds=max_age_seconds,
         )
 
     def expand(self, judged: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
-        output, by = self._options.output, self._options.by
-        everywhere = tuple(map(target_name, self._options.urls))
+        output, ruleset = self._options.output, self._options.ruleset
+        default_targets = tuple(named_urls(self._options.urls))
 
-        def choose(one: JudgedImage) -> Iterator[Alert]:
-            by.refresh()
-            alert = alert_for(one, output, by.now, everywhere)
+        def choose(image: JudgedImage) -> Iterator[Alert]:
+            ruleset.refresh()
+            alert = alert_for(image, output, ruleset.current, default_targets)
             if alert is not None:
                 yield alert
 
         alerts = judged | "ChooseAlerts" >> beam.FlatMap(choose).with_output_types(Alert)
-        alerting = by.now.alerting
+        alerting = ruleset.current.alerting
         if alerting.per_id is not None or alerting.fleet is not None:
-            alerts = alerts | "LimitStorms" >> self._limits
+            alerts = alerts | "LimitAlerts" >> self._limits
         if not self._streaming:
-            apart = alerts | "ApartFromImages" >> beam.Reshuffle()
-            return apart | "Deliver" >> beam.ParDo(self._deliver)
-        keyed = beam.Map(lambda one: (one.alert_id, one)).with_output_types(tuple[str, Alert])
+            reshuffled = alerts | "ApartFromImages" >> beam.Reshuffle()
+            return reshuffled | "Deliver" >> beam.ParDo(self._deliver)
+        keyed = beam.Map(lambda alert: (alert.alert_id, alert)).with_output_types(tuple[str, Alert])
         return alerts | "ByAlert" >> keyed | "Deliver" >> beam.ParDo(self._deliver)

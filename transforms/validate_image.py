@@ -1,6 +1,6 @@
-"""ValidateImage: one read and one decode that tell whether a file is a picture to be judged.
+"""ValidateImage: reads and decodes each file once, and checks whether it is a valid image.
 
-Decoding is the last of the checks, and makes what the model needs.
+Decoding is the last check, and yields the input of the model.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ import hashlib
 import json
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 
 import rules
-from transforms import jpeg, reasons, stores
-from transforms.counters import count
-from transforms.live_rules import LiveRules
+from transforms.images import jpeg
+from transforms.models.tensorflow_runtime import load_tensorflow
 from transforms.parse_filename import INVALID
-from transforms.read_ahead import ReadAheadDoFn
-from transforms.records import (
+from transforms.records import reasons
+from transforms.records.images import (
     ImageFile,
     InvalidImage,
     ModelInfo,
@@ -29,25 +28,28 @@ from transforms.records import (
     ValidImage,
     detection_from_json,
 )
-from transforms.tensorflow_runtime import load_tensorflow
-from transforms.text import one_line, printable
+from transforms.records.text import one_line, printable
+from transforms.runtime.live_rules import LiveRules
+from transforms.runtime.read_ahead import ReadAheadDoFn
+from transforms.storage import stores
 
 VALID = "valid"
+CONTESTED = "contested"
 LOCAL_READERS = 4
 REMOTE_READERS = 16
-"""Files read at once: a store that answers after 50 ms must not cost 50 ms a picture."""
+"""The number of concurrent reads: a store with a latency of 50 ms must not cost 50 ms per image."""
 _DECODERS = threading.BoundedSemaphore(4)
-"""Pictures decoded at once in a process: more would only take the model's processors from it."""
+"""The number of concurrent decodes in a process; more would take processors from the model."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken for a picture.
+    """The limits for a valid image.
 
     Attributes:
-      min_resolution: Width and height in pixels of the upright image, at least.
-      max_resolution: The same, at most.
-      max_file_bytes: Bytes of the file, at most.
+      min_resolution: The least width and height of the upright image in pixels.
+      max_resolution: The greatest width and height of the upright image in pixels.
+      max_file_bytes: The greatest size of the file in bytes.
     """
 
     min_resolution: tuple[int, int] = (160, 120)
@@ -55,7 +57,7 @@ class Limits:
     max_file_bytes: int = 64 << 20
 
     def for_camera(self, resolution: rules.Resolution | None) -> Limits:
-        """These limits with what the rules say of one camera put over them."""
+        """Returns these limits, overridden by the rules of one camera."""
         if resolution is None:
             return self
         return replace(
@@ -67,44 +69,41 @@ class Limits:
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """Where `--resume` finds what an earlier run has detected.
+    """The earlier run whose detections `--resume` uses.
 
     Attributes:
       output: The earlier run's output.
-      model: The model that must have looked.
-      min_score_kept: Detections below this score are left out.
+      model: The model and the settings that the earlier run must have used.
     """
 
     output: str
     model: ModelInfo
-    min_score_kept: float
 
-    def seen(
+    def find_result(
         self, named: NamedFile, sha256: str
     ) -> tuple[tuple[rules.Detection, ...], float, float] | None:
-        """What that model saw in the same bytes, and how bright and how sharp they are; None where
-        it has not looked, or a release did that did not measure both."""
+        """Returns the detections, brightness and sharpness that the earlier run recorded.
+
+        The result is None if the run has not processed the same bytes with the same model and
+        settings, or if its release did not record all values.
+        """
         uri = stores.detections_uri(self.output, named.id, named.stem)
         try:
             entry = json.loads(stores.read_bytes(uri))
-            if entry["sha256"] != sha256 or entry["model"]["version"] != self.model.version:
+            model = ModelInfo.from_json(entry["model"])
+            if entry["sha256"] != sha256 or not model.detects_like(self.model):
                 return None
-            found = tuple(detection_from_json(one) for one in entry["detections"])
+            detections = tuple(detection_from_json(detection) for detection in entry["detections"])
             brightness, sharpness = float(entry["brightness"]), float(entry["sharpness"])
             if not (0 <= brightness <= 1 and 0 <= sharpness <= 1):
                 return None
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # Missing or unreadable: the model looks again.
-        kept = tuple(one for one in found if one.conf >= self.min_score_kept)
-        return kept, brightness, sharpness
-
-
-class StoreLostError(OSError):
-    """A store that could be read, and can't be any more: the job must not go on without it."""
+            return None  # Missing or unreadable: the model runs again.
+        return detections, brightness, sharpness
 
 
 def resolution_problem(width: int, height: int, limits: Limits) -> tuple[str, str] | None:
-    """The reason and detail for which an image of this size is invalid, if it is."""
+    """Returns the reason and detail for which an image of this size is invalid; None if valid."""
     (min_width, min_height), (max_width, max_height) = (
         limits.min_resolution,
         limits.max_resolution,
@@ -126,14 +125,14 @@ def validate_bytes(
     input_size: tuple[int, int],
     earlier: EarlierRun | None = None,
 ) -> ValidImage | InvalidImage:
-    """Whether these bytes are a picture to be judged; its pixels if so.
+    """Validates the bytes of a file, and decodes its pixels.
 
     Args:
-      named: The file that they are of.
-      data: The whole file.
-      limits: Those of its camera.
-      input_size: Width and height of the model's input, in pixels.
-      earlier: Where detections of an earlier run are; such an image is not decoded.
+      named: The file.
+      data: All bytes of the file.
+      limits: The limits of its camera.
+      input_size: The width and height of the model's input in pixels.
+      earlier: The earlier run; an image with detections there is not decoded.
     """
     sha256 = hashlib.sha256(data).hexdigest()
     invalid = InvalidImage(named.file, "", "", size_bytes=len(data), sha256=sha256, data=data)
@@ -141,23 +140,25 @@ def validate_bytes(
         return replace(invalid, reason=reasons.EMPTY_FILE, detail="the file has no bytes")
     try:
         header = jpeg.read_header(data)
-    except jpeg.NotJpeg as error:
+    except jpeg.NotJpegError as error:
         return replace(invalid, reason=reasons.NOT_JPEG, detail=str(error))
-    except jpeg.CorruptJpeg as error:
+    except jpeg.CorruptJpegError as error:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=str(error))
     width, height = header.width, header.height
     invalid = replace(invalid, width=width, height=height)
     if problem := resolution_problem(width, height, limits):
         return replace(invalid, reason=problem[0], detail=problem[1])
-    seen = earlier.seen(named, sha256) if earlier else None
-    if seen is not None:
-        known, brightness, sharpness = seen
+    if header.problem:
+        return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=header.problem)
+    earlier_result = earlier.find_result(named, sha256) if earlier else None
+    if earlier_result is not None:
+        detections, brightness, sharpness = earlier_result
         return ValidImage(
-            named, sha256, width, height, data, None, brightness, sharpness, known=known
+            named, sha256, width, height, data, None, brightness, sharpness, known=detections
         )
     try:
         box = jpeg.decode_letterboxed(header, input_size)
-    except jpeg.CorruptJpeg as error:
+    except jpeg.CorruptJpegError as error:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=str(error))
     return ValidImage(
         named,
@@ -173,17 +174,17 @@ def validate_bytes(
 
 
 def read_failed(file: ImageFile, error: Exception) -> InvalidImage:
-    """The record of a file that could not be read."""
+    """Makes the record of a file that could not be read."""
     detail = printable(f"the file can't be read ({type(error).__name__}: {error})")
     return InvalidImage(file, reasons.READ_FAILED, detail)
 
 
-def same_image_once(invalid: Iterable[InvalidImage]) -> Iterator[InvalidImage]:
-    """Invalid files without repeats of the same bytes under the same name and reason.
+def without_repeats(invalid: Iterable[InvalidImage]) -> Iterator[InvalidImage]:
+    """Removes repeats of the same bytes with the same name and reason.
 
-    What is left of one name and reason are different files, and says so; so does `x.json` beside
-    `x`, whose record has that name. The outcome does not depend on the order in which the files
-    come.
+    Different files that remain for one name and reason are marked as sharing the name. So is
+    `x.json` next to `x`, whose record has that name. The result does not depend on the order of the
+    files.
     """
     different: dict[tuple[str, str], dict[str, InvalidImage]] = {}
     for image in sorted(invalid, key=lambda image: image.file.uri):
@@ -195,36 +196,46 @@ def same_image_once(invalid: Iterable[InvalidImage]) -> Iterator[InvalidImage]:
             yield replace(image, shares_name=is_a_records or len(same_name) > 1)
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    valid: ValidImage | None
-    invalid: tuple[InvalidImage, ...]
-    repeated: int
+def tagged_invalid(image: InvalidImage, named: NamedFile) -> beam.pvalue.TaggedOutput:
+    """Tags an invalid image as an output.
+
+    An image whose file shares its capture time with others has no bytes, since they are grouped.
+    """
+    image = replace(image, camera=named.id, timestamp=named.timestamp)
+    if named.is_contested:
+        return beam.pvalue.TaggedOutput(CONTESTED, replace(image, data=None))
+    return beam.pvalue.TaggedOutput(INVALID, image)
 
 
 class _Validate(ReadAheadDoFn):
-    """Reads, checks and decodes all files that claim to be the same camera's same moment."""
+    """Reads, checks and decodes a file."""
 
     def __init__(
         self,
         limits: Limits,
-        by: LiveRules | None,
+        ruleset: LiveRules | None,
         input_size: tuple[int, int],
         earlier: EarlierRun | None,
         threads: int,
         max_waiting: int,
+        top: str | None = None,
+        check_worker: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(threads=threads, max_waiting=max_waiting)
+        self._check_worker = check_worker
         self._last_read: str | None = None
+        self._top = top
         self._limits = limits
-        self._rules = by
+        self._rules = ruleset
         self._input_size = input_size
         self._earlier = earlier
 
     def setup(self) -> None:
+        if self._check_worker is not None:
+            self._check_worker()
         super().setup()
         load_tensorflow()
-        # Broken EXIF is met every day; Pillow would write a line for each.
+        # Broken EXIF data is common; Pillow would log a line for each file.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
     def start_bundle(self) -> None:
@@ -232,44 +243,24 @@ class _Validate(ReadAheadDoFn):
         if self._rules is not None:
             self._rules.refresh()
 
-    def weight(self, element: tuple[str, Iterable[NamedFile]]) -> int:
-        largest = max(named.file.size_bytes for named in element[1])
+    def weight(self, element: NamedFile) -> int:
         width, height = self._input_size
-        return min(largest, self._limits.max_file_bytes) + width * height * 3
+        return min(element.file.size_bytes, self._limits.max_file_bytes) + width * height * 3
 
-    def work(self, element: tuple[str, Iterable[NamedFile]]) -> _Outcome:
-        files = sorted(element[1], key=lambda named: named.file.uri)
-        best: ValidImage | None = None
-        invalid: list[InvalidImage] = []
-        for named in files:
-            image = self._validate(named)
-            if isinstance(image, InvalidImage):
-                # Only one picture of many is held; the store copies the others' bytes.
-                invalid.append(image if len(files) == 1 else replace(image, data=None))
-            elif best is None:
-                best = image
-            elif image.sha256 != best.sha256:
-                best, other = sorted((best, image), key=lambda image: image.sha256)
-                invalid.append(_duplicate(other))
-        different = tuple(same_image_once(invalid))
-        kept = len(different) + (best is not None)
-        return _Outcome(best, different, repeated=len(files) - kept)
+    def work(self, element: NamedFile) -> ValidImage | beam.pvalue.TaggedOutput:
+        image = self._validate(element)
+        return tagged_invalid(image, element) if isinstance(image, InvalidImage) else image
 
-    def outputs(self, result: _Outcome) -> Iterator[Any]:
-        for invalid in result.invalid:
-            yield beam.pvalue.TaggedOutput(INVALID, invalid)
-        if result.valid is not None:
-            yield result.valid
-        if result.repeated:
-            count("images.repeated", result.repeated)
+    def outputs(self, result: ValidImage | beam.pvalue.TaggedOutput) -> Iterator[Any]:
+        yield result
 
     def _validate(self, named: NamedFile) -> ValidImage | InvalidImage:
         limits = self._limits
         if self._rules is not None:
-            limits = limits.for_camera(self._rules.now.for_camera(named.id).resolution)
+            limits = limits.for_camera(self._rules.current.for_camera(named.id).resolution)
         try:
             data = stores.read_bytes(named.file.uri, at_most=limits.max_file_bytes + 1)
-        except Exception as error:  # Whatever a store raises for one file is that file's alone.
+        except Exception as error:  # An error of one file must not fail the job.
             self._check_store(named.file.uri, error)
             return read_failed(named.file, error)
         self._last_read = named.file.uri
@@ -290,67 +281,75 @@ class _Validate(ReadAheadDoFn):
             )
 
     def _check_store(self, uri: str, error: Exception) -> None:
-        """Tells a file that can't be read from a store that can't: one that was read is the proof.
+        """Checks whether the store is lost, by a file that was read before, or by the local folder.
 
         Raises:
-          StoreLostError: The store answers for that file no more either.
+          stores.StoreLostError: The store no longer answers for that file either.
         """
-        proof = self._last_read
-        if proof is None or isinstance(error, FileNotFoundError):
+        if self._top is not None:
+            stores.check_folder(self._top, was_read=self._last_read is not None)
+        known_uri = self._last_read
+        if known_uri is None or isinstance(error, FileNotFoundError):
             return
         try:
-            stores.read_bytes(proof, at_most=1)
+            stores.read_bytes(known_uri, at_most=1)
         except FileNotFoundError:
             return
         except Exception as again:
-            raise StoreLostError(
-                f"the pictures can't be read any more, not even one that was read before "
+            raise stores.StoreLostError(
+                f"the images can't be read any more, not even one that was read before "
                 f"({one_line(again)})"
             ) from None
 
 
-def _duplicate(image: ValidImage) -> InvalidImage:
-    named = image.named
-    return InvalidImage(
-        named.file,
-        reasons.DUPLICATE,
-        reasons.duplicate_detail(named.id, named.timestamp),
-        size_bytes=len(image.data),
-        width=image.width,
-        height=image.height,
-        sha256=image.sha256,
-    )
+def _as_contested(element: tuple[str, NamedFile]) -> NamedFile:
+    return replace(element[1], is_contested=True)
 
 
-def _alone(moment: str, named: NamedFile) -> tuple[str, tuple[NamedFile, ...]]:
-    return moment, (named,)
+def _mark_contested(element: tuple[str, Iterable[NamedFile]]) -> Iterator[NamedFile]:
+    """Returns the files of a group in order, each marked if there are others."""
+    files = sorted(element[1], key=lambda named: named.file.uri)
+    for named in files:
+        yield replace(named, is_contested=len(files) > 1)
 
 
-class _NamesOnce(beam.DoFn):
+class _DistinctNames(beam.DoFn):
     def process(self, element: tuple[str, Iterable[InvalidImage]]) -> Iterator[InvalidImage]:
-        yield from same_image_once(element[1])
+        yield from without_repeats(element[1])
+
+
+class _NamesInStream(beam.DoFn):
+    def process(self, element: tuple[str, InvalidImage]) -> Iterator[Any]:
+        _, image = element
+        if image.timestamp is None:
+            yield image
+        else:
+            yield beam.pvalue.TaggedOutput(CONTESTED, image)
 
 
 class ValidateImage(beam.PTransform):
     """Reads each file once and decodes it once, at the size that the model needs.
 
-    Input: `PCollection[tuple[str, NamedFile]]`, keyed by camera and moment. Output, by tag:
+    Input: `PCollection[tuple[str, NamedFile]]`, keyed by camera and capture time. Output, by tag:
 
-    - `valid`: `PCollection[ValidImage]`. Of several pictures in a batch that claim the same camera
-      and moment it is the one with the smallest sha256, whichever order they come in; in a stream
-      it is each of them as it comes, for :class:`transforms.settle_moments.SettleMoments`.
-    - `invalid`: `PCollection[InvalidImage]`.
+    - `valid`: `PCollection[ValidImage]`.
+    - `invalid`: `PCollection[InvalidImage]`, of files with a capture time of their own.
+    - `contested`: `PCollection[InvalidImage]`, without bytes, of files that share a capture time
+      with others, for :class:`transforms.resolve_versions.ResolveVersions`; in a stream, of all.
 
     Args:
-      limits: What is taken for a picture.
-      by: Rules, which may set another resolution for a camera.
-      input_size: Width and height of the model's input in pixels.
-      earlier: Where detections of an earlier run are, with `--resume`.
-      streaming: Files keep coming: none is waited for.
-      threads: Files read and decoded at once.
-      max_waiting: Pictures made ready ahead of the model.
+      limits: The limits for a valid image.
+      input_size: The width and height of the model's input in pixels.
+      ruleset: The rules, which may set another resolution for a camera.
+      earlier: The earlier run whose detections are used, with `--resume`.
+      streaming: Whether the input is unbounded: files are then not grouped.
+      threads: The number of files that are read and decoded at a time.
+      max_waiting: The number of images that are prepared ahead of the model.
+      top: The local folder of all files; a worker without this folder fails the job.
+      check_worker: Called on each worker before it reads an image; it raises if what the worker
+        needs is missing there. None for no check.
       resource_hints: Beam's resource hints for reading and decoding, not for the shuffle before;
-        the step that takes the pictures must have the same.
+        the step that consumes the images must have the same.
     """
 
     def __init__(
@@ -358,39 +357,49 @@ class ValidateImage(beam.PTransform):
         *,
         limits: Limits,
         input_size: tuple[int, int],
-        by: rules.Rules | LiveRules | None = None,
+        ruleset: rules.Rules | LiveRules | None = None,
         earlier: EarlierRun | None = None,
         streaming: bool = False,
         threads: int = LOCAL_READERS,
         max_waiting: int = 24,
+        top: str | None = None,
+        check_worker: Callable[[], None] | None = None,
         resource_hints: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self._streaming = streaming
         self._hints = dict(resource_hints or {})
-        live = None if by is None else LiveRules.of(by)
-        self._validate = _Validate(limits, live, input_size, earlier, threads, max_waiting)
+        live = None if ruleset is None else LiveRules.of(ruleset)
+        self._validate = _Validate(
+            limits, live, input_size, earlier, threads, max_waiting, top, check_worker
+        )
 
     def expand(self, named: beam.PCollection[tuple[str, NamedFile]]) -> beam.pvalue.DoOutputsTuple:
         grouped = (
             named
             | "Spread" >> beam.Reshuffle()
-            | "Alone" >> beam.MapTuple(_alone).with_resource_hints(**self._hints)
+            | "Alone" >> beam.Map(_as_contested).with_resource_hints(**self._hints)
             if self._streaming
-            else named | "GroupByMoment" >> beam.GroupByKey()
+            else named
+            | "GroupByMoment" >> beam.GroupByKey()
+            | "Each" >> beam.FlatMap(_mark_contested).with_resource_hints(**self._hints)
         )
         read = beam.ParDo(self._validate).with_resource_hints(**self._hints)
-        return grouped | "ReadAndDecode" >> read.with_outputs(INVALID, main=VALID)
+        return grouped | "ReadAndDecode" >> read.with_outputs(INVALID, CONTESTED, main=VALID)
 
 
 class InvalidNames(beam.PTransform):
-    """Tells files apart that are invalid by their names alone and share one.
+    """Distinguishes files that are invalid by their names and share a name.
 
-    Input: `PCollection[tuple[str, InvalidImage]]`, keyed as :class:`ParseFilename` does. Output:
-    `PCollection[InvalidImage]`.
+    Input: `PCollection[tuple[str, InvalidImage]]`, keyed as :class:`ParseFilename` does. Output, by
+    tag:
+
+    - `invalid`: `PCollection[InvalidImage]`.
+    - `contested`: The same, of a stream's files whose names have a valid camera and capture time
+      that are not accepted now: a newer version of the file may be accepted.
 
     Args:
-      streaming: Files keep coming: none is waited for, and the store tells them apart.
+      streaming: Whether the input is unbounded: files are then distinguished when they are stored.
     """
 
     def __init__(self, *, streaming: bool = False) -> None:
@@ -399,11 +408,12 @@ class InvalidNames(beam.PTransform):
 
     def expand(
         self, invalid: beam.PCollection[tuple[str, InvalidImage]]
-    ) -> beam.PCollection[InvalidImage]:
+    ) -> beam.pvalue.DoOutputsTuple:
         if self._streaming:
-            return invalid | "AsTheyCome" >> beam.Values().with_output_types(InvalidImage)
+            names_in_stream = beam.ParDo(_NamesInStream())
+            return invalid | "AsTheyCome" >> names_in_stream.with_outputs(CONTESTED, main=INVALID)
         return (
             invalid
             | "GroupByName" >> beam.GroupByKey()
-            | "NamesOnce" >> beam.ParDo(_NamesOnce()).with_output_types(InvalidImage)
+            | "NamesOnce" >> beam.ParDo(_DistinctNames()).with_outputs(CONTESTED, main=INVALID)
         )

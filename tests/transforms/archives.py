@@ -7,9 +7,9 @@ from pathlib import Path
 
 import rules
 from tests.transforms.results import BOX, MODEL
-from transforms import stores
 from transforms.judge_threats import judge_in_order
-from transforms.records import DetectedImage, JudgedImage
+from transforms.records.images import DetectedImage, JudgedImage
+from transforms.storage import stores
 
 OLD = """\
 version: 1
@@ -23,7 +23,7 @@ defaults:
 def seen(
     camera: str,
     timestamp: str,
-    *found: tuple[str, float],
+    *detections: tuple[str, float],
     file: str | None = None,
     uri: str | None = None,
     sha256: str = "5" * 64,
@@ -42,7 +42,8 @@ def seen(
         height=480,
         model=MODEL,
         detections=tuple(
-            rules.Detection(categories.get(label, "9"), label, conf, bbox) for label, conf in found
+            rules.Detection(categories.get(label, "9"), label, conf, bbox)
+            for label, conf in detections
         ),
         brightness=0.25,
         sharpness=0.0312,
@@ -58,9 +59,11 @@ def write_output(
     cameras: dict[str, list[DetectedImage]] = {}
     for image in images:
         cameras.setdefault(image.id, []).append(image)
-    judged = [one for camera in sorted(cameras) for one in judge_in_order(cameras[camera], parsed)]
-    for one in judged:
-        place = str(output), one.image.id, one.image.stem
-        stores.write_bytes(stores.detections_uri(*place), stores.json_bytes(one.image.to_json()))
-        stores.write_bytes(stores.final_uri(*place), stores.json_bytes(one.to_json()))
+    judged = [
+        image for camera in sorted(cameras) for image in judge_in_order(cameras[camera], parsed)
+    ]
+    for image in judged:
+        place = str(output), image.image.id, image.image.stem
+        stores.write_bytes(stores.detections_uri(*place), stores.json_bytes(image.image.to_json()))
+        stores.write_bytes(stores.final_uri(*place), stores.json_bytes(image.to_json()))
     return judged

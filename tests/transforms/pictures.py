@@ -6,7 +6,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from transforms.records import ImageFile, NamedFile
+from transforms.records.images import ImageFile, NamedFile
 
 MOMENT = "2026-01-31T23:59:59Z"
 NAME = "front-door_20260131T235959Z.jpg"

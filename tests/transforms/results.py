@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import rules
-from transforms.records import DetectedImage, JudgedImage, ModelInfo
+from transforms.records.images import DetectedImage, JudgedImage, ModelInfo
 
-MODEL = ModelInfo("detector", "0123456789ab")
+MODEL = ModelInfo("detector", "0123456789ab", "ab0123456789", "tflite")
 BOX = (0.1, 0.2, 0.3, 0.4)
 
 

@@ -24,6 +24,8 @@ def save_detector(
     dtype: str = "uint8",
     channels: int = 3,
     poisoned: bool = False,
+    tells_size: bool = False,
+    writes: Path | None = None,
     signature: str = "serving_default",
 ) -> Path:
     """A SavedModel that finds :data:`FOUND` and, as a second object, the picture's mean colour.
@@ -38,6 +40,9 @@ def save_detector(
       dtype: Of its input.
       channels: Of its input.
       poisoned: Whether it fails on a batch that holds a picture of :data:`POISON`.
+      writes: A file to which it adds a line at each call; None: it reaches no file.
+      tells_size: Whether the second object's score is the input's width in thousands of pixels, in
+        place of the mean colour.
       signature: The name of its signature.
     """
     import tensorflow as tf
@@ -54,6 +59,10 @@ def save_detector(
             number = tf.shape(input_tensor)[0]
             box, score, category = FOUND
             mean = tf.reduce_mean(tf.cast(input_tensor, tf.float32), [1, 2, 3]) / 255
+            if writes is not None:
+                tf.print("looked", output_stream=f"file://{writes}")
+            if tells_size:
+                mean = tf.fill([number], tf.cast(tf.shape(input_tensor)[2], tf.float32) / 1000)
 
             def rows(*values: Any) -> Any:
                 return tf.stack([tf.broadcast_to(value, [number]) for value in values], 1)

@@ -1,4 +1,3 @@
-import json
 from collections import Counter
 
 import apache_beam as beam
@@ -13,20 +12,18 @@ from tests.transforms.results import judged
 from transforms.count_threats import (
     CountedImage,
     CountThreats,
-    StoreCounts,
     SumTallies,
-    _WriteCounts,
     count_rows,
     event_time,
     is_too_late,
     shard_of,
-    tally,
+    tally_image,
     window_of,
 )
-from transforms.records import WindowCounts
-from transforms.times import parse_time
+from transforms.records.times import parse_time
 
 ALERT, DETECTION = ("person", "alert"), ("dog", "detection")
+WINDOW = parse_time("2026-01-31T10:00:00Z"), parse_time("2026-01-31T10:05:00Z")
 START = event_time("2026-01-31T10:00:00Z").micros // 1_000_000
 
 
@@ -46,10 +43,10 @@ def panes_of(stream, expected, **options):
             | stream
             | CountThreats(**{"window_seconds": 60, "allowed_lateness_seconds": 0, **options})
             | beam.Map(
-                lambda one: (
-                    one.start[11:19],
-                    one.end[11:19],
-                    {row["id"]: row["images"] for row in one.rows},
+                lambda pane: (
+                    pane.start[11:19],
+                    pane.end[11:19],
+                    {row["id"]: row["images"] for row in pane.rows},
                 )
             )
         )
@@ -90,7 +87,7 @@ def test_images_are_counted_in_the_window_of_their_own_time():
         (86400, [("00:00:00", "00:00:00", {"hall": 2})]),
     ],
 )
-def test_a_window_is_as_long_as_was_asked(seconds, expected):
+def test_a_window_has_the_length_of_the_option(seconds, expected):
     panes_of(stream_of(at(5), at(45)), expected, window_seconds=seconds)
 
 
@@ -164,8 +161,8 @@ def test_windows_reach_from_the_first_year_to_the_last(run_pipeline, timestamp, 
         images = pipeline | beam.Create([judged("hall", timestamp)])
         return {"counts": images | CountThreats(window_seconds=seconds)}
 
-    _, found = run_pipeline(build)
-    assert [(one.start, one.end) for one in found["counts"]] == [window]
+    _, outputs = run_pipeline(build)
+    assert [(counts.start, counts.end) for counts in outputs["counts"]] == [window]
 
 
 @pytest.mark.parametrize(
@@ -177,28 +174,28 @@ def test_windows_reach_from_the_first_year_to_the_last(run_pipeline, timestamp, 
     ],
 )
 def test_what_an_image_adds_to_the_counts(threats, expected):
-    one = tally(judged(threats=threats))
+    tally = tally_image(judged(threats=threats))
     keys = ("images", "threat_images", "threats", "alerts", "by_label")
-    assert tuple(one[key] for key in keys) == expected
+    assert tuple(tally[key] for key in keys) == expected
 
 
 def test_sums_are_the_same_in_any_order_and_grouping():
-    added = SumTallies()
-    pairs = [("hall", tally(at(1))), ("yard", tally(at(2, "yard", ())))]
-    pairs += [("hall", tally(at(3, threats=[DETECTION, ALERT])))]
-    whole = added.create_accumulator()
+    combine = SumTallies()
+    pairs = [("hall", tally_image(at(1))), ("yard", tally_image(at(2, "yard", ())))]
+    pairs += [("hall", tally_image(at(3, threats=[DETECTION, ALERT])))]
+    accumulator = combine.create_accumulator()
     for pair in pairs:
-        whole = added.add_input(whole, pair)
-    parts = [added.add_input(added.create_accumulator(), pair) for pair in reversed(pairs)]
-    merged = added.extract_output(added.merge_accumulators(parts))
-    assert merged == added.extract_output(whole)
+        accumulator = combine.add_input(accumulator, pair)
+    parts = [combine.add_input(combine.create_accumulator(), pair) for pair in reversed(pairs)]
+    merged = combine.extract_output(combine.merge_accumulators(parts))
+    assert merged == combine.extract_output(accumulator)
     assert merged["hall"]["by_label"] == Counter(person=2, dog=1)
-    assert pairs[0][1] == tally(at(1))  # What came in is left alone.
+    assert pairs[0][1] == tally_image(at(1))  # The input is unchanged.
 
 
 def test_rows_are_in_the_order_of_the_ids_and_have_every_id():
-    tallies = {name: tally(at(1, name, ())) for name in ("yard", "Attic", "hall", "10", "9")}
-    rows = count_rows(tallies, "start", "end")
+    tallies = {name: tally_image(at(1, name, ())) for name in ("yard", "Attic", "hall", "10", "9")}
+    rows = [row.to_json() for row in count_rows(tallies, *WINDOW)]
     assert [row["id"] for row in rows] == ["10", "9", "Attic", "hall", "yard"]
     assert all(row["threats"] == 0 and row["by_label"] == {} for row in rows)
 
@@ -217,77 +214,6 @@ def test_an_id_has_the_same_shard_on_every_machine_and_in_every_version(camera, 
     assert shard_of(camera, shards) == shard
 
 
-def store(run_pipeline, output, images, *, shards=1, **options):
-    def build(pipeline):
-        counts = pipeline | beam.Create(images) | CountThreats(shards=shards, **options)
-        counts | StoreCounts(str(output), shards=shards)
-        return {"counts": counts}
-
-    _, found = run_pipeline(build)
-    return found["counts"]
-
-
-def test_the_counts_of_a_window_are_kept_to_the_letter(run_pipeline, tmp_path):
-    images = [
-        judged("yard", "2026-01-31T23:56:00Z"),
-        judged("hall", "2026-01-31T23:55:00Z", [ALERT, ("zebra", "detection"), DETECTION]),
-        judged("hall", "2026-01-31T23:59:59.999Z", [DETECTION]),
-        judged("hall", "2026-02-01T00:00:00Z", [ALERT, ALERT]),
-    ]
-    store(run_pipeline, tmp_path, images)
-    folder = tmp_path / "counts"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "20260131T235500Z_20260201T000000Z.jsonl",
-        "20260201T000000Z_20260201T000500Z.jsonl",
-    ]
-    assert (folder / "20260131T235500Z_20260201T000000Z.jsonl").read_text() == (
-        '{"id":"hall","window_start":"2026-01-31T23:55:00Z","window_end":"2026-02-01T00:00:00Z",'
-        '"images":2,"threat_images":2,"threats":4,"alerts":1,'
-        '"by_label":{"dog":2,"person":1,"zebra":1}}\n'
-        '{"id":"yard","window_start":"2026-01-31T23:55:00Z","window_end":"2026-02-01T00:00:00Z",'
-        '"images":1,"threat_images":0,"threats":0,"alerts":0,"by_label":{}}\n'
-    )
-
-
-def test_shards_split_the_ids_of_a_window_and_lose_none(run_pipeline, tmp_path):
-    cameras = [f"cam-{number:02d}" for number in range(20)]
-    images = [at(second, camera) for camera in cameras for second in (1, 2)]
-    store(run_pipeline, tmp_path, images, shards=3)
-    names = [f"20260131T100000Z_20260131T100500Z-{shard}-of-3.jsonl" for shard in range(3)]
-    assert sorted(path.name for path in (tmp_path / "counts").iterdir()) == names
-    seen = []
-    for shard, name in enumerate(names):
-        rows = [json.loads(line) for line in (tmp_path / "counts" / name).read_text().splitlines()]
-        ids = [row["id"] for row in rows]
-        assert ids == sorted(ids)
-        assert {shard_of(camera, 3) for camera in ids} == {shard}
-        assert {row["images"] for row in rows} == {2}
-        seen += ids
-    assert sorted(seen) == cameras
-
-
-def test_the_order_of_the_images_changes_no_byte(run_pipeline, tmp_path):
-    images = [at(second, camera) for camera in ("b", "a", "c") for second in range(7)]
-    store(run_pipeline, tmp_path / "one", images)
-    store(run_pipeline, tmp_path / "other", images[::-1])
-    (one,), (other,) = ((tmp_path / name / "counts").iterdir() for name in ("one", "other"))
-    assert one.read_bytes() == other.read_bytes()
-
-
-def test_a_later_pane_takes_the_place_of_an_earlier_one(run_pipeline, tmp_path):
-    rows = [({"id": "hall", "images": images},) for images in (1, 2, 3)]
-    bounds = "2026-01-31T10:00:00Z", "2026-01-31T10:05:00Z"
-
-    def build(pipeline):
-        panes = pipeline | beam.Create([[WindowCounts(*bounds, 0, one) for one in rows]])
-        panes | beam.FlatMap(lambda panes: panes) | StoreCounts(str(tmp_path))
-        return {}
-
-    run_pipeline(build)
-    (path,) = (tmp_path / "counts").iterdir()
-    assert path.read_text() == '{"id":"hall","images":3}\n'
-
-
 @pytest.mark.parametrize("options", [{"window_seconds": 0}, {"shards": 0}, {"window_seconds": -5}])
 def test_a_window_without_length_or_shards_is_refused(options):
     with pytest.raises(ValueError, match="at least 1 of each"):
@@ -298,59 +224,31 @@ def counted_image(second, threats=(ALERT,)):
     return CountedImage.of(at(second, threats=threats))
 
 
-def test_what_is_taken_back_is_not_counted():
+def test_a_retracted_image_is_not_counted():
     first, second = counted_image(1), counted_image(1, [DETECTION])
-    total = SumTallies()
-    accumulator = total.create_accumulator()
-    for one in (first, first.taken_back(), second):
-        total.add_input(accumulator, (one.id, one.tally))
-    (row,) = count_rows(accumulator, "a", "b")
+    combine = SumTallies()
+    accumulator = combine.create_accumulator()
+    for image in (first, first.retraction(), second):
+        combine.add_input(accumulator, (image.id, image.tally))
+    (row,) = (row.to_json() for row in count_rows(accumulator, *WINDOW))
     assert (row["images"], row["alerts"], row["by_label"]) == (1, 0, {"dog": 1})
 
 
-def test_an_id_whose_images_are_all_taken_back_has_no_row():
-    one = counted_image(1)
-    total = SumTallies()
-    accumulator = total.create_accumulator()
-    for each in (one.taken_back(), one):  # Whichever comes first.
-        total.add_input(accumulator, (each.id, each.tally))
-    assert count_rows(accumulator, "a", "b") == ()
+def test_an_id_whose_images_are_all_retracted_has_no_row():
+    image = counted_image(1)
+    combine = SumTallies()
+    accumulator = combine.create_accumulator()
+    for addend in (image.retraction(), image):  # In either order.
+        combine.add_input(accumulator, (addend.id, addend.tally))
+    assert count_rows(accumulator, *WINDOW) == ()
 
 
 @pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
 @pytest.mark.parametrize("seconds", [7, 300, 86400 * 366])
-def test_the_first_and_the_last_moment_have_windows(timestamp, seconds):
+def test_the_first_and_the_last_capture_time_have_windows(timestamp, seconds):
     start, end = window_of(timestamp, seconds)
     assert start <= parse_time(timestamp)
     assert end >= parse_time(timestamp)
     assert not is_too_late(timestamp, None, seconds, 0)
     assert is_too_late("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", 300, 3600)
     assert not is_too_late("9999-12-31T23:59:59Z", "2026-01-31T10:00:00Z", seconds, 0)
-
-
-def pane(images):
-    row = {"id": "hall", "window_start": "a", "window_end": "b", "images": images}
-    return WindowCounts("2026-01-31T10:00:00Z", "2026-01-31T10:05:00Z", 0, (row,))
-
-
-@pytest.mark.parametrize(
-    ("keep_newer", "images", "kept"),
-    [(True, [3, 5], 5), (True, [5, 3], 5), (True, [5, 5], 5), (False, [5, 3], 3)],
-)
-def test_an_older_pane_of_a_stream_does_not_overwrite_a_newer_one(
-    tmp_path, keep_newer, images, kept
-):
-    write = _WriteCounts(str(tmp_path), 1, keep_newer)
-    for number in images:
-        write.work(pane(number))
-    (file,) = (tmp_path / "counts").iterdir()
-    assert json.loads(file.read_text())["images"] == kept
-
-
-def test_a_file_that_is_no_count_is_overwritten(tmp_path):
-    write = _WriteCounts(str(tmp_path), 1, keep_newer=True)
-    write.work(pane(1))
-    (file,) = (tmp_path / "counts").iterdir()
-    file.write_text("broken")
-    write.work(pane(1))
-    assert json.loads(file.read_text())["images"] == 1

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import apache_beam as beam
 import numpy as np
@@ -6,14 +7,15 @@ import pytest
 from apache_beam.metrics.metric import MetricsFilter
 
 import rules
-from tests.transforms.models import POISON, save_detector
+from tests.transforms.convolutional_models import save_convolutional_detector
 from tests.transforms.pictures import MOMENT
-from transforms.counters import counted
+from tests.transforms.small_models import POISON, save_detector
 from transforms.detect_objects import DetectObjects, DetectorHandler, Model, to_detections
-from transforms.detector import RawDetections, inspect_model
-from transforms.labels import COCO
-from transforms.model_files import ModelError, fetch_model
-from transforms.records import ImageFile, ModelInfo, NamedFile, ValidImage
+from transforms.models.detector import RawDetections, inspect_model
+from transforms.models.labels import COCO
+from transforms.models.model_files import ModelError, fetch_model
+from transforms.records.images import ImageFile, ModelInfo, NamedFile, ValidImage
+from transforms.runtime.counters import counted
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -44,9 +46,9 @@ def detections(*rows, content=(1.0, 1.0), min_score_kept=0.05, labels=COCO):
     ],
 )
 def test_a_box_is_mapped_from_the_letterbox_clipped_and_rounded(box, content, bbox):
-    (found,) = detections((box, 0.9, 1), content=content)
-    assert found.bbox == bbox
-    assert "-" not in repr(found.bbox)
+    (detection,) = detections((box, 0.9, 1), content=content)
+    assert detection.bbox == bbox
+    assert "-" not in repr(detection.bbox)
 
 
 @pytest.mark.parametrize(
@@ -65,10 +67,10 @@ def test_a_box_is_mapped_from_the_letterbox_clipped_and_rounded(box, content, bb
         pytest.param(((0.2, 0.1, 0.5, 0.3), -0.2, 1), (1, 1), id="negative score"),
     ],
 )
-def test_what_shows_nothing_of_the_picture_is_dropped_alone(row, content):
+def test_detections_outside_the_image_are_dropped_alone(row, content):
     good = ((0.1, 0.1, 0.2, 0.2), 0.5, 1)
-    found = detections(row, good, row, content=content, min_score_kept=0)
-    assert [one.conf for one in found] == [0.5]
+    result = detections(row, good, row, content=content, min_score_kept=0)
+    assert [detection.conf for detection in result] == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -85,11 +87,11 @@ def test_what_shows_nothing_of_the_picture_is_dropped_alone(row, content):
     ],
 )
 def test_a_score_is_rounded_before_it_is_compared(score, least, conf):
-    found = detections(((0.2, 0.1, 0.5, 0.3), score, 1), min_score_kept=least)
-    assert [one.conf for one in found] == ([] if conf is None else [conf])
+    result = detections(((0.2, 0.1, 0.5, 0.3), score, 1), min_score_kept=least)
+    assert [detection.conf for detection in result] == ([] if conf is None else [conf])
 
 
-def test_the_most_certain_comes_first_and_ties_have_one_order():
+def test_the_highest_score_comes_first_and_ties_have_one_order():
     rows = [
         ((0.2, 0.1, 0.5, 0.3), 0.5, 3),
         ((0.2, 0.1, 0.5, 0.3), 0.5, 1),
@@ -97,23 +99,23 @@ def test_the_most_certain_comes_first_and_ties_have_one_order():
         ((0.2, 0.1, 0.5, 0.3), 0.9, 10),
         ((0.2, 0.1, 0.5, 0.3), 0.5, 10),
     ]
-    found = detections(*rows)
-    assert [(one.conf, one.category, one.bbox[1]) for one in found] == [
+    result = detections(*rows)
+    assert [(detection.conf, detection.category, detection.bbox[1]) for detection in result] == [
         (0.9, "10", 0.2),
         (0.5, "1", 0.1),
         (0.5, "1", 0.2),
         (0.5, "3", 0.2),
         (0.5, "10", 0.2),
     ]
-    assert detections(*rows[::-1]) == found
+    assert detections(*rows[::-1]) == result
 
 
 @pytest.mark.parametrize(
     ("number", "label"), [(1, "person"), (90, "toothbrush"), (12, "class 12"), (0, "class 0")]
 )
 def test_a_class_without_a_name_is_called_by_its_number(number, label):
-    (found,) = detections(((0.2, 0.1, 0.5, 0.3), 0.9, number))
-    assert (found.category, found.label) == (str(number), label)
+    (detection,) = detections(((0.2, 0.1, 0.5, 0.3), 0.9, number))
+    assert (detection.category, detection.label) == (str(number), label)
 
 
 def valid(name, shade, *, known=None, content=(1.0, 1.0)):
@@ -152,27 +154,27 @@ def detect(run_pipeline, model, images, **options):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_each_image_gets_its_own_detections_whatever_the_batch(run_pipeline, model, batch_size):
+def test_each_image_gets_its_own_detections_in_any_batch(run_pipeline, model, batch_size):
     images = [valid(str(shade), shade) for shade in range(20, 220, 20)]
-    _, found = detect(run_pipeline, model, images, batch_size=batch_size)
+    _, results = detect(run_pipeline, model, images, batch_size=batch_size)
     assert {
-        image.file: [(one.label, one.conf) for one in image.detections]
-        for image in found["detected"]
+        image.file: [(detection.label, detection.conf) for detection in image.detections]
+        for image in results["detected"]
     } == {
         f"cam_{shade}.jpg": sorted(
-            [("person", 0.9), ("car", round(shade / 255, 4))], key=lambda one: -one[1]
+            [("person", 0.9), ("car", round(shade / 255, 4))], key=lambda detection: -detection[1]
         )
         for shade in range(20, 220, 20)
     }
-    assert sorted(image.data for image, _ in found["kept"]) == sorted(
+    assert sorted(image.data for image, _ in results["kept"]) == sorted(
         image.data for image in images
     )
-    assert found["invalid"] == []
+    assert results["invalid"] == []
 
 
 def test_the_object_data_says_which_image_and_which_model(run_pipeline, model):
-    _, found = detect(run_pipeline, model, [valid("one", 51, content=(1.0, 0.75))])
-    (image,) = found["detected"]
+    _, results = detect(run_pipeline, model, [valid("one", 51, content=(1.0, 0.75))])
+    (image,) = results["detected"]
     assert image.to_json() == {
         "format_version": "1.0",
         "id": "cam",
@@ -184,7 +186,12 @@ def test_the_object_data_says_which_image_and_which_model(run_pipeline, model):
         "height": 160,
         "brightness": 0.2,
         "sharpness": 0.0312,
-        "model": {"name": "tiny", "version": model.info.version},
+        "model": {
+            "name": "tiny",
+            "version": model.info.version,
+            "settings": None,
+            "runtime": "savedmodel",
+        },
         "detections": [
             {"category": "1", "label": "person", "conf": 0.9, "bbox": [0.2, 0.1333, 0.4, 0.5334]},
             {"category": "3", "label": "car", "conf": 0.2, "bbox": [0.0, 0.0, 1.0, 1.0]},
@@ -193,8 +200,8 @@ def test_the_object_data_says_which_image_and_which_model(run_pipeline, model):
 
 
 def test_detections_below_the_score_kept_are_left_out(run_pipeline, model):
-    _, found = detect(run_pipeline, model, [valid("one", 51)], min_score_kept=0.5)
-    assert [one.label for one in found["detected"][0].detections] == ["person"]
+    _, results = detect(run_pipeline, model, [valid("one", 51)], min_score_kept=0.5)
+    assert [detection.label for detection in results["detected"][0].detections] == ["person"]
 
 
 def test_known_images_pass_by_the_model(run_pipeline, tmp_path):
@@ -202,26 +209,26 @@ def test_known_images_pass_by_the_model(run_pipeline, tmp_path):
     poisoned = model_at(save_detector(tmp_path / "poisoned", size=(8, 8), poisoned=True))
     known = (rules.Detection("1", "person", 0.7, (0.1, 0.1, 0.2, 0.2)),)
     images = [valid("a", POISON, known=known), valid("b", 51), valid("c", POISON, known=())]
-    result, found = detect(run_pipeline, poisoned, images)
-    seen = {image.file: image.detections for image in found["detected"]}
+    result, results = detect(run_pipeline, poisoned, images)
+    seen = {image.file: image.detections for image in results["detected"]}
     assert seen["cam_a.jpg"] == known
     assert seen["cam_c.jpg"] == ()
-    assert [one.label for one in seen["cam_b.jpg"]] == ["person", "car"]
+    assert [shape.label for shape in seen["cam_b.jpg"]] == ["person", "car"]
     assert counted(result)["images.resumed"] == 2
-    assert len(found["kept"]) == 3
-    assert found["invalid"] == []
+    assert len(results["kept"]) == 3
+    assert results["invalid"] == []
 
 
 def test_an_image_on_which_the_model_fails_is_a_record_with_its_bytes(run_pipeline, tmp_path):
     poisoned = model_at(save_detector(tmp_path / "poisoned", size=(8, 8), poisoned=True))
     images = [valid("a", 51), valid("b", POISON), valid("c", 102)]
-    _, found = detect(run_pipeline, poisoned, images, batch_size=3)
-    assert sorted(image.file for image in found["detected"]) == ["cam_a.jpg", "cam_c.jpg"]
-    assert sorted((image.named.file.name, seen.file) for image, seen in found["kept"]) == [
+    _, results = detect(run_pipeline, poisoned, images, batch_size=3)
+    assert sorted(image.file for image in results["detected"]) == ["cam_a.jpg", "cam_c.jpg"]
+    assert sorted((image.named.file.name, seen.file) for image, seen in results["kept"]) == [
         ("cam_a.jpg", "cam_a.jpg"),
         ("cam_c.jpg", "cam_c.jpg"),
     ]
-    (failed,) = found["invalid"]
+    (failed,) = results["invalid"]
     assert (failed.file.name, failed.reason) == ("cam_b.jpg", "inference_failed")
     assert "a poisoned picture" in failed.detail
     assert "\n" not in failed.detail
@@ -233,13 +240,24 @@ def test_batches_and_latencies_are_among_the_job_s_metrics(run_pipeline, model):
     images = [valid(str(shade), shade) for shade in range(10)]
     result, _ = detect(run_pipeline, model, images, batch_size=5)
     metrics = result.metrics().query(MetricsFilter().with_namespace("inference"))
-    distributions = {one.key.metric.name: one.result for one in metrics["distributions"]}
+    distributions = {metric.key.metric.name: metric.result for metric in metrics["distributions"]}
     sizes = distributions["inference_request_batch_size"]
     assert (sizes.sum, sizes.max) == (10, 5)
     assert distributions["inference_batch_latency_micro_secs"].count == sizes.count
     assert distributions["load_model_latency_milli_secs"].count >= 1
-    counters = {one.key.metric.name: one.result for one in metrics["counters"]}
+    counters = {metric.key.metric.name: metric.result for metric in metrics["counters"]}
     assert counters["num_inferences"] == 10
+
+
+def test_batches_their_images_and_their_time_are_counters(run_pipeline, model, monkeypatch):
+    """Prometheus shows 0 for Beam's distributions on Flink; images seen before are not counted."""
+    clock = iter([10.0, 10.25, 20.0, 20.5, 30.0])
+    monkeypatch.setattr("transforms.detect_objects.perf_counter", lambda: next(clock))
+    images = [valid(str(shade), shade) for shade in range(8)]
+    images += [valid("known", 9, known=()), valid("known too", 10, known=())]
+    result, _ = detect(run_pipeline, model, images, batch_size=4)
+    counts = {name: n for name, n in counted(result).items() if name.startswith("model.")}
+    assert counts == {"model.batches": 2, "model.images": 8, "model.microseconds": 750_000}
 
 
 def test_the_handler_says_how_many_bytes_a_batch_holds(model):
@@ -247,18 +265,29 @@ def test_the_handler_says_how_many_bytes_a_batch_holds(model):
     assert handler.get_num_bytes([valid("a", 1), valid("b", 2), valid("c", 3, known=())]) == 384
 
 
+def test_the_object_data_says_what_ran_the_model_on_the_machine_that_looked(run_pipeline, tmp_path):
+    """Images that were known keep what the job was to look by, as they were seen so."""
+    made = model_at(save_convolutional_detector(tmp_path / "net", size=(8, 8)))
+    job = replace(made, info=replace(made.info, runtime="of the launcher"), asked_runtime="tflite")
+    _, found = detect(run_pipeline, job, [valid("now", 51), valid("before", 9, known=())])
+    assert {image.file: image.model.runtime for image in found["detected"]} == {
+        "cam_now.jpg": "tflite",
+        "cam_before.jpg": "of the launcher",
+    }
+
+
 def test_a_machine_that_finds_another_model_under_the_name_refuses_it(tmp_path):
-    made = model_at(save_detector(tmp_path / "model", size=(8, 8)))
+    created = model_at(save_detector(tmp_path / "model", size=(8, 8)))
     (tmp_path / "model" / "added.txt").write_text("changed since")
     with pytest.raises(ModelError, match="changed since the job was started"):
-        DetectorHandler(made).load_model()
+        DetectorHandler(created).load_model()
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_of_no_pictures_is_refused(model, batch_size):
+def test_a_batch_of_no_images_is_refused(model, batch_size):
     with pytest.raises(ValueError, match="batch_size"):
         DetectorHandler(model, batch_size=batch_size)
 
 
-def test_a_model_s_info_is_what_its_files_say(model):
+def test_a_model_s_info_is_read_from_its_files(model):
     assert model.info == ModelInfo("tiny", fetch_model(model.source).info.version)

@@ -1,7 +1,6 @@
 """Limits on messages, and the digests that tell of the rest."""
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 
 import apache_beam as beam
@@ -14,15 +13,16 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from rules import Limit, parse_rules
+from tests.transforms.alerting.sending import policy, records, waiting_in
 from tests.transforms.results import judged
-from tests.transforms.test_send_alerts import letters, policy, records
-from transforms import storms
-from transforms.alerts import Alert, alert_for
+from transforms.alerting.alerts import Alert, alert_for
+from transforms.alerting.digests import Digest, HeldAlert, digest_message
 from transforms.count_threats import event_time
-from transforms.counters import counted
-from transforms.live_rules import LiveRules
+from transforms.limit_alerts import LimitAlerts, TargetedAlert, Window, apply_limit
+from transforms.records.times import canonical_time, from_unix, parse_time
+from transforms.runtime.counters import counted
+from transforms.runtime.live_rules import LiveRules
 from transforms.send_alerts import SendAlerts
-from transforms.storms import Digest, LimitStorms, Line, Window, digest_message, past_limit
 
 WITHIN = timedelta(minutes=10)
 
@@ -51,20 +51,19 @@ def image(camera, minute, second=0):
     return judged(camera, f"2026-01-31T10:{minute:02d}:{second:02d}Z", [("person", "alert")])
 
 
-def an_alert(camera, minute, second=0, stream_time=None):
-    alert = alert_for(image(camera, minute, second), "/out", rules_with(fleet=1))
-    return replace(alert, stream_time=stream_time)
+def an_alert(camera, minute, second=0):
+    return alert_for(image(camera, minute, second), "/out", rules_with(fleet=1))
 
 
 def split(alerts, limit, *, digests=True):
     """The ids that pass, those that are held, and the digests."""
-    lines = [Line(alert) for alert in alerts]
+    lines = [TargetedAlert(alert) for alert in alerts]
     window = Window.of(alerts[0], Limit(limit, WITHIN), per_id=False)
-    out = list(past_limit(lines, window, limit, digests=digests))
+    out = list(apply_limit(lines, window, limit, digests=digests))
     return (
-        [one.alert for one in out if not one.alert.held and not one.alert.is_digest],
-        [one.alert for one in out if one.alert.held],
-        [one.alert for one in out if one.alert.is_digest],
+        [alert.alert for alert in out if not alert.alert.held and not alert.alert.is_digest],
+        [alert.alert for alert in out if alert.alert.held],
+        [alert.alert for alert in out if alert.alert.is_digest],
     )
 
 
@@ -72,8 +71,8 @@ def test_the_first_of_a_window_by_the_order_of_time_pass_and_a_digest_counts_the
     alerts = [an_alert("yard" if minute % 3 else "hall", minute) for minute in range(8)]
     passed, held, (digest,) = split(alerts[::-1], 2)
     assert passed == alerts[:2]
-    assert [one.alert_id for one in held] == [one.alert_id for one in alerts[2:]]
-    assert {one.held["guard"] for one in held} == {digest.alert_id}
+    assert [alert.alert_id for alert in held] == [alert.alert_id for alert in alerts[2:]]
+    assert {alert.held["guard"] for alert in held} == {digest.alert_id}
     assert digest.targets == ("guard",)
     assert digest.body == {
         "alert_id": digest.alert_id,
@@ -91,7 +90,25 @@ def test_the_first_of_a_window_by_the_order_of_time_pass_and_a_digest_counts_the
         },
     }
     folder = "20260131T100000Z_20260131T101000Z"
-    assert digest.uri("/out") == f"/out/alerts/digests/{folder}/{digest.alert_id}.json"
+    assert digest.uri("/out") == f"/out/alerts/_digests/{folder}/{digest.alert_id}.json"
+
+
+def test_a_digest_counts_each_threat_of_each_label():
+    seen = (["person"], ["person", "person", "car"], ["car", "dog"], ["dog"])
+    alerts = [
+        alert_for(
+            judged("hall", f"2026-01-31T10:0{minute}:00Z", [(label, "alert") for label in labels]),
+            "/out",
+            rules_with(fleet=1),
+        )
+        for minute, labels in enumerate(seen)
+    ]
+    _, _, (digest,) = split(alerts, 1)
+    assert digest.body["digest"]["alerts"] == 3
+    assert digest.body["digest"]["by_label"] == {"car": 2, "dog": 2, "person": 2}
+    assert "Seen: car 2, dog 2, person 2" in digest_message(digest.body).text
+    _, _, (later,) = split(alerts[1:], 1)
+    assert later.body["digest"]["by_label"] == {"car": 1, "dog": 2}
 
 
 def test_nothing_is_held_at_the_limit():
@@ -109,33 +126,41 @@ def test_nothing_is_held_at_the_limit():
 def test_windows_begin_at_multiples_of_their_length(timestamp, start, end):
     alert = alert_for(judged("hall", timestamp, [("person", "alert")]), "/out", rules_with(fleet=1))
     window = Window.of(alert, Limit(1, WITHIN), per_id=True)
-    bounds = [storms._time(moment) for moment in (window.start, window.end)]
-    assert bounds == [f"2026-01-31T{start}Z", f"2026-01-31T{end}Z"]
+    assert window.bounds == (f"2026-01-31T{start}Z", f"2026-01-31T{end}Z")
     assert window.camera == "hall"
 
 
 @pytest.mark.parametrize(
-    ("stream_time", "due"),
+    ("now", "due"),
     [
-        (None, "10:10:00"),
-        ("2026-01-31T10:09:59Z", "10:10:00"),
-        ("2026-01-31T10:10:00Z", "10:20:00"),
-        ("2026-01-31T10:34:00Z", "10:40:00"),
+        ("10:00:00", "10:00:30"),
+        ("10:00:29.999", "10:00:30"),
+        ("10:00:30", "10:10:30"),
+        ("10:09:59", "10:10:30"),
+        ("10:10:29", "10:10:30"),
+        ("10:34:00", "10:40:30"),
     ],
 )
-def test_what_comes_after_its_window_is_told_of_by_the_next_digest(stream_time, due):
-    alert = an_alert("hall", 3, stream_time=stream_time)
-    window = Window.of(alert, Limit(1, WITHIN), per_id=False)
-    assert storms._time(window.due(alert)) == f"2026-01-31T{due}Z"
+def test_a_digest_is_due_by_the_machine_s_clock_not_the_camera_s(now, due):
+    window = Window.of(an_alert("hall", 3), Limit(1, WITHIN), per_id=False)
+    at = window.due(parse_time(f"2026-01-31T{now}Z").timestamp())
+    assert canonical_time(from_unix(at)) == f"2026-01-31T{due}Z"
+
+
+def test_a_short_window_is_waited_for_a_tenth_of_its_length():
+    window = Window.of(an_alert("hall", 3), Limit(1, timedelta(seconds=60)), per_id=False)
+    assert window.due(120.0) == 126.0
+    assert window.due(125.9) == 126.0
+    assert window.due(126.0) == 186.0
 
 
 def test_a_digest_reads_as_a_message():
     digest = Digest()
     for number in range(25):
-        digest.add(an_alert(f"camera-{number:02d}", 1, number))
-    digest.add(an_alert("camera-07", 2))
+        digest.add(HeldAlert.of(an_alert(f"camera-{number:02d}", 1, number)))
+    digest.add(HeldAlert.of(an_alert("camera-07", 2)))
     window = Window.of(an_alert("hall", 1), Limit(1, WITHIN), per_id=False)
-    message = digest_message(digest.to_alert(window, window.end).body)
+    message = digest_message(digest.body(window.digest_id(), "", window.bounds))
     assert message.subject.startswith("26 more alerts of 25 cameras, 2026-01-31T10:01:00Z to ")
     assert "Seen: person 26" in message.text
     assert message.text.index("2  camera-07") < message.text.index("1  camera-00")
@@ -147,21 +172,21 @@ def test_a_digest_reads_as_a_message():
 
 def deliver(run_pipeline, output, web, images, **limits):
     def build(pipeline):
-        by = rules_with(url=web.url, **limits)
-        sent = pipeline | beam.Create(images) | SendAlerts(str(output), by, policy=policy())
+        ruleset = rules_with(url=web.url, **limits)
+        sent = pipeline | beam.Create(images) | SendAlerts(str(output), ruleset, policy=policy())
         return {"sent": sent}
 
     return counted(run_pipeline(build)[0])
 
 
-def told(web):
+def sent_messages(web):
     bodies = [json.loads(request.body) for request in web.requests]
     return (
-        sorted((one["id"], one["timestamp"][14:16]) for one in bodies if "digest" not in one),
+        sorted((body["id"], body["timestamp"][14:16]) for body in bodies if "digest" not in body),
         sorted(
-            (one["id"] or "", one["digest"]["window_start"][14:16], one["digest"]["alerts"])
-            for one in bodies
-            if "digest" in one
+            (body["id"] or "", body["digest"]["window_start"][14:16], body["digest"]["alerts"])
+            for body in bodies
+            if "digest" in body
         ),
     )
 
@@ -186,23 +211,29 @@ STORM = [
             [("hall", "00"), ("yard", "01"), ("yard", "12")],
             [("", "00", 3)],
         ),
-        ({"per_id": 4}, sorted((one.image.id, one.image.timestamp[14:16]) for one in STORM), []),
+        (
+            {"per_id": 4},
+            sorted((record.image.id, record.image.timestamp[14:16]) for record in STORM),
+            [],
+        ),
     ],
 )
 def test_a_storm_ends_in_one_digest_and_every_alert_is_recorded(
     run_pipeline, tmp_path, web, limits, alerts, digests
 ):
     counts = deliver(run_pipeline, tmp_path, web, STORM, **limits)
-    assert told(web) == (alerts, digests)
+    assert sent_messages(web) == (alerts, digests)
     held = len(STORM) - len(alerts)
     assert counts["alerts.delivered"] == len(alerts)
     assert counts["alerts.in_digest"] == held
     assert counts["digests.delivered"] == len(digests)
     kept = {place: json.loads(data) for place, data in records(tmp_path).items()}
-    of_digests = {place.split("/")[-1]: one for place, one in kept.items() if "digest" in one}
+    of_digests = {
+        place.split("/")[-1]: record for place, record in kept.items() if "digest" in record
+    }
     assert len(kept) == len(STORM) + len(digests)
-    details = [one["targets"][0]["detail"] for one in kept.values() if "digest" not in one]
-    named = [f"{detail.removeprefix('told of in digest ')}.json" for detail in details if detail]
+    details = [record["targets"][0]["detail"] for record in kept.values() if "digest" not in record]
+    named = [f"{detail.removeprefix('reported in digest ')}.json" for detail in details if detail]
     assert len(named) == held
     assert set(named) == set(of_digests)
     before = len(web.requests)
@@ -210,7 +241,7 @@ def test_a_storm_ends_in_one_digest_and_every_alert_is_recorded(
     deliver(run_pipeline, tmp_path, web, STORM[::-1], **limits)
     assert len(web.requests) == before
     assert records(tmp_path) == bytes_before
-    assert letters(tmp_path) == []
+    assert waiting_in(tmp_path) == []
 
 
 def test_without_limits_nothing_is_grouped():
@@ -218,23 +249,12 @@ def test_without_limits_nothing_is_grouped():
     for limits in ({}, {"fleet": 3}):
         pipeline = beam.Pipeline(runner=FnApiRunner())
         pipeline | beam.Create(STORM) | SendAlerts("/out", rules_with(**limits))
-        labels.append([label for label in pipeline.applied_labels if "LimitStorms" in label])
+        labels.append([label for label in pipeline.applied_labels if "LimitAlerts" in label])
     assert labels[0] == []
     assert labels[1]
 
 
 # A stream.
-
-
-def stream(*events):
-    """Alerts as they come, and moments by which event time has come so far."""
-    pipe = test_stream.TestStream().advance_watermark_to(at(0))
-    for event in events:
-        if isinstance(event, Alert):
-            pipe = pipe.add_elements([TimestampedValue(event, event_time(event.body["timestamp"]))])
-        else:
-            pipe = pipe.advance_watermark_to(event)
-    return pipe.advance_watermark_to_infinity()
 
 
 def at(minute, hour=10):
@@ -244,65 +264,126 @@ def at(minute, hour=10):
 KEPT = []
 
 
-def keep(one):
+def keep(alert):
     """The runner is in this process, and takes this function by its name."""
-    KEPT.append(one)
+    KEPT.append(alert)
 
 
-def run_stream(*events, **limits):
-    """What comes out, as JSON keeps it: alerts in the order of time, and digests."""
-    step = LimitStorms(
+def run_stream(output, *alerts, max_age_seconds=None, **limits):
+    """What comes out of a stream that is drained at last: alerts in the order of capture time,
+    each with whether it is held, and digests."""
+    step = LimitAlerts(
+        str(output),
         LiveRules.of(rules_with(**limits)),
         streaming=True,
-        allowed_lateness_seconds=3600,
-        max_age_seconds=None,
+        max_age_seconds=max_age_seconds,
     )
+    pipe = test_stream.TestStream().advance_watermark_to(at(0))
+    for alert in alerts:
+        pipe = pipe.add_elements([TimestampedValue(alert, event_time(alert.body["timestamp"]))])
     KEPT.clear()
     with beam.Pipeline(
         runner=BundleBasedDirectRunner(), options=PipelineOptions([], streaming=True)
     ) as pipeline:
-        fed = pipeline | stream(*events) | beam.Map(lambda one: one).with_output_types(Alert)
+        fed = (
+            pipeline
+            | pipe.advance_watermark_to_infinity()
+            | beam.Map(lambda alert: alert).with_output_types(Alert)
+        )
         fed | step | beam.Map(keep)
-    out = list(KEPT)
-    digests = [one for one in out if one.is_digest]
-    alerts = [one for one in out if not one.is_digest]
-    alerts.sort(key=lambda one: one.body["timestamp"])
-    return [(one.body["timestamp"][14:16], bool(one.held)) for one in alerts], digests, alerts
+    digests = [alert for alert in KEPT if alert.is_digest]
+    sent = [alert for alert in KEPT if not alert.is_digest]
+    sent.sort(key=lambda alert: alert.body["timestamp"])
+    return [(alert.body["timestamp"][14:16], bool(alert.held)) for alert in sent], digests, sent
 
 
-def test_a_stream_sends_the_first_at_once_and_the_digest_when_the_window_is_over():
-    events = [an_alert("hall", minute) for minute in (3, 1, 2, 5)]
-    told, (digest,), alerts = run_stream(*events, at(20), an_alert("hall", 21), fleet=2)
-    assert told == [("01", False), ("02", True), ("03", False), ("05", True), ("21", False)]
+def records_of(output):
+    return [json.loads(path.read_bytes()) for path in sorted(output.glob("alerts/_limits/*/*"))]
+
+
+def test_a_stream_sends_the_first_at_once_and_reports_the_others_in_a_digest(tmp_path):
+    events = [an_alert("hall", minute) for minute in (3, 1, 2, 5, 21)]
+    sent, (digest,), alerts = run_stream(tmp_path, *events, fleet=2)
+    assert sent == [("01", False), ("02", True), ("03", False), ("05", True), ("21", False)]
     assert digest.body["digest"]["alerts"] == 2
-    assert {one.held["guard"] for one in alerts if one.held} == {digest.alert_id}
+    assert {alert.held["guard"] for alert in alerts if alert.held} == {digest.alert_id}
 
 
-def test_what_comes_late_to_a_stream_is_told_of_by_a_digest_of_its_own():
-    late = an_alert("hall", 4, stream_time="2026-01-31T10:15:00Z")
-    on_time = [an_alert("hall", minute) for minute in (1, 2)]
-    told, digests, _ = run_stream(*on_time, at(15), late, at(25), fleet=1)
-    assert told == [("01", False), ("02", True), ("04", True)]
-    assert sorted(one.body["digest"]["first"][14:16] for one in digests) == ["02", "04"]
-    assert len({one.alert_id for one in digests}) == 2
+def test_decisions_of_a_stream_are_in_the_output(tmp_path):
+    first, second, third = (an_alert("hall", minute) for minute in (3, 1, 2))
+    _, (digest,), _ = run_stream(tmp_path, first, second, third, per_id=1)
+    assert records_of(tmp_path) == [
+        {
+            "target": "guard",
+            "id": "hall",
+            "admitted": [first.alert_id],
+            "format": 1,
+            "digests": [
+                {
+                    "alert_ids": [second.alert_id, third.alert_id],
+                    "body": dict(digest.body),
+                    "number": 0,
+                }
+            ],
+        }
+    ]
 
 
-def test_the_same_alert_once_more_takes_no_further_place():
+def test_a_restarted_stream_admits_the_same_alerts_and_reports_the_others_once(
+    tmp_path,
+):
+    """As after a crash: nothing is left of its state, and alerts come in another order."""
+    events = [an_alert("hall", minute) for minute in (3, 1, 2, 5)]
+    before = run_stream(tmp_path, *events, fleet=2)
+    after = run_stream(tmp_path, *events[::-1], fleet=2)
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert {alert.alert_id for alert in after[1]} == {
+        before[1][0].alert_id
+    }  # Told twice, sent once.
+    assert all(alert == before[1][0] for alert in after[1])
+    later = an_alert("hall", 4)
+    sent, digests, alerts = run_stream(tmp_path, later, *events, fleet=2)
+    assert sent == [("01", False), ("02", True), ("03", False), ("04", True), ("05", True)]
+    numbers = {alert.alert_id: alert.body["digest"]["alerts"] for alert in digests}
+    assert numbers == {before[1][0].alert_id: 2, alerts[3].held["guard"]: 1}
+
+
+def test_a_repeated_alert_does_not_count_again(tmp_path):
     first, second = an_alert("hall", 1), an_alert("hall", 2)
-    told, digests, _ = run_stream(first, first, second, fleet=2)
-    assert told == [("01", False), ("01", False), ("02", False)]
+    sent, digests, _ = run_stream(tmp_path, first, first, second, fleet=2)
+    assert sent == [("01", False), ("01", False), ("02", False)]
     assert digests == []
 
 
-def test_a_camera_that_storms_leaves_room_for_the_others_in_a_stream():
+def test_a_camera_with_many_alerts_does_not_use_up_the_limits_of_others_in_a_stream(tmp_path):
     events = [*(an_alert("hall", minute) for minute in range(4)), an_alert("yard", 5)]
-    told, (digest,), _ = run_stream(*events, per_id=1, fleet=2)
-    assert told == [("00", False), ("01", True), ("02", True), ("03", True), ("05", False)]
+    sent, (digest,), _ = run_stream(tmp_path, *events, per_id=1, fleet=2)
+    assert sent == [("00", False), ("01", True), ("02", True), ("03", True), ("05", False)]
     assert digest.body["digest"]["by_id"] == {"hall": 3}
 
 
-def test_a_window_that_is_long_over_is_forgotten():
-    events = [an_alert("hall", 1), at(0, hour=12), an_alert("hall", 2)]
-    told, digests, _ = run_stream(*events, fleet=1)
-    assert told == [("01", False), ("02", False)]
-    assert digests == []
+def test_an_alert_that_is_too_old_does_not_count_and_is_in_no_digest(tmp_path):
+    """The images are of months ago."""
+    events = [an_alert("hall", minute) for minute in range(3)]
+    sent, digests, _ = run_stream(tmp_path, *events, max_age_seconds=3600, per_id=1, fleet=2)
+    assert (sent, digests) == ([("00", False), ("01", False), ("02", False)], [])
+    assert records_of(tmp_path) == []
+
+
+def test_a_digest_is_no_alert_for_the_limit_of_the_fleet(tmp_path):
+    """An edit has given the fleet a limit while a digest of a camera was under way."""
+    body = {"alert_id": "0" * 32, "timestamp": "2026-01-31T10:00:00Z", "digest": {}}
+    digest = Alert("0" * 32, "", body, ("guard",))
+    _, digests, _ = run_stream(tmp_path, digest, digest, fleet=1)
+    assert digests == [digest, digest]
+
+
+def test_an_invalid_record_is_skipped_and_rewritten(tmp_path, caplog):
+    alert = an_alert("hall", 1)
+    run_stream(tmp_path, alert, fleet=1)
+    (path,) = tmp_path.glob("alerts/_limits/*/*")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])
+    assert run_stream(tmp_path, alert, fleet=1)[0] == [("01", False)]
+    assert path.read_bytes() == whole
+    assert f"{path} is skipped" in caplog.text

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from transforms import reasons
-from transforms.counters import counted
-from transforms.parse_filename import (
-    InvalidName,
-    ParseFilename,
-    parse_file,
+from transforms.parse_filename import ParseFilename, parse_file
+from transforms.records import reasons
+from transforms.records.file_names import (
+    InvalidNameError,
+    name_prefixes,
     parse_name,
     parse_timestamp,
 )
-from transforms.records import ImageFile, InvalidImage, NamedFile
-from transforms.text import printable
-from transforms.times import canonical_time, parse_time
+from transforms.records.images import ImageFile, InvalidImage, NamedFile
+from transforms.records.text import printable
+from transforms.records.times import canonical_time, parse_time
+from transforms.runtime.counters import counted
 
 UTC = timezone.utc
 LAST_SECOND = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
@@ -53,6 +53,41 @@ NOW = datetime(2026, 2, 1, tzinfo=UTC)
 )
 def test_every_form_of_a_timestamp_gives_its_canonical_time(text, canonical):
     assert canonical_time(parse_timestamp(text)) == canonical
+
+
+CAPTURE_TIMES = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31))
+FORMS = ("{0:%Y%m%dT%H%M%S}", "{0:%Y-%m-%dT%H:%M:%S}", "{0:%Y-%m-%dT%H-%M-%S}")
+ZONES = ("", "Z", "+00", "-0000", "+00:00", "-00-00")
+
+
+@given(
+    capture_time=CAPTURE_TIMES,
+    form=st.sampled_from(FORMS),
+    decimals=st.integers(0, 6),
+    zone=st.sampled_from(ZONES),
+)
+def test_a_name_begins_as_names_of_its_capture_time_do(capture_time, form, decimals, zone):
+    text = form.format(capture_time).rjust(len(form.format(datetime(2000, 1, 1))), "0")
+    fraction = f".{capture_time.microsecond:06d}"[: decimals + 1] if decimals else ""
+    name = f"hall_{text}{fraction}{zone}.jpg"
+    camera, parsed = parse_name(name)
+    assert name.startswith(name_prefixes(camera, canonical_time(parsed)))
+
+
+@given(milliseconds=st.integers(0, 9_999_999_999_999))
+def test_a_name_in_unix_time_begins_so_too(milliseconds):
+    for text in (f"{milliseconds:013d}", f"{milliseconds // 1000:010d}"):
+        camera, parsed = parse_name(f"hall_{text}.jpg")
+        assert f"hall_{text}.jpg".startswith(name_prefixes(camera, canonical_time(parsed)))
+
+
+def test_there_are_few_prefixes():
+    assert name_prefixes("hall", "2026-01-31T23:59:59.120Z") == (
+        "hall_20260131T235959",
+        "hall_2026-01-31T23:59:59",
+        "hall_2026-01-31T23-59-59",
+        "hall_1769903999",
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,8 +128,8 @@ def test_every_form_of_a_timestamp_gives_its_canonical_time(text, canonical):
         ("2026\N{FULLWIDTH DIGIT ZERO}131T235959Z", reasons.BAD_TIMESTAMP),
     ],
 )
-def test_what_is_no_utc_timestamp_is_refused_with_its_reason(text, reason):
-    with pytest.raises(InvalidName) as refused:
+def test_an_invalid_timestamp_is_refused_with_its_reason(text, reason):
+    with pytest.raises(InvalidNameError) as refused:
         parse_timestamp(text)
     assert refused.value.reason == reason
     assert refused.value.detail
@@ -113,7 +148,7 @@ def test_what_is_no_utc_timestamp_is_refused_with_its_reason(text, reason):
         (f"{'a' * 64}_20260131T235959Z.jpg", "a" * 64),
     ],
 )
-def test_the_id_is_what_stands_before_the_last_underscore(name, camera):
+def test_the_id_ends_before_the_last_underscore(name, camera):
     assert parse_name(name) == (camera, LAST_SECOND)
 
 
@@ -142,7 +177,7 @@ def test_the_id_is_what_stands_before_the_last_underscore(name, camera):
     ],
 )
 def test_a_name_of_another_form_is_a_bad_name(name):
-    with pytest.raises(InvalidName) as refused:
+    with pytest.raises(InvalidNameError) as refused:
         parse_name(name)
     assert refused.value.reason == reasons.BAD_NAME
     assert printable(refused.value.detail) == refused.value.detail
@@ -153,25 +188,26 @@ def test_a_name_of_another_form_is_a_bad_name(name):
     [(0, ""), (1, ".000001"), (1000, ".001"), (500000, ".500"), (123456, ".123456")],
 )
 def test_the_canonical_time_has_decimals_only_where_the_fraction_is_not_zero(microsecond, fraction):
-    moment = LAST_SECOND.replace(microsecond=microsecond)
-    assert canonical_time(moment) == f"2026-01-31T23:59:59{fraction}Z"
+    capture_time = LAST_SECOND.replace(microsecond=microsecond)
+    assert canonical_time(capture_time) == f"2026-01-31T23:59:59{fraction}Z"
 
 
 @pytest.mark.parametrize(
-    "moment", [datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1)))]
+    "capture_time",
+    [datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1)))],
 )
-def test_a_moment_that_is_not_in_utc_has_no_canonical_time(moment):
+def test_a_time_that_is_not_in_utc_has_no_canonical_form(capture_time):
     with pytest.raises(ValueError, match="not in UTC"):
-        canonical_time(moment)
+        canonical_time(capture_time)
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
 @example(datetime.min.replace(tzinfo=UTC))
 @example(datetime.max.replace(tzinfo=UTC))
-def test_a_canonical_time_is_read_back_as_the_same_moment(moment):
-    canonical = canonical_time(moment)
-    assert parse_timestamp(canonical) == moment
-    assert parse_time(canonical) == moment
+def test_a_canonical_time_is_read_back_as_the_same_time(capture_time):
+    canonical = canonical_time(capture_time)
+    assert parse_timestamp(canonical) == capture_time
+    assert parse_time(canonical) == capture_time
     assert canonical_time(parse_time(canonical)) == canonical
 
 
@@ -186,12 +222,12 @@ ANY_NAME = (
 @given(ANY_NAME)
 def test_any_text_is_a_name_or_raises_invalid_name(name):
     try:
-        camera, moment = parse_name(name)
-    except InvalidName as invalid:
+        camera, capture_time = parse_name(name)
+    except InvalidNameError as invalid:
         refused = invalid
     else:
         assert name.startswith(f"{camera}_")
-        assert moment.utcoffset() == timedelta(0)
+        assert capture_time.utcoffset() == timedelta(0)
         return
     assert refused.reason in (
         reasons.BAD_NAME,
@@ -213,7 +249,7 @@ def test_any_text_is_a_name_or_raises_invalid_name(name):
         ("attic_never.jpg", reasons.BAD_TIMESTAMP),
     ],
 )
-def test_future_pictures_and_unknown_cameras_are_refused(name, reason):
+def test_future_images_and_unknown_cameras_are_refused(name, reason):
     file = ImageFile(f"/in/{name}", 17)
     parsed = parse_file(file, latest=NOW + timedelta(hours=24), is_known={"hall"}.__contains__)
     if reason is None:
@@ -223,7 +259,7 @@ def test_future_pictures_and_unknown_cameras_are_refused(name, reason):
         assert (parsed.file, parsed.reason, parsed.size_bytes) == (file, reason, 17)
 
 
-def test_without_strict_ids_every_id_is_taken():
+def test_without_strict_ids_every_id_is_accepted():
     file = ImageFile("/in/attic_20260131T235959Z.jpg", 1)
     assert parse_file(file, latest=NOW) == NamedFile(file, "attic", "2026-01-31T23:59:59Z")
 
@@ -243,34 +279,34 @@ def test_the_transform_parts_good_names_from_bad_ones(run_pipeline):
         outputs = files | ParseFilename(clock=lambda: NOW, is_known={"hall"}.__contains__)
         return {tag: outputs[tag] for tag in ("named", "invalid")}
 
-    result, found = run_pipeline(build)
+    result, results = run_pipeline(build)
     key = "hall\n2026-01-31T23:59:59Z"
-    assert sorted((key, named.file.name) for key, named in found["named"]) == [
+    assert sorted((key, named.file.name) for key, named in results["named"]) == [
         (key, "hall_1769903999.JPEG"),
         (key, "hall_20260131T235959Z.jpg"),
     ]
-    assert {image.file.name: image.reason for _, image in found["invalid"]} == {
+    assert {image.file.name: image.reason for _, image in results["invalid"]} == {
         "hall_20260301T000000Z.jpg": reasons.TIMESTAMP_IN_FUTURE,
         "attic_20260131T235959Z.jpg": reasons.UNKNOWN_CAMERA,
         "notes.txt": reasons.BAD_NAME,
         "bad\udcff\n.jpg": reasons.BAD_NAME,
     }
-    assert len({key for key, _ in found["invalid"]}) == 4
+    assert len({key for key, _ in results["invalid"]}) == 4
     assert counted(result)["images.found"] == len(names)
 
 
-def test_a_clock_skew_of_centuries_takes_any_moment(run_pipeline):
+def test_a_clock_skew_of_centuries_accepts_any_time(run_pipeline):
     def build(pipeline):
         files = pipeline | beam.Create([ImageFile("/in/hall_99991231T235959Z.jpg", 1)])
         outputs = files | ParseFilename(max_clock_skew=timedelta(days=4_000_000))
         return {"named": outputs.named}
 
-    _, found = run_pipeline(build)
-    assert [named.timestamp for _, named in found["named"]] == ["9999-12-31T23:59:59Z"]
+    _, results = run_pipeline(build)
+    assert [named.timestamp for _, named in results["named"]] == ["9999-12-31T23:59:59Z"]
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "together"),
+    ("first", "second", "together"),
     [
         ("a.txt", "a.txt", True),
         ("a.txt", "a.txt.json", True),
@@ -279,17 +315,15 @@ def test_a_clock_skew_of_centuries_takes_any_moment(run_pipeline):
         ("a.json.txt", "a.txt", False),
     ],
 )
-def test_a_name_and_the_name_of_its_record_are_looked_at_together(
-    run_pipeline, one, other, together
-):
+def test_a_name_and_the_name_of_its_record_are_grouped(run_pipeline, first, second, together):
     def build(pipeline):
         files = pipeline | beam.Create(
-            [ImageFile(f"/{n}/{name}", 1) for n, name in enumerate((one, other))]
+            [ImageFile(f"/{n}/{name}", 1) for n, name in enumerate((first, second))]
         )
         return {"invalid": (files | ParseFilename()).invalid}
 
-    _, found = run_pipeline(build)
-    assert (len({key for key, _ in found["invalid"]}) == 1) is together
+    _, results = run_pipeline(build)
+    assert (len({key for key, _ in results["invalid"]}) == 1) is together
 
 
 def test_a_negative_clock_skew_is_refused():

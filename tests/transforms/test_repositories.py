@@ -10,10 +10,9 @@ import pytest
 from tests.transforms import memory_store
 from tests.transforms.pictures import MOMENT
 from tests.transforms.results import detected, judged
-from transforms import reasons, stores
-from transforms.counters import counted
 from transforms.parse_filename import ParseFilename
-from transforms.records import ImageFile, InvalidImage, NamedFile, ValidImage
+from transforms.records import reasons
+from transforms.records.images import ImageFile, InvalidImage, NamedFile, ValidImage
 from transforms.repositories import (
     StoreDetections,
     StoreFinal,
@@ -21,6 +20,8 @@ from transforms.repositories import (
     StoreValidated,
     _WriteValidated,
 )
+from transforms.runtime.counters import counted
+from transforms.storage import stores
 from transforms.validate_image import InvalidNames
 
 
@@ -51,14 +52,14 @@ def test_valid_images_are_kept_byte_for_byte_and_then_handed_on(run_pipeline, tm
         valid("hall_1769903999.JPG", b"\xff\xd8\x00\n"),
         valid("yard_1769903999.jpg", b"x", "yard"),
     ]
-    seen = [detected(), detected("yard")]
+    detections = [detected(), detected("yard")]
 
     def build(pipeline):
-        kept = pipeline | beam.Create(list(zip(images, seen, strict=True)))
+        kept = pipeline | beam.Create(list(zip(images, detections, strict=True)))
         return {"stored": kept | StoreValidated(str(tmp_path))}
 
-    _, found = run_pipeline(build)
-    assert sorted(found["stored"], key=lambda image: image.id) == seen
+    _, outputs = run_pipeline(build)
+    assert sorted(outputs["stored"], key=lambda image: image.id) == detections
     assert kept(tmp_path) == {
         "validated/hall/hall_1769903999.JPG": b"\xff\xd8\x00\n",
         "validated/yard/yard_1769903999.jpg": b"x",
@@ -124,13 +125,35 @@ def test_bytes_that_are_not_held_are_copied_and_measured(run_pipeline, tmp_path,
     data = b"a large file" * 200_000
     uri = "memory://in/big.jpg" if source == "memory" else str(tmp_path / "big.jpg")
     stores.write_bytes(uri, data)
-    store(run_pipeline, StoreInvalid(str(tmp_path / "out")), [invalid(uri, "file_too_large")])
-    found = kept(tmp_path / "out")
-    assert found["invalid/file_too_large/big.jpg"] == data
-    assert json.loads(found["invalid/file_too_large/big.jpg.json"]) == record(
-        "big.jpg", uri, "file_too_large",
+    store(run_pipeline, StoreInvalid(str(tmp_path / "out")), [invalid(uri, "bad_name")])
+    stored = kept(tmp_path / "out")
+    assert stored["invalid/bad_name/big.jpg"] == data
+    assert json.loads(stored["invalid/bad_name/big.jpg.json"]) == record(
+        "big.jpg", uri, "bad_name",
         size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest(),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", ["file_too_large", "bad_name", "unknown_camera"])
+def test_a_sparse_file_of_10_gb_is_kept_as_its_record_alone(run_pipeline, tmp_path, reason):
+    """What would fill the disk is not copied, whatever it is invalid for."""
+    sparse = tmp_path / "hall_20260131T235959Z.jpg"
+    with sparse.open("wb") as file:
+        file.truncate(10_000_000_000)
+    image = invalid(str(sparse), reason, size_bytes=10_000_000_000)
+    store(run_pipeline, StoreInvalid(str(tmp_path / "out"), max_copied_bytes=5_000_000), [image])
+    ((name, data),) = kept(tmp_path / "out").items()
+    assert name == f"invalid/{reason}/{sparse.name}.json"
+    assert json.loads(data) == record(sparse.name, str(sparse), reason, size_bytes=10_000_000_000)
+
+
+@pytest.mark.parametrize(("size", "copied"), [(999, True), (1000, True), (1001, False)])
+def test_the_largest_file_that_is_copied(run_pipeline, tmp_path, size, copied):
+    (tmp_path / "a.jpg").write_bytes(b"x" * size)
+    step = StoreInvalid(str(tmp_path / "out"), max_copied_bytes=1000)
+    store(run_pipeline, step, [invalid(str(tmp_path / "a.jpg"), "bad_name")])
+    assert ("invalid/bad_name/a.jpg" in kept(tmp_path / "out")) is copied
+    assert "invalid/bad_name/a.jpg.json" in kept(tmp_path / "out")
 
 
 @pytest.mark.parametrize("uri", ["/nowhere/a.jpg", "memory://in/a.jpg", "memory://in/broken.jpg"])
@@ -190,11 +213,11 @@ def test_files_of_hostile_names_are_all_kept_in_the_folder_of_their_reason(run_p
 
     def build(pipeline):
         parsed = pipeline | beam.Create(files) | ParseFilename(clock=lambda: NOW)
-        parsed.invalid | InvalidNames() | StoreInvalid(str(output))
+        (parsed.invalid | InvalidNames()).invalid | StoreInvalid(str(output))
         return {"named": parsed.named}
 
-    _, found = run_pipeline(build)
-    assert found["named"] == []
+    _, outputs = run_pipeline(build)
+    assert outputs["named"] == []
     stored = kept(output)
     assert {name.rsplit("/", 1)[0] for name in stored} == {"invalid/bad_name"}
     assert len(stored) == 2 * len(files)
@@ -209,7 +232,15 @@ def test_files_of_hostile_names_are_all_kept_in_the_folder_of_their_reason(run_p
 NOW = datetime(2026, 2, 1, tzinfo=timezone.utc)
 
 
-@pytest.mark.parametrize("reason", reasons.ALL)
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("bad_name", "bad_timestamp", "timestamp_not_utc", "timestamp_in_future"),
+        *("unknown_camera", "empty_file", "file_too_large", "not_jpeg", "corrupt_jpeg"),
+        *("resolution_too_low", "resolution_too_high", "duplicate", "read_failed"),
+        "inference_failed",
+    ],
+)
 def test_each_reason_has_its_folder_and_its_counter(run_pipeline, tmp_path, reason):
     counts = store(
         run_pipeline, StoreInvalid(str(tmp_path)), [invalid("/in/a.jpg", reason, data=b"x")]
@@ -253,15 +284,15 @@ def test_what_waits_to_be_written_is_weighed_with_its_pixels():
 def test_a_stream_keeps_files_of_one_name_apart_as_they_come(run_pipeline, tmp_path):
     first = invalid("/in/one/a.jpg", reasons.NOT_JPEG, data=b"1")
     second = invalid("/in/two/a.jpg", reasons.NOT_JPEG, data=b"2")
-    for one in (first, second, first, second):  # A stream may see its input again.
-        store(run_pipeline, StoreInvalid(str(tmp_path), streaming=True), [one])
-    found = kept(tmp_path)
+    for image in (first, second, first, second):  # A stream may see its input again.
+        store(run_pipeline, StoreInvalid(str(tmp_path), streaming=True), [image])
+    stored = kept(tmp_path)
     digits = hashlib.sha256(b"/in/two/a.jpg").hexdigest()[:8]
-    assert {name: data for name, data in found.items() if not name.endswith(".json")} == {
+    assert {name: data for name, data in stored.items() if not name.endswith(".json")} == {
         "invalid/not_jpeg/a.jpg": b"1",
         f"invalid/not_jpeg/a-{digits}.jpg": b"2",
     }
-    assert len(found) == 4
+    assert len(stored) == 4
 
 
 def test_a_streams_file_that_is_named_like_a_record_overwrites_none(run_pipeline, tmp_path):
@@ -269,7 +300,18 @@ def test_a_streams_file_that_is_named_like_a_record_overwrites_none(run_pipeline
         invalid("/in/a.txt", reasons.BAD_NAME, data=b"1"),
         invalid("/in/a.txt.json", reasons.BAD_NAME, data=b"2"),
     ]
-    for one in (*files, *reversed(files)):
-        store(run_pipeline, StoreInvalid(str(tmp_path), streaming=True), [one])
+    for image in (*files, *reversed(files)):
+        store(run_pipeline, StoreInvalid(str(tmp_path), streaming=True), [image])
     assert {b"1", b"2"} < set(kept(tmp_path).values())
     assert len(kept(tmp_path)) == 4
+
+
+def test_a_file_that_cannot_be_read_now_keeps_the_verdict_of_an_earlier_run(run_pipeline, tmp_path):
+    earlier = judged(file="hall_1.jpg")
+    final = stores.final_uri(str(tmp_path), "hall", "hall_1")
+    stores.write_bytes(final, stores.json_bytes(earlier.to_json()))
+    name = {"camera": "hall", "timestamp": earlier.image.timestamp}
+    for reason, stays in (("read_failed", True), ("corrupt_jpeg", False)):
+        image = replace(invalid(earlier.image.uri, reason), **name)
+        store(run_pipeline, StoreInvalid(str(tmp_path)), [image])
+        assert (tmp_path / "final/hall/hall_1.json").exists() == stays

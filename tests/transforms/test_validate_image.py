@@ -3,11 +3,15 @@ import io
 import itertools
 import os
 import random
+import tempfile
 import time
+from dataclasses import replace
 
 import apache_beam as beam
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageStat
 
 import rules
@@ -22,35 +26,36 @@ from tests.transforms.pictures import (
     with_orientation,
     with_stated_size,
 )
-from transforms import jpeg as jpeg_files
-from transforms import reasons, stores, validate_image
-from transforms.counters import counted
-from transforms.detect_objects import to_detections
-from transforms.detector import RawDetections
-from transforms.live_rules import LiveRules
-from transforms.records import (
+from transforms import detect_objects, validate_image
+from transforms.detect_objects import settings_of, to_detections
+from transforms.images import jpeg as jpeg_files
+from transforms.models.detector import RawDetections
+from transforms.records import reasons
+from transforms.records.images import (
     DetectedImage,
     InvalidImage,
     ModelInfo,
     NamedFile,
     ValidImage,
 )
-from transforms.records import ImageFile as ListedFile
+from transforms.records.images import ImageFile as ListedFile
+from transforms.runtime.live_rules import LiveRules
+from transforms.storage import stores
 from transforms.validate_image import (
     EarlierRun,
     InvalidNames,
     Limits,
     ValidateImage,
     _Validate,
-    same_image_once,
     validate_bytes,
+    without_repeats,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 SIZE = (64, 64)
 LOOSE = Limits(min_resolution=(1, 1))
-MODEL = ModelInfo("detector", "0123456789ab")
+MODEL = ModelInfo("detector", "0123456789ab", "ab0123456789", "tflite")
 
 
 def validated(data, *, limits=LOOSE, **options):
@@ -74,7 +79,7 @@ def luma(picture):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_good_picture_is_valid_with_its_upright_size_and_its_bytes(orientation):
+def test_a_good_image_is_valid_with_its_upright_size_and_its_bytes(orientation):
     data = with_orientation(jpeg(200, 160), orientation)
     image = validated(data)
     assert isinstance(image, ValidImage)
@@ -84,6 +89,24 @@ def test_a_good_picture_is_valid_with_its_upright_size_and_its_bytes(orientation
     assert image.pixels.shape == (64, 64, 3)
     assert image.content == ((0.796875, 1.0) if orientation >= 5 else (1.0, 0.796875))
     assert image.brightness == pytest.approx(luma(asymmetric()), abs=0.005)
+
+
+@pytest.mark.parametrize("ending", [b"", b"12345678"], ids=["nothing", "a trailer"])
+def test_a_whole_image_without_its_end_marker_is_valid_with_its_bytes(ending):
+    whole, data = jpeg(), jpeg()[:-2] + ending
+    image = validated(data)
+    assert isinstance(image, ValidImage)
+    assert image.data == data
+    assert (image.pixels == validated(whole).pixels).all()
+
+
+def test_an_image_that_is_broken_by_its_header_is_not_resumed_from_an_earlier_run(tmp_path):
+    data = jpeg()[:700] + b"\xff\xd9"
+    sha256 = hashlib.sha256(data).hexdigest()
+    image = DetectedImage("front-door", MOMENT, NAME, "", sha256, 200, 160, MODEL, SEEN, 0.25, 0.03)
+    uri = stores.detections_uri(str(tmp_path), "front-door", named().stem)
+    stores.write_bytes(uri, stores.json_bytes(image.to_json()))
+    assert validated(data, earlier=EarlierRun(str(tmp_path), MODEL)).reason == "corrupt_jpeg"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -102,8 +125,8 @@ def test_a_box_found_in_the_model_s_input_lies_where_the_object_is_upright(orien
     rows, columns = np.nonzero(image.pixels[:, :, 0] > 180)
     box = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
     raw = RawDetections(np.array([box], np.float32) / 256, np.ones(1), np.ones(1))
-    (found,) = to_detections(raw, content=image.content, labels={}, min_score_kept=0)
-    assert found.bbox == pytest.approx((x_min, y_min, width, height), abs=0.015)
+    (results,) = to_detections(raw, content=image.content, labels={}, min_score_kept=0)
+    assert results.bbox == pytest.approx((x_min, y_min, width, height), abs=0.015)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +138,9 @@ def test_a_box_found_in_the_model_s_input_lies_where_the_object_is_upright(orien
         pytest.param(jpeg()[:200], reasons.CORRUPT_JPEG, (None, None), id="half a header"),
         pytest.param(jpeg()[:-800], reasons.CORRUPT_JPEG, (200, 160), id="truncated"),
         pytest.param(
+            jpeg()[:-800] + b"\xff\xd9", reasons.CORRUPT_JPEG, (200, 160), id="truncated and closed"
+        ),
+        pytest.param(
             with_stated_size(jpeg(), 20000, 20000),
             reasons.RESOLUTION_TOO_HIGH,
             (20000, 20000),
@@ -125,7 +151,7 @@ def test_a_box_found_in_the_model_s_input_lies_where_the_object_is_upright(orien
         ),
     ],
 )
-def test_what_is_no_picture_is_invalid_with_its_reason_and_bytes(data, reason, size):
+def test_an_invalid_image_has_its_reason_and_bytes(data, reason, size):
     image = validated(data)
     assert isinstance(image, InvalidImage)
     assert (image.reason, image.width, image.height) == (reason, *size)
@@ -144,7 +170,7 @@ def test_a_decompression_bomb_is_refused_in_no_time_and_without_decoding(no_deco
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
-def test_a_picture_cut_anywhere_is_never_valid(options):
+def test_a_truncated_image_is_never_valid(options):
     data = jpeg(320, 240, **options)
     for length in range(1, len(data) - 64, 37):
         image = validated(data[:length])
@@ -171,7 +197,7 @@ def test_the_limits_themselves_are_still_valid(size, limits, reason):
     assert (image.width, image.height) == size
 
 
-def test_the_limits_hold_for_the_upright_picture():
+def test_the_limits_hold_for_the_upright_image():
     limits = Limits(min_resolution=(1, 160), max_resolution=(120, 160))
     assert isinstance(validated(with_orientation(jpeg(160, 120), 6), limits=limits), ValidImage)
     assert isinstance(validated(with_orientation(jpeg(160, 120), 3), limits=limits), InvalidImage)
@@ -204,7 +230,9 @@ cameras:
 )
 def test_the_rules_set_the_limits_of_a_camera(tmp_path, camera, size, reason):
     (outcome,) = outcomes(
-        [write(tmp_path, f"{camera}_20260131T235959Z.jpg", jpeg(*size))], camera=camera, by=RULES
+        [write(tmp_path, f"{camera}_20260131T235959Z.jpg", jpeg(*size))],
+        camera=camera,
+        ruleset=RULES,
     )
     assert getattr(outcome, "reason", None) == reason
 
@@ -215,9 +243,9 @@ def write(folder, name, data):
     return str(folder / name)
 
 
-def outcomes(uris, *, camera="front-door", by=None, limits=None, earlier=None):
-    """What becomes of files that claim one moment of one camera: the valid one first."""
-    live = None if by is None else LiveRules(by)
+def outcomes(uris, *, camera="front-door", ruleset=None, limits=None, earlier=None):
+    """What becomes of files of one camera and capture time, each by itself."""
+    live = None if ruleset is None else LiveRules(ruleset)
     validate = _Validate(limits or Limits(), live, SIZE, earlier, threads=1, max_waiting=1)
     files = [
         NamedFile(
@@ -225,8 +253,11 @@ def outcomes(uris, *, camera="front-door", by=None, limits=None, earlier=None):
         )
         for uri in uris
     ]
-    outcome = validate.work((f"{camera}\n{MOMENT}", files))
-    return [*([outcome.valid] if outcome.valid else []), *outcome.invalid]
+    outcomes = [validate.work(file) for file in files]
+    return [
+        outcome.value if isinstance(outcome, beam.pvalue.TaggedOutput) else outcome
+        for outcome in outcomes
+    ]
 
 
 def test_a_file_that_is_too_large_is_never_read_whole(tmp_path, monkeypatch):
@@ -273,55 +304,55 @@ def test_an_error_of_any_kind_while_reading_is_that_file_s_alone(monkeypatch):
     assert "\n" not in image.detail
 
 
-SHADES = [jpeg(shade=shade) for shade in (10, 90, 200)]
-SMALLEST, MIDDLE, LARGEST = sorted(SHADES, key=lambda data: hashlib.sha256(data).hexdigest())
+@pytest.mark.parametrize("mount", ["missing", "empty"])
+def test_a_worker_that_lacks_the_mount_fails_the_job(tmp_path, mount):
+    top = tmp_path / "in"
+    if mount == "empty":
+        top.mkdir()
+    validate = _Validate(Limits(), None, SIZE, None, 1, 1, str(top))
+    with pytest.raises(
+        stores.StoreLostError, match="local paths must be one shared mount"
+    ) as refused:
+        validate.work(named(str(top / NAME)))
+    assert len(refused.value.args) == 1  # Beam would make a RuntimeError of two.
+    top.mkdir(exist_ok=True)
+    (top / "other.jpg").write_bytes(b"")
+    assert validate.work(named(str(top / NAME))).value.reason == "read_failed"
 
 
-@pytest.mark.parametrize("order", itertools.permutations(SHADES))
-def test_of_different_pictures_of_one_moment_the_smallest_hash_is_kept(tmp_path, order):
-    uris = [write(tmp_path / str(at), NAME, data) for at, data in enumerate(order)]
-    for shuffled in (uris, uris[::-1]):
-        valid, *others = outcomes(shuffled)
-        assert valid.data == SMALLEST
-        assert sorted(other.sha256 for other in others) == sorted(
-            hashlib.sha256(data).hexdigest() for data in (MIDDLE, LARGEST)
-        )
-        for other in others:
-            assert (other.reason, other.width, other.height) == ("duplicate", 200, 160)
-            assert other.data is None  # Its bytes are copied, not held.
-            assert other.shares_name
+def test_an_input_that_is_empty_since_it_was_read_loses_no_more_than_its_files(tmp_path):
+    (tmp_path / NAME).write_bytes(jpeg())
+    validate = _Validate(Limits(), None, SIZE, None, 1, 1, str(tmp_path))
+    assert validate.work(named(str(tmp_path / NAME))).data == jpeg()
+    (tmp_path / NAME).unlink()
+    assert validate.work(named(str(tmp_path / NAME))).value.reason == "read_failed"
 
 
-@pytest.mark.parametrize("other", [NAME, "front-door_1769903999.jpeg"])
-def test_the_same_bytes_twice_are_one_image(tmp_path, run_pipeline, other):
-    uris = [write(tmp_path / "a", NAME, SMALLEST), write(tmp_path / "b", other, SMALLEST)]
-    (only,) = outcomes(uris[::-1])
-    assert only.named.file.uri == uris[0]
+def test_files_that_share_a_capture_time_are_all_read_and_marked(tmp_path, run_pipeline):
+    shade, broken = jpeg(shade=90), jpeg()[:-300]
+    uris = {
+        "one": write(tmp_path / "a", NAME, jpeg()),
+        "two": write(tmp_path / "b", NAME, shade),
+        "broken": write(tmp_path / "c", NAME, broken),
+        "alone": write(tmp_path, "hall_20260131T235959Z.jpg", shade),
+    }
 
     def build(pipeline):
-        files = [NamedFile(ListedFile(uri, 1), "front-door", MOMENT) for uri in uris]
-        outputs = (
-            pipeline
-            | beam.Create([("key", file) for file in files])
-            | ValidateImage(limits=Limits(), input_size=SIZE)
-        )
-        return {"valid": outputs.valid, "invalid": outputs.invalid}
+        files = [("1", named(uris[name])) for name in ("one", "two", "broken")]
+        files.append(("2", named(uris["alone"], camera="hall")))
+        outputs = pipeline | beam.Create(files) | ValidateImage(limits=Limits(), input_size=SIZE)
+        return {tag: outputs[tag] for tag in ("valid", "invalid", "contested")}
 
-    result, found = run_pipeline(build)
-    assert [image.named.file.uri for image in found["valid"]] == [uris[0]]
-    assert found["invalid"] == []
-    assert counted(result)["images.repeated"] == 1
-
-
-@pytest.mark.parametrize("corrupt_first", [True, False])
-def test_a_corrupt_picture_makes_no_duplicate_of_a_good_one(tmp_path, corrupt_first):
-    broken, good = ("a", "b") if corrupt_first else ("b", "a")
-    bad = write(tmp_path / broken, NAME, LARGEST[:-300])
-    uri = write(tmp_path / good, NAME, LARGEST)
-    valid, invalid = outcomes([bad, uri])
-    assert valid.named.file.uri == uri
-    assert (invalid.file.uri, invalid.reason) == (bad, reasons.CORRUPT_JPEG)
-    assert not invalid.shares_name
+    _, results = run_pipeline(build)
+    assert {(image.named.file.uri, image.named.is_contested) for image in results["valid"]} == {
+        (uris["one"], True),
+        (uris["two"], True),
+        (uris["alone"], False),
+    }
+    (contested,) = results["contested"]
+    assert (contested.file.uri, contested.reason) == (uris["broken"], reasons.CORRUPT_JPEG)
+    assert (contested.camera, contested.timestamp, contested.data) == ("front-door", MOMENT, None)
+    assert results["invalid"] == []
 
 
 def invalid_file(uri, reason, sha256=None):
@@ -376,20 +407,20 @@ def invalid_file(uri, reason, sha256=None):
 def test_different_invalid_files_of_one_name_and_reason_share_it(files, kept):
     images = [invalid_file(*file) for file in files]
     for order in itertools.permutations(images):
-        once = list(same_image_once(order))
+        once = list(without_repeats(order))
         assert {image.file.uri: image.shares_name for image in once} == kept
         assert len(once) == len(kept)
 
 
-def test_invalid_names_that_are_shared_are_told_apart(run_pipeline):
+def test_files_that_share_an_invalid_name_are_distinguished(run_pipeline):
     files = [invalid_file(uri, "bad_name") for uri in ("/a/x", "/b/x", "/a/y", "/a/y.json")]
 
     def build(pipeline):
         keyed = [("1" if file.file.name == "x" else "2", file) for file in files]
-        return {"invalid": pipeline | beam.Create(keyed) | InvalidNames()}
+        return {"invalid": (pipeline | beam.Create(keyed) | InvalidNames()).invalid}
 
-    _, found = run_pipeline(build)
-    assert {image.file.uri: image.shares_name for image in found["invalid"]} == {
+    _, results = run_pipeline(build)
+    assert {image.file.uri: image.shares_name for image in results["invalid"]} == {
         "/a/x": True,
         "/b/x": True,
         "/a/y": False,
@@ -406,8 +437,8 @@ def test_valid_and_invalid_images_come_out_apart(tmp_path, run_pipeline):
         outputs = pipeline | beam.Create(files) | ValidateImage(limits=Limits(), input_size=SIZE)
         return {"valid": outputs.valid, "invalid": outputs.invalid}
 
-    _, found = run_pipeline(build)
-    (valid,), (invalid,) = found["valid"], found["invalid"]
+    _, results = run_pipeline(build)
+    (valid,), (invalid,) = results["valid"], results["invalid"]
     assert (valid.named.file.uri, valid.data) == (good, jpeg())
     assert (invalid.file.uri, invalid.reason, invalid.data) == (bad, "not_jpeg", b"text")
 
@@ -419,26 +450,27 @@ SEEN = (
 
 
 @pytest.mark.parametrize(
-    ("change", "least", "known"),
+    ("change", "known"),
     [
-        ({}, 0.05, SEEN),
-        ({}, 0.06, SEEN),
-        ({}, 0.5, SEEN[:1]),
-        ({"detections": ()}, 0.05, ()),
-        ({"sha256": "other bytes"}, 0.05, None),
-        ({"model": ModelInfo("detector", "another")}, 0.05, None),
-        (b"", 0.05, None),
-        (b"[]", 0.05, None),
-        ({"brightness": None}, 0.05, None),
-        ({"brightness": 1.5}, 0.05, None),
-        ({"sharpness": None}, 0.05, None),
-        ({"sharpness": -0.1}, 0.05, None),
-        (b'{"sha256": 1}', 0.05, None),
-        (b"\xff\xfe", 0.05, None),
-        (None, 0.05, None),
+        ({}, SEEN),
+        ({"detections": ()}, ()),
+        ({"sha256": "other bytes"}, None),
+        ({"model": replace(MODEL, name="renamed")}, SEEN),
+        ({"model": replace(MODEL, version="another")}, None),
+        ({"model": replace(MODEL, settings="others")}, None),
+        ({"model": replace(MODEL, settings=None)}, None),
+        (b"", None),
+        (b"[]", None),
+        ({"brightness": None}, None),
+        ({"brightness": 1.5}, None),
+        ({"sharpness": None}, None),
+        ({"sharpness": -0.1}, None),
+        (b'{"sha256": 1}', None),
+        (b"\xff\xfe", None),
+        (None, None),
     ],
 )
-def test_what_an_earlier_run_has_seen_is_not_decoded_again(tmp_path, change, least, known):
+def test_an_image_with_detections_of_an_earlier_run_is_not_decoded(tmp_path, change, known):
     data = jpeg()
     sha256 = hashlib.sha256(data).hexdigest()
     light = {"brightness": 0.25, "sharpness": 0.0312}
@@ -457,12 +489,71 @@ def test_what_an_earlier_run_has_seen_is_not_decoded_again(tmp_path, change, lea
         stores.write_bytes(uri, stores.json_bytes(image.to_json()))
     elif change is not None:
         stores.write_bytes(uri, change)
-    image = validated(data, earlier=EarlierRun(str(tmp_path), MODEL, least))
+    image = validated(data, earlier=EarlierRun(str(tmp_path), MODEL))
     assert isinstance(image, ValidImage)
     assert image.known == known
     assert (image.pixels is None) == (known is not None)
     assert (image.brightness == 0.25) == (known is not None)
     assert (image.sharpness == 0.0312) == (known is not None)
+
+
+SETTINGS = st.fixed_dictionaries(
+    {
+        "labels": st.dictionaries(
+            st.integers(0, 3), st.sampled_from(["person", "car"]), max_size=3
+        ),
+        "min_score_kept": st.sampled_from([0, 0.0, 0.05, 0.051, 1]),
+        "input_size": st.tuples(st.sampled_from([32, 320]), st.sampled_from([32, 320])),
+    }
+)
+
+
+@settings(deadline=None)
+@given(
+    SETTINGS,
+    SETTINGS,
+    *[st.sampled_from("ab")] * 2,
+    *[st.sampled_from(["tflite", "savedmodel"])] * 2,
+)
+def test_detections_of_an_earlier_run_are_used_if_all_settings_are_the_same(
+    before, now, version_before, version_now, runtime_before, runtime_now
+):
+    with tempfile.TemporaryDirectory() as output:
+        model = ModelInfo("detector", version_before, settings_of(**before), runtime_before)
+        sha256 = "5" * 64
+        image = DetectedImage(
+            "front-door", MOMENT, NAME, "", sha256, 200, 160, model, SEEN, 0.25, 0.03
+        )
+        uri = stores.detections_uri(output, "front-door", named().stem)
+        stores.write_bytes(uri, stores.json_bytes(image.to_json()))
+        again = EarlierRun(
+            output, ModelInfo("renamed", version_now, settings_of(**now), runtime_now)
+        )
+        is_same = (before, version_before, runtime_before) == (now, version_now, runtime_now)
+        assert again.find_result(named(), sha256) == ((SEEN, 0.25, 0.03) if is_same else None)
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        ModelInfo("detector", "0123456789ab"),
+        ModelInfo("detector", "0123456789ab", "ab0123456789"),
+        ModelInfo("detector", "0123456789ab", None, "tflite"),
+    ],
+)
+def test_two_models_of_which_not_all_is_known_are_not_the_same(unknown):
+    assert not unknown.detects_like(unknown)
+    assert MODEL.detects_like(MODEL)
+
+
+def test_the_hash_of_settings_is_the_same_in_every_run_and_on_every_machine(monkeypatch):
+    """The order of labels, and whether a number is whole, say nothing; how it is looked, does."""
+    some = {"min_score_kept": 0, "input_size": (320, 240)}
+    digits = settings_of({3: "car", 1: "person"}, **some)
+    assert digits == settings_of({1: "person", 3: "car"}, min_score_kept=0.0, input_size=(320, 240))
+    assert digits == "af28d5f02005"
+    monkeypatch.setattr(detect_objects, "DETECTION_REVISION", 2)
+    assert digits != settings_of({1: "person", 3: "car"}, **some)
 
 
 def test_a_known_image_is_checked_by_its_header_alone(tmp_path, no_decoding):
@@ -471,7 +562,7 @@ def test_a_known_image_is_checked_by_its_header_alone(tmp_path, no_decoding):
     image = DetectedImage("front-door", MOMENT, NAME, "", sha256, 200, 160, MODEL, SEEN, 0.25, 0.03)
     uri = stores.detections_uri(str(tmp_path), "front-door", named().stem)
     stores.write_bytes(uri, stores.json_bytes(image.to_json()))
-    earlier = EarlierRun(str(tmp_path), MODEL, 0.05)
+    earlier = EarlierRun(str(tmp_path), MODEL)
     assert validated(data, earlier=earlier).known == SEEN
     too_low = Limits(min_resolution=(201, 1))
     assert validated(data, earlier=earlier, limits=too_low).reason == reasons.RESOLUTION_TOO_LOW
@@ -539,7 +630,7 @@ def assert_is_an_outcome(data):
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_a_picture_with_mutated_bytes_is_valid_or_invalid(base):
+def test_an_image_with_mutated_bytes_is_valid_or_invalid(base):
     chance = random.Random(f"anywhere in {base}")
     data = BASES[base]
     assert isinstance(assert_is_an_outcome(data), ValidImage)
@@ -548,7 +639,7 @@ def test_a_picture_with_mutated_bytes_is_valid_or_invalid(base):
 
 
 @pytest.mark.parametrize("base", ["EXIF", "EXIF twice", "MPO"])
-def test_a_picture_with_a_crafted_exif_segment_is_valid_or_invalid(base):
+def test_an_image_with_a_crafted_exif_segment_is_valid_or_invalid(base):
     chance = random.Random(f"the segment of {base}")
     data = BASES[base]
     end = data.index(b"\xff\xdb")
@@ -556,7 +647,7 @@ def test_a_picture_with_a_crafted_exif_segment_is_valid_or_invalid(base):
         assert_is_an_outcome(mutated(data, chance, (6, end)))
 
 
-def test_a_crafted_exif_segment_spoils_no_picture():
+def test_a_crafted_exif_segment_spoils_no_image():
     chance = random.Random("payload")
     payload, picture = real_exif(), jpeg(96, 72)
     for _ in range(2000):
@@ -564,7 +655,7 @@ def test_a_crafted_exif_segment_spoils_no_picture():
         assert isinstance(assert_is_an_outcome(crafted), ValidImage)
 
 
-def test_random_bytes_are_no_picture():
+def test_random_bytes_are_no_image():
     chance = random.Random("bytes")
     for start in (b"", b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\x01\x00Exif\0\0", BASES["EXIF"][:60]):
         for _ in range(300):
@@ -576,9 +667,8 @@ def test_the_files_of_a_bundle_are_read_ahead_within_bounds_of_memory():
     validate = validate_image._Validate(
         Limits(max_file_bytes=1000), None, SIZE, None, threads=1, max_waiting=2
     )
-    files = [named(size=10), named(size=5000)]
-    assert validate.weight(("key", files)) == 1000 + 64 * 64 * 3
-    assert validate.weight(("key", files[:1])) == 10 + 64 * 64 * 3
+    assert validate.weight(named(size=5000)) == 1000 + 64 * 64 * 3
+    assert validate.weight(named(size=10)) == 10 + 64 * 64 * 3
 
 
 def test_an_image_that_pillow_alone_would_refuse_is_measured_first():

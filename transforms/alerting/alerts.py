@@ -1,19 +1,33 @@
-"""An alert: what someone is to be told of an image, and who."""
+"""Alerts: what is reported of an image, and to which targets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any
-
-import apache_beam as beam
+from typing import Any, TypedDict
 
 import rules
-from transforms import stores
-from transforms.records import JudgedImage
-from transforms.text import printable
-from transforms.times import parse_time
+from rules.records import ThreatJson, ThreatSeverity
+from transforms.records.codecs import register_record
+from transforms.records.images import JudgedImage
+from transforms.records.text import printable
+from transforms.records.times import parse_time
+from transforms.storage import stores
+
+
+class AlertBody(TypedDict):
+    """An alert as it is sent and recorded."""
+
+    alert_id: str
+    id: str
+    timestamp: str
+    severity: ThreatSeverity
+    threats: list[ThreatJson]
+    image_uri: str
+    final_uri: str
+    rules_version: str
+    model_version: str
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,6 @@ class Alert:
       incident_number: Which image of the incident it is, beginning at 1 with the one of the alert
         that was sent.
       image: The image JSON, for the message; None where no target needs it.
-      stream_time: How far event time had come in a stream when the image was found, canonical.
     """
 
     alert_id: str
@@ -42,60 +55,65 @@ class Alert:
     suppressed_by: str | None = None
     incident_number: int | None = None
     image: Mapping[str, Any] | None = None
-    stream_time: str | None = None
 
     @property
-    def parts(self) -> tuple[str | None, ...]:
-        """The targets that it is dealt with for, one by one; None alone where it is for none."""
+    def delivery_targets(self) -> tuple[str | None, ...]:
+        """The targets that are handled one by one; a single None for an alert without a target."""
         return self.targets if self.targets and self.suppressed_by is None else (None,)
 
     @property
     def is_digest(self) -> bool:
-        """Whether it tells of many alerts."""
+        """Whether it stands for many alerts."""
         return "digest" in self.body
 
-    def uri(self, output: str) -> str:
-        """Where it is kept, with what became of it."""
+    def uri(self, output: str, *, former: bool = False) -> str:
+        """Where it is kept, with what became of it.
+
+        Args:
+          output: The job's output.
+          former: Where earlier releases kept it.
+        """
         if not self.is_digest:
             return stores.alert_uri(output, self.camera, self.alert_id)
         bounds = (self.body["digest"][name] for name in ("window_start", "window_end"))
-        return stores.digest_uri(output, "_".join(map(stores.time_in_name, bounds)), self.alert_id)
+        window = "_".join(map(stores.time_in_name, bounds))
+        return stores.digest_uri(output, window, self.alert_id, former=former)
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any], target: str) -> Alert:
-        """An alert that is to be sent once more to one target.
+        """Makes an alert that is sent again to one target.
 
         Raises:
-          KeyError: It is no alert's body.
+          KeyError: The body is not that of an alert.
         """
         camera = "" if "digest" in body else body["id"]
         return cls(body["alert_id"], camera, body, (target,))
 
 
-beam.coders.registry.register_coder(Alert, beam.coders.PickleCoder)
+register_record(Alert)
 
 
 def alert_for(
-    judged: JudgedImage, output: str, by: rules.Rules, everywhere: Sequence[str] = ()
+    judged: JudgedImage, output: str, ruleset: rules.Rules, default_targets: Sequence[str] = ()
 ) -> Alert | None:
-    """The alert that an image calls for; None where nobody is to be told and none is recorded.
+    """Makes the alert of an image; None if the image needs none.
 
     Args:
       judged: The image.
       output: The job's output.
-      by: The rules, which name targets for cameras and severities. An image of severity `alert`
-        has an alert even if there are none.
-      everywhere: The names of the targets of every image of severity `alert`.
+      ruleset: The rules, which name targets for cameras and severities. An image of severity
+        `alert` has an alert even if it has no target.
+      default_targets: The names of the targets of every image of severity `alert`.
     """
     image, verdict = judged.image, judged.verdict
     if verdict.severity is None:
         return None
-    named = [target.name for target in by.targets_for(image.id, verdict.severity)]
-    targets = [*named, *everywhere] if verdict.severity == "alert" else named
+    named = [target.name for target in ruleset.targets_for(image.id, verdict.severity)]
+    targets = [*named, *default_targets] if verdict.severity == "alert" else named
     if not targets and verdict.severity != "alert":
         return None
     alert_id = rules.alert_id(image.id, image.timestamp, verdict.severity)
-    body = {
+    body: AlertBody = {
         "alert_id": alert_id,
         "id": image.id,
         "timestamp": image.timestamp,
@@ -114,20 +132,20 @@ def alert_for(
         suppressed_by=verdict.suppressed_by,
         incident_number=verdict.incident_number,
         image=judged.to_json() if named else None,
-        stream_time=image.stream_time,
     )
 
 
-def is_too_old(alert: Alert, max_age_seconds: float | None) -> bool:
-    """Whether an alert is not to be sent any more, by the clock of this machine.
+def is_too_old(alert: Alert, max_age_seconds: float | None, now: datetime | None = None) -> bool:
+    """Whether an alert is too old to be sent, by the clock of this machine.
 
-    A digest comes when its window is over, however long that is, and is never too old.
+    A digest is made when its window ends, however long the window is, and is never too old.
 
     Args:
       alert: The alert.
-      max_age_seconds: None: none is too old.
+      max_age_seconds: The greatest age; None for no limit.
+      now: The current time; None for the time of this machine's clock.
     """
     if max_age_seconds is None or alert.is_digest:
         return False
-    age = datetime.now(timezone.utc) - parse_time(alert.body["timestamp"])
+    age = (now or datetime.now(timezone.utc)) - parse_time(alert.body["timestamp"])
     return age > timedelta(seconds=max_age_seconds)

@@ -1,8 +1,8 @@
-"""Sending one message to one target: a webhook, a service that Apprise knows, or `--alert_url`.
+"""Clients that send one message to one target: a webhook, a service of Apprise, or `--alert_url`.
 
-A courier tries once and says what came of it; when to try again is decided by who calls it. What
-it says goes to records and logs, and so never holds an address, a token, or the text of an error,
-which may repeat them.
+A client makes one attempt and returns the result; its caller decides on retries. Results go to
+records and logs. They never hold an address, a token, or the text of an error, which may repeat
+these.
 """
 
 from __future__ import annotations
@@ -11,134 +11,112 @@ import base64
 import hashlib
 import hmac
 import json
-import math
 import os
-import queue
-import threading
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timezone
-from email.utils import parsedate_to_datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
 
 import rules
-from transforms.messages import Message
-from transforms.withheld_logs import logs_withheld
+from rules.targets import REFERENCE
+from transforms.alerting.answers import Answer, SendResult, result_of
+from transforms.alerting.exchanges import (
+    Exchange,
+    Exchanges,
+    NoAnswerError,
+    TooManyExchangesError,
+)
+from transforms.alerting.messages import Message
 
-_TRIES_AT_ONCE = 32
-"""Tries of one courier that have not come to an end: each is a thread."""
 _NO_ANSWER = "no answer in time"
 
 
-@dataclass(frozen=True)
-class Sent:
-    """What came of one try.
+class TargetClient(Protocol):
+    """Sends messages to one target. Thread-safe.
 
     Attributes:
-      outcome: `delivered`; `refused`, which no further try would change; or `unavailable`, which a
-        later try may.
-      detail: Why it was not delivered, for a person; never a secret.
-      retry_after: Seconds that the target asks to be left alone for; None where it says nothing.
-    """
-
-    outcome: Literal["delivered", "refused", "unavailable"]
-    detail: str = ""
-    retry_after: float | None = None
-
-
-class Courier(Protocol):
-    """Sends messages to one target, from any number of threads.
-
-    Attributes:
-      name: The target's name for records and logs; holds no secret.
+      name: The target's name for records and logs; it holds no secret.
     """
 
     name: str
 
-    def send(self, message: Message) -> Sent:
-        """Tries once, and comes back in a bounded time; never raises."""
+    def send(self, message: Message) -> SendResult:
+        """Makes one attempt, and returns in bounded time; never raises."""
 
 
 @dataclass(frozen=True)
 class TimeLimits:
-    """How long one try may take.
+    """How long one attempt may take.
 
     Attributes:
-      connect_seconds: Waiting for a connection.
-      read_seconds: Waiting for an answer, or a part of one.
-      in_all_seconds: For the whole try.
+      connect_seconds: The limit for a connection.
+      read_seconds: The limit for an answer, or a part of one.
+      exchange_seconds: The limit for the whole exchange with a webhook or an `--alert_url`.
+      apprise_seconds: The limit for all that Apprise does for one message.
     """
 
     connect_seconds: float = 5
     read_seconds: float = 10
-    in_all_seconds: float = 60
+    exchange_seconds: float = 20
+    apprise_seconds: float = 60
+
+    @property
+    def longest_seconds(self) -> float:
+        """The longest time that any attempt takes."""
+        return max(self.exchange_seconds, self.apprise_seconds)
 
 
-def courier_for(
+def client_for(
     target: rules.Target, environ: Mapping[str, str], limits: TimeLimits = TimeLimits()
-) -> Courier:
-    """The courier of a target of the rule file.
+) -> TargetClient:
+    """Makes the client of a target of the rule file.
 
     Args:
       target: The target.
-      environ: Where its references are looked up, anew for each message (`os.environ`).
-      limits: How long one try may take.
+      environ: The variables for its references, which are read for each message (`os.environ`).
+      limits: How long one attempt may take.
     """
     kind = _Webhook if target.kind == "webhook" else _Apprise
     return kind(target, environ, limits)
 
 
-def url_courier(url: str, token_variable: str, limits: TimeLimits = TimeLimits()) -> Courier:
-    """The courier of an `--alert_url`: it sends `Message.body` and nothing else.
+def url_client(
+    name: str,
+    url: str,
+    token_variable: str,
+    environ: Mapping[str, str],
+    limits: TimeLimits = TimeLimits(),
+) -> TargetClient:
+    """Makes the client of an `--alert_url`, which sends only `Message.body`.
 
     Args:
-      url: Where to POST; http or https.
-      token_variable: The environment variable of a bearer token, if it is set.
-      limits: How long one try may take.
+      name: The target's name, by :func:`named_urls`.
+      url: The http or https address; it may have references.
+      token_variable: The environment variable of a bearer token, which may be unset.
+      environ: The variables for references and the token, which are read for each message.
+      limits: How long one attempt may take.
     """
-    return _Url(url, token_variable, limits)
+    return _Url(name, url, token_variable, environ, limits)
 
 
-class _Tries:
-    """Makes each try in a thread of its own, which is left alone when it takes too long.
-
-    The time-outs of sockets are for one answer or part of one: a server that drips, a name server
-    that hangs and Apprise's own pauses go beyond them. Nothing that a library logs there is let
-    through.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._free = threading.BoundedSemaphore(_TRIES_AT_ONCE)
-
-    def make(self, attempt: Callable[[], Sent]) -> Sent:
-        """What came of a try."""
-        if not self._free.acquire(blocking=False):
-            return Sent("unavailable", "not tried: earlier tries have not come to an end")
-        results: queue.SimpleQueue[Sent] = queue.SimpleQueue()
-
-        def work() -> None:
-            try:
-                with logs_withheld():
-                    results.put(attempt())
-            except Exception as error:  # Its message may repeat an address, and with it a secret.
-                results.put(Sent("unavailable", f"it could not be sent ({type(error).__name__})"))
-            finally:
-                self._free.release()
-
-        threading.Thread(target=work, name="courier", daemon=True).start()
-        try:
-            return results.get(timeout=self._seconds)
-        except queue.Empty:
-            return Sent("unavailable", _NO_ANSWER)
+def _attempt_result(exchanges: Exchanges, attempt: Callable[[Exchange], SendResult]) -> SendResult:
+    """Makes an attempt, and returns its result."""
+    try:
+        return exchanges.run(attempt)
+    except NoAnswerError:
+        return SendResult("unavailable", _NO_ANSWER)
+    except TooManyExchangesError:
+        return SendResult("unavailable", "not tried: earlier tries have not come to an end")
+    except Exception as error:  # Its message may repeat an address, and with it a secret.
+        return SendResult("unavailable", f"it could not be sent ({type(error).__name__})")
 
 
 class _Webhook:
-    """A service that gets each message as JSON."""
+    """Sends each message as JSON to a service."""
 
     def __init__(
         self, target: rules.Target, environ: Mapping[str, str], limits: TimeLimits
@@ -147,9 +125,9 @@ class _Webhook:
         self._target = target
         self._environ = environ
         self._limits = limits
-        self._tries = _Tries(limits.in_all_seconds)
+        self._exchanges = Exchanges(limits.exchange_seconds)
 
-    def send(self, message: Message) -> Sent:
+    def send(self, message: Message) -> SendResult:
         target = self._target
         try:
             url, token, secret = (
@@ -157,7 +135,7 @@ class _Webhook:
                 for text in (target.url, target.token, target.secret)
             )
         except rules.MissingVariableError as error:
-            return Sent("unavailable", str(error))
+            return SendResult("unavailable", str(error))
         picture = message.picture
         body = json_body(
             {
@@ -171,33 +149,46 @@ class _Webhook:
         headers = {"Idempotency-Key": message.alert_id}
         if secret is not None:
             headers |= signature(body, secret.encode(), int(time.time()))
-        return self._tries.make(
-            lambda: _post(url or "", body, headers, token, target.ca, self._limits)
+        return _attempt_result(
+            self._exchanges,
+            lambda _: _post(url or "", body, headers, token, target.ca, self._limits),
         )
 
 
 class _Url:
-    """A service that gets each alert's body."""
+    """Sends each alert's body to a service."""
 
-    def __init__(self, url: str, token_variable: str, limits: TimeLimits) -> None:
-        check_url(url)
-        self.name = target_name(url)
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        token_variable: str,
+        environ: Mapping[str, str],
+        limits: TimeLimits,
+    ) -> None:
+        self.name = name
         self._url = url
         self._token_variable = token_variable
+        self._environ = environ
         self._limits = limits
-        self._tries = _Tries(limits.in_all_seconds)
+        self._exchanges = Exchanges(limits.exchange_seconds)
 
-    def send(self, message: Message) -> Sent:
-        token = os.environ.get(self._token_variable, "").strip()
+    def send(self, message: Message) -> SendResult:
+        try:
+            url = rules.expand(self._url, self._environ)
+        except rules.MissingVariableError as error:
+            return SendResult("unavailable", str(error))
+        token = self._environ.get(self._token_variable, "").strip()
         body = json_body(message.body)
         headers = {"Idempotency-Key": message.alert_id}
-        return self._tries.make(
-            lambda: _post(self._url, body, headers, token or None, None, self._limits)
+        return _attempt_result(
+            self._exchanges,
+            lambda _: _post(url, body, headers, token or None, None, self._limits),
         )
 
 
 class _Apprise:
-    """Any service that the library Apprise knows."""
+    """Sends to any service that the library Apprise supports."""
 
     def __init__(
         self, target: rules.Target, environ: Mapping[str, str], limits: TimeLimits
@@ -205,35 +196,35 @@ class _Apprise:
         self.name = target.name
         self._url = target.url
         self._environ = environ
-        self._tries = _Tries(limits.in_all_seconds)
+        self._exchanges = Exchanges(limits.apprise_seconds)
 
-    def send(self, message: Message) -> Sent:
+    def send(self, message: Message) -> SendResult:
         try:
             url = rules.expand(self._url, self._environ)
         except rules.MissingVariableError as error:
-            return Sent("unavailable", str(error))
-        return self._tries.make(lambda: _notify(url, message))
+            return SendResult("unavailable", str(error))
+        return _attempt_result(self._exchanges, lambda exchange: _notify(exchange, url, message))
 
 
 def json_body(value: Mapping[str, Any]) -> bytes:
-    """A JSON document as it is POSTed."""
+    """Encodes a JSON document for a POST."""
     return json.dumps(value, allow_nan=False).encode()
 
 
 def signature(body: bytes, secret: bytes, timestamp: int) -> dict[str, str]:
-    """The headers by which a receiver knows that a body is ours, and new.
+    """Makes the headers by which a receiver verifies the origin and the age of a body.
 
     Args:
-      body: What is sent.
-      secret: The key that both sides have.
-      timestamp: When it is sent, in Unix seconds.
+      body: The body.
+      secret: The key that both sides share.
+      timestamp: The time of sending, in Unix seconds.
     """
     signed = hmac.new(secret, b"%d." % timestamp + body, hashlib.sha256).hexdigest()
     return {"X-Signature-Timestamp": str(timestamp), "X-Signature-256": f"sha256={signed}"}
 
 
 class _Bearer(requests.auth.AuthBase):
-    """Sets the token where no ~/.netrc can take its place; as bytes, that take any letter."""
+    """Sets a bearer token, which no ~/.netrc can replace; as bytes, which can hold any text."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -258,13 +249,13 @@ def _post(
     token: str | None,
     ca: str | None,
     limits: TimeLimits,
-) -> Sent:
+) -> SendResult:
     try:
         check_url(url)
     except ValueError as error:
-        return Sent("unavailable", str(error))
+        return SendResult("unavailable", str(error))
     if ca is not None and not os.path.isfile(ca):
-        return Sent("unavailable", f"there is no file {ca}, which it names as its ca")
+        return SendResult("unavailable", f"there is no file {ca}, which it names as its ca")
     try:
         with requests.post(
             url,
@@ -274,25 +265,21 @@ def _post(
             timeout=(limits.connect_seconds, limits.read_seconds),
             allow_redirects=False,
             verify=True if ca is None else ca,
-            stream=True,  # The status is the answer; a body that drips is not waited for.
+            stream=True,  # The status is the answer; the body is not read.
         ) as response:
-            status = response.status_code
-            asked = retry_after_seconds(response.headers.get("Retry-After"))
+            return result_of(Answer("HTTP", response.status_code, response.headers))
     except requests.Timeout:
-        return Sent("unavailable", _NO_ANSWER)
+        return SendResult("unavailable", _NO_ANSWER)
     except requests.exceptions.SSLError:
-        return Sent("unavailable", "no secure connection: its certificate is not to be trusted")
+        return SendResult(
+            "unavailable", "no secure connection: its certificate is not to be trusted"
+        )
     except requests.RequestException as error:
         # The message of an error may repeat the address, and with it a secret.
-        return Sent("unavailable", f"no connection ({type(error).__name__})")
-    if 200 <= status < 300:
-        return Sent("delivered")
-    if status in (408, 425, 429) or status >= 500:
-        return Sent("unavailable", f"HTTP status {status}", asked)
-    return Sent("refused", f"HTTP status {status}")
+        return SendResult("unavailable", f"no connection ({type(error).__name__})")
 
 
-def _notify(url: str, message: Message) -> Sent:
+def _notify(exchange: Exchange, url: str, message: Message) -> SendResult:
     import apprise
     from apprise.attachment.memory import AttachMemory
 
@@ -300,13 +287,15 @@ def _notify(url: str, message: Message) -> Sent:
         app_id="Threat detection",
         app_desc="Alerts of security cameras",
         async_mode=False,
-        service_timeout=0,  # Its own would move the work to threads that it shares among all.
+        service_timeout=0,  # Apprise's time limit would use threads that all services share.
         http_redirects=False,
-        storage_mode=apprise.PersistentStoreMode.MEMORY,  # It may keep tokens there.
+        storage_mode=apprise.PersistentStoreMode.MEMORY,  # Files could hold tokens.
     )
     service = apprise.Apprise.instantiate(url, asset=asset)
     if service is None:
-        return Sent("unavailable", "not an address that Apprise knows: appriseit.com/services")
+        return SendResult(
+            "unavailable", "not an address that Apprise knows: appriseit.com/services"
+        )
     sender = apprise.Apprise(asset=asset)
     sender.add(service)
     name = f"{message.camera}_{message.timestamp.replace(':', '-')}.jpg"
@@ -321,20 +310,65 @@ def _notify(url: str, message: Message) -> Sent:
         attach=picture or None,
     )
     if delivered:
-        return Sent("delivered")
-    return Sent(
+        return SendResult("delivered")
+    return _failed_by_apprise(exchange, str(service.service_name))
+
+
+def _failed_by_apprise(exchange: Exchange, service: str) -> SendResult:
+    """Returns why Apprise has not delivered a message, by the service's answers.
+
+    Apprise may have sent several requests. The result is only a refusal if there was no other
+    failure.
+    """
+    detail = f"Apprise could not deliver it by {service}"
+    failures = [
+        result for result in map(result_of, exchange.answers) if result.outcome != "delivered"
+    ]
+    worst = {result.outcome: result for result in failures}
+    if (paused := worst.get("paused")) is not None:
+        return paused
+    if exchange.unanswered or (exchange.connections and not exchange.answers):
+        return SendResult("unavailable", f"{detail}: no answer")
+    for failure in (worst.get("unavailable"), worst.get("refused")):
+        if failure is not None:
+            return SendResult(failure.outcome, f"{detail}: {failure.detail}")
+    return SendResult(
         "unavailable",
-        f"Apprise could not deliver it by {service.service_name}: try "
-        "its command `apprise -vv` with that address",
+        f"{detail}: try its command `apprise -vv` with that address",
+        is_explained=False,
     )
 
 
-def target_name(url: str) -> str:
-    """A service's name for records and logs.
+def named_urls(urls: Iterable[str]) -> dict[str, str]:
+    """Maps the names of targets to the addresses of `--alert_url`, for records and logs.
 
-    The scheme, host and port, and a hash of the whole address: user, path and query may hold a
-    secret.
+    A name is the scheme, the host and the port. The user, path and query may hold a secret, which
+    even a hash of them could disclose. Further addresses with the same name are numbered in their
+    order: `https://alerts.example.com#2`. If an address begins with a reference, the reference is
+    its name.
     """
+    named: dict[str, str] = {}
+    for url in dict.fromkeys(urls):
+        name = base = _public_name(url)
+        number = 1
+        while name in named:
+            number += 1
+            name = f"{base}#{number}"
+        named[name] = url
+    return named
+
+
+def _public_name(url: str) -> str:
+    """Returns the part of an address that is no secret."""
+    if reference := REFERENCE.match(url):
+        return reference[0]
+    scheme, _, rest = url.partition("://")
+    host = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return f"{scheme.lower()}://{host if REFERENCE.search(host) else host.lower()}"
+
+
+def former_name(url: str) -> str:
+    """Returns the name that earlier releases gave an address; it had a hash of the address."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
@@ -342,38 +376,20 @@ def target_name(url: str) -> str:
 
 
 def check_url(url: str) -> None:
-    """Refuses what is no address to POST to, without repeating it: it may hold a secret.
+    """Checks that an address is http or https. The error does not repeat it, as it may be secret.
+
+    Args:
+      url: The address; its references are not expanded.
 
     Raises:
-      ValueError: Not an http or https address.
+      ValueError: The address is not http or https.
     """
+    if REFERENCE.match(url):
+        return
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(REFERENCE.sub("1", url))
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
         raise ValueError("not an address like https://alerts.example.com/hook")
-
-
-def retry_after_seconds(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3); None where it says nothing.
-
-    Args:
-      header: A number of seconds, or a date.
-    """
-    if not header:
-        return None
-    try:
-        return max(0.0, float(int(header)))
-    except OverflowError:
-        return math.inf
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(header)
-        if date.tzinfo is None:  # The obsolete form of a date names no zone, and means GMT.
-            date = date.replace(tzinfo=timezone.utc)
-        return max(0.0, date.timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return None

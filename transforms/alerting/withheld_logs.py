@@ -1,8 +1,8 @@
-"""Log lines of libraries that are handed secrets: that there was one is logged, not what it said.
+"""Withholds the text of log lines while libraries work with secrets.
 
-requests, smtplib, boto3 and Apprise log addresses, and at the level DEBUG paths, queries and
-signatures. Which of their loggers do, at which level and how they write a secret down, changes with
-their versions, so that nothing that they log meanwhile is let through.
+requests, smtplib, boto3 and Apprise log addresses, and at the level DEBUG also paths, queries and
+signatures. The loggers, levels and formats change with their versions, so the text of every log
+line is withheld.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ WITHHELD = "(withheld: it may hold a secret)"
 _withheld: ContextVar[bool] = ContextVar("logs_withheld", default=False)
 
 
-def _withholding(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+def _withholding(factory: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
     def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = make(*args, **kwargs)
+        record = factory(*args, **kwargs)
         if _withheld.get():
             record.msg, record.args = WITHHELD, ()
             record.exc_info = record.exc_text = record.stack_info = None
@@ -29,14 +29,13 @@ def _withholding(make: Callable[..., logging.LogRecord]) -> Callable[..., loggin
     return make_record
 
 
-# There is no nearer place: filters of loggers don't hold for those beneath them, and handlers come
-# and go.
+# This hook is global: filters of a logger don't apply to its children, and handlers may change.
 logging.setLogRecordFactory(_withholding(logging.getLogRecordFactory()))
 
 
 @contextmanager
 def logs_withheld() -> Iterator[None]:
-    """Whatever is logged in this thread meanwhile, by anyone, is logged without its text."""
+    """Withholds the text of all log lines of this thread during the block."""
     token = _withheld.set(True)
     try:
         yield

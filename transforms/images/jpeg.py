@@ -1,20 +1,26 @@
-"""JPEG files: what the header says, and the picture at the size that a model needs."""
+"""JPEG files: what the header says, and the image at the size that a model needs."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image
 
-from transforms.orientation import exif_orientation
+from transforms.images.jpeg_decoding import CorruptJpegError as CorruptJpegError
+from transforms.images.jpeg_decoding import decode
+from transforms.images.jpeg_stream import BrokenStreamError, Stream, read_stream
+from transforms.images.orientation import (
+    LARGEST_SEGMENT,
+    UPRIGHT,
+    CostlyExifError,
+    exif_orientation,
+)
 
 PADDING = 114
-"""Grey level beside the picture in a letterbox: YOLOX's and most others'."""
+"""Grey level beside the image in a letterbox: YOLOX's and most others'."""
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 """Height, width, and red, green and blue."""
@@ -33,12 +39,8 @@ _TRANSPOSE = {
 }
 
 
-class NotJpeg(ValueError):
+class NotJpegError(ValueError):
     """The bytes are not a JPEG's."""
-
-
-class CorruptJpeg(ValueError):
-    """The bytes begin like a JPEG's and can't be decoded."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,24 @@ class JpegHeader:
       width: Pixels of the upright image.
       height: The same.
       orientation: EXIF orientation, 1 to 8.
+      problem: Why its pixels are not to be decoded, as far as that is known without decoding: image
+        data is missing, or decoding it would cost too much; an empty text if neither is so.
     """
 
     width: int
     height: int
     orientation: int
-    _image: JpegImagePlugin.JpegImageFile = field(repr=False, compare=False)
+    problem: str
+    _stream: Stream = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """A picture scaled, aspect kept, into the top left corner of a model's input.
+    """An image scaled, aspect kept, into the top left corner of a model's input.
 
     Attributes:
       pixels: uint8 [height, width, 3], RGB.
-      content: Width and height of the part that shows the picture, as fractions of `pixels`.
+      content: Width and height of the part that shows the image, as fractions of `pixels`.
       brightness: Mean of that part, 0 (black) to 1 (white).
       sharpness: Of that part (see :func:`sharpness_of`), 0 (blank) to 1.
     """
@@ -74,63 +79,76 @@ class Letterbox:
     sharpness: float
 
 
-def _why(error: BaseException) -> str:
-    """The message of an error, without the addresses that differ from run to run."""
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error).strip())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def read_header(data: bytes) -> JpegHeader:
-    """Reads the header alone: a decompression bomb costs nothing here.
-
-    The plugin is called directly because Pillow's `Image.open` refuses large pictures before it
-    says how large they are; the caller checks the size, and an MPO's first picture is a JPEG.
+    """Reads what stands before the pixels: a decompression bomb costs nothing here.
 
     Raises:
-      NotJpeg: Another format, by content.
-      CorruptJpeg: A JPEG's beginning with a broken header.
+      NotJpegError: Another format, by content.
+      CorruptJpegError: A JPEG's beginning with a broken header.
     """
     if not data.startswith(_START_OF_IMAGE):
-        raise NotJpeg("the content is not a JPEG's (it does not begin with FF D8 FF)")
+        raise NotJpegError("the content is not a JPEG's (it does not begin with FF D8 FF)")
     try:
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-        width, height = image.size
-        orientation = exif_orientation(image.info.get("exif"))
-    except Exception as error:  # Pillow's parsers meet broken headers with many kinds of error.
-        raise CorruptJpeg(f"the header can't be read ({_why(error)})") from error
-    if width < 1 or height < 1:
-        raise CorruptJpeg(f"the header says {width}x{height} pixels")
+        stream = read_stream(data)
+    except BrokenStreamError as error:
+        raise CorruptJpegError(f"the header can't be read ({error})") from error
+    problem = stream.costly or (stream.missing and f"image data is missing ({stream.missing})")
+    orientation = UPRIGHT
+    try:
+        orientation = exif_orientation(stream.exif)
+    except CostlyExifError as error:
+        problem = str(error)
+    width, height = stream.frame.width, stream.frame.height
     if orientation >= 5:
         width, height = height, width
-    return JpegHeader(width, height, orientation, image)
+    return JpegHeader(width, height, orientation, problem, stream)
+
+
+def mended(data: bytes) -> bytes:
+    """The same image without what surrounds it, and closed by an end marker.
+
+    For decoders that refuse a file for the lack of that alone. EXIF data stays, if it fits into one
+    segment; comments and profiles are left out.
+
+    Raises:
+      NotJpegError: Another format, by content.
+      CorruptJpegError: It is not whole.
+    """
+    header = read_header(data)
+    if header.problem:
+        raise CorruptJpegError(header.problem)
+    stream = header._stream
+    decode(stream, (1, 1))
+    encoded, exif = stream.encoded(), stream.exif
+    if exif is None or len(exif) > LARGEST_SEGMENT:
+        return encoded
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    return encoded[:2] + segment + encoded[2:]
 
 
 def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
     """Decodes the pixels, the right way up, at the scale that fits a model's input.
 
-    The decoder itself scales by 1/2, 1/4 or 1/8 where the picture is larger than needed, then a
-    bilinear filter does the rest; smaller pictures are enlarged.
+    The decoder itself scales by 1/2, 1/4 or 1/8 where the image is larger than needed, then a
+    bilinear filter does the rest; smaller images are enlarged.
 
     Args:
-      header: From :func:`read_header`; it can be decoded once.
+      header: From :func:`read_header`.
       size: Width and height of the model's input in pixels.
 
     Raises:
-      CorruptJpeg: Truncated or undecodable.
+      CorruptJpegError: Image data is missing or can't be decoded, or would cost too much to decode.
     """
-    image: Image.Image = header._image
+    if header.problem:
+        raise CorruptJpegError(header.problem)
     full_width, full_height = size
     scale = min(full_width / header.width, full_height / header.height)
     width = min(full_width, max(1, round(header.width * scale)))
     height = min(full_height, max(1, round(header.height * scale)))
     stored = (height, width) if header.orientation >= 5 else (width, height)
-    try:
-        image.draft("RGB" if image.mode != "L" else "L", stored)
-        image = image.convert("RGB")
-        if image.size != stored:
-            image = image.resize(stored, Image.Resampling.BILINEAR)
-    except Exception as error:  # Every way in which a decoder can fail is this image's alone.
-        raise CorruptJpeg(f"the pixels can't be decoded ({_why(error)})") from error
+    image = decode(header._stream, stored)
+    if image.size != stored:
+        image = image.resize(stored, Image.Resampling.BILINEAR)
     if header.orientation in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[header.orientation])
     pixels = np.full((full_height, full_width, 3), PADDING, dtype=np.uint8)
@@ -141,25 +159,26 @@ def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
 
 
 def brightness_of(pixels: Pixels) -> float:
-    """The mean luma of a picture, 0 (black) to 1 (white), rounded to 4 decimals.
+    """The mean luma of an image, 0 (black) to 1 (white), rounded to 4 decimals.
 
     Added up in whole numbers, so that it is the same on every machine. By columns first: numpy
     adds up whole rows twenty times as fast as it does triples.
     """
     height, width, _ = pixels.shape
     red_green_blue = pixels.sum(axis=0, dtype=np.uint32).sum(axis=0, dtype=np.int64)
-    return round(int(red_green_blue @ _LUMA) / (1000 * 255 * height * width), 4)
+    brightness: float = int(red_green_blue @ _LUMA) / (1000 * 255 * height * width)
+    return round(brightness, 4)
 
 
 def sharpness_of(pixels: Pixels) -> float:
-    """How much detail a picture shows, 0 (one even tone) to 1, rounded to 4 decimals.
+    """How much detail an image shows, 0 (one even tone) to 1, rounded to 4 decimals.
 
     The standard deviation of the Laplacian (each pixel four times, less its four neighbours) over
     the largest that there can be, 1020 levels; after Pech-Pacheco et al., "Diatom autofocusing in
     brightfield microscopy: a comparative study", ICPR 2000. Of green alone, which makes most of
     luma, and of every other line, which tells as much in half the time. A sharp street has 0.01 to
-    0.05, and a tenth of that out of focus. It depends on the size at which a picture was decoded:
-    it is to be compared with other pictures of the same camera. Added up in whole numbers, so that
+    0.05, and a tenth of that out of focus. It depends on the size at which an image was decoded:
+    it is to be compared with other images of the same camera. Added up in whole numbers, so that
     it is the same on every machine.
     """
     height, width, _ = pixels.shape
@@ -173,4 +192,5 @@ def sharpness_of(pixels: Pixels) -> float:
     # Doubles hold whole numbers exactly up to 2**53, and are added up fastest.
     values = detail.astype(np.float64).ravel()
     number, total, squares = values.size, int(values.sum()), int(values @ values)
-    return round(math.sqrt(number * squares - total**2) / (number * 4 * 255), 4)
+    sharpness: float = math.sqrt(number * squares - total**2) / (number * 4 * 255)
+    return round(sharpness, 4)

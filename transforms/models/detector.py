@@ -15,12 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from transforms.model_files import ModelError
-from transforms.tensorflow_runtime import available_cpus, has_gpu, load_tensorflow
-from transforms.text import one_line
+from transforms.models.converted import ConvertedModel, open_converted
+from transforms.models.model_files import ModelError
+from transforms.models.model_safety import unsafe_ops, unsafe_tflite_ops
+from transforms.models.runtime_names import SAVED_MODEL
+from transforms.models.tensorflow_runtime import available_cpus, has_gpu, load_tensorflow
+from transforms.models.tflite import custom_ops, open_interpreter
+from transforms.records.text import one_line
 
 SERVING_TAG = "serve"
 SIGNATURE = "serving_default"
+OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+"""What a detector's signature gives; the last is not needed."""
 POSTPROCESS_OP = "TFLite_Detection_PostProcess"
 DEFAULT_INPUT_SIZE = 640
 """Side in pixels of what a model of free size is given, where nothing else is said."""
@@ -35,8 +41,8 @@ class ModelSpec:
 
     Attributes:
       path: A SavedModel's directory or a `.tflite` file, on this machine.
-      input_size: Width and height in pixels of the picture that it is given.
-      batch: Pictures a call, where the signature fixes it; None where it is free.
+      input_size: Width and height in pixels of the image that it is given.
+      batch: Images per call, where the signature fixes it; None where it is free.
       classes: How many classes it knows, without background; None where it does not say.
     """
 
@@ -52,7 +58,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class RawDetections:
-    """What a model gives for one picture, as it gives it.
+    """The output of a model for one image, unchanged.
 
     Attributes:
       boxes: float32 [n, 4], y_min, x_min, y_max, x_max as fractions of the model's input.
@@ -65,7 +71,12 @@ class RawDetections:
     classes: Floats
 
 
-def inspect_model(path: str, free_input_size: int | None = None) -> ModelSpec:
+_Run = Callable[[Pixels], list[RawDetections]]
+
+
+def inspect_model(
+    path: str, free_input_size: int | None = None, *, is_trusted: bool = False
+) -> ModelSpec:
     """What the model at a local path takes, read off its files without loading it.
 
     Args:
@@ -73,14 +84,25 @@ def inspect_model(path: str, free_input_size: int | None = None) -> ModelSpec:
       free_input_size: Side in pixels of the square to give a model whose signature leaves the
         size free; None: what the `pipeline.config` beside it says (as the TF2 Detection Zoo ships
         it), or else 640.
+      is_trusted: The model may read and write files, use the network and call Python.
 
     Raises:
-      ModelError: Not readable, or not a detector.
+      ModelError: Not readable, not a detector, or not trusted and able to do more than detect.
     """
-    return _inspect_tflite(path) if path.endswith(".tflite") else _inspect(path, free_input_size)
+    if path.endswith(".tflite"):
+        return _inspect_tflite(path, is_trusted)
+    return _inspect(path, free_input_size, is_trusted)
 
 
-def _inspect(path: str, free_input_size: int | None) -> ModelSpec:
+def _refuse_unsafe(path: str, ops: Sequence[str]) -> None:
+    if ops:
+        raise ModelError(
+            f"{path}: this model can do more than detect: its graph has {', '.join(ops)}, which "
+            "reach files, the network or Python; if you trust its maker, give --trust_model"
+        )
+
+
+def _inspect(path: str, free_input_size: int | None, is_trusted: bool) -> ModelSpec:
     load_tensorflow()
     from tensorflow.python.saved_model import loader_impl
 
@@ -90,23 +112,36 @@ def _inspect(path: str, free_input_size: int | None) -> ModelSpec:
         raise ModelError(
             f"{path}: not a SavedModel that TensorFlow reads ({one_line(error)})"
         ) from None
-    graphs = [one for one in saved_model.meta_graphs if SERVING_TAG in one.meta_info_def.tags]
+    graphs = [graph for graph in saved_model.meta_graphs if SERVING_TAG in graph.meta_info_def.tags]
     if not graphs:
         raise ModelError(
             f"{path}: not a SavedModel to serve: it has no graph with the tag {SERVING_TAG!r}"
         )
+    if not is_trusted:
+        _refuse_unsafe(path, sorted({op for graph in graphs for op in unsafe_ops(graph)}))
     signature = graphs[0].signature_def.get(SIGNATURE)
     if signature is None:
         raise ModelError(
             f"{path}: no signature {SIGNATURE!r}; export the model with the TF Object Detection "
             "API's signature (input_tensor to detection_boxes, -scores, -classes)"
         )
-    wanted = {"detection_boxes", "detection_scores", "detection_classes"}
-    missing = sorted(wanted - set(signature.outputs))
+    missing = sorted(set(OUTPUTS[:3]) - set(signature.outputs))
     if missing:
         raise ModelError(
             f"{path}: no detector: its signature {SIGNATURE!r} does not give {', '.join(missing)}"
         )
+    batch, height, width = _input_shape(path, signature)
+    if width > 0 and height > 0:
+        size = (width, height)
+    elif free_input_size:
+        size = (free_input_size, free_input_size)
+    else:
+        size = _size_from_pipeline_config(path)
+    return ModelSpec(path, size, batch if batch > 0 else None, _number_of_classes(signature))
+
+
+def _input_shape(path: str, signature: Any) -> tuple[int, int, int]:
+    """Batch, height and width of the one input, each -1 where it is free."""
     inputs = list(signature.inputs.items())
     shape = [dim.size for dim in inputs[0][1].tensor_shape.dim] if inputs else []
     tf_uint8 = 4  # types.proto: DT_UINT8
@@ -115,23 +150,20 @@ def _inspect(path: str, free_input_size: int | None) -> ModelSpec:
             f"{path}: the signature {SIGNATURE!r} must take one tensor of uint8 "
             "[batch, height, width, 3]"
         )
-    batch, height, width, _ = shape
+    return shape[0], shape[1], shape[2]
+
+
+def _number_of_classes(signature: Any) -> int | None:
     classes = None
     for name in ("raw_detection_scores", "detection_multiclass_scores"):
         if name in signature.outputs:
             last = [dim.size for dim in signature.outputs[name].tensor_shape.dim][-1:]
             classes = last[0] - 1 if last and last[0] > 1 else classes
-    if width > 0 and height > 0:
-        size = (width, height)
-    elif free_input_size:
-        size = (free_input_size, free_input_size)
-    else:
-        size = _size_from_pipeline_config(path)
-    return ModelSpec(path, size, batch if batch > 0 else None, classes)
+    return classes
 
 
 def _size_from_pipeline_config(path: str) -> tuple[int, int]:
-    """The size to which the TF Object Detection API's `image_resizer` brings a picture."""
+    """The size to which the TF Object Detection API's `image_resizer` brings an image."""
     config = Path(path).parent / "pipeline.config"
     text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
     if resizer := re.search(r"(fixed_shape|keep_aspect_ratio)_resizer\s*\{([^}]*)\}", text):
@@ -143,57 +175,25 @@ def _size_from_pipeline_config(path: str) -> tuple[int, int]:
     return DEFAULT_INPUT_SIZE, DEFAULT_INPUT_SIZE
 
 
-def _check_is_whole(path: str) -> None:
-    """Refuses a broken `.tflite` file: TFLite itself reads past its end, and the process dies.
-
-    A file names the place of each of its parts, so one that was cut short, or is another format,
-    has parts beyond its end, which Python's reader of the same format notices.
-    """
-    load_tensorflow()
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    try:
-        parts = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes()).subgraphs
-    except Exception as error:  # struct's, NumPy's or the reader's own, whatever part is broken.
-        raise ModelError(f"{path}: not a model that TFLite reads ({one_line(error)})") from None
-    if not parts:
-        raise ModelError(f"{path}: not a model that TFLite reads (it has no graph)")
-
-
-def _interpreter(path: str, *, delegates: bool = True) -> Any:
-    tf = load_tensorflow()
-    kind = tf.lite.experimental.OpResolverType
-    try:
-        interpreter = tf.lite.Interpreter(
-            path,
-            num_threads=1,
-            experimental_op_resolver_type=(
-                kind.AUTO if delegates else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-            ),
-        )
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise ModelError(f"{path}: not a model that TFLite reads ({one_line(error)})") from None
-    return interpreter
-
-
 def _postprocess_op(path: str) -> tuple[list[int], list[int], Any]:
     """Tensors that go into and come out of the op that ends a TFLite detector."""
-    _check_is_whole(path)
-    interpreter = _interpreter(path, delegates=False)
+    interpreter = open_interpreter(path, delegates=False)
     for op in interpreter._get_ops_details():  # TFLite's only way to tell boxes from scores.
         if op["op_name"] == POSTPROCESS_OP:
             return list(op["inputs"]), list(op["outputs"]), interpreter
     raise ModelError(f"{path}: no detector: it does not end in {POSTPROCESS_OP}")
 
 
-def _inspect_tflite(path: str) -> ModelSpec:
+def _inspect_tflite(path: str, is_trusted: bool) -> ModelSpec:
+    custom = custom_ops(Path(path).read_bytes(), path)
+    if not is_trusted:
+        _refuse_unsafe(path, unsafe_tflite_ops(custom))
     inputs, _, interpreter = _postprocess_op(path)
     taken = interpreter.get_input_details()
     shape = list(taken[0]["shape"])
     if len(taken) != 1 or len(shape) != 4 or shape[3] != 3:
         raise ModelError(f"{path}: must take one tensor of [1, height, width, 3]")
-    shapes = {one["index"]: list(one["shape"]) for one in interpreter.get_tensor_details()}
+    shapes = {tensor["index"]: list(tensor["shape"]) for tensor in interpreter.get_tensor_details()}
     scores = shapes.get(inputs[1], [])
     classes = int(scores[-1]) - 1 if len(scores) == 3 else None
     return ModelSpec(path, (int(shape[2]), int(shape[1])), 1, classes)
@@ -202,53 +202,64 @@ def _inspect_tflite(path: str) -> ModelSpec:
 class Detector:
     """A loaded model.
 
-    Calls are spread over threads. Without a GPU each picture is a call of its own: as fast as
+    Calls are spread over threads. Without a GPU each image is a call of its own: as fast as
     larger calls on CPUs, and its result does not depend on what else is in the batch.
 
     Args:
       spec: From :func:`inspect_model`.
+      runtime: What the runtime is called.
+      converted: What the model was converted to, which runs in its place on the processors, also
+        beside a GPU.
       threads: Calls at once; None: as many as there are processors, one with a GPU.
-      call_size: Pictures a call, unless the signature fixes it; None: 8 with a GPU, 1 without.
+      call_size: Images per call, unless the signature fixes it or the model is converted; None: 8
+        with a GPU, 1 without.
     """
 
     def __init__(
         self,
         spec: ModelSpec,
         *,
+        runtime: str = SAVED_MODEL,
+        converted: ConvertedModel | None = None,
         threads: int | None = None,
         call_size: int | None = None,
     ) -> None:
-        gpu = has_gpu()
+        self.runtime = runtime
+        gpu = converted is None and has_gpu()
         self._threads = threads or (1 if gpu else available_cpus())
-        self._call_size = spec.batch or call_size or (8 if gpu else 1)
-        self._run = _tflite_runner(spec, self._threads) if spec.is_tflite else _runner(spec)
+        self._call_size = spec.batch or (1 if converted else call_size) or (8 if gpu else 1)
+        if converted is not None:
+            run = open_converted(converted, name=spec.path, threads=self._threads)
+            self._run: _Run = lambda pixels: _raw_detections(run(pixels))
+        else:
+            self._run = _tflite_runner(spec, self._threads) if spec.is_tflite else _runner(spec)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="detect")
 
-    def detect(self, pictures: Sequence[Pixels]) -> list[RawDetections | Exception]:
-        """What is in each picture, or why the model failed on it alone.
+    def detect(self, images: Sequence[Pixels]) -> list[RawDetections | Exception]:
+        """Detects the objects in each image; returns an exception for an image on which it failed.
 
         Args:
-          pictures: Each uint8 [height, width, 3] RGB, of the model's input size.
+          images: Each uint8 [height, width, 3] RGB, of the model's input size.
         """
         size = self._call_size
-        calls = [pictures[at : at + size] for at in range(0, len(pictures), size)]
+        calls = [images[at : at + size] for at in range(0, len(images), size)]
         return [result for call in self._pool.map(self._call, calls) for result in call]
 
-    def _call(self, pictures: Sequence[Pixels]) -> list[RawDetections | Exception]:
+    def _call(self, images: Sequence[Pixels]) -> list[RawDetections | Exception]:
         try:
-            return list(self._run(_stack(pictures, self._call_size))[: len(pictures)])
-        except Exception as error:  # What a model raises for a picture is that picture's alone.
-            if len(pictures) == 1:
+            return list(self._run(_stack(images, self._call_size))[: len(images)])
+        except Exception as error:  # An error of one image must not affect the others.
+            if len(images) == 1:
                 return [error]
-            return [result for one in pictures for result in self._call([one])]
+            return [result for image in images for result in self._call([image])]
 
 
-def _stack(pictures: Sequence[Pixels], size: int) -> Pixels:
-    """The pictures as one tensor, the last one repeated where the call takes more."""
-    return np.stack([*pictures, *[pictures[-1]] * (size - len(pictures))])
+def _stack(images: Sequence[Pixels], size: int) -> Pixels:
+    """Stacks the images to one tensor; the last one is repeated to fill it."""
+    return np.stack([*images, *[images[-1]] * (size - len(images))])
 
 
-def _runner(spec: ModelSpec) -> Callable[[Pixels], list[RawDetections]]:
+def _runner(spec: ModelSpec) -> _Run:
     tf = load_tensorflow()
     try:
         model = tf.saved_model.load(spec.path)
@@ -258,28 +269,33 @@ def _runner(spec: ModelSpec) -> Callable[[Pixels], list[RawDetections]]:
     (name,) = signature.structured_input_signature[1]
 
     def run(pixels: Pixels) -> list[RawDetections]:
-        outputs: Mapping[str, Any] = signature(**{name: tf.constant(pixels)})
-        boxes = outputs["detection_boxes"].numpy()
-        scores = outputs["detection_scores"].numpy()
-        classes = outputs["detection_classes"].numpy()
-        if "num_detections" in outputs:
-            counts = outputs["num_detections"].numpy().reshape(-1).astype(int)
-        else:
-            counts = np.full(len(boxes), scores.shape[1])
-        return [
-            RawDetections(boxes[i, :count], scores[i, :count], classes[i, :count])
-            for i, count in enumerate(counts)
-        ]
+        outputs = signature(**{name: tf.constant(pixels)})
+        return _raw_detections({key: outputs[key].numpy() for key in OUTPUTS if key in outputs})
 
     run.model = model  # type: ignore[attr-defined]  # A signature does not keep its variables.
     return run
 
 
-def _tflite_runner(spec: ModelSpec, threads: int) -> Callable[[Pixels], list[RawDetections]]:
+def _raw_detections(outputs: Mapping[str, np.ndarray[Any, Any]]) -> list[RawDetections]:
+    """The detections of each image of a call, from the signature's outputs."""
+    boxes, scores, classes = (outputs[key] for key in OUTPUTS[:3])
+    if "num_detections" in outputs:
+        counts = outputs["num_detections"].reshape(-1).astype(int)
+    else:
+        counts = np.full(len(boxes), scores.shape[1])
+    return [
+        RawDetections(boxes[i, :count], scores[i, :count], classes[i, :count])
+        for i, count in enumerate(counts)
+    ]
+
+
+def _tflite_runner(spec: ModelSpec, threads: int) -> _Run:
+    # The file may be another one by now.
+    custom_ops(Path(spec.path).read_bytes(), spec.path)
     _, outputs, _ = _postprocess_op(spec.path)
     interpreters: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(threads):
-        interpreter = _interpreter(spec.path)
+        interpreter = open_interpreter(spec.path)
         interpreters.put(interpreter)
     (taken,) = interpreter.get_input_details()
 
@@ -291,10 +307,10 @@ def _tflite_runner(spec: ModelSpec, threads: int) -> Callable[[Pixels], list[Raw
             boxes, classes, scores, count = (interpreter.get_tensor(index) for index in outputs)
         finally:
             interpreters.put(interpreter)
-        found = int(count[0])
+        number = int(count[0])
         first_class = 1  # The op counts classes from 0, without background.
         return [
-            RawDetections(boxes[0, :found], scores[0, :found], classes[0, :found] + first_class)
+            RawDetections(boxes[0, :number], scores[0, :number], classes[0, :number] + first_class)
         ]
 
     return run

@@ -1,4 +1,4 @@
-"""Model files: found anywhere, kept in a cache on this machine, known by their hash.
+"""Model files: fetched from any source, cached on this machine, identified by their hash.
 
 A model is a SavedModel's directory or a `.tflite` file. `--model` names it by a local path, an
 address on any of Beam's filesystems, a `.tar.gz` of either, or a name from the TensorFlow 2
@@ -7,32 +7,39 @@ Detection Model Zoo.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.resources
 import os
 import re
 import shutil
+import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 import requests
 from tqdm import tqdm
 
-from transforms import stores
-from transforms.records import ModelInfo
-from transforms.text import one_line
+from transforms.records.images import ModelInfo
+from transforms.records.text import one_line
+from transforms.storage import stores
 
-ZOO_ADDRESS = "http://download.tensorflow.org/models/object_detection/tf2"
+ZOO_ADDRESS = "https://download.tensorflow.org/models/object_detection/tf2"
 ZOO_ADDRESS_VARIABLE = "MODEL_ZOO_ADDRESS"
 CACHE_VARIABLE = "MODEL_CACHE"
 DEFAULT_ZOO_MODEL = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
+MAX_FILES = 10_000
+MAX_MODEL_BYTES = 2 << 30
+"""The largest archive that is unpacked. TensorFlow itself reads no graph of 2 GiB."""
+_CHUNK = 1 << 20
 INSTALLED = "package:"
-"""Before a package and, after a slash, a path in it: a model that each machine has in its own
-place, beside this program."""
+"""The prefix of a model in an installed package: `package:PACKAGE/PATH`. Machines may have it
+at different paths."""
 
 _ZOO_RELEASES = {
     "20200711": """
@@ -65,11 +72,14 @@ _ZOO_RELEASES = {
     "20210210": "centernet_mobilenetv2fpn_512x512_coco17_od "
     "centernet_mobilenetv2fpn_512x512_coco17_kpts",
 }
+ZOO_DIGESTS: Mapping[str, str] = {}
+"""The pinned sha256 of archives of the zoo. The zoo publishes none, so that the digest of the first
+download is recorded and checked at each later use of the archive on this machine."""
 ZOO = {name: release for release, names in _ZOO_RELEASES.items() for name in names.split()}
-"""Models of the zoo, and the release under which each is published (its `tf2_detection_zoo.md`)."""
+"""Models of the zoo, and the release that each is published under (`tf2_detection_zoo.md`)."""
 
 
-_AS_IT_IS = {"Accept-Encoding": "identity"}  # An archive that is unpacked on the way is not it.
+_UNENCODED = {"Accept-Encoding": "identity"}  # The archive must arrive as it is stored.
 
 
 class ModelError(ValueError):
@@ -90,36 +100,36 @@ class ModelFiles:
 
 
 def cache_directory() -> Path:
-    """Where models from elsewhere are kept: `MODEL_CACHE`, or a folder in the user's cache."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen)
+    """Returns the folder of cached models: `MODEL_CACHE`, or a folder in the user's cache."""
+    if directory := os.environ.get(CACHE_VARIABLE):
+        return Path(directory)
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(caches) / "beam_pipeline" / "models"
 
 
 def fetch_model(model: str, *, expected_version: str | None = None) -> ModelFiles:
-    """The files of a model, brought to this machine where they are not on it.
+    """Returns the files of a model, which is downloaded or unpacked if necessary.
 
     Args:
       model: A path, an address, a `.tar.gz`, or a name of the zoo.
-      expected_version: The version that another machine has seen under this name.
+      expected_version: The version that another machine has fetched under this name.
 
     Raises:
-      ModelError: There is no model, or it is not the expected one.
+      ModelError: There is no such model, or it has another version.
     """
-    model = _installed(model)
+    model = _resolve_installed(model)
     if expected_version:
-        kept = cache_directory() / expected_version
-        if kept.is_dir():
-            return _kept(kept, model)
+        cached = cache_directory() / expected_version
+        if cached.is_dir():
+            return _checked_cache_entry(cached, model)
     if model in ZOO:
-        files = _keep(_zoo_archive(model), model)
+        files = _cache_archive(_zoo_archive(model), model)
     elif not stores.is_local(model):
         files = _fetch_remote(model)
     elif os.path.isfile(model) and model.endswith((".tar.gz", ".tgz")):
-        files = _keep(Path(model), model)
+        files = _cache_archive(Path(model), model)
     elif os.path.exists(model):
-        files = _model_in(Path(model), model)
+        files = _find_model(Path(model), model)
     else:
         raise ModelError(
             f"{model}: no such file or directory, nor a model of the TensorFlow 2 Detection Zoo; "
@@ -134,19 +144,19 @@ def fetch_model(model: str, *, expected_version: str | None = None) -> ModelFile
     return files
 
 
-def _installed(model: str) -> str:
-    """Where a model of an installed package is on this machine; any other model as it is named."""
+def _resolve_installed(model: str) -> str:
+    """Returns the path of a model in an installed package; other models are returned unchanged."""
     if not model.startswith(INSTALLED):
         return model
-    package, _, inside = model.removeprefix(INSTALLED).partition("/")
-    return str(importlib.resources.files(package) / inside)
+    package, _, path = model.removeprefix(INSTALLED).partition("/")
+    return str(importlib.resources.files(package) / path)
 
 
 def model_version(path: str) -> str:
-    """The first 12 hex digits of the hash of a model's files.
+    """Returns the first 12 hex digits of the hash of a model's files.
 
-    That is the sha256 of the lines that `sha256sum` prints for them, in the order of their paths
-    relative to the model.
+    The hash is the sha256 of the lines that `sha256sum` prints for the files, in the order of their
+    paths relative to the model.
     """
     root = Path(path)
     files = sorted(root.rglob("*")) if root.is_dir() else [root]
@@ -168,33 +178,36 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _model_in(place: Path, source: str) -> ModelFiles:
-    """The one model at or beneath a local path."""
-    if place.is_file():
-        found = [place] if place.suffix == ".tflite" else []
-    elif (place / "saved_model.pb").is_file():
-        found = [place]
+def _find_model(path: Path, source: str) -> ModelFiles:
+    """Finds the only model at or beneath a local path."""
+    if path.is_file():
+        candidates = [path] if path.suffix == ".tflite" else []
+    elif (path / "saved_model.pb").is_file():
+        candidates = [path]
     else:
-        found = [one.parent for one in sorted(place.rglob("saved_model.pb"))]
-        found = found or sorted(place.rglob("*.tflite"))
-    if not found:
+        candidates = [candidate.parent for candidate in sorted(path.rglob("saved_model.pb"))]
+        candidates = candidates or sorted(path.rglob("*.tflite"))
+    if not candidates:
         raise ModelError(
             f"{source}: no model in it (neither saved_model.pb nor a .tflite file); give --model "
             "a SavedModel's directory, a .tflite file, or a .tar.gz of either"
         )
-    if len(found) > 1:
-        names = ", ".join(one.relative_to(place).as_posix() for one in found[:3])
-        raise ModelError(f"{source}: {len(found)} models in it ({names} ...); name one of them")
-    path = str(found[0].absolute())
-    return ModelFiles(path, ModelInfo(_name_of(source, found[0]), model_version(path)))
+    if len(candidates) > 1:
+        names = ", ".join(candidate.relative_to(path).as_posix() for candidate in candidates[:3])
+        raise ModelError(
+            f"{source}: {len(candidates)} models in it ({names} ...); name one of them"
+        )
+    model_path = str(candidates[0].absolute())
+    info = ModelInfo(_name_of(source, candidates[0]), model_version(model_path))
+    return ModelFiles(model_path, info)
 
 
-def _name_of(source: str, found: Path) -> str:
-    """What a person calls the model: the first telling part of its path, from the end."""
+def _name_of(source: str, path: Path) -> str:
+    """Returns a name for the model: the last part of its path that is not generic."""
     for part in (
         source.rstrip("/").rsplit("/", 1)[-1],
-        found.name,
-        *_parents(source, found),
+        path.name,
+        *_parents(source, path),
     ):
         name = re.sub(r"(\.tar\.gz|\.tgz|\.tflite)$", "", part)
         if name not in ("", ".", "saved_model", "model", "detect", "detector"):
@@ -202,24 +215,77 @@ def _name_of(source: str, found: Path) -> str:
     return "model"
 
 
-def _parents(source: str, found: Path) -> Iterator[str]:
+def _parents(source: str, path: Path) -> Iterator[str]:
     yield from reversed(source.rstrip("/").split("/")[:-1])
-    yield from (parent.name for parent in found.absolute().parents)
+    yield from (parent.name for parent in path.absolute().parents)
 
 
-def _keep(archive: Path, source: str) -> ModelFiles:
-    """Unpacks an archive into the cache, under the version of the model in it."""
+def _cache_archive(archive: Path, source: str) -> ModelFiles:
+    """Unpacks an archive into the cache, in a folder that is named for the model's version."""
     with _scratch() as scratch:
         try:
-            with tarfile.open(archive) as opened:
-                opened.extractall(scratch, filter="data")
-                while opened.fileobj and opened.fileobj.read(1 << 20):
+            with gzip.open(archive) as stream:
+                with tarfile.open(
+                    fileobj=cast(BinaryIO, _BoundedReader(stream)), mode="r:"
+                ) as opened:
+                    _unpack(opened, scratch)
+                while stream.read(_CHUNK):
                     pass  # To the end, where the checksum is.
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
             raise ModelError(
                 f"{source}: not a .tar.gz that can be unpacked ({one_line(error)})"
             ) from None
         return _move_into_cache(scratch, source)
+
+
+class _BoundedReader:
+    """A decompressed stream that refuses large reads.
+
+    `tarfile` reads a whole header into memory, whatever size it states.
+    """
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _CHUNK:
+            raise tarfile.ExtractError(f"a header in it has {size} bytes")
+        return self._stream.read(size)
+
+
+def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    """Writes the regular files of an archive beneath a folder.
+
+    Links are refused, as a file could be written outside the folder through them; models have none.
+    (A chain of links bypassed Python's own filter for archives: CVE-2025-4517.) No file is
+    overwritten, so that no two members have the same path.
+
+    Raises:
+      tarfile.TarError: A member is no regular file or folder or would lie outside the folder, or
+        the members are too many or too large.
+      OSError: A file exists, or can't be written.
+    """
+    size = 0
+    for number, member in enumerate(archive, 1):
+        parts = PurePosixPath(member.name.lstrip("/")).parts
+        if ".." in parts:
+            raise tarfile.ExtractError(f"{member.name!r} in it would lie outside the model")
+        if not (member.isreg() or member.isdir()):
+            raise tarfile.ExtractError(f"{member.name!r} in it is neither a file nor a folder")
+        size += member.size
+        if number > MAX_FILES or size > MAX_MODEL_BYTES:
+            raise tarfile.ExtractError(
+                f"there are more than {MAX_FILES} files or {MAX_MODEL_BYTES >> 20} MiB in it"
+            )
+        target = folder.joinpath(*parts)
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = cast(BinaryIO, archive.extractfile(member))
+        with target.open("xb") as out:
+            shutil.copyfileobj(content, out, _CHUNK)
 
 
 def _fetch_remote(model: str) -> ModelFiles:
@@ -229,7 +295,7 @@ def _fetch_remote(model: str) -> ModelFiles:
         if base.endswith((".tflite", ".tar.gz", ".tgz")):
             files = [base]
         else:
-            files = [one.path for one in stores.list_beneath(base)]
+            files = [file.path for file in stores.list_beneath(base)]
         with _scratch() as scratch:
             for file in files:
                 name = file[len(base) + 1 :] or base.rsplit("/", 1)[-1]
@@ -238,11 +304,9 @@ def _fetch_remote(model: str) -> ModelFiles:
                     raise ModelError(f"{model}: {file!r} would lie outside the model")
                 stores.copy(file, str(target))
             if len(files) == 1 and base.endswith((".tar.gz", ".tgz")):
-                return _keep(scratch / base.rsplit("/", 1)[-1], model)
+                return _cache_archive(scratch / base.rsplit("/", 1)[-1], model)
             return _move_into_cache(scratch, model)
-    except ModelError:
-        raise
-    except Exception as error:  # Each store's client has its own kinds of error.
+    except OSError as error:
         raise ModelError(
             f"{model}: can't be read ({one_line(error)}); is the address right, and are there "
             "credentials for it?"
@@ -250,29 +314,29 @@ def _fetch_remote(model: str) -> ModelFiles:
 
 
 def _move_into_cache(scratch: Path, source: str) -> ModelFiles:
-    version = _model_in(scratch, source).info.version
-    kept = cache_directory() / version
-    if not kept.is_dir():
+    version = _find_model(scratch, source).info.version
+    cached = cache_directory() / version
+    if not cached.is_dir():
         try:
-            scratch.rename(kept)
+            scratch.rename(cached)
         except OSError:  # Another process was first.
-            if not kept.is_dir():
+            if not cached.is_dir():
                 raise
-    return _kept(kept, source)
+    return _checked_cache_entry(cached, source)
 
 
-def _kept(place: Path, source: str) -> ModelFiles:
-    """A model of the cache; its folder is named for its version."""
-    files = _model_in(place, source)
-    if files.info.version != place.name:
+def _checked_cache_entry(path: Path, source: str) -> ModelFiles:
+    """Returns a cached model, if it has the version that its folder is named for."""
+    files = _find_model(path, source)
+    if files.info.version != path.name:
         raise ModelError(
-            f"{place}: its files are not those that were kept there; delete it, to have the model "
+            f"{path}: its files are not those that were kept there; delete it, to have the model "
             "brought again"
         )
     return files
 
 
-def _made(folder: Path) -> Path:
+def _make_directory(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
@@ -286,10 +350,10 @@ def _made(folder: Path) -> Path:
 
 
 class _scratch:
-    """A folder in the cache that is gone in the end, unless it was renamed."""
+    """A temporary folder in the cache, which is deleted at the end unless it was renamed."""
 
     def __enter__(self) -> Path:
-        cache = _made(cache_directory())
+        cache = _make_directory(cache_directory())
         self._path = Path(tempfile.mkdtemp(dir=cache, prefix=".fetching-"))
         return self._path
 
@@ -298,17 +362,28 @@ class _scratch:
 
 
 def _zoo_archive(name: str) -> Path:
-    """The zoo's archive of a model: downloaded once, its sha256 recorded and checked after."""
-    folder = _made(cache_directory() / "zoo")
-    archive, recorded = folder / f"{name}.tar.gz", folder / f"{name}.tar.gz.sha256"
-    if not (archive.is_file() and recorded.is_file()):
+    """Returns the zoo's archive of a model, which is downloaded once and verified at each use."""
+    folder = _make_directory(cache_directory() / "zoo")
+    archive, digest_file = folder / f"{name}.tar.gz", folder / f"{name}.tar.gz.sha256"
+    pinned = ZOO_DIGESTS.get(name)
+    if not (archive.is_file() and digest_file.is_file()):
         address = os.environ.get(ZOO_ADDRESS_VARIABLE, ZOO_ADDRESS).rstrip("/")
-        _download(f"{address}/{ZOO[name]}/{name}.tar.gz", archive)
-        stores.write_bytes(str(recorded), f"{_sha256(archive)}  {archive.name}\n".encode())
-    elif [_sha256(archive)] != recorded.read_text().split()[:1]:
+        url = f"{address}/{ZOO[name]}/{name}.tar.gz"
+        _download(url, archive)
+        digest = _sha256(archive)
+        if pinned not in (None, digest):
+            archive.unlink()
+            raise ModelError(
+                f"{url}: its sha256 is {digest}, and should be {pinned}; someone has changed it on "
+                "the way or at its source: do not use it"
+            )
+        stores.write_bytes(str(digest_file), f"{digest}  {archive.name}\n".encode())
+        trust = "as pinned in this release" if pinned else "recorded now, as none is published"
+        print(f"{name}: downloaded; its sha256 is {digest}, {trust}", file=sys.stderr)
+    elif [_sha256(archive)] != digest_file.read_text().split()[:1]:
         raise ModelError(
             f"{archive}: is not what was downloaded (its sha256 is not the one in "
-            f"{recorded.name}); delete both files to download the model again"
+            f"{digest_file.name}); delete both files to download the model again"
         )
     return archive
 
@@ -317,7 +392,7 @@ def _download(url: str, target: Path) -> None:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with (
-            requests.get(url, stream=True, timeout=(10, 60), headers=_AS_IT_IS) as response,
+            requests.get(url, stream=True, timeout=(10, 60), headers=_UNENCODED) as response,
             partial.open("wb") as out,
         ):
             response.raise_for_status()

@@ -1,4 +1,4 @@
-"""Why an image is invalid: the closed list."""
+"""The closed list of reasons for which an image is invalid."""
 
 from __future__ import annotations
 
@@ -34,7 +34,18 @@ ALL = (
     INFERENCE_FAILED,
 )
 
+OF_CONTENT = tuple(
+    reason for reason in ALL if reason not in (BAD_NAME, BAD_TIMESTAMP, TIMESTAMP_NOT_UTC)
+)
+"""The reasons for which a file with a valid name is invalid now, and may be valid later."""
+
+OF_THE_ATTEMPT = (READ_FAILED, INFERENCE_FAILED)
+"""The reasons that don't depend on the bytes: another attempt may have another result."""
+
 
 def duplicate_detail(camera: str, timestamp: str) -> str:
-    """What is wrong with an image that another one of the same moment stands for."""
-    return f"another image of {camera} at {timestamp} has other bytes and a smaller sha256"
+    """What is wrong with an image where another one of the same capture time stands."""
+    return (
+        f"another image of {camera} at {timestamp} stands: it is more severe, has a higher score, "
+        "or else the smaller sha256"
+    )

@@ -1,7 +1,7 @@
 """Counters with names that a person can read on the runner's page.
 
-Each is Beam's own metric, and is also kept in this process, where a progress line can read it
-while a runner in the same process is still busy.
+Each counter is a metric of Beam. Its value is also kept in this process, so that a progress line
+can read it while a runner in the same process is busy.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ def _metric(name: str) -> Metrics.DelegatingCounter:
     return Metrics.counter(NAMESPACE, name)
 
 
-def count(name: str, by: int = 1) -> None:
-    """Adds to a counter, e.g. `images.invalid.not_jpeg`. Called in a bundle's own thread."""
-    _metric(name).inc(by)
+def count(name: str, amount: int = 1) -> None:
+    """Adds to a counter, e.g. `images.invalid.not_jpeg`. Called in the bundle's own thread."""
+    _metric(name).inc(amount)
     with _lock:
-        _here[name] += by
+        _here[name] += amount
 
 
 def counted_here() -> Counter[str]:
-    """What was counted in this process so far."""
+    """Returns the counts of this process so far."""
     with _lock:
         return Counter(_here)
 
 
 def counted(result: PipelineResult) -> Counter[str]:
-    """What a job has counted, on all its machines."""
+    """Returns the counts of a job, over all its machines."""
     query = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))
     totals: Counter[str] = Counter()
-    for one in query["counters"]:
-        totals[one.key.metric.name] += one.result or 0
+    for counter in query["counters"]:
+        totals[counter.key.metric.name] += counter.result or 0
     return totals

@@ -1,9 +1,9 @@
 """Work on many elements of a bundle at once, in threads, within bounds of memory.
 
-Beam calls a DoFn with one element at a time. Reading and decoding a picture waits for a disk or
-a network and then works outside Python's lock, so the pictures ahead can be made ready while the
-model looks at the present ones. Bundles keep their meaning: all work of a bundle is done, and its
-outputs given, before the bundle ends.
+Beam calls a DoFn with one element at a time. Reading an image waits for a disk or a network, and
+decoding it runs outside Python's global lock. So threads can prepare the next images while the
+model processes the current ones. Bundles keep their meaning: all work of a bundle is done, and its
+outputs are emitted, before the bundle ends.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class ReadAheadDoFn(beam.DoFn):
     """A DoFn whose :meth:`work` runs in threads, a bounded number of elements ahead.
 
     Args:
-      threads: Elements worked on at once.
-      max_waiting: Elements begun and not yet handed on.
-      max_waiting_bytes: Bytes, by :meth:`weight`, of those; a single larger element still passes.
+      threads: Elements that are worked on at once.
+      max_waiting: Elements that were begun and whose outputs were not emitted yet.
+      max_waiting_bytes: Their bytes, by :meth:`weight`. A single larger element still passes.
     """
 
     def __init__(
@@ -38,15 +38,19 @@ class ReadAheadDoFn(beam.DoFn):
         self._max_waiting_bytes = max_waiting_bytes
 
     def work(self, element: Any) -> Any:
-        """What is to be done for one element. Runs in a thread; must not touch Beam's metrics."""
+        """Does the work for one element. Runs in a thread; must not touch Beam's metrics."""
         raise NotImplementedError
 
+    def submit(self, element: Any) -> Future[Any]:
+        """Starts the work for one element in a thread."""
+        return self._pool.submit(self.work, element)
+
     def outputs(self, result: Any) -> Iterable[Any]:
-        """Outputs, tagged or not, for what `work` gave. Runs in the bundle's own thread."""
+        """Returns the outputs, tagged or not, of a result. Runs in the bundle's thread."""
         return ()
 
     def weight(self, element: Any) -> int:
-        """Bytes that are held until the element's outputs are handed on, about."""
+        """Estimates the bytes that are held until the element's outputs are emitted."""
         return 0
 
     def setup(self) -> None:
@@ -71,7 +75,7 @@ class ReadAheadDoFn(beam.DoFn):
             or self._waiting_bytes + weight > self._max_waiting_bytes
         ):
             yield from self._next()
-        future = self._pool.submit(self.work, element)
+        future = self.submit(element)
         self._waiting.append((future, weight, timestamp, (window or GlobalWindow(),)))
         self._waiting_bytes += weight
 
@@ -88,10 +92,10 @@ class ReadAheadDoFn(beam.DoFn):
             self._abandon()
             raise
         for output in self.outputs(result):
-            yield self._at(output, timestamp, windows)
+            yield self._windowed(output, timestamp, windows)
 
     def _abandon(self) -> None:
-        """Ends the work of a bundle that has failed, before the runner tries the bundle again."""
+        """Ends the work of a failed bundle, before the runner tries the bundle again."""
         futures = [future for future, *_ in self._waiting]
         self._waiting.clear()
         for future in futures:
@@ -99,7 +103,7 @@ class ReadAheadDoFn(beam.DoFn):
         wait(futures)
 
     @staticmethod
-    def _at(output: Any, timestamp: Timestamp, windows: tuple[Any, ...]) -> Any:
+    def _windowed(output: Any, timestamp: Timestamp, windows: tuple[Any, ...]) -> Any:
         if isinstance(output, beam.pvalue.TaggedOutput):
             return beam.pvalue.TaggedOutput(
                 output.tag, WindowedValue(output.value, timestamp, windows)

@@ -1,16 +1,16 @@
-"""Archives: what a job has seen and judged, read back camera by camera in order of time.
+"""Archives: the detections and verdicts of a job, read camera by camera in the order of time.
 
 An archive is a job's output (``detections/<id>/<stem>.json`` and ``final/<id>/<stem>.json``) or
-what ``pack`` made of one (see :mod:`transforms.packed`), on any of Beam's filesystems. Both forms
-give the same pictures.
+what ``pack`` has written (see :mod:`transforms.storage.packed`), on any of Beam's
+filesystems. Both forms hold the same images.
 
     archive = open_archive("output")
     for id in archive.ids:
-        for one in archive.images(id):
-            one.image.detections, one.threat
-    archive.problems      # what could not be read, and why
+        for archived in archive.images(id):
+            archived.image.detections, archived.threat
+    archive.problems      # the files that could not be read, and why
 
-The pictures of several archives (one a month, say) can be read as those of one.
+Several archives (such as one per month) can be read as one.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from typing import Any, Protocol
 import orjson
 
 import rules
-from transforms import stores
-from transforms.packed import PackedArchive
-from transforms.parse_filename import InvalidName, parse_name
-from transforms.records import DetectedImage, ModelInfo, stem_of
-from transforms.text import one_line, printable
-from transforms.times import canonical_time, parse_time
+from transforms.records.file_names import InvalidNameError, parse_name
+from transforms.records.images import DetectedImage, ModelInfo, stem_of
+from transforms.records.text import one_line, printable
+from transforms.records.times import canonical_time, parse_time
+from transforms.storage import stores
+from transforms.storage.packed import PackedArchive
 
 _DETECTIONS, _FINAL = "detections", "final"
 _AT_ONCE = 16
-"""Files of a store that are read at once."""
+"""The number of concurrent reads of a store."""
 
 Problem = tuple[str, str]
-"""The address of what could not be read, and why."""
+"""The address of a file that could not be read, and the reason."""
 
 
 class ArchiveError(ValueError):
-    """There is no archive, or it can't be listed: one line that says what, where, what to do."""
+    """There is no archive, or it can't be listed; the message is one line."""
 
 
 @dataclass(frozen=True)
 class ArchivedImage:
-    """One picture of an archive.
+    """One image of an archive.
 
     Attributes:
       image: The object data.
-      threat: The `threat` object of `final/`; None where there is none.
+      threat: The `threat` object of `final/`, which may be of an earlier release; None if missing.
     """
 
     image: DetectedImage
@@ -60,15 +60,15 @@ class ArchivedImage:
 
 
 class _Source(Protocol):
-    """One archive of a certain form."""
+    """One archive of one form."""
 
     @property
     def ids(self) -> frozenset[str]:
-        """The cameras that it has pictures of."""
+        """The cameras with images."""
 
     @property
     def has_verdicts(self) -> bool:
-        """Whether it holds what was judged."""
+        """Whether it holds verdicts."""
 
     def images(
         self,
@@ -77,17 +77,17 @@ class _Source(Protocol):
         until: datetime | None,
         problems: list[Problem],
     ) -> Iterator[tuple[DetectedImage, dict[str, Any] | None]]:
-        """The pictures of one camera in order of time and file name."""
+        """Yields the images of one camera in the order of time and file name."""
 
 
 class Archive:
     """One archive, or several read as one. Picklable; made by :func:`open_archive`.
 
     Attributes:
-      uris: What was opened.
-      ids: The cameras that there are pictures of, sorted.
+      uris: The addresses that were opened.
+      ids: The cameras with images, sorted.
       has_verdicts: Whether there is any `final/`.
-      problems: What could not be read so far, and why; grows while :meth:`images` is read.
+      problems: The files that could not be read so far; it grows while :meth:`images` is read.
     """
 
     def __init__(self, uris: tuple[str, ...], sources: tuple[_Source, ...]) -> None:
@@ -100,63 +100,64 @@ class Archive:
     def images(
         self, id: str, since: datetime | None = None, until: datetime | None = None
     ) -> Iterator[ArchivedImage]:
-        """The pictures of one camera in order of time (those of one moment by file name), each
-        file name once.
+        """Yields the images of one camera in the order of time and file name, each file name once.
 
         Args:
-          id: The camera; of one that is not there come no pictures.
-          since: The first moment, in UTC; None for all.
-          until: The first moment that is not asked for any more.
+          id: The camera; an unknown camera has no images.
+          since: The start of the period in UTC; None for all.
+          until: The end of the period, exclusive; None for all.
 
         Raises:
-          OSError: A store could be listed and can't be reached any more.
+          OSError: A store that could be listed can no longer be reached.
         """
-        found = [
+        iterators = [
             source.images(id, since, until, self.problems)
             for source in self._sources
             if id in source.ids
         ]
-        pictures = found[0] if len(found) == 1 else _merged(found)
-        for image, threat in pictures:
+        images = iterators[0] if len(iterators) == 1 else _merged(iterators)
+        for image, threat in images:
             yield ArchivedImage(image, threat)
 
 
 def _merged(
     sources: Iterable[Iterator[tuple[DetectedImage, dict[str, Any] | None]]],
 ) -> Iterator[tuple[DetectedImage, dict[str, Any] | None]]:
-    last: tuple[str, str] | None = None
-    for one in heapq.merge(*sources, key=lambda one: (parse_time(one[0].timestamp), one[0].file)):
-        place = one[0].timestamp, one[0].file
-        if place != last:
-            yield one
-        last = place
+    last_key: tuple[str, str] | None = None
+    for item in heapq.merge(
+        *sources, key=lambda item: (parse_time(item[0].timestamp), item[0].file)
+    ):
+        key = item[0].timestamp, item[0].file
+        if key != last_key:
+            yield item
+        last_key = key
 
 
 def open_archive(*uris: str) -> Archive:
-    """Opens an archive, or several to be read as one.
+    """Opens an archive, or several archives as one.
 
     Args:
-      uris: A job's `--output`, or a packed archive, each.
+      uris: Each is a job's `--output` or a packed archive.
 
     Raises:
-      ArchiveError: There is none, or it can't be listed.
+      ArchiveError: There is no archive, or it can't be listed.
     """
     sources: list[_Source] = []
     for uri in uris:
-        place = uri.removeprefix("file://").rstrip("/") or "/"
+        address = uri.removeprefix("file://").rstrip("/") or "/"
         try:
-            found: list[_Source] = [*_open_output(place), *PackedArchive.at(place)]
-        except Exception as error:  # Each store's client has its own kinds of error.
+            opened: list[_Source] = [*_open_output(address), *PackedArchive.at(address)]
+        except OSError as error:
             raise ArchiveError(
                 f"{uri}: can't be listed ({one_line(error)}); is the address right, and are there "
                 "credentials for it?"
             ) from None
-        if not found:
+        if not opened:
             raise ArchiveError(
                 f"{uri}: no archive there, neither a job's detections/ and final/ nor what `pack` "
                 "has written; give the --output of a job"
             )
-        sources += found
+        sources += opened
     return Archive(uris, tuple(sources))
 
 
@@ -167,13 +168,13 @@ def open_archive(*uris: str) -> Archive:
 class _Output:
     """`detections/` and `final/` as a job has written them.
 
-    Both hold the object data. It is taken from `detections/`, and from `final/` where `detections/`
-    has none.
+    Both hold the object data. It is read from `detections/`, or from `final/` if it is missing
+    there.
     """
 
     uri: str
     folders: Mapping[str, frozenset[str]]
-    """The cameras in each of the two that is there."""
+    """The cameras in each folder that exists."""
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -195,30 +196,30 @@ class _Output:
         for name in frozenset().union(*names.values()):
             stem = name.removesuffix(".json")
             try:
-                camera, moment = parse_name(f"{stem}.jpg")
+                camera, capture_time = parse_name(f"{stem}.jpg")
                 if camera != id:
-                    raise InvalidName("", f"the name is that of a picture of {camera}")
-            except InvalidName as error:
-                where = next(folder for folder in names if name in names[folder])
-                problems.append((self._place(where, id, name), str(error)))
+                    raise InvalidNameError("", f"the name is that of an image of {camera}")
+            except InvalidNameError as error:
+                folder = next(folder for folder in names if name in names[folder])
+                problems.append((self._uri(folder, id, name), str(error)))
                 continue
-            if (since is None or moment >= since) and (until is None or moment < until):
-                dated.append((moment, name))
+            if (since is None or capture_time >= since) and (until is None or capture_time < until):
+                dated.append((capture_time, name))
         dated.sort()
-        wanted = [
-            self._place(folder, id, name)
+        uris = [
+            self._uri(folder, id, name)
             for _, name in dated
             for folder in self.folders
             if name in names[folder]
         ]
-        with _Reader(wanted) as reader:
-            for moment, name in dated:
-                yield from self._image(id, moment, name, names, reader, problems)
+        with _Reader(uris) as reader:
+            for capture_time, name in dated:
+                yield from self._image(id, capture_time, name, names, reader, problems)
 
     def _image(
         self,
         id: str,
-        moment: datetime,
+        capture_time: datetime,
         name: str,
         names: Mapping[str, frozenset[str]],
         reader: _Reader,
@@ -226,20 +227,20 @@ class _Output:
     ) -> Iterator[tuple[DetectedImage, dict[str, Any] | None]]:
         read: dict[str, tuple[DetectedImage, Any]] = {}
         for folder in self.folders:
-            place = self._place(folder, id, name)
+            uri = self._uri(folder, id, name)
             if name not in names[folder]:
-                problems.append((place, "not there"))
+                problems.append((uri, "not there"))
                 continue
             try:
-                data = orjson.loads(reader.read(place))
+                data = orjson.loads(reader.read(uri))
                 image = detected_image(data)
-                _check_place(image, id, moment, name)
+                _check_name(image, id, capture_time, name)
                 if folder == _FINAL and not isinstance(data.get("threat"), dict):
                     raise ValueError("image JSON: 'threat' is missing")
             except ConnectionError:
                 raise
             except (OSError, ValueError) as error:
-                problems.append((place, _why(error)))
+                problems.append((uri, _problem_text(error)))
                 continue
             read[folder] = image, data.get("threat")
         if _DETECTIONS not in read:
@@ -248,36 +249,37 @@ class _Output:
         image, _ = read[_DETECTIONS]
         judged, threat = read.get(_FINAL, (image, None))
         if judged != image:
-            place = self._place(_FINAL, id, name)
-            problems.append((place, "holds other object data than detections/: judged before it?"))
+            uri = self._uri(_FINAL, id, name)
+            problems.append((uri, "holds other object data than detections/: judged before it?"))
             threat = None
         yield image, threat
 
-    def _place(self, folder: str, id: str, name: str) -> str:
+    def _uri(self, folder: str, id: str, name: str) -> str:
         return stores.join(self.uri, folder, id, name)
 
     def _names(self, folder: str, id: str) -> Iterator[str]:
         if id not in self.folders[folder]:
             return
-        place = stores.join(self.uri, folder, id)
-        if stores.is_local(place):
-            names: Iterable[str] = os.listdir(place)
+        folder_uri = stores.join(self.uri, folder, id)
+        if stores.is_local(folder_uri):
+            names: Iterable[str] = os.listdir(folder_uri)
         else:
-            names = (one.path.rsplit("/", 1)[-1] for one in stores.list_beneath(place))
+            names = (file.path.rsplit("/", 1)[-1] for file in stores.list_beneath(folder_uri))
         yield from (name for name in names if name.endswith(".json") and name[0] != ".")
 
 
 def _open_output(uri: str) -> Iterator[_Output]:
     folders = {}
     for folder in (_DETECTIONS, _FINAL):
-        place = stores.join(uri, folder)
-        if stores.is_local(place):
-            if not os.path.isdir(place):
+        folder_uri = stores.join(uri, folder)
+        if stores.is_local(folder_uri):
+            if not os.path.isdir(folder_uri):
                 continue
-            ids = {entry.name for entry in os.scandir(place) if entry.is_dir()}
+            ids = {entry.name for entry in os.scandir(folder_uri) if entry.is_dir()}
         else:
             ids = {
-                one.path[len(place) + 1 :].split("/", 1)[0] for one in stores.list_beneath(place)
+                file.path[len(folder_uri) + 1 :].split("/", 1)[0]
+                for file in stores.list_beneath(folder_uri)
             }
             if not ids:
                 continue
@@ -287,35 +289,32 @@ def _open_output(uri: str) -> Iterator[_Output]:
 
 
 def detected_image(data: Any) -> DetectedImage:
-    """The object data in an image JSON of `detections/` or `final/`.
+    """Reads the object data from an image JSON of `detections/` or `final/`.
 
     Raises:
-      ValueError: It is none.
+      ValueError: The JSON is no image JSON.
     """
     if not isinstance(data, dict):
         raise ValueError("image JSON: not an object")
-    seen = rules.Image.from_json(data)
-    model = data.get("model")
-    if not isinstance(model, dict):
-        raise ValueError("image JSON: 'model' is missing")
+    image = rules.Image.from_json(data)
+    model = ModelInfo.from_json(data.get("model"))
     file, uri, sha256 = (_text(data, key) for key in ("file", "uri", "sha256"))
-    name, version = (_text(model, key) for key in ("name", "version"))
     return DetectedImage(
-        id=seen.id,
-        timestamp=seen.timestamp,
+        id=image.id,
+        timestamp=image.timestamp,
         file=file,
         uri=uri,
         sha256=sha256,
-        width=seen.width,
-        height=seen.height,
-        model=ModelInfo(name, version),
-        detections=seen.detections,
-        brightness=seen.brightness,
+        width=image.width,
+        height=image.height,
+        model=model,
+        detections=image.detections,
+        brightness=image.brightness,
         sharpness=_share(data, "sharpness"),
     )
 
 
-def _why(error: Exception) -> str:
+def _problem_text(error: Exception) -> str:
     if isinstance(error, orjson.JSONDecodeError):
         return f"not JSON: {printable(error.msg)}"
     if isinstance(error, ValueError):
@@ -339,26 +338,26 @@ def _share(data: Mapping[str, Any], key: str) -> float | None:
     return float(value)
 
 
-def _check_place(image: DetectedImage, id: str, moment: datetime, name: str) -> None:
-    if (image.id, image.timestamp) != (id, canonical_time(moment)):
+def _check_name(image: DetectedImage, id: str, capture_time: datetime, name: str) -> None:
+    if (image.id, image.timestamp) != (id, canonical_time(capture_time)):
         raise ValueError(
-            f"holds the picture of {image.id!r} at {image.timestamp!r}, not the one of its name"
+            f"holds the image of {image.id!r} at {image.timestamp!r}, not the one of its name"
         )
     if stem_of(image.file) != name.removesuffix(".json"):
-        raise ValueError(f"holds the picture {image.file!r}, not the one of its name")
+        raise ValueError(f"holds the image {image.file!r}, not the one of its name")
 
 
 class _Reader:
-    """Reads files in a given order; those of a store some ahead, as each takes its time."""
+    """Reads files in a given order; files of a store are read ahead in threads."""
 
-    def __init__(self, places: list[str]) -> None:
-        self._ahead = iter(places)
+    def __init__(self, uris: list[str]) -> None:
+        self._ahead = iter(uris)
         self._pool: ThreadPoolExecutor | None = None
         self._futures: dict[str, Any] = {}
-        self._far = bool(places) and not stores.is_local(places[0])
+        self._is_remote = bool(uris) and not stores.is_local(uris[0])
 
     def __enter__(self) -> _Reader:
-        if self._far:
+        if self._is_remote:
             self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="archive")
         return self
 
@@ -366,12 +365,12 @@ class _Reader:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def read(self, place: str) -> bytes:
-        """The bytes of the next file."""
+    def read(self, uri: str) -> bytes:
+        """Returns the bytes of the next file."""
         if self._pool is None:
-            with open(place, "rb") as file:
+            with open(uri, "rb") as file:
                 return file.read()
         while len(self._futures) < _AT_ONCE and (following := next(self._ahead, None)):
             self._futures[following] = self._pool.submit(stores.read_bytes, following)
-        result: bytes = self._futures.pop(place).result()
+        result: bytes = self._futures.pop(uri).result()
         return result

@@ -1,7 +1,7 @@
 """Whole objects in Amazon S3 and Google Cloud Storage, by the clients of their makers.
 
 Beam's filesystems make a client for every file that is opened, ask for an object's size before its
-bytes, and write a small file in three requests, which leaves none of two processors for pictures
+bytes, and write a small file in three requests, which leaves none of two processors for images
 (`make bench` compares). Here a process keeps its clients and their connections, and reading and
 writing are one request each. They are set up by Beam's own options (`--s3_*`, `--project` and so
 on) and by the environment, as Beam's are.
@@ -13,6 +13,7 @@ with 429 or 5xx, or not at all, are tried again first, for a minute or two.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -27,6 +28,8 @@ from typing import IO, Any
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, S3Options
+
+from transforms.records.text import one_line
 
 EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
 """The address of a server that stands for Google's, as google-cloud-storage takes it."""
@@ -44,16 +47,28 @@ class NoCredentialsHereError(PermissionError):
     """This machine has no keys for the store; the message says how to give it some."""
 
 
+class ObjectMetadata(FileMetadata):
+    """An object as a listing shows it.
+
+    Attributes:
+      tag: Changes if the object is written again, also within the same second.
+    """
+
+    def __init__(self, path: str, size_bytes: int, changed: float, tag: str) -> None:
+        super().__init__(path, size_bytes, changed)
+        self.tag = tag
+
+
 class ObjectStore(ABC):
-    """Reads, writes and lists the objects of a store, from any number of threads."""
+    """Reads, writes and lists the objects of a store. Thread-safe."""
 
     @abstractmethod
     def read(self, uri: str, at_most: int = -1) -> bytes:
-        """An object's bytes as they are, or the first `at_most` of them."""
+        """Returns an object's bytes unchanged, or the first `at_most` of them."""
 
     @abstractmethod
     def chunks(self, uri: str) -> Iterator[bytes]:
-        """An object's bytes, some at a time."""
+        """Yields an object's bytes in chunks."""
 
     @abstractmethod
     def write(self, uri: str, data: bytes, kind: str) -> None:
@@ -65,27 +80,27 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def delete(self, uri: str) -> None:
-        """Deletes an object; one that is not there is no error."""
+        """Deletes an object; a missing object is no error."""
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[FileMetadata]:
-        """Objects whose addresses begin so, in the order of their names."""
+        """Yields the objects whose addresses have a prefix, in the order of their names."""
 
     @abstractmethod
     def check_writable(self, uri: str) -> None:
-        """Finds out whether an object could be written there, and leaves nothing behind."""
+        """Checks that an object can be written, and leaves nothing behind."""
 
     @abstractmethod
     def link(self, uri: str, seconds: int) -> str:
-        """An address by which anyone can read an object for so long, a week at most."""
+        """Signs a link by which anyone can read an object for a time, at most a week."""
 
 
 def object_store(uri: str, *, patient: bool = True) -> ObjectStore | None:
-    """The store of an address; None for one that Beam's filesystems are to read.
+    """Returns the store of an address; None if Beam's filesystems read the address.
 
     Args:
       uri: An address on any of Beam's filesystems.
-      patient: Whether requests that fail are tried again for long.
+      patient: Whether failed requests are retried for a long time.
     """
     if uri.startswith("s3://"):
         return _s3_store(FileSystems.get_filesystem(uri)._options, patient)
@@ -94,8 +109,8 @@ def object_store(uri: str, *, patient: bool = True) -> ObjectStore | None:
     return None
 
 
-# Stores are kept by the identity of their options, which Beam parses anew at each look: that would
-# cost a millisecond a file.
+# Stores are cached by the identity of their options: Beam would parse the options for each file,
+# which costs a millisecond.
 @functools.lru_cache(maxsize=8)
 def _s3_store(options: PipelineOptions | None, patient: bool) -> S3Store:
     return S3Store(S3Settings.of(options), patient=patient)
@@ -111,18 +126,30 @@ def _split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _error(uri: str, status: int | None, says: str) -> OSError:
-    """The error for an answer of a store."""
+def _error(uri: str, status: int | None, message: str) -> OSError:
+    """Makes the error for an answer of a store."""
     if status == 404:
-        return FileNotFoundError(f"{uri}: not there ({says})")
+        return store_error(errno.ENOENT, f"{uri}: not there ({message})")
     if status in (401, 403):
-        return PermissionError(f"{uri}: the store refuses access ({says})")
-    return OSError(f"{uri}: the store failed ({says})")
+        return store_error(errno.EACCES, f"{uri}: the store refuses access ({message})")
+    return store_error(errno.EIO, f"{uri}: the store failed ({message})")
+
+
+def store_error(number: int, message: str) -> OSError:
+    """Makes an OSError of the class of an errno, whose text is the message alone.
+
+    Args:
+      number: The errno.
+      message: The file, and what is wrong with it, in one line.
+    """
+    error = type(OSError(number, ""))(message)
+    error.errno = number
+    return error
 
 
 @dataclass(frozen=True)
 class S3Settings:
-    """What Beam's S3 options say; None: what boto3 finds in the environment."""
+    """The values of Beam's S3 options; None for those that boto3 finds in the environment."""
 
     endpoint_url: str | None = None
     region_name: str | None = None
@@ -138,23 +165,33 @@ class S3Settings:
         """The settings in a pipeline's options."""
         if options is None:
             return cls()
-        given = options.view_as(S3Options)
+        s3_options = options.view_as(S3Options)
         return cls(
-            endpoint_url=given.s3_endpoint_url,
-            region_name=given.s3_region_name,
-            access_key_id=given.s3_access_key_id,
-            secret_access_key=given.s3_secret_access_key,
-            session_token=given.s3_session_token,
-            api_version=given.s3_api_version,
-            verify=given.s3_verify,
-            use_ssl=not given.s3_disable_ssl,
+            endpoint_url=s3_options.s3_endpoint_url,
+            region_name=s3_options.s3_region_name,
+            access_key_id=s3_options.s3_access_key_id,
+            secret_access_key=s3_options.s3_secret_access_key,
+            session_token=s3_options.s3_session_token,
+            api_version=s3_options.s3_api_version,
+            verify=s3_options.s3_verify,
+            use_ssl=not s3_options.s3_disable_ssl,
         )
+
+
+class _SettingsError(Exception):
+    """There can be no client with the settings; the message says why, without a secret."""
 
 
 @functools.cache
 def _s3_client(settings: S3Settings, patient: bool, signature: str | None = None) -> Any:
     import boto3
     from botocore.config import Config
+    from botocore.exceptions import (
+        BotoCoreError,
+        CredentialRetrievalError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
 
     config = Config(
         signature_version=signature,
@@ -166,18 +203,25 @@ def _s3_client(settings: S3Settings, patient: bool, signature: str | None = None
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.session.Session().client(
-        "s3",
-        config=config,
-        endpoint_url=settings.endpoint_url,
-        region_name=settings.region_name,
-        aws_access_key_id=settings.access_key_id,
-        aws_secret_access_key=settings.secret_access_key,
-        aws_session_token=settings.session_token,
-        api_version=settings.api_version,
-        verify=settings.verify,
-        use_ssl=settings.use_ssl,
-    )
+    try:
+        return boto3.session.Session().client(
+            "s3",
+            config=config,
+            endpoint_url=settings.endpoint_url,
+            region_name=settings.region_name,
+            aws_access_key_id=settings.access_key_id,
+            aws_secret_access_key=settings.secret_access_key,
+            aws_session_token=settings.session_token,
+            api_version=settings.api_version,
+            verify=settings.verify,
+            use_ssl=settings.use_ssl,
+        )
+    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError):
+        raise
+    except BotoCoreError as error:
+        raise _SettingsError(one_line(error)) from None
+    except ValueError:  # Its message repeats the address, and with it a password.
+        raise _SettingsError("the address of the endpoint is malformed") from None
 
 
 @contextmanager
@@ -203,6 +247,12 @@ def _s3_errors(uri: str) -> Iterator[None]:
             f"{uri}: there are no credentials for S3; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give the machine a role"
         ) from None
+    except _SettingsError as error:
+        raise store_error(
+            errno.EINVAL,
+            f"{uri}: S3 can't be used with these settings ({error}); check the --s3_* options, the "
+            "AWS_* variables and ~/.aws/config",
+        ) from None
     except BotoCoreError as error:
         raise ConnectionError(f"{uri}: no answer from S3 ({type(error).__name__})") from None
 
@@ -212,12 +262,12 @@ class S3Store(ObjectStore):
 
     Args:
       settings: How it is reached.
-      patient: Whether requests that fail are tried again for long.
+      patient: Whether failed requests are retried for a long time.
     """
 
     def __init__(self, settings: S3Settings, *, patient: bool = True) -> None:
         self._settings = settings
-        self._client = _s3_client(settings, patient)
+        self._patient = patient
 
     def read(self, uri: str, at_most: int = -1) -> bytes:
         from botocore.exceptions import HTTPClientError, IncompleteReadError
@@ -225,7 +275,7 @@ class S3Store(ObjectStore):
         with _s3_errors(uri):
             for more_tries in reversed(range(_BROKEN_ANSWERS)):
                 try:
-                    with closing(self._open(uri)) as body:
+                    with closing(self._open(uri)["Body"]) as body:
                         return bytes(body.read(None if at_most < 0 else at_most))
                 except (HTTPClientError, IncompleteReadError):
                     # boto3 tries requests again, but not an answer that breaks off.
@@ -234,8 +284,24 @@ class S3Store(ObjectStore):
         raise AssertionError("the last try returns or raises")
 
     def chunks(self, uri: str) -> Iterator[bytes]:
-        with _s3_errors(uri), closing(self._open(uri)) as body:
-            yield from body.iter_chunks(_CHUNK)
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        reached = 0
+        resume: dict[str, str] = {}
+        with _s3_errors(uri):
+            for more_tries in reversed(range(_BROKEN_ANSWERS)):
+                try:
+                    answer = self._open(uri, **resume)
+                    with closing(answer["Body"]) as body:
+                        for chunk in body.iter_chunks(_CHUNK):
+                            reached += len(chunk)
+                            # What was written anew meanwhile is another object.
+                            resume = {"Range": f"bytes={reached}-", "IfMatch": answer["ETag"]}
+                            yield chunk
+                    return
+                except (HTTPClientError, IncompleteReadError):
+                    if not more_tries:
+                        raise
 
     def write(self, uri: str, data: bytes, kind: str) -> None:
         bucket, key = _split(uri)
@@ -261,16 +327,17 @@ class S3Store(ObjectStore):
         bucket, key = _split(prefix)
         with _s3_errors(prefix):
             for page in self._pages(bucket, key):
-                for one in page.get("Contents", ()):
-                    changed = one["LastModified"].timestamp()
-                    yield FileMetadata(f"s3://{bucket}/{one['Key']}", one["Size"], changed)
+                for entry in page.get("Contents", ()):
+                    changed = entry["LastModified"].timestamp()
+                    uri = f"s3://{bucket}/{entry['Key']}"
+                    yield ObjectMetadata(uri, entry["Size"], changed, entry.get("ETag", ""))
 
     def check_writable(self, uri: str) -> None:
         bucket, key = _split(uri)
         with _s3_errors(uri):
             # An upload that is begun and given up needs the permission, and makes no object.
-            begun = self._client.create_multipart_upload(Bucket=bucket, Key=key)
-            self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
+            upload = self._client.create_multipart_upload(Bucket=bucket, Key=key)
+            self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload["UploadId"])
 
     def link(self, uri: str, seconds: int) -> str:
         bucket, key = _split(uri)
@@ -282,9 +349,14 @@ class S3Store(ObjectStore):
             )
         return signed
 
-    def _open(self, uri: str) -> Any:
+    @functools.cached_property
+    def _client(self) -> Any:
+        """Made at the first request, whose errors say what is wrong with the settings."""
+        return _s3_client(self._settings, self._patient)
+
+    def _open(self, uri: str, **which: str) -> Any:
         bucket, key = _split(uri)
-        return self._client.get_object(Bucket=bucket, Key=key)["Body"]
+        return self._client.get_object(Bucket=bucket, Key=key, **which)
 
     def _pages(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
         """Pages of a listing, by the first version of the protocol where a store has no other.
@@ -311,6 +383,8 @@ def _gcs_errors(uri: str) -> Iterator[None]:
     import requests
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
+    from google.resumable_media.common import DataCorruption
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
@@ -318,15 +392,17 @@ def _gcs_errors(uri: str) -> Iterator[None]:
         # What ran into the deadline of its tries holds the last one's error.
         last = error.__cause__ if isinstance(error.__cause__, Exception) else error
         status = getattr(last, "code", None)
-        says = f"HTTP status {int(status)}" if status else type(last).__name__
+        message = f"HTTP status {int(status)}" if status else type(last).__name__
         if status is None and isinstance(last, requests.RequestException):
-            raise ConnectionError(f"{uri}: no answer from the store ({says})") from None
-        raise _error(uri, status, says) from None
+            raise ConnectionError(f"{uri}: no answer from the store ({message})") from None
+        raise _error(uri, status, message) from None
     except GoogleAuthError as error:
         raise PermissionError(
             f"{uri}: the credentials for Google Cloud do not work ({type(error).__name__})"
         ) from None
-    except requests.RequestException as error:
+    except DataCorruption:
+        raise _error(uri, None, "its checksum does not fit what came") from None
+    except (requests.RequestException, HTTPError) as error:
         raise ConnectionError(f"{uri}: no answer from the store ({type(error).__name__})") from None
 
 
@@ -335,7 +411,7 @@ class GcsStore(ObjectStore):
 
     Args:
       options: Beam's, with the project and the account.
-      patient: Whether requests that fail are tried again for long.
+      patient: Whether failed requests are retried for a long time.
     """
 
     def __init__(self, options: PipelineOptions | None, *, patient: bool = True) -> None:
@@ -344,7 +420,7 @@ class GcsStore(ObjectStore):
         self._options = PipelineOptions([]) if options is None else options
         google = self._options.view_as(GoogleCloudOptions)
         self._account = (google.project, google.no_auth, google.impersonate_service_account)
-        self._how = {
+        self._request_options = {
             # What is written has the same bytes each time, so that writing may be tried again.
             "retry": DEFAULT_RETRY if patient else None,
             "timeout": 60 if patient else 10,
@@ -356,7 +432,9 @@ class GcsStore(ObjectStore):
         end = None if at_most < 0 else max(0, at_most - 1)
         with _gcs_errors(uri):
             try:
-                data = self._blob(uri).download_as_bytes(end=end, raw_download=True, **self._how)
+                data = self._blob(uri).download_as_bytes(
+                    end=end, raw_download=True, **self._request_options
+                )
             except RequestRangeNotSatisfiable:  # It is empty.
                 return b""
             return bytes(data[:at_most] if at_most >= 0 else data)
@@ -365,7 +443,7 @@ class GcsStore(ObjectStore):
         with (
             _gcs_errors(uri),
             self._blob(uri).open(
-                "rb", chunk_size=8 * _CHUNK, raw_download=True, **self._how
+                "rb", chunk_size=8 * _CHUNK, raw_download=True, **self._request_options
             ) as file,
         ):
             while chunk := file.read(_CHUNK):
@@ -373,50 +451,51 @@ class GcsStore(ObjectStore):
 
     def write(self, uri: str, data: bytes, kind: str) -> None:
         with _gcs_errors(uri):
-            self._blob(uri).upload_from_string(data, content_type=kind, **self._how)
+            self._blob(uri).upload_from_string(data, content_type=kind, **self._request_options)
 
     def write_file(self, uri: str, file: IO[bytes], kind: str) -> None:
         with _gcs_errors(uri):
-            self._blob(uri).upload_from_file(file, rewind=True, content_type=kind, **self._how)
+            self._blob(uri).upload_from_file(
+                file, rewind=True, content_type=kind, **self._request_options
+            )
 
     def delete(self, uri: str) -> None:
         try:
             with _gcs_errors(uri):
-                self._blob(uri).delete(**self._how)
+                self._blob(uri).delete(**self._request_options)
         except FileNotFoundError:
             pass
 
     def list(self, prefix: str) -> Iterator[FileMetadata]:
         bucket, name = _split(prefix)
         with _gcs_errors(prefix):
-            found = self._client.list_blobs(
+            blobs = self._client.list_blobs(
                 bucket,
                 prefix=name,
-                fields="items(name,size,updated),nextPageToken",
-                **self._how,
+                fields="items(name,size,updated,generation),nextPageToken",
+                **self._request_options,
             )
-            for one in found:
-                yield FileMetadata(
-                    f"gs://{bucket}/{one.name}", one.size or 0, one.updated.timestamp()
-                )
+            for blob in blobs:
+                uri, changed = f"gs://{bucket}/{blob.name}", blob.updated.timestamp()
+                yield ObjectMetadata(uri, blob.size or 0, changed, str(blob.generation))
 
     def check_writable(self, uri: str) -> None:
         bucket, _ = _split(uri)
         needed = ["storage.objects.create", "storage.objects.delete"]
         with _gcs_errors(uri):
-            has = self._client.bucket(bucket).test_iam_permissions(needed, **self._how)
+            has = self._client.bucket(bucket).test_iam_permissions(needed, **self._request_options)
         if missing := sorted(set(needed) - set(has)):
             raise PermissionError(f"{uri}: the account lacks {' and '.join(missing)}")
 
     def link(self, uri: str, seconds: int) -> str:
         from google.auth.credentials import Signing
 
-        if not isinstance(self._client._credentials, Signing):
-            raise CannotSignError(
-                f"{uri}: the credentials for Google Cloud can't sign; those of a service account's "
-                "key file can, and those of --impersonate_service_account"
-            )
         with _gcs_errors(uri):
+            if not isinstance(self._client._credentials, Signing):
+                raise CannotSignError(
+                    f"{uri}: the credentials for Google Cloud can't sign; those of a service "
+                    "account's key file can, and those of --impersonate_service_account"
+                )
             signed: str = self._blob(uri).generate_signed_url(
                 version="v4", expiration=timedelta(seconds=seconds), method="GET"
             )
@@ -447,11 +526,11 @@ def matching(store: ObjectStore, pattern: str) -> Iterator[FileMetadata]:
     """Objects whose addresses match a glob of Beam's; one without wildcards is an address."""
     literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     if literal == pattern:
-        for one in store.list(pattern):  # The shortest of the names that begin so comes first.
-            if one.path == pattern:
-                yield one
+        for file in store.list(pattern):  # The shortest of the names that begin so comes first.
+            if file.path == pattern:
+                yield file
             return
         return
     translate = FileSystems.get_filesystem(pattern).translate_pattern
     matches = re.compile(translate(pattern)).match
-    yield from (one for one in store.list(literal) if matches(one.path))
+    yield from (file for file in store.list(literal) if matches(file.path))

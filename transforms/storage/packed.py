@@ -1,27 +1,29 @@
-"""Packed archives: the pictures of an archive as Parquet, one file a camera, in order of time.
+"""Packed archives: the images of an archive as Parquet, one file per camera, in order of time.
 
-``PACKED/<id>.parquet`` holds a row a picture, sorted by time and file name, and
-``PACKED/problems.jsonl`` what could not be packed. The columns:
+``PACKED/<id>.parquet`` holds a row per image, sorted by time and file name, and
+``PACKED/problems.jsonl`` lists the files that could not be packed. The columns:
 
 =================== ==================================================================
 ``id``              the camera
-``timestamp``       the moment, UTC, in microseconds
-``file`` ``uri``    the picture's name, and where it came from
-``sha256``          of the picture's bytes
+``timestamp``       the capture time, UTC, in microseconds
+``file`` ``uri``    the image's name and address
+``sha256``          the sha256 of the image's bytes
 ``width`` ``height`` in pixels
-``brightness``      mean of the picture, 0 to 1; null where it was not measured
-``sharpness``       how much detail it shows, 0 to 1; null where it was not measured
-``model_name`` ``model_version`` what looked
+``brightness``      the mean brightness, 0 to 1; null if it was not measured
+``sharpness``       the amount of detail, 0 to 1; null if it was not measured
+``model_name`` ``model_version`` the model
+``model_settings``  hash of the other settings that affect detections; null if it was not written
+``model_runtime``   the runtime of the model; null if it was not written
 ``detections``      a list of ``category``, ``label``, ``conf``, ``x_min``, ``y_min``,
-                    ``width``, ``height``; the box as fractions of the picture
+                    ``width``, ``height``; the box as fractions of the image
 ``severity``        ``alert``, ``detection``, or null for no threat
-``suppressed_by``   the alert in whose cooldown this one was not sent; else null
-``threat``          the `threat` object of ``final/`` as JSON; null where there is none
+``suppressed_by``   the alert whose cooldown suppressed this one; else null
+``threat``          the `threat` object of ``final/`` as JSON; null if there is none
 =================== ==================================================================
 
-``SELECT count(*) FROM 'PACKED/*.parquet' WHERE severity = 'alert'`` and the like work in DuckDB,
-pandas and whatever else reads Parquet. The same pictures give the same bytes with the same version
-of pyarrow, which is imported where it is used, so that ``--help`` is quick.
+Queries such as ``SELECT count(*) FROM 'PACKED/*.parquet' WHERE severity = 'alert'`` work in DuckDB,
+pandas and other readers of Parquet. The same images give the same bytes with the same version of
+pyarrow, which is imported on use, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -33,29 +35,31 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 import rules
-from transforms import stores
-from transforms.records import DetectedImage, ModelInfo
-from transforms.text import one_line, printable
-from transforms.times import EPOCH, canonical_time, parse_time
+from transforms.records.images import DetectedImage, ModelInfo
+from transforms.records.text import one_line, printable
+from transforms.records.times import EPOCH, canonical_time, parse_time
+from transforms.storage import stores
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ENDING = ".parquet"
 PROBLEMS = "problems.jsonl"
-_VERSION = {b"beam_pipeline.pack": b"2"}
+_VERSION = {b"beam_pipeline.pack": b"4"}
+_LATER_COLUMNS = ("model_runtime", "model_settings")
+"""What earlier releases lack: version 3 the first of them, version 2 both."""
 _ROWS_A_GROUP = 4096
 _ROWS_AT_ONCE = 256
 _MICROSECOND = timedelta(microseconds=1)
 
 Row = tuple[DetectedImage, "dict[str, Any] | None"]
-"""A picture, and the `threat` object of `final/` where there is one."""
+"""An image, and the `threat` object of `final/` if there is one."""
 
 _DETECTION = (
     ("category", "string"),
@@ -69,10 +73,12 @@ _DETECTION = (
 
 
 def schema() -> pa.Schema:
-    """The columns of a packed archive."""
+    """Returns the columns of a packed archive."""
     import pyarrow as pa
 
-    found = pa.struct([pa.field(name, pa.type_for_alias(kind), False) for name, kind in _DETECTION])
+    detection = pa.struct(
+        [pa.field(name, pa.type_for_alias(kind), False) for name, kind in _DETECTION]
+    )
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -86,7 +92,9 @@ def schema() -> pa.Schema:
             pa.field("sharpness", pa.float64()),
             pa.field("model_name", pa.string(), nullable=False),
             pa.field("model_version", pa.string(), nullable=False),
-            pa.field("detections", pa.list_(pa.field("element", found, False)), nullable=False),
+            pa.field("model_settings", pa.string()),
+            pa.field("model_runtime", pa.string()),
+            pa.field("detections", pa.list_(pa.field("element", detection, False)), nullable=False),
             pa.field("severity", pa.string()),
             pa.field("suppressed_by", pa.string()),
             pa.field("threat", pa.string()),
@@ -95,19 +103,28 @@ def schema() -> pa.Schema:
     )
 
 
+def _known_schemas() -> Iterator[pa.Schema]:
+    """Yields the columns of this release and of earlier ones."""
+    columns = schema()
+    yield columns
+    for version, column in zip((b"3", b"2"), _LATER_COLUMNS, strict=True):
+        columns = columns.remove(columns.get_field_index(column))
+        yield columns.with_metadata({b"beam_pipeline.pack": version})
+
+
 # Writing
 
 
 def write_packed(folder: str, id: str, rows: Iterable[Row]) -> int:
-    """Packs the pictures of one camera; how many there were. Nothing is written for none.
+    """Packs the images of one camera, and returns their number. Nothing is written without images.
 
     Args:
       folder: The packed archive.
       id: The camera.
-      rows: Its pictures in order of time and file name.
+      rows: The images in the order of time and file name.
 
     Raises:
-      OSError: It can't be written.
+      OSError: The file can't be written.
     """
     import pyarrow.parquet as pq
 
@@ -128,17 +145,17 @@ def write_packed(folder: str, id: str, rows: Iterable[Row]) -> int:
 def _table(rows: Sequence[Row]) -> pa.Table:
     import pyarrow as pa
 
-    wanted = schema()
+    columns_schema = schema()
     images = [image for image, _ in rows]
     threats = [threat for _, threat in rows]
-    found = [detection for image in images for detection in image.detections]
+    detections = [detection for image in images for detection in image.detections]
     columns = (
-        [one.category for one in found],
-        [one.label for one in found],
-        [one.conf for one in found],
-        *([one.bbox[side] for one in found] for side in range(4)),
+        [detection.category for detection in detections],
+        [detection.label for detection in detections],
+        [detection.conf for detection in detections],
+        *([detection.bbox[side] for detection in detections] for side in range(4)),
     )
-    element = wanted.field("detections").type.value_field
+    element = columns_schema.field("detections").type.value_field
     struct = pa.StructArray.from_arrays(
         [pa.array(values, field.type) for values, field in zip(columns, element.type, strict=True)],
         fields=list(element.type),
@@ -155,6 +172,8 @@ def _table(rows: Sequence[Row]) -> pa.Table:
         },
         "model_name": [image.model.name for image in images],
         "model_version": [image.model.version for image in images],
+        "model_settings": [image.model.settings for image in images],
+        "model_runtime": [image.model.runtime for image in images],
         "severity": [threat and threat.get("severity") for threat in threats],
         "suppressed_by": [threat and threat.get("suppressed_by") for threat in threats],
         "threat": [
@@ -166,9 +185,9 @@ def _table(rows: Sequence[Row]) -> pa.Table:
         pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct, type=field.type)
         if field.name == "detections"
         else pa.array(values[field.name], field.type)
-        for field in wanted
+        for field in columns_schema
     ]
-    return pa.Table.from_arrays(arrays, schema=wanted)
+    return pa.Table.from_arrays(arrays, schema=columns_schema)
 
 
 # Reading
@@ -176,7 +195,7 @@ def _table(rows: Sequence[Row]) -> pa.Table:
 
 @dataclass(frozen=True)
 class PackedArchive:
-    """What was packed under one address.
+    """The packed archive at one address.
 
     Attributes:
       uri: The folder.
@@ -189,15 +208,15 @@ class PackedArchive:
 
     @classmethod
     def at(cls, uri: str) -> Iterator[PackedArchive]:
-        """The packed archive under an address, where there is one.
+        """Yields the packed archive at an address if there is one.
 
         Raises:
-          OSError: It can't be listed.
+          OSError: The address can't be listed.
         """
         if stores.is_local(uri):
             names = os.listdir(uri) if os.path.isdir(uri) else []
         else:
-            names = [one.path[len(uri) + 1 :] for one in stores.match(f"{uri}/*{ENDING}")]
+            names = [file.path[len(uri) + 1 :] for file in stores.match(f"{uri}/*{ENDING}")]
         ids = frozenset(
             name.removesuffix(ENDING)
             for name in names
@@ -213,34 +232,34 @@ class PackedArchive:
         until: datetime | None,
         problems: list[tuple[str, str]],
     ) -> Iterator[Row]:
-        """The pictures of one camera in order of time and file name.
+        """Yields the images of one camera in the order of time and file name.
 
         Args:
           id: The camera.
-          since: The first moment; None for all.
-          until: The first moment that is not asked for any more.
-          problems: What can't be read is added here.
+          since: The start of the period; None for all.
+          until: The end of the period, exclusive; None for all.
+          problems: Files that can't be read are added here.
         """
         import pyarrow as pa
 
-        place = stores.join(self.uri, f"{id}{ENDING}")
+        uri = stores.join(self.uri, f"{id}{ENDING}")
         try:
-            with _on_this_machine(place) as path:
+            with _local_copy(uri) as path:
                 yield from _read(path, since, until)
         except ConnectionError:
             raise
         except (OSError, ValueError, pa.ArrowException) as error:
-            problems.append((place, printable(one_line(error))))
+            problems.append((uri, printable(one_line(error))))
 
 
 @contextmanager
-def _on_this_machine(place: str) -> Iterator[str]:
-    if stores.is_local(place):
-        yield place
+def _local_copy(uri: str) -> Iterator[str]:
+    if stores.is_local(uri):
+        yield uri
         return
     with tempfile.TemporaryDirectory(prefix="pack-") as scratch:
         path = os.path.join(scratch, "packed")
-        stores.copy(place, path)
+        stores.copy(uri, path)
         yield path
 
 
@@ -248,16 +267,21 @@ def _read(path: str, since: datetime | None, until: datetime | None) -> Iterator
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        if not file.schema_arrow.equals(schema(), check_metadata=True):
+        if not any(
+            file.schema_arrow.equals(known_schema, check_metadata=True)
+            for known_schema in _known_schemas()
+        ):
             raise ValueError("not packed by this program, or by another version of it")
-        wanted = [
+        row_groups = [
             group
             for group in range(file.num_row_groups)
             if _overlaps(file.metadata.row_group(group), since, until)
         ]
-        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=wanted):
-            for moment, row in _rows(batch):
-                if (since is None or moment >= since) and (until is None or moment < until):
+        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=row_groups):
+            for capture_time, row in _rows(batch):
+                if (since is None or capture_time >= since) and (
+                    until is None or capture_time < until
+                ):
                     yield row
 
 
@@ -269,8 +293,8 @@ def _overlaps(group: Any, since: datetime | None, until: datetime | None) -> boo
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
-    found = batch.column("detections")
-    categories, labels, confs, *sides = found.flatten().flatten()
+    detection_lists = batch.column("detections")
+    categories, labels, confs, *sides = detection_lists.flatten().flatten()
     detections = list(
         map(
             rules.Detection,
@@ -280,8 +304,15 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
             zip(*map(_values, sides), strict=True),
         )
     )
+    columns_there = set(batch.schema.names)
     models = map(
-        ModelInfo, _names(batch.column("model_name")), _names(batch.column("model_version"))
+        ModelInfo,
+        _names(batch.column("model_name")),
+        _names(batch.column("model_version")),
+        *(
+            _names(batch.column(name)) if name in columns_there else repeat(None)
+            for name in ("model_settings", "model_runtime")
+        ),
     )
     columns = (
         _names(batch.column("id")),
@@ -289,30 +320,49 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
         *(_values(batch.column(key)) for key in ("file", "uri", "sha256", "width", "height")),
         models,
         zip(*(batch.column(key).to_pylist() for key in ("brightness", "sharpness")), strict=True),
-        _values(found.value_lengths()),
+        _values(detection_lists.value_lengths()),
         _values(batch.column("threat")),
     )
     first = 0
-    for id, micros, file, uri, sha256, width, height, model, light, count, threat in zip(
-        *columns, strict=True
-    ):
-        moment = EPOCH + micros * _MICROSECOND
+    for (
+        id,
+        micros,
+        file,
+        uri,
+        sha256,
+        width,
+        height,
+        model,
+        brightness_and_sharpness,
+        count,
+        threat,
+    ) in zip(*columns, strict=True):
+        capture_time = EPOCH + micros * _MICROSECOND
         end = first + count
-        seen = tuple(detections[first:end])
+        image_detections = tuple(detections[first:end])
         first = end
         image = DetectedImage(
-            id, canonical_time(moment), file, uri, sha256, width, height, model, seen, *light
+            id,
+            canonical_time(capture_time),
+            file,
+            uri,
+            sha256,
+            width,
+            height,
+            model,
+            image_detections,
+            *brightness_and_sharpness,
         )
-        yield moment, (image, None if threat is None else orjson.loads(threat))
+        yield capture_time, (image, None if threat is None else orjson.loads(threat))
 
 
 def _values(array: pa.Array) -> list[Any]:
-    """The values of a column; Arrow's own way makes an object of each in between."""
+    """Returns the values of a column without an Arrow object for each."""
     return array.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
 
 
-def _names(array: pa.Array) -> list[str]:
-    """The values of a column in which few texts come again and again, each text once in memory."""
-    encoded = array.dictionary_encode()
+def _names(array: pa.Array) -> list[Any]:
+    """Returns the values of a column with few distinct texts, each text once in memory."""
+    encoded = array.dictionary_encode(null_encoding="encode")
     names = encoded.dictionary.to_pylist()
     return [names[code] for code in _values(encoded.indices)]

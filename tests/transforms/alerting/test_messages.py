@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 import rules
-from rules.targets import VARIABLES
+from rules.templates import VARIABLES
 from tests.transforms.pictures import encoded, jpeg
 from tests.transforms.results import judged
-from transforms import messages, stores
-from transforms.alerts import alert_for
-from transforms.messages import LARGEST_PICTURE, compose, lines_of, one_line_of
+from transforms.alerting import messages
+from transforms.alerting.alerts import alert_for
+from transforms.alerting.messages import clean_line, clean_lines, compose
+from transforms.storage import stores
 
 RULES = "version: 1\ndefaults: {timezone: %s, objects: {person: }}\n"
 BERLIN = rules.parse_rules(RULES % "Europe/Berlin", "rules.yaml")
@@ -46,13 +47,15 @@ class Scene:
     def validated(self):
         return self.output / "validated" / "hall" / self.image.image.file
 
-    def keep(self, data, *, place=None, box=BOX, boxes=True):
+    def keep(self, data, *, uri=None, box=BOX, boxes=True):
         """Keeps the picture, and the final JSON that goes with it."""
-        place = place or self.validated
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
+        uri = uri or self.validated
+        uri.parent.mkdir(parents=True, exist_ok=True)
+        uri.write_bytes(data)
         final = self.image.to_json() | {"sha256": hashlib.sha256(data).hexdigest()}
-        final["detections"] = [{**one, "bbox": list(box)} for one in final["detections"]]
+        final["detections"] = [
+            {**detection, "bbox": list(box)} for detection in final["detections"]
+        ]
         if boxes:
             uri = stores.final_uri(str(self.output), "hall", self.image.image.stem)
             stores.write_bytes(uri, stores.json_bytes(final))
@@ -79,13 +82,13 @@ def test_the_built_in_message(scene):
     assert message.subject == "person, dog at hall, 2026-02-01 00:59:59 (Europe/Berlin)"
     assert message.text == (
         f"""person, dog at hall, 2026-02-01 00:59:59 (Europe/Berlin)
-By UTC: 2026-01-31T23:59:59Z
+UTC: 2026-01-31T23:59:59Z
 
-- person, score 0.90, severity alert, by defaults.objects.person
-- dog, score 0.90, severity detection, by defaults.objects.dog
+- person, score 0.90, severity alert, rule defaults.objects.person
+- dog, score 0.90, severity detection, rule defaults.objects.dog
 
 Picture: {scene.validated}
-What was seen: {scene.alert["final_uri"]}
+Data: {scene.alert["final_uri"]}
 
 Alert {scene.alert["alert_id"]}, rules ba9876543210, model 0123456789ab
 """
@@ -96,12 +99,12 @@ Alert {scene.alert["alert_id"]}, rules ba9876543210, model 0123456789ab
     assert (message.timestamp, message.severity) == ("2026-01-31T23:59:59Z", "alert")
 
 
-def test_the_zone_is_told_and_utc_is_not_told_twice(scene):
+def test_the_zone_is_shown_and_utc_is_not_shown_twice(scene):
     scene.keep(jpeg())
     threats = [{**scene.alert["threats"][0], "zone": "path"}]
     text = compose({**scene.alert, "threats": threats}, UTC).text
     assert text.startswith("person at hall, 2026-01-31 23:59:59 (UTC)\n\n- person")
-    assert "- person, score 0.90, in path, severity alert, by defaults" in text
+    assert "- person, score 0.90, in path, severity alert, rule defaults" in text
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_the_rule_file_s_templates_are_used(scene):
 
 def test_every_variable_that_is_documented_is_there_and_no_other(scene, monkeypatch):
     scene.keep(jpeg())
-    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text()
     table = page.split("| variable |")[1].split("\n\n")[0]
     named = [name for cell in re.findall(r"^\| (`.*?) \|", table, re.M)
              for name in re.findall(r"`([\w.]+)`", cell)]  # fmt: skip
@@ -163,7 +166,7 @@ def test_every_variable_that_is_documented_is_there_and_no_other(scene, monkeypa
 )
 def test_a_template_that_fails_loses_no_alert(scene, caplog, template):
     scene.keep(jpeg())
-    messages._say_once.cache_clear()
+    messages._log_once.cache_clear()
     by = templates(template, template)
     for _ in range(2):
         message = compose(scene.alert, by)
@@ -172,8 +175,8 @@ def test_a_template_that_fails_loses_no_alert(scene, caplog, template):
         assert message.text.startswith(built_in.text)
         assert "(The rule file's template of the body failed: " in message.text
         assert message.picture == built_in.picture
-    warnings = [one.message for one in caplog.records if one.levelno == logging.WARNING]
-    assert [one.split(" failed")[0] for one in warnings] == [
+    warnings = [entry.message for entry in caplog.records if entry.levelno == logging.WARNING]
+    assert [entry.split(" failed")[0] for entry in warnings] == [
         "the template message.subject",
         "the template message.body",
     ]
@@ -192,7 +195,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("text", "line"), HOSTILE)
 def test_a_subject_is_one_line_without_control_characters(text, line):
-    assert one_line_of(text) == line
+    assert clean_line(text) == line
 
 
 @pytest.mark.parametrize(
@@ -204,10 +207,10 @@ def test_a_subject_is_one_line_without_control_characters(text, line):
     ],
 )
 def test_a_text_is_lines_without_control_characters(text, lines):
-    assert lines_of(text) == lines
+    assert clean_lines(text) == lines
 
 
-def test_hostile_labels_stay_what_they_are(scene):
+def test_hostile_labels_are_not_executed(scene):
     label = "<b>{{ id }}</b>\r\nBcc: evil@example.com"
     threats = [{**scene.alert["threats"][0], "label": label}]
     message = compose({**scene.alert, "threats": threats}, BERLIN)
@@ -227,7 +230,7 @@ def test_a_message_of_many_threats_is_of_bounded_length(scene):
 
 
 def is_red(pixel):
-    return max(abs(int(one) - other) for one, other in zip(pixel, RED, strict=True)) < 60
+    return max(abs(int(value) - other) for value, other in zip(pixel, RED, strict=True)) < 60
 
 
 def test_the_picture_has_the_threats_boxes_drawn(scene):
@@ -257,7 +260,7 @@ def test_a_picture_is_drawn_the_right_way_up(scene):
     assert not is_red(pixels[50, 0])
 
 
-def test_what_is_no_threat_is_not_drawn(scene):
+def test_detections_without_a_threat_are_not_drawn(scene):
     final = scene.keep(encoded(Image.new("RGB", (200, 100), (250, 250, 250))))
     seen = compose({**scene.alert, "threats": []}, BERLIN, image=final)
     pixels = np.asarray(opened(seen).convert("RGB")).reshape(-1, 3)
@@ -268,13 +271,13 @@ def test_a_picture_is_of_bounded_size(scene):
     noise = np.random.default_rng(7).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
     scene.keep(encoded(Image.fromarray(noise), quality=95))
     message = compose(scene.alert, BERLIN)
-    assert 20_000 < len(message.picture) <= LARGEST_PICTURE
+    assert 20_000 < len(message.picture) <= 200_000
     opened(message).load()
 
 
-def test_without_a_kept_one_the_picture_is_where_it_came_from(scene):
+def test_without_a_stored_copy_the_picture_is_read_from_its_source(scene):
     came_from = Path(scene.alert["image_uri"])
-    scene.keep(jpeg(), place=came_from)
+    scene.keep(jpeg(), uri=came_from)
     message = compose(scene.alert, BERLIN)
     assert opened(message).size == (200, 160)
     assert f"Picture: {came_from}\n" in message.text
@@ -343,3 +346,22 @@ def test_an_alert_without_a_picture_says_why(scene, what, why):
     assert message.picture is None
     assert f"There is no picture with this message: {scene.validated} {why}.\n" in message.text
     assert message.subject.startswith("person, dog at hall")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("s3cret"), KeyError("s3cret"), MemoryError()])
+@pytest.mark.parametrize("place", ["_read_image_json", "read_with_boxes", "signed_link"])
+def test_after_an_unexpected_error_of_a_store_s_client_only_the_text_is_sent(
+    scene, monkeypatch, place, error
+):
+    def raise_error(*_, **__):
+        raise error
+
+    scene.keep(jpeg())
+    whole = compose(scene.alert, BERLIN)
+    monkeypatch.setattr(messages, place, raise_error)
+    message = compose(scene.alert, BERLIN)
+    assert (message.picture, message.links) == (None, {})
+    assert (message.subject, message.body) == (whole.subject, whole.body)
+    why = f"{scene.alert['image_uri']} can't be read ({type(error).__name__})"
+    assert f"There is no picture with this message: {why}.\n" in message.text
+    assert "s3cret" not in message.text

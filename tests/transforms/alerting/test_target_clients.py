@@ -6,6 +6,7 @@ import email.policy
 import io
 import json
 import logging
+import os
 import re
 import ssl
 import time
@@ -16,19 +17,24 @@ import requests
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import rules
 from tests.stores.servers import free_port
 from tests.transforms.pictures import jpeg
 from tests.transforms.web_service import WebService, status
-from transforms import couriers
-from transforms.couriers import Sent, TimeLimits, courier_for, target_name, url_courier
-from transforms.messages import Message, compose
-from transforms.withheld_logs import WITHHELD
+from transforms.alerting import target_clients
+from transforms.alerting.answers import Answer, SendResult
+from transforms.alerting.exchanges import Exchange
+from transforms.alerting.messages import Message, compose
+from transforms.alerting.target_clients import TimeLimits, client_for, url_client
+from transforms.alerting.withheld_logs import WITHHELD
 
-QUICK = TimeLimits(connect_seconds=1, read_seconds=0.3, in_all_seconds=5)
-NO_ANSWER = Sent("unavailable", "no answer in time")
+QUICK = TimeLimits()
+IMPATIENT = TimeLimits(connect_seconds=1, read_seconds=0.3)
+NO_ANSWER = SendResult("unavailable", "no answer in time")
 ALERT = {
     "alert_id": "5f" * 16,
     "id": "hall",
@@ -50,18 +56,18 @@ MESSAGE = Message(
 
 
 def webhook(url, environ=(), limits=QUICK, **settings):
-    return courier_for(rules.Target("guard", "webhook", url, **settings), dict(environ), limits)
+    return client_for(rules.Target("guard", "webhook", url, **settings), dict(environ), limits)
 
 
 def apprise(url, environ=(), limits=QUICK):
-    return courier_for(rules.Target("mail", "apprise", url), dict(environ), limits)
+    return client_for(rules.Target("mail", "apprise", url), dict(environ), limits)
 
 
 # A webhook.
 
 
 def test_a_webhook_gets_the_alert_and_the_message_as_json(web):
-    assert webhook(f"{web.url}/hook?a=b").send(MESSAGE) == Sent("delivered")
+    assert webhook(f"{web.url}/hook?a=b").send(MESSAGE) == SendResult("delivered")
     (request,) = web.requests
     assert (request.method, request.path) == ("POST", "/hook?a=b")
     assert request.headers["Content-Type"] == "application/json"
@@ -77,27 +83,28 @@ def test_a_webhook_gets_the_alert_and_the_message_as_json(web):
     }
 
 
-def test_references_are_looked_up_anew_for_each_message(web):
+def test_references_are_read_for_each_message(web):
     environ = {"PLACE": "hook", "TOKEN": "“old”\n"}
-    courier = courier_for(
+    client = client_for(
         rules.Target("guard", "webhook", f"{web.url}/${{PLACE}}", token="${TOKEN}"), environ, QUICK
     )
-    courier.send(MESSAGE)
+    client.send(MESSAGE)
     environ |= {"PLACE": "elsewhere", "TOKEN": "new"}
-    courier.send(MESSAGE)
+    client.send(MESSAGE)
     received = [
-        (one.path, one.headers["Authorization"].encode("latin-1").decode()) for one in web.requests
+        (request.path, request.headers["Authorization"].encode("latin-1").decode())
+        for request in web.requests
     ]
     assert received == [("/hook", "Bearer “old”"), ("/elsewhere", "Bearer new")]
 
 
 def documented_check():
     """The receiver's check of a signature, as the documentation has it."""
-    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text()
     (example,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.M)
-    found = {}
-    exec(example, found)
-    return found["is_genuine"]
+    results = {}
+    exec(example, results)
+    return results["is_genuine"]
 
 
 def test_a_signature_is_checked_as_documented(web, monkeypatch):
@@ -122,31 +129,24 @@ def test_a_signature_is_checked_as_documented(web, monkeypatch):
         *((code, "refused") for code in (301, 302, 303, 307, 308, 400, 401, 403, 404, 410, 422)),
     ],
 )
-def test_the_status_says_what_came_of_it(web, code, outcome):
+def test_the_status_determines_the_outcome(web, code, outcome):
     web.answers = [status(code, location=f"{web.url}/elsewhere")]
     detail = "" if outcome == "delivered" else f"HTTP status {code}"
-    assert webhook(f"{web.url}/hook").send(MESSAGE) == Sent(outcome, detail)
+    assert webhook(f"{web.url}/hook").send(MESSAGE) == SendResult(outcome, detail)
     assert [request.path for request in web.requests] == ["/hook"]
 
 
 @pytest.mark.parametrize("code", [429, 503])
-def test_a_retry_after_is_handed_on(web, code):
-    web.answers = [status(code, retry_after="17")]
-    assert webhook(web.url).send(MESSAGE) == Sent("unavailable", f"HTTP status {code}", 17)
+def test_a_requested_pause_is_passed_on(web, code):
+    web.answers = [status(code, retry_after="17.5")]
+    detail = f"HTTP status {code}: the target asks for a pause"
+    assert webhook(web.url).send(MESSAGE) == SendResult("paused", detail, 17.5)
 
 
 def test_a_service_that_hangs_is_not_waited_for(web):
     web.answers = [web.hang]
     started = time.monotonic()
-    assert webhook(web.url).send(MESSAGE) == NO_ANSWER
-    assert time.monotonic() - started < 3
-
-
-def test_headers_that_drip_are_not_waited_for(web):
-    web.answers = [web.drip]
-    started = time.monotonic()
-    limits = TimeLimits(connect_seconds=1, read_seconds=1, in_all_seconds=0.5)
-    assert webhook(web.url, limits=limits).send(MESSAGE) == NO_ANSWER
+    assert webhook(web.url, limits=IMPATIENT).send(MESSAGE) == NO_ANSWER
     assert time.monotonic() - started < 3
 
 
@@ -158,55 +158,42 @@ def test_the_body_of_an_answer_is_not_read(web):
 
     web.answers = [endless]
     started = time.monotonic()
-    assert webhook(web.url).send(MESSAGE) == Sent("delivered")
+    assert webhook(web.url).send(MESSAGE) == SendResult("delivered")
     assert time.monotonic() - started < 3
 
 
 def test_a_connection_that_closes_is_one_to_try_again(web):
     web.answers = [lambda handler, request: setattr(handler, "close_connection", True)]
-    assert webhook(web.url).send(MESSAGE) == Sent("unavailable", "no connection (ConnectionError)")
-
-
-def test_what_does_not_listen_is_one_to_try_again(web):
-    web.stop()
-    assert webhook(web.url).send(MESSAGE) == Sent("unavailable", "no connection (ConnectionError)")
-
-
-def test_tries_that_do_not_end_are_not_heaped_up(web, monkeypatch):
-    monkeypatch.setattr(couriers, "_TRIES_AT_ONCE", 2)
-    web.answers = [web.hang]
-    limits = TimeLimits(connect_seconds=1, read_seconds=30, in_all_seconds=0.2)
-    courier = webhook(web.url, limits=limits)
-    sent = [courier.send(MESSAGE).detail for _ in range(4)]
-    assert (
-        sent == ["no answer in time"] * 2 + ["not tried: earlier tries have not come to an end"] * 2
+    assert webhook(web.url).send(MESSAGE) == SendResult(
+        "unavailable", "no connection (ConnectionError)"
     )
-    assert len(web.requests) == 2
+
+
+def test_a_closed_port_is_retried(web):
     web.stop()
-    deadline = time.monotonic() + 5
-    while courier.send(MESSAGE).detail.startswith("not tried"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert webhook(web.url).send(MESSAGE) == SendResult(
+        "unavailable", "no connection (ConnectionError)"
+    )
 
 
 @pytest.mark.parametrize("missing", ["PLACE", "TOKEN", "KEY"])
 def test_a_variable_that_is_missing_is_named_and_nothing_is_sent(web, missing):
     environ = {"PLACE": "hook", "TOKEN": "t0ken", "KEY": "s3cret", missing: " "}
-    courier = webhook(f"{web.url}/${{PLACE}}", environ, token="${TOKEN}", secret="${KEY}")
-    said = f"the environment variable {missing} is not set"
-    assert courier.send(MESSAGE) == Sent("unavailable", said)
+    client = webhook(f"{web.url}/${{PLACE}}", environ, token="${TOKEN}", secret="${KEY}")
+    text = f"the environment variable {missing} is not set"
+    assert client.send(MESSAGE) == SendResult("unavailable", text)
     assert web.requests == []
 
 
 @pytest.mark.parametrize("url", ["s3cret", "ftp://a.example/s3cret", "https://[s3cret", "http://"])
-def test_what_a_variable_holds_may_be_no_address(url):
+def test_a_variable_may_hold_an_invalid_address(url):
     sent = webhook("${URL}", {"URL": url}).send(MESSAGE)
     assert sent.outcome == "unavailable"
     assert "s3cret" not in sent.detail
 
 
 @pytest.mark.parametrize("user", [None, "us3r:p%4055"])
-def test_a_user_in_the_address_comes_before_the_token_and_both_before_a_netrc(
+def test_a_user_in_the_address_overrides_the_token_and_both_override_a_netrc(
     web, tmp_path, monkeypatch, user
 ):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login other password other\n")
@@ -244,9 +231,11 @@ def test_a_certificate_is_checked_by_the_authority_that_the_target_names(
     secure_web, authority, tmp_path
 ):
     own = written(authority, tmp_path / "own.pem")
-    assert webhook(secure_web.url, ca=own).send(MESSAGE) == Sent("delivered")
+    assert webhook(secure_web.url, ca=own).send(MESSAGE) == SendResult("delivered")
     assert len(secure_web.requests) == 1
-    distrusted = Sent("unavailable", "no secure connection: its certificate is not to be trusted")
+    distrusted = SendResult(
+        "unavailable", "no secure connection: its certificate is not to be trusted"
+    )
     other = written(trustme.CA(), tmp_path / "other.pem")
     assert webhook(secure_web.url).send(MESSAGE) == distrusted
     assert webhook(secure_web.url, ca=other).send(MESSAGE) == distrusted
@@ -254,7 +243,7 @@ def test_a_certificate_is_checked_by_the_authority_that_the_target_names(
     assert webhook(wrong_host, ca=own).send(MESSAGE) == distrusted
     gone = str(tmp_path / "gone.pem")
     sent = webhook(secure_web.url, ca=gone).send(MESSAGE)
-    assert sent == Sent("unavailable", f"there is no file {gone}, which it names as its ca")
+    assert sent == SendResult("unavailable", f"there is no file {gone}, which it names as its ca")
     assert len(secure_web.requests) == 1
 
 
@@ -264,7 +253,7 @@ def test_the_environment_s_authorities_do_not_take_the_target_s_place(
     other = written(trustme.CA(), tmp_path / "other.pem")
     own = written(authority, tmp_path / "own.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", other)
-    assert webhook(secure_web.url, ca=own).send(MESSAGE) == Sent("delivered")
+    assert webhook(secure_web.url, ca=own).send(MESSAGE) == SendResult("delivered")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", own)
     assert webhook(secure_web.url, ca=other).send(MESSAGE).outcome == "unavailable"
 
@@ -279,9 +268,9 @@ def test_an_alert_url_gets_the_alert_alone(web, monkeypatch, token, authorizatio
     monkeypatch.delenv("ALERT_TOKEN", raising=False)
     if token is not None:
         monkeypatch.setenv("ALERT_TOKEN", token)
-    courier = url_courier(f"{web.url}/hook", "ALERT_TOKEN", QUICK)
-    assert courier.name == target_name(f"{web.url}/hook")
-    assert courier.send(MESSAGE) == Sent("delivered")
+    client = url_client("a name", f"{web.url}/hook", "ALERT_TOKEN", os.environ)
+    assert client.name == "a name"
+    assert client.send(MESSAGE) == SendResult("delivered")
     (request,) = web.requests
     assert json.loads(request.body) == ALERT
     assert request.headers["Content-Type"] == "application/json"
@@ -289,9 +278,14 @@ def test_an_alert_url_gets_the_alert_alone(web, monkeypatch, token, authorizatio
     assert request.headers.get("Authorization") == authorization
 
 
-def test_an_alert_url_that_is_none_is_refused_at_once():
-    with pytest.raises(ValueError, match="not an address"):
-        url_courier("ftp://a.example", "ALERT_TOKEN")
+def test_references_in_an_alert_url_are_read_for_each_alert(web):
+    environ = {}
+    client = url_client("a name", web.url + "/${HOOK}", "ALERT_TOKEN", environ)
+    text = "the environment variable HOOK is not set"
+    assert client.send(MESSAGE) == SendResult("unavailable", text)
+    for environ["HOOK"] in ("one", "other"):
+        assert client.send(MESSAGE) == SendResult("delivered")
+    assert [request.path for request in web.requests] == ["/one", "/other"]
 
 
 # What Apprise knows.
@@ -302,10 +296,11 @@ class Mails:
 
     def __init__(self):
         self.envelopes = []
+        self.reply = "250 kept"
 
     async def handle_DATA(self, server, session, envelope):
         self.envelopes.append(envelope)
-        return "250 kept"
+        return self.reply
 
     def authenticate(self, server, session, envelope, mechanism, data):
         known = (data.login, data.password) == (b"robot", b"pa55@word")
@@ -336,8 +331,8 @@ def mails():
 
 
 def test_a_mail_arrives_with_its_picture(mails):
-    courier = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
-    assert courier.send(MESSAGE) == Sent("delivered")
+    client = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
+    assert client.send(MESSAGE) == SendResult("delivered")
     (envelope,) = mails.envelopes
     assert envelope.rcpt_tos == ["guard@example.com"]
     mail = mails.parsed()
@@ -354,8 +349,8 @@ def test_a_mail_arrives_with_its_picture(mails):
 
 def test_a_mail_may_have_no_picture(mails):
     message = Message(**{**vars(MESSAGE), "picture": None})
-    courier = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
-    assert courier.send(message) == Sent("delivered")
+    client = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
+    assert client.send(message) == SendResult("delivered")
     assert list(mails.parsed().iter_attachments()) == []
 
 
@@ -369,8 +364,8 @@ def test_a_hostile_label_adds_no_header_to_a_mail(mails):
         **dict.fromkeys(("rules_version", "model_version"), "0"),
     }  # fmt: skip
     by = rules.parse_rules("version: 1\ndefaults: {objects: {person: }}\n", "rules.yaml")
-    courier = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
-    assert courier.send(compose(alert, by)) == Sent("delivered")
+    client = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
+    assert client.send(compose(alert, by)) == SendResult("delivered")
     assert mails.envelopes[0].rcpt_tos == ["guard@example.com"]
     mail = mails.parsed()
     assert mail["Bcc"] is None
@@ -378,40 +373,89 @@ def test_a_hostile_label_adds_no_header_to_a_mail(mails):
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "result"),
     [
-        ({"MAIL_PASSWORD": "wrong"}, "Apprise could not deliver it by E-Mail"),
-        ({}, "the environment variable MAIL_PASSWORD is not set"),
+        (
+            {"MAIL_PASSWORD": "wrong"},
+            SendResult("refused", "Apprise could not deliver it by E-Mail: SMTP status 535"),
+        ),
+        ({}, SendResult("unavailable", "the environment variable MAIL_PASSWORD is not set")),
     ],
 )
-def test_a_mail_that_cannot_be_sent_is_one_to_try_again(mails, environ, said):
-    sent = apprise(mails.url, environ).send(MESSAGE)
-    assert sent.outcome == "unavailable"
-    assert sent.detail.startswith(said)
+def test_a_mail_that_cannot_be_sent(mails, environ, result):
+    assert apprise(mails.url, environ).send(MESSAGE) == result
     assert mails.envelopes == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        ("550 no such user", "refused"),
+        ("554 refused", "refused"),
+        ("421 later", "unavailable"),
+        ("451 later", "unavailable"),
+        ("452 full", "unavailable"),
+    ],
+)
+def test_a_mail_server_s_reply_says_whether_a_further_try_may_help(mails, reply, outcome):
+    mails.reply = reply
+    sent = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"}).send(MESSAGE)
+    text = f"Apprise could not deliver it by E-Mail: SMTP status {reply[:3]}"
+    assert sent == SendResult(outcome, text)
+
+
+@pytest.mark.parametrize("code", [301, 307, 400, 401, 403, 404, 410, 422])
+def test_a_refusal_by_a_service_of_apprise_is_a_refusal(web, code):
+    web.answers = [status(code, location=f"{web.url}/elsewhere")]
+    text = f"Apprise could not deliver it by JSON: HTTP status {code}"
+    assert apprise(web.url.replace("http", "json")).send(MESSAGE) == SendResult("refused", text)
+
+
+@pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503])
+def test_a_transient_error_of_a_service_of_apprise_is_retried(web, code):
+    web.answers = [status(code)]
+    text = f"Apprise could not deliver it by JSON: HTTP status {code}"
+    assert apprise(web.url.replace("http", "json")).send(MESSAGE) == SendResult("unavailable", text)
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_service_of_apprise_may_ask_for_a_pause(web, code):
+    web.answers = [status(code, retry_after="3")]
+    detail = f"HTTP status {code}: the target asks for a pause"
+    sent = apprise(web.url.replace("http", "json")).send(MESSAGE)
+    assert sent == SendResult("paused", detail, 3)
+
+
+def test_a_service_of_apprise_that_is_not_there_is_no_refusal(web):
+    web.stop()
+    text = "Apprise could not deliver it by JSON: no answer"
+    assert apprise(web.url.replace("http", "json")).send(MESSAGE) == SendResult("unavailable", text)
+
+
+@given(st.lists(st.sampled_from([200, 307, 401, 404, 429, 500, 503, "broken"]), max_size=5))
+def test_answers_of_apprise_are_a_refusal_only_if_all_failures_are_refusals(answered):
+    """Apprise sends several requests for one message, for several receivers for one."""
+    exchange = Exchange()
+    exchange.connections = len(answered)
+    exchange.unanswered = answered.count("broken")
+    exchange.answers = [Answer("HTTP", code, {}) for code in answered if code != "broken"]
+    result = target_clients._failed_by_apprise(exchange, "JSON")
+    failed = set(answered) - {200}
+    assert (result.outcome == "refused") == bool(failed and failed <= {307, 401, 404})
+    assert result.is_explained == bool(failed)
 
 
 @pytest.mark.parametrize("url", ["nothing://s3cret", "s3cret", "mailto://"])
 def test_an_address_that_apprise_does_not_know(url):
     sent = apprise("${URL}", {"URL": url}).send(MESSAGE)
-    said = "not an address that Apprise knows: appriseit.com/services"
-    assert sent == Sent("unavailable", said)
-
-
-def test_a_mail_server_that_says_nothing_is_not_waited_for(web):
-    # A web server waits for the client to speak first, as a mail client does for the server.
-    limits = TimeLimits(in_all_seconds=0.5)
-    started = time.monotonic()
-    to = "?from=cameras@example.com&to=guard@example.com"
-    courier = apprise(web.url.replace("http", "mailto") + to, limits=limits)
-    assert courier.send(MESSAGE) == NO_ANSWER
-    assert time.monotonic() - started < 3
+    text = "not an address that Apprise knows: appriseit.com/services"
+    assert sent == SendResult("unavailable", text)
 
 
 def test_apprise_is_not_led_elsewhere(web):
     web.answers = [status(307, location=f"{web.url}/elsewhere")]
     sent = apprise(web.url.replace("http", "json") + "/hook").send(MESSAGE)
-    assert sent.outcome == "unavailable"
+    assert sent.outcome == "refused"
     assert [request.path for request in web.requests] == ["/hook"]
 
 
@@ -438,10 +482,10 @@ def fated(web, fate):
 
 
 def makers(address):
-    """The couriers that know all secrets, by their kinds."""
+    """The target_clients that know all secrets, by their kinds."""
     host = address.partition("://")[2]
     place = "${USER}:${PASSWORD}@" + host + "/${PATH_}?key=${KEY}"
-    limits = TimeLimits(connect_seconds=1, read_seconds=0.3, in_all_seconds=0.6)
+    limits = TimeLimits(1, 0.3, exchange_seconds=2, apprise_seconds=2)
     return {
         "webhook": webhook(f"http://{place}", SECRETS, limits, token="${TOKEN}", secret="${KEY}"),
         "apprise": apprise(f"json://{place}&+X-Token=${{TOKEN}}", SECRETS, limits),
@@ -458,34 +502,34 @@ def makers(address):
         *(("mail", fate) for fate in ("hanging", "dead", "no address")),
     ],
 )
-def test_no_secret_is_said_or_logged(web, caplog, capfd, kind, fate):
+def test_no_secret_is_reported_or_logged(web, caplog, capfd, kind, fate):
     caplog.set_level(1)
-    courier = makers(fated(web, fate))[kind]
-    sent = courier.send(MESSAGE)
+    client = makers(fated(web, fate))[kind]
+    sent = client.send(MESSAGE)
     assert (sent.outcome == "delivered") == (fate == "delivered")
-    said = everything_said(sent, caplog, capfd)
-    assert [secret for secret in NOWHERE if secret in said] == []
+    text = all_output(sent, caplog, capfd)
+    assert [secret for secret in NOWHERE if secret in text] == []
     if (kind, fate) != ("webhook", "no address"):  # Of which no library is told.
-        assert WITHHELD in said  # There was something to log.
+        assert WITHHELD in text  # There was something to log.
 
 
 @pytest.mark.parametrize("password", ["pa55%40word", "pa55wr0ng"])
-def test_no_secret_is_said_or_logged_of_a_mail(mails, caplog, capfd, password):
+def test_no_secret_of_a_mail_is_reported_or_logged(mails, caplog, capfd, password):
     caplog.set_level(1)
     sent = apprise(mails.url, {"MAIL_PASSWORD": password}).send(MESSAGE)
     assert (sent.outcome == "delivered") == (password == "pa55%40word")
-    said = everything_said(sent, caplog, capfd)
-    assert "pa55" not in said
-    assert WITHHELD in said
+    text = all_output(sent, caplog, capfd)
+    assert "pa55" not in text
+    assert WITHHELD in text
 
 
-def everything_said(sent, caplog, capfd):
-    ours = [one for one in caplog.records if not one.name.startswith(("mail.", "asyncio"))]
+def all_output(sent, caplog, capfd):
+    ours = [entry for entry in caplog.records if not entry.name.startswith(("mail.", "asyncio"))]
     assert {logging.getLogger(name).getEffectiveLevel() for name in ("urllib3", "apprise")} == {1}
-    return "\n".join((repr(sent), *(repr(vars(one)) for one in ours), *capfd.readouterr()))
+    return "\n".join((repr(sent), *(repr(vars(entry)) for entry in ours), *capfd.readouterr()))
 
 
-def test_what_is_withheld_would_have_been_logged(web, caplog):
+def test_withheld_lines_would_have_been_logged(web, caplog):
     caplog.set_level(logging.DEBUG)
     requests.get(f"{web.url}/h00k?key=s3cret", timeout=5)
     assert "/h00k?key=s3cret" in caplog.text

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from tests.transforms.models import FOUND, POISON, save_detector, save_tflite_classifier
+from tests.transforms.small_models import FOUND, POISON, save_detector, save_tflite_classifier
 from transforms.detect_objects import to_detections
-from transforms.detector import Detector, ModelSpec, RawDetections, inspect_model
-from transforms.jpeg import decode_letterboxed, read_header
-from transforms.labels import COCO
-from transforms.model_files import ModelError
+from transforms.images.jpeg import decode_letterboxed, read_header
+from transforms.models.detector import Detector, ModelSpec, RawDetections, inspect_model
+from transforms.models.labels import COCO
+from transforms.models.model_files import ModelError
 
 SAVED_MODEL = "yolox_nano_coco/saved_model"
 TFLITE = "ssd_mobilenet_v1_coco_quant_tflite/detect.tflite"
@@ -35,7 +35,7 @@ def assert_found(raw, shade):
 
 
 @pytest.mark.parametrize(
-    ("made", "expected"),
+    ("created", "expected"),
     [
         pytest.param({}, (640, 640, None, None), id="free"),
         pytest.param({"batch": 1}, (640, 640, 1, None), id="one picture"),
@@ -45,8 +45,8 @@ def assert_found(raw, shade):
         pytest.param({"num_detections": False}, (640, 640, None, None), id="no num_detections"),
     ],
 )
-def test_what_a_saved_model_takes_is_read_off_its_signature(tmp_path, made, expected):
-    path = str(save_detector(tmp_path / "saved_model", **made))
+def test_the_input_of_a_saved_model_is_read_from_its_signature(tmp_path, created, expected):
+    path = str(save_detector(tmp_path / "saved_model", **created))
     width, height, batch, classes = expected
     assert inspect_model(path) == ModelSpec(path, (width, height), batch, classes)
 
@@ -89,7 +89,7 @@ def test_a_fixed_size_goes_before_the_option_and_the_config(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("made", "message"),
+    ("created", "message"),
     [
         ({"outputs": ["detection_boxes", "probabilities"]}, "does not give detection_classes, det"),
         ({"outputs": ["detection_boxes", "detection_classes"]}, "not give detection_scores"),
@@ -98,8 +98,8 @@ def test_a_fixed_size_goes_before_the_option_and_the_config(tmp_path):
         ({"signature": "predict"}, "no signature 'serving_default'"),
     ],
 )
-def test_a_saved_model_that_is_no_detector_is_refused(tmp_path, made, message):
-    assert_refused(str(save_detector(tmp_path / "saved_model", **made)), message)
+def test_a_saved_model_that_is_no_detector_is_refused(tmp_path, created, message):
+    assert_refused(str(save_detector(tmp_path / "saved_model", **created)), message)
 
 
 @pytest.mark.parametrize(
@@ -145,15 +145,15 @@ def assert_refused(path, message):
 @pytest.mark.parametrize("batch", [None, 1, 4])
 @pytest.mark.parametrize("call_size", [None, 1, 3])
 @pytest.mark.parametrize("number", [0, 1, 5])
-def test_each_picture_gets_its_own_result_whatever_a_call_takes(
+def test_each_image_gets_its_own_result_for_any_size_of_a_call(
     saved, saved_of_batch, batch, call_size, number
 ):
     path = saved if batch is None else saved_of_batch[batch]
     detector = Detector(inspect_model(path), threads=2, call_size=call_size)
     shades = [10 + 20 * at for at in range(number)]
-    found = detector.detect([picture(shade) for shade in shades])
-    assert len(found) == number
-    for raw, shade in zip(found, shades, strict=True):
+    results = detector.detect([picture(shade) for shade in shades])
+    assert len(results) == number
+    for raw, shade in zip(results, shades, strict=True):
         assert_found(raw, shade)
 
 
@@ -174,13 +174,13 @@ def test_without_num_detections_every_row_counts(tmp_path):
 
 @pytest.mark.parametrize("batch", [None, 4], ids=["free batch", "fixed batch"])
 @pytest.mark.parametrize("place", [0, 2, 5])
-def test_a_picture_on_which_the_model_fails_fails_alone(tmp_path, batch, place):
+def test_an_image_on_which_the_model_fails_affects_no_other(tmp_path, batch, place):
     path = save_detector(tmp_path / "saved_model", batch=batch, size=(8, 8), poisoned=True)
     detector = Detector(inspect_model(str(path)), call_size=4)
     shades = [40, 50, 60, 70, 80, 90]
     shades[place] = POISON
-    found = detector.detect([picture(shade) for shade in shades])
-    for at, (raw, shade) in enumerate(zip(found, shades, strict=True)):
+    results = detector.detect([picture(shade) for shade in shades])
+    for at, (raw, shade) in enumerate(zip(results, shades, strict=True)):
         if at == place:
             assert isinstance(raw, Exception)
             assert "a poisoned picture" in str(raw)
@@ -207,33 +207,37 @@ def real_detector(request, shared_models):
 def truth(shared_photos):
     """Photographs, and the large persons in each as boxes in the contract's form."""
     annotations = json.loads((shared_photos / "coco.annotations.json").read_text())
-    persons = {one["id"] for one in annotations["categories"] if one["name"] == "person"}
+    persons = {
+        annotation["id"]
+        for annotation in annotations["categories"]
+        if annotation["name"] == "person"
+    }
     photos = {}
     for image in annotations["images"]:
         large = []
-        for one in annotations["annotations"]:
-            if one["image_id"] != image["id"] or one["category_id"] not in persons:
+        for annotation in annotations["annotations"]:
+            if annotation["image_id"] != image["id"] or annotation["category_id"] not in persons:
                 continue
-            x_min, y_min, width, height = one["bbox"]
+            x_min, y_min, width, height = annotation["bbox"]
             across, down = image["width"], image["height"]
             box = (x_min / across, y_min / down, width / across, height / down)
-            if box[2] * box[3] > 0.12 and not one.get("iscrowd"):
+            if box[2] * box[3] > 0.12 and not annotation.get("iscrowd"):
                 large.append(box)
         if large:
             photos[shared_photos / "coco" / image["file_name"].rsplit("/", 1)[-1]] = large
     return photos
 
 
-def overlap(one, other):
+def overlap(box, other):
     """Intersection over union of two boxes."""
-    left, top = max(one[0], other[0]), max(one[1], other[1])
-    right = min(one[0] + one[2], other[0] + other[2])
-    bottom = min(one[1] + one[3], other[1] + other[3])
+    left, top = max(box[0], other[0]), max(box[1], other[1])
+    right = min(box[0] + box[2], other[0] + other[2])
+    bottom = min(box[1] + box[3], other[1] + other[3])
     shared = max(0, right - left) * max(0, bottom - top)
-    return shared / (one[2] * one[3] + other[2] * other[3] - shared)
+    return shared / (box[2] * box[3] + other[2] * other[3] - shared)
 
 
-def test_what_the_shared_models_take(shared_models):
+def test_the_inputs_of_the_shared_models(shared_models):
     tflite = inspect_model(str(shared_models / TFLITE))
     assert (tflite.input_size, tflite.batch, tflite.classes) == ((300, 300), 1, 90)
     saved_model = inspect_model(str(shared_models / SAVED_MODEL))
@@ -246,28 +250,31 @@ def test_large_persons_are_found_where_they_are(real_detector, truth):
     there = found = 0
     results = detector.detect([box.pixels for box in boxes])
     for box, raw, persons in zip(boxes, results, truth.values(), strict=True):
-        seen = to_detections(raw, content=box.content, labels=COCO, min_score_kept=0.3)
+        detections = to_detections(raw, content=box.content, labels=COCO, min_score_kept=0.3)
         for person in persons:
             there += 1
-            found += any(one.label == "person" and overlap(one.bbox, person) > 0.5 for one in seen)
+            found += any(
+                detection.label == "person" and overlap(detection.bbox, person) > 0.5
+                for detection in detections
+            )
     assert there >= 15
     assert found / there >= 0.7
 
 
-def test_a_result_does_not_depend_on_what_else_is_in_the_batch(real_detector, shared_photos):
+def test_a_result_does_not_depend_on_the_rest_of_the_batch(real_detector, shared_photos):
     spec, detector = real_detector
     photos = sorted((shared_photos / "coco").glob("*.jpg"))[:9]
     pictures = [
         decode_letterboxed(read_header(path.read_bytes()), spec.input_size).pixels
         for path in photos
     ]
-    alone = [detector.detect([one])[0] for one in pictures]
+    alone = [detector.detect([image])[0] for image in pictures]
     for results in (
         detector.detect(pictures),
         detector.detect(pictures[::-1])[::-1],
         Detector(spec, threads=1).detect(pictures),
     ):
-        for one, other in zip(alone, results, strict=True):
-            assert len(one.boxes) > 0
+        for image, other in zip(alone, results, strict=True):
+            assert len(image.boxes) > 0
             for name in ("boxes", "scores", "classes"):
-                assert getattr(one, name).tobytes() == getattr(other, name).tobytes()
+                assert getattr(image, name).tobytes() == getattr(other, name).tobytes()

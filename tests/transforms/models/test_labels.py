@@ -1,6 +1,12 @@
-import pytest
+import re
+from types import SimpleNamespace
 
-from transforms.labels import COCO, LabelsError, check_fit, parse_label_map
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms.models import labels as label_maps
+from transforms.models.labels import COCO, LabelsError, check_fit, parse_label_map
 
 
 def test_coco_has_eighty_names_under_its_own_numbers():
@@ -39,6 +45,9 @@ item { id: 3, name: 'it\\'s "a" car' }
             'item { id: 1 name: "person" keypoints { id: 0 label: "nose" } keypoints { id: 7 } }',
             {1: "person"},
             id="pbtxt, keypoints",
+        ),
+        pytest.param(
+            'item < id: 1; name: "a"; ancestor_ids: ["b", "c"] >', {1: "a"}, id="pbtxt, other forms"
         ),
         pytest.param("1 person\n3 car\n", {1: "person", 3: "car"}, id="id, space, name"),
         pytest.param("1\tperson\n10\ttraffic light", {1: "person", 10: "traffic light"}, id="tab"),
@@ -80,10 +89,60 @@ def test_each_form_of_a_label_map_is_read(text, labels):
     ],
 )
 def test_a_wrong_label_map_is_refused_in_one_line_that_says_where(text, message):
-    with pytest.raises(LabelsError) as refused:
+    with pytest.raises(LabelsError) as raised:
         parse_label_map(text, "labels.txt")
-    assert str(refused.value).startswith(message)
-    assert "\n" not in str(refused.value)
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\nitem {item {item {", "2: not a label map: the bracket that is opened here is not"),
+        ("item {item {item {}}}", "1: an item needs `id: <number>`"),
+        ('item {\n  id: 1\n  name: "a"\n', "1: not a label map: the bracket"),
+        ('item {\n  id: 1\n  name: "a\n}', "3: not a label map: '\"a' is no part of it"),
+        ('itm { id: 1 name: "a" }', "1: not a label map: 'itm' where an item begins"),
+        ('item { id: 1 name: "a" }\n}', "2: not a label map: '}' is not expected here"),
+        ('item { id: 1 name: "a" }\nitem', "2: not a label map: it ends after 'item'"),
+        ("item { id 1 }", "1: not a label map: '1' is not expected here"),
+        ("1 person\n3 car", "1: not a label map: '1' where an item begins"),
+        ('item { id: 99999999999 name: "a" }', "1: an item needs `id: <number>`"),
+    ],
+)
+def test_a_malformed_pbtxt_is_refused_with_its_line(text, message):
+    with pytest.raises(LabelsError) as raised:
+        parse_label_map(text, "labels.pbtxt")
+    assert str(raised.value).startswith(f"labels.pbtxt:{message}")
+    assert "\n" not in str(raised.value)
+
+
+_PIECES = st.sampled_from(
+    ["item{", "id:1", "id:2 ", "name:", '"a"', "'b'", "}", "\n", " ", "# c\n", '"', "k{", ":", "x"]
+)
+
+
+@given(st.lists(_PIECES, max_size=20).map("".join))
+def test_any_pbtxt_is_read_or_refused_with_its_line(text):
+    try:
+        labels = parse_label_map(text, "labels.pbtxt")
+    except LabelsError as error:
+        problem, labels = str(error), {}
+    else:
+        problem = ""
+    assert labels or re.match(r"labels\.pbtxt:(\d+:| no labels in it)", problem)
+    assert not {name for name in labels.values() if "{" in name or "item" in name}
+
+
+def test_each_token_of_a_label_map_is_read_once(monkeypatch):
+    reads = []
+    pattern = label_maps._TOKEN
+    counting = SimpleNamespace(
+        match=lambda text, position: reads.append(position) or pattern.match(text, position)
+    )
+    monkeypatch.setattr(label_maps, "_TOKEN", counting)
+    parse_label_map('item { id: 7 name: "a" k { a: "b" } }\n' * 1000, "labels.pbtxt")
+    assert len(reads) == len(set(reads)) == 27_000
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,20 @@
+import gzip
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.transforms import memory_store
 from tests.transforms.web_service import status
-from transforms import model_files
-from transforms.model_files import (
-    DEFAULT_ZOO_MODEL,
+from transforms.models import model_files
+from transforms.models.model_files import (
     ZOO,
     ModelError,
     cache_directory,
@@ -72,9 +75,7 @@ def version(tmp_path):
     return sha256sum_of(laid(tmp_path / "by_hand", FILES))
 
 
-def test_a_model_of_a_package_is_found_where_this_machine_has_the_package(
-    tmp_path, monkeypatch, version
-):
+def test_a_model_of_a_package_is_found_on_this_machine(tmp_path, monkeypatch, version):
     package = laid(tmp_path / "site-packages" / "of_a_worker", {"__init__.py": b""})
     laid(package / "detector", FILES)
     monkeypatch.syspath_prepend(tmp_path / "site-packages")
@@ -139,7 +140,7 @@ def test_an_archive_is_the_same_model_as_its_files(tmp_path, cache, version, end
     files = fetch_model(str(packed))
     assert (files.info.name, files.info.version) == ("net", version)
     assert model_version(files.path) == version
-    assert [one.name for one in cache.iterdir()] == [version]
+    assert [path.name for path in cache.iterdir()] == [version]
     assert fetch_model(str(packed)) == files
 
 
@@ -248,11 +249,124 @@ def assert_refused(model, *messages, **options):
 
 
 def assert_nothing_left(cache):
-    assert not cache.exists() or not [one for one in cache.rglob("*") if one.is_file()]
+    assert not cache.exists() or not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def hostile(*members):
+    """An archive of a model, and of members that are written as they are given."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as opened:
+        for member in members:
+            opened.addfile(member, io.BytesIO(b"x" * member.size) if member.isreg() else None)
+    return out.getvalue()
+
+
+def member(name, kind=tarfile.REGTYPE, link="", size=0):
+    created = tarfile.TarInfo(name)
+    created.type, created.linkname, created.size = kind, link, size
+    return created
+
+
+LONG, LINKS = "d" * 247, "/".join("abcdefghijklmnop")
+CHAIN = [  # CVE-2025-4517: the path of a link's target is too long to be resolved.
+    entry
+    for depth, letter in enumerate("abcdefghijklmnop")
+    for entry in (
+        member("/".join([LONG] * depth + [LONG]), tarfile.DIRTYPE),
+        member("/".join([LONG] * depth + [letter]), tarfile.SYMTYPE, LONG),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        pytest.param(
+            [*CHAIN, member(f"{LINKS}/{254 * 'l'}", tarfile.SYMTYPE, "../" * 16)],
+            "is neither a file nor a folder",
+            id="chain of links",
+        ),
+        pytest.param(
+            [member("out", tarfile.SYMTYPE, ".."), member("out/victim", size=1)],
+            "'out' in it is neither a file nor a folder",
+            id="link, then a file through it",
+        ),
+        pytest.param([member("a", tarfile.LNKTYPE, "../victim")], "neither a file", id="hard link"),
+        pytest.param([member("a", tarfile.CHRTYPE)], "neither a file nor a folder", id="device"),
+        pytest.param([member("a", tarfile.FIFOTYPE)], "neither a file nor a folder", id="pipe"),
+        pytest.param([member("a", size=1), member("a", size=1)], "File exists", id="twice"),
+        pytest.param([member("a/../../victim", size=1)], "outside the model", id="parent"),
+        pytest.param(
+            [member(f"{at}") for at in range(10_001)], "more than 10000 files", id="files"
+        ),
+    ],
+)  # fmt: skip
+def test_an_archive_writes_nothing_but_files_of_bounded_size(tmp_path, cache, members, problem):
+    cache.parent.mkdir()
+    (cache.parent / "victim").write_text("before")
+    (tmp_path / "net.tar.gz").write_bytes(hostile(*members))
+    assert_refused(str(tmp_path / "net.tar.gz"), "not a .tar.gz that can be unpacked", problem)
+    assert_nothing_left(cache)
+    assert (cache.parent / "victim").read_text() == "before"
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused_before_it_does(
+    tmp_path, cache, monkeypatch
+):
+    assert model_files.MAX_MODEL_BYTES == 2_147_483_648
+    monkeypatch.setattr(model_files, "MAX_MODEL_BYTES", 2 << 20)
+    (tmp_path / "net.tar.gz").write_bytes(
+        hostile(*(member(name, size=900 << 10) for name in ("saved_model.pb", "b", "c")))
+    )
+    written = []
+    copy = shutil.copyfileobj
+    monkeypatch.setattr(
+        shutil, "copyfileobj", lambda *args: (copy(*args), written.append(args[1].tell()))
+    )
+    assert_refused(str(tmp_path / "net.tar.gz"), "more than 10000 files or 2 MiB in it")
+    assert written == [921_600, 921_600]
+    assert_nothing_left(cache)
+
+
+def test_a_header_of_gigabytes_is_not_read_into_memory(tmp_path, cache):
+    header = member("a", tarfile.XHDTYPE, size=3 << 30).tobuf(tarfile.USTAR_FORMAT)
+    (tmp_path / "net.tar.gz").write_bytes(gzip.compress(header + bytes(1 << 20)))
+    assert_refused(str(tmp_path / "net.tar.gz"), "a header in it has 3221225472 bytes")
+    assert_nothing_left(cache)
+
+
+_NAMES = st.lists(
+    st.sampled_from(["a", "b", "..", ".", "", "saved_model.pb", "victim", "\\", "c\0d"]),
+    min_size=1,
+    max_size=4,
+).map("/".join)
+_KINDS = st.sampled_from(
+    [tarfile.REGTYPE] * 4 + [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE]
+)
+
+
+@given(st.lists(st.builds(member, _NAMES, _KINDS, _NAMES, st.integers(0, 3)), max_size=6))
+def test_no_archive_changes_anything_outside_the_cache(tmp_path_factory, members):
+    top = tmp_path_factory.mktemp("archives")
+    (top / "victim").write_text("before")
+    (top / "net.tar.gz").write_bytes(hostile(*members))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_CACHE", str(top / "cache"))
+        try:
+            fetch_model(str(top / "net.tar.gz"))
+        except ModelError:
+            pass
+    assert sorted(path.name for path in top.iterdir()) in (
+        ["cache", "net.tar.gz", "victim"],
+        ["net.tar.gz", "victim"],
+    )
+    assert (top / "victim").read_text() == "before"
+    assert not [path for path in top.rglob("*") if path.is_symlink()]
 
 
 # From the zoo.
 
+DEFAULT_ZOO_MODEL = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
 ARCHIVE = archive(in_folder(f"{DEFAULT_ZOO_MODEL}/saved_model", FILES))
 
 
@@ -264,11 +378,51 @@ def zoo(web, monkeypatch):
     return web
 
 
+def test_the_zoo_is_requested_by_https():
+    assert model_files.ZOO_ADDRESS == "https://download.tensorflow.org/models/object_detection/tf2"
+
+
+def test_the_first_download_says_that_its_digest_is_recorded(zoo, capsys):
+    fetch_model(DEFAULT_ZOO_MODEL)
+    digest = hashlib.sha256(ARCHIVE).hexdigest()
+    text = f"{DEFAULT_ZOO_MODEL}: downloaded; its sha256 is {digest}, recorded now, as none is"
+    assert text in capsys.readouterr().err
+    fetch_model(DEFAULT_ZOO_MODEL)
+    assert "sha256" not in capsys.readouterr().err
+
+
+def test_a_pinned_digest_holds_for_the_first_download(zoo, cache, capsys, monkeypatch):
+    digest = hashlib.sha256(ARCHIVE).hexdigest()
+    monkeypatch.setattr(model_files, "ZOO_DIGESTS", {DEFAULT_ZOO_MODEL: "0" * 64})
+    assert_refused(DEFAULT_ZOO_MODEL, f"its sha256 is {digest}, and should be 000", "do not use it")
+    assert_nothing_left(cache)
+    monkeypatch.setattr(model_files, "ZOO_DIGESTS", {DEFAULT_ZOO_MODEL: digest})
+    fetch_model(DEFAULT_ZOO_MODEL)
+    assert f"its sha256 is {digest}, as pinned in this release" in capsys.readouterr().err
+
+
 def test_the_zoo_names_each_model_under_its_release():
     assert ZOO[DEFAULT_ZOO_MODEL] == "20200711"
     assert ZOO["centernet_hg104_512x512_coco17_tpu-8"] == "20200713"
     assert ZOO["centernet_mobilenetv2fpn_512x512_coco17_od"] == "20210210"
     assert set(ZOO.values()) == {"20200711", "20200713", "20210210"}
+
+
+def test_the_zoo_is_where_tensorflow_keeps_it(web, cache, monkeypatch):
+    """By HTTPS, which this proxy does not carry: nothing leaves this machine."""
+    monkeypatch.delenv("MODEL_ZOO_ADDRESS", raising=False)
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, web.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    address = (
+        "https://download.tensorflow.org/models/object_detection/tf2/20200711/"
+        "ssd_mobilenet_v2_320x320_coco17_tpu-8.tar.gz"
+    )
+    with pytest.raises(
+        ModelError, match=re.escape(f"{address}: can't be downloaded (OSError: Tunnel")
+    ):
+        fetch_model("ssd_mobilenet_v2_320x320_coco17_tpu-8")
 
 
 def test_a_model_of_the_zoo_is_downloaded_once(zoo, cache, version):
@@ -339,7 +493,7 @@ def test_a_refused_connection_is_one_clear_line_and_leaves_nothing(zoo, cache):
     assert_nothing_left(cache)
 
 
-def test_an_archive_that_a_server_would_unpack_is_asked_for_as_it_is(zoo):
+def test_an_archive_that_a_server_would_unpack_is_requested_unchanged(zoo):
     fetch_model(DEFAULT_ZOO_MODEL)
     assert zoo.requests[0].headers["Accept-Encoding"] == "identity"
 
@@ -385,7 +539,7 @@ def test_a_model_of_another_version_than_expected_is_refused(tmp_path, version):
     assert_refused(model, "have changed since the job was started", expected_version=version)
 
 
-def test_the_expected_version_is_taken_from_the_cache_though_its_source_is_gone(tmp_path, version):
+def test_the_expected_version_is_read_from_the_cache_if_its_source_is_deleted(tmp_path, version):
     packed = tmp_path / "net.tar.gz"
     packed.write_bytes(archive(FILES))
     files = fetch_model(str(packed))
@@ -411,17 +565,17 @@ def test_of_two_processes_that_keep_a_model_at_once_both_have_it(tmp_path, cache
     move = model_files._move_into_cache
 
     def other_first(scratch, source):
-        kept = cache / model_files._model_in(scratch, source).info.version
+        kept = cache / model_files._find_model(scratch, source).info.version
         monkeypatch.setattr(model_files.Path, "is_dir", is_dir_once(kept, model_files.Path.is_dir))
         shutil.copytree(scratch, kept)
         return move(scratch, source)
 
     def is_dir_once(kept, is_dir):
-        asked = []
+        answered = []
 
         def answer(self):
-            if self == kept and not asked:
-                asked.append(self)
+            if self == kept and not answered:
+                answered.append(self)
                 return False
             return is_dir(self)
 
@@ -456,7 +610,7 @@ def test_a_remote_archive_is_unpacked_into_the_cache(memory, cache, version, mod
     memory[model] = data
     files = fetch_model(model)
     assert (files.info.name, files.info.version) == ("net", version)
-    assert sorted(one.name for one in cache.iterdir()) == [version]
+    assert sorted(path.name for path in cache.iterdir()) == [version]
 
 
 def test_a_remote_tflite_file_is_copied(memory, tmp_path):

@@ -3,7 +3,7 @@ import threading
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.counters import NAMESPACE, count, counted, counted_here
+from transforms.runtime.counters import NAMESPACE, count, counted, counted_here
 
 
 class Counting(beam.DoFn):
@@ -14,7 +14,7 @@ class Counting(beam.DoFn):
         yield element
 
 
-def test_what_was_counted_is_in_the_job_s_result_by_name(run_pipeline):
+def test_counts_are_in_the_job_s_result_by_name(run_pipeline):
     before = counted_here()
 
     def build(pipeline):
@@ -52,7 +52,7 @@ def test_counting_in_several_threads_loses_nothing():
     assert counted_here()["test.threads"] - before == 8000
 
 
-def test_what_is_handed_out_is_a_copy():
+def test_the_returned_counts_are_a_copy():
     counted_here()["test.copy"] += 5
     assert counted_here()["test.copy"] == 0
 

@@ -2,15 +2,16 @@
 
 import logging
 import pickle
+import time
 
 import pytest
 
 import rules
 from tests.transforms import memory_store
 from tests.transforms.results import detected
-from transforms.counters import counted_here
-from transforms.judge_threats import _JudgeAsTheyCome
-from transforms.live_rules import LiveRules
+from transforms.judge_threats import _JudgeInStream
+from transforms.runtime.counters import counted_here
+from transforms.runtime.live_rules import LiveRules
 
 FIRST = b"version: 1\ndefaults:\n  objects:\n    person: {severity: alert}\n"
 SECOND = b"version: 1\ndefaults:\n  objects:\n    person: {severity: ignore}\n"
@@ -47,43 +48,75 @@ def edit(tmp_path, text, live, clock, seconds=16):
     live.refresh()
 
 
-def test_an_edited_file_is_taken_up_at_the_next_look(tmp_path, live, clock):
+def test_an_edited_file_takes_effect_at_the_next_check(tmp_path, live, clock):
     live.refresh()
     edit(tmp_path, SECOND, live, clock, seconds=14)
-    assert live.now.version == parsed(FIRST).version
+    assert live.current.version == parsed(FIRST).version
     edit(tmp_path, SECOND, live, clock, seconds=1)
-    assert live.now.version == parsed(SECOND).version
+    assert live.current.version == parsed(SECOND).version
 
 
-def test_a_broken_file_is_refused_and_told_once_and_the_last_good_rules_stay(
+def test_a_broken_file_is_refused_and_logged_once_and_the_last_good_rules_stay_in_force(
     tmp_path, live, clock, caplog
 ):
     edit(tmp_path, SECOND, live, clock)
     before = counted_here()["rules.refused"]
     for _ in range(3):
         edit(tmp_path, BROKEN, live, clock)
-    assert live.now.version == parsed(SECOND).version
+    assert live.current.version == parsed(SECOND).version
     assert counted_here()["rules.refused"] == before + 1
-    (line,) = (one.getMessage() for one in caplog.records if one.levelno == logging.ERROR)
+    (line,) = (entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR)
     assert f"version {parsed(SECOND).version} stays" in line
     assert "rules.yaml:4: " in line
     edit(tmp_path, FIRST, live, clock)
-    assert live.now.version == parsed(FIRST).version
+    assert live.current.version == parsed(FIRST).version
 
 
-def test_a_file_that_goes_changes_nothing(tmp_path, live, clock):
+def test_a_deleted_file_changes_nothing_and_is_logged_once(tmp_path, live, clock, caplog):
     live.refresh()
-    (tmp_path / "rules.yaml").unlink()
-    clock.now += 16
+    for _ in range(2):
+        (tmp_path / "rules.yaml").unlink()
+        for _ in range(3):
+            clock.now += 16
+            live.refresh()
+        edit(tmp_path, FIRST, live, clock)
+    assert live.current.version == parsed(FIRST).version
+    assert ["can't be read" in entry.getMessage() for entry in caplog.records] == [True, True]
+
+
+def wait_until(is_done):
+    deadline = time.monotonic() + 60
+    while not is_done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_after_a_stream_the_last_valid_version_is_known(tmp_path):
+    """Even if the file is broken by then."""
+    file = tmp_path / "rules.yaml"
+    file.write_bytes(FIRST)
+    live = LiveRules(parsed(FIRST), source=str(file), labels=LABELS, check_seconds=0.01)
+    with live.followed():
+        file.write_bytes(SECOND)
+        wait_until(lambda: live.current.version == parsed(SECOND).version)
+        file.write_bytes(BROKEN)
+    assert live.current.version == parsed(SECOND).version
+
+
+def test_the_rules_are_checked_when_a_stream_ends(tmp_path, live):
+    """At once, although the next check is due in 15 seconds."""
     live.refresh()
-    assert live.now.version == parsed(FIRST).version
+    with live.followed():
+        (tmp_path / "rules.yaml").write_bytes(SECOND)
+        assert live.current.version == parsed(FIRST).version
+    assert live.current.version == parsed(SECOND).version
 
 
 def test_rules_of_a_batch_are_those_of_its_start(tmp_path, live, clock):
     fixed = LiveRules.of(parsed(FIRST))
     (tmp_path / "rules.yaml").write_bytes(SECOND)
     fixed.refresh()
-    assert fixed.now.version == parsed(FIRST).version
+    assert fixed.current.version == parsed(FIRST).version
     assert LiveRules.of(live) is live
 
 
@@ -92,20 +125,20 @@ def test_a_store_is_watched_as_a_disk_is(memory, clock):
     live = LiveRules(parsed(FIRST), source="memory://bucket/rules.yaml", clock=clock)
     memory["memory://bucket/rules.yaml"] = SECOND
     live.refresh()
-    assert live.now.version == parsed(SECOND).version
+    assert live.current.version == parsed(SECOND).version
     assert memory_store.OBJECTS
 
 
-def test_a_worker_that_starts_looks_at_the_file_at_once(tmp_path, live):
+def test_a_worker_checks_the_file_when_it_starts(tmp_path, live):
     edit(tmp_path, SECOND, live, Clock())
     worker = pickle.loads(pickle.dumps(live))
-    assert worker.now.version == parsed(FIRST).version
+    assert worker.current.version == parsed(FIRST).version
     worker.refresh()
-    assert worker.now.version == parsed(SECOND).version
+    assert worker.current.version == parsed(SECOND).version
 
 
-def test_each_verdict_names_the_rules_that_it_was_judged_by(tmp_path, live, clock):
-    judge = _JudgeAsTheyCome(live, allowed_lateness_seconds=0)
+def test_each_verdict_names_the_version_of_its_rules(tmp_path, live, clock):
+    judge = _JudgeInStream(live, allowed_lateness_seconds=0, output=str(tmp_path))
     element = "hall", detected("hall", labels=["person"])
     (first,) = judge.process(element, None, None)  # Rules that don't look back need no state.
     (tmp_path / "rules.yaml").write_bytes(SECOND)
@@ -118,8 +151,8 @@ def test_each_verdict_names_the_rules_that_it_was_judged_by(tmp_path, live, cloc
     )
 
 
-def test_cameras_that_strict_rules_do_not_name_are_not_taken(tmp_path, live, clock):
-    assert live.takes("hall")
+def test_strict_rules_reject_cameras_that_they_do_not_name(tmp_path, live, clock):
+    assert live.accepts("hall")
     edit(tmp_path, FIRST + b"strict_ids: true\ncameras: {yard: {}}\n", live, clock)
-    assert not live.takes("hall")
-    assert live.takes("yard")
+    assert not live.accepts("hall")
+    assert live.accepts("yard")

@@ -5,11 +5,11 @@ import apache_beam as beam
 import pytest
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
-from transforms.read_ahead import ReadAheadDoFn
+from transforms.runtime.read_ahead import ReadAheadDoFn
 
 
 class Recording(ReadAheadDoFn):
-    """Notes how many elements are at work at once; a number is worked on for that many ms."""
+    """Records how many elements are worked on at once; a number takes that many ms."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -39,17 +39,17 @@ class Recording(ReadAheadDoFn):
 
 @pytest.fixture
 def recording():
-    made = []
+    do_fns = []
 
     def make(**options):
         do_fn = Recording(**{"threads": 3, "max_waiting": 5, **options})
-        made.append(do_fn)
+        do_fns.append(do_fn)
         do_fn.setup()
         do_fn.start_bundle()
         return do_fn
 
     yield make
-    for do_fn in made:
+    for do_fn in do_fns:
         do_fn.teardown()
 
 
@@ -57,7 +57,7 @@ def processed(do_fn, element):
     return [output.value for output in do_fn.process(element, timestamp=0, window=None)]
 
 
-def test_outputs_keep_the_order_of_the_elements_though_later_ones_are_ready_first(recording):
+def test_outputs_keep_the_order_of_the_elements_even_if_later_ones_finish_first(recording):
     do_fn = recording()
     elements = [40, 1, 30, 2, 20, 3, 10, 4]
     out = [value for element in elements for value in processed(do_fn, element)]
@@ -68,34 +68,34 @@ def test_outputs_keep_the_order_of_the_elements_though_later_ones_are_ready_firs
 
 
 @pytest.mark.parametrize("max_waiting", [1, 2, 5])
-def test_no_more_elements_are_begun_than_may_wait(recording, max_waiting):
+def test_the_number_of_waiting_elements_is_bounded(recording, max_waiting):
     do_fn = recording(max_waiting=max_waiting, threads=8)
-    given = 0
+    emitted = 0
     for number in range(1, 12):
-        given += len(processed(do_fn, 1))
-        assert number - given <= max_waiting
+        emitted += len(processed(do_fn, 1))
+        assert number - emitted <= max_waiting
         assert len(do_fn.begun) <= number
-    given += len(list(do_fn.finish_bundle()))
-    assert given == 11
+    emitted += len(list(do_fn.finish_bundle()))
+    assert emitted == 11
 
 
 @pytest.mark.parametrize(
-    ("weights", "given"),
+    ("weights", "emitted"),
     [
         ([50, 50, 1], [0, 0, 1]),
         ([60, 50], [0, 1]),
         ([1, 2, 3, 4], [0, 0, 0, 0]),
-        ([400, 1], [0, 1]),  # One that is larger than the bound passes, alone.
+        ([400, 1], [0, 1]),  # An element that is larger than the bound passes, alone.
         ([10, 400], [0, 1]),
     ],
 )
-def test_no_more_bytes_wait_than_may(recording, weights, given):
+def test_the_waiting_bytes_are_bounded(recording, weights, emitted):
     do_fn = recording(max_waiting_bytes=100)
-    assert [len(processed(do_fn, weight)) for weight in weights] == given
-    assert len(list(do_fn.finish_bundle())) == len(weights) - sum(given)
+    assert [len(processed(do_fn, weight)) for weight in weights] == emitted
+    assert len(list(do_fn.finish_bundle())) == len(weights) - sum(emitted)
 
 
-def test_an_error_fails_the_bundle_and_nothing_of_it_works_on(recording):
+def test_an_error_fails_the_bundle_and_stops_its_work(recording):
     do_fn = recording(threads=2, max_waiting=8)
     for element in (13, 60, 50, 51, 52):
         assert processed(do_fn, element) == []
@@ -103,7 +103,7 @@ def test_an_error_fails_the_bundle_and_nothing_of_it_works_on(recording):
         list(do_fn.finish_bundle())
     assert do_fn.at_once == 0
     begun = list(do_fn.begun)
-    assert len(begun) < 5  # The others were not begun any more.
+    assert len(begun) < 5  # The others were never begun.
     time.sleep(0.1)
     assert do_fn.begun == begun
     do_fn.start_bundle()
@@ -112,7 +112,7 @@ def test_an_error_fails_the_bundle_and_nothing_of_it_works_on(recording):
 
 
 class Doubling(ReadAheadDoFn):
-    """Gives each number, and to the tag `double` its double."""
+    """Yields each number, and its double with the tag `double`."""
 
     def work(self, element):
         if element == 13:
@@ -131,7 +131,7 @@ class StampOf(beam.DoFn):
 
 @pytest.mark.parametrize("max_waiting", [1, 3, 100])
 def test_outputs_keep_their_tag_timestamp_and_window(run_pipeline, max_waiting):
-    """With 100 waiting all come at the bundle's end, where Beam knows no window of its own."""
+    """With 100 waiting, all come at the end of the bundle, where Beam has no current window."""
 
     def build(pipeline):
         outputs = (
@@ -148,12 +148,12 @@ def test_outputs_keep_their_tag_timestamp_and_window(run_pipeline, max_waiting):
             "double": outputs.double | "Stamp double" >> beam.ParDo(StampOf()),
         }
 
-    _, found = run_pipeline(build)
-    assert sorted(found["same"]) == [(n, n * 10, n * 10 // 30 * 30) for n in range(12)]
-    assert sorted(found["double"]) == [(2 * n, n * 10, n * 10 // 30 * 30) for n in range(12)]
+    _, results = run_pipeline(build)
+    assert sorted(results["same"]) == [(n, n * 10, n * 10 // 30 * 30) for n in range(12)]
+    assert sorted(results["double"]) == [(2 * n, n * 10, n * 10 // 30 * 30) for n in range(12)]
 
 
-def test_in_a_pipeline_an_error_is_the_job_s(run_pipeline):
+def test_an_error_in_a_pipeline_fails_the_job(run_pipeline):
     def build(pipeline):
         numbers = pipeline | beam.Create([1, 13, 2])
         return {"out": numbers | beam.ParDo(Doubling(threads=2, max_waiting=9))}
@@ -163,6 +163,6 @@ def test_in_a_pipeline_an_error_is_the_job_s(run_pipeline):
 
 
 @pytest.mark.parametrize(("threads", "max_waiting"), [(0, 1), (1, 0), (-1, 5)])
-def test_no_threads_and_no_room_are_refused(threads, max_waiting):
+def test_no_threads_and_no_waiting_elements_are_refused(threads, max_waiting):
     with pytest.raises(ValueError, match="at least 1 of each"):
         Doubling(threads=threads, max_waiting=max_waiting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.transforms.archives import seen, write_output
-from transforms import packed
-from transforms.archive import Archive, ArchiveError, open_archive
 from transforms.pack import pack_camera
-from transforms.records import DetectedImage, JudgedImage
+from transforms.records.images import DetectedImage, JudgedImage
+from transforms.storage import packed
+from transforms.storage.archive import Archive, ArchiveError, open_archive
 
 # The names spell their times in three ways, so that the order of names is not that of times.
 PICTURES = [
@@ -34,7 +35,9 @@ def output(tmp_path: Path) -> tuple[Path, list[JudgedImage]]:
 
 
 def read(archive: Archive, **period: datetime) -> list[tuple[DetectedImage, Any]]:
-    return [(one.image, one.threat) for id in archive.ids for one in archive.images(id, **period)]
+    return [
+        (image.image, image.threat) for id in archive.ids for image in archive.images(id, **period)
+    ]
 
 
 def pack(archive: Archive, folder: Path | str) -> None:
@@ -52,12 +55,12 @@ def test_a_jobs_output_is_read_camera_by_camera_in_order_of_time(
     folder, judged = output
     archive = open_archive(str(folder))
     assert archive.ids == ("gate", "hall")
-    assert read(archive) == [(one.image, one.verdict.to_json()) for one in judged]
-    assert [image.file for image, _ in read(archive)[1:]] == [one.file for one in PICTURES[:4]]
+    assert read(archive) == [(image.image, image.verdict.to_json()) for image in judged]
+    assert [image.file for image, _ in read(archive)[1:]] == [image.file for image in PICTURES[:4]]
     assert archive.problems == []
 
 
-def test_a_packed_archive_gives_the_same_pictures(
+def test_a_packed_archive_gives_the_same_images(
     output: tuple[Path, list[JudgedImage]], tmp_path: Path
 ) -> None:
     archive = open_archive(str(output[0]))
@@ -79,9 +82,7 @@ def test_packing_twice_gives_the_same_bytes(
         assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
 
 
-def test_the_columns_are_those_that_are_told_of(
-    output: tuple[Path, list[JudgedImage]], tmp_path: Path
-) -> None:
+def test_the_columns_are_documented(output: tuple[Path, list[JudgedImage]], tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     pack(open_archive(str(output[0])), tmp_path)
@@ -101,6 +102,8 @@ def test_the_columns_are_those_that_are_told_of(
         "sharpness": 0.0312,
         "model_name": "detector",
         "model_version": "0123456789ab",
+        "model_settings": "ab0123456789",
+        "model_runtime": "tflite",
         "detections": [
             {
                 "category": "1",
@@ -120,7 +123,7 @@ def test_the_columns_are_those_that_are_told_of(
 
 
 @pytest.mark.parametrize("form", ["json", "packed"])
-def test_a_period_takes_its_first_moment_and_not_its_last(
+def test_a_period_includes_its_start_and_excludes_its_end(
     output: tuple[Path, list[JudgedImage]],
     tmp_path: Path,
     form: str,
@@ -137,24 +140,26 @@ def test_a_period_takes_its_first_moment_and_not_its_last(
     assert files == ["hall_20260131T100000.5Z.jpg", "hall_1769853601.jpg"]
 
 
-def test_what_an_object_store_holds_is_read_the_same(memory: dict[str, bytes]) -> None:
+def test_an_archive_in_an_object_store_is_read_the_same(memory: dict[str, bytes]) -> None:
     judged = write_output("memory://bucket/output", PICTURES)
     archive = open_archive("memory://bucket/output")
     pack(archive, "memory://bucket/packed")
-    expected = [(one.image, one.verdict.to_json()) for one in judged]
+    expected = [(image.image, image.verdict.to_json()) for image in judged]
     assert read(archive) == expected
     assert read(open_archive("memory://bucket/packed/")) == expected
     assert "memory://bucket/packed/hall.parquet" in memory
 
 
-def test_several_archives_are_read_as_one_and_each_picture_once(tmp_path: Path) -> None:
+def test_several_archives_are_read_as_one_with_each_image_once(tmp_path: Path) -> None:
     judged = write_output(tmp_path / "all", PICTURES)
     write_output(tmp_path / "odd", PICTURES[::2])
     write_output(tmp_path / "first", PICTURES[:2])
     pack(open_archive(str(tmp_path / "first")), tmp_path / "packed")
     write_output(tmp_path / "last", PICTURES[3:])
     folders = [str(tmp_path / name) for name in ("last", "odd", "packed")]
-    assert read(open_archive(*folders)) == [(one.image, one.verdict.to_json()) for one in judged]
+    assert read(open_archive(*folders)) == [
+        (image.image, image.verdict.to_json()) for image in judged
+    ]
 
 
 def test_an_archive_travels_to_a_worker(output: tuple[Path, list[JudgedImage]]) -> None:
@@ -183,14 +188,18 @@ NAN = {"category": "1", "label": "x", "conf": float("nan"), "bbox": [0, 0, 1, 1]
         (without("width"), "'width' is missing"),
         (without("uri"), "'uri' is missing"),
         (changed(model="x"), "'model' is missing"),
+        (changed(model={"version": "0"}), "'name' is missing"),
+        (changed(model={"name": "x", "version": 0}), "'version' is missing"),
+        (changed(model={"name": "x", "version": "0", "settings": 1}), "'settings' is no text"),
+        (changed(model={"name": "x", "version": "0", "runtime": 1}), "'runtime' is no text"),
         (changed(detections=[NAN]), "not JSON: "),
-        (changed(id="gate"), "holds the picture of 'gate'"),
+        (changed(id="gate"), "holds the image of 'gate'"),
         (changed(timestamp="2026-01-31T10:00:02Z"), "at '2026-01-31T10:00:02Z'"),
-        (changed(file="hall_1769853600.jpg"), "holds the picture 'hall_1769853600.jpg'"),
+        (changed(file="hall_1769853600.jpg"), "holds the image 'hall_1769853600.jpg'"),
     ],
 )
 @pytest.mark.parametrize("folder", ["detections", "final"])
-def test_a_broken_json_is_told_of_and_the_other_one_stands_for_it(
+def test_a_broken_json_is_reported_and_the_other_one_is_used(
     output: tuple[Path, list[JudgedImage]],
     folder: str,
     broken: Callable[[dict[str, Any]], bytes],
@@ -199,7 +208,7 @@ def test_a_broken_json_is_told_of_and_the_other_one_stands_for_it(
     place = output[0] / folder / "hall" / "hall_1769853601.json"
     place.write_bytes(broken(json.loads(place.read_text())))
     archive = open_archive(str(output[0]))
-    expected = [(one.image, one.verdict.to_json()) for one in output[1]]
+    expected = [(image.image, image.verdict.to_json()) for image in output[1]]
     if folder == "final":
         expected[3] = (expected[3][0], None)
     assert read(archive) == expected
@@ -209,7 +218,7 @@ def test_a_broken_json_is_told_of_and_the_other_one_stands_for_it(
 
 
 @pytest.mark.parametrize("folder", ["detections", "final"])
-def test_a_missing_json_is_told_of(output: tuple[Path, list[JudgedImage]], folder: str) -> None:
+def test_a_missing_json_is_reported(output: tuple[Path, list[JudgedImage]], folder: str) -> None:
     place = output[0] / folder / "hall" / "hall_1769853601.json"
     place.unlink()
     archive = open_archive(str(output[0]))
@@ -219,7 +228,7 @@ def test_a_missing_json_is_told_of(output: tuple[Path, list[JudgedImage]], folde
     assert archive.problems == [(str(place), "not there")]
 
 
-def test_a_picture_of_which_both_are_broken_is_left_out(
+def test_an_image_with_two_broken_files_is_left_out(
     output: tuple[Path, list[JudgedImage]],
 ) -> None:
     for folder in ("detections", "final"):
@@ -229,7 +238,7 @@ def test_a_picture_of_which_both_are_broken_is_left_out(
     assert len(archive.problems) == 2
 
 
-def test_a_verdict_on_other_detections_is_not_taken(
+def test_a_verdict_on_other_detections_is_ignored(
     output: tuple[Path, list[JudgedImage]],
 ) -> None:
     place = output[0] / "final" / "gate" / "gate_2026-01-31T09-00-00Z.json"
@@ -241,7 +250,7 @@ def test_a_verdict_on_other_detections_is_not_taken(
     assert "other object data" in archive.problems[0][1]
 
 
-def test_files_of_other_names_are_told_of(output: tuple[Path, list[JudgedImage]]) -> None:
+def test_files_with_other_names_are_reported(output: tuple[Path, list[JudgedImage]]) -> None:
     hall = output[0] / "detections" / "hall"
     (hall / "notes.json").write_text("{}")
     (hall / "gate_1769853601.json").write_text("{}")
@@ -262,13 +271,13 @@ def test_one_of_the_two_folders_is_enough(
     other = "final" if kept == "detections" else "detections"
     (output[0] / other).rename(output[0] / "away")
     archive = open_archive(str(output[0]))
-    assert [image for image, _ in read(archive)] == [one.image for one in output[1]]
+    assert [image for image, _ in read(archive)] == [image.image for image in output[1]]
     assert archive.problems == []
     assert archive.has_verdicts == (kept == "final")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no Parquet PAR1", None])
-def test_a_broken_packed_file_is_told_of(
+def test_a_broken_packed_file_is_reported(
     output: tuple[Path, list[JudgedImage]], tmp_path: Path, content: bytes | None
 ) -> None:
     import pyarrow as pa
@@ -285,7 +294,38 @@ def test_a_broken_packed_file_is_told_of(
     assert [uri for uri, _ in archive.problems] == [str(broken)]
 
 
-def test_where_no_archive_is_one_line_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "missing"), [("3", ["runtime"]), ("2", ["runtime", "settings"])]
+)
+def test_a_packed_archive_of_an_earlier_release_is_read(
+    output: tuple[Path, list[JudgedImage]], tmp_path: Path, version: str, missing: list[str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    pack(open_archive(str(output[0])), tmp_path)
+    for path in tmp_path.glob("*.parquet"):
+        table = pq.read_table(path).drop_columns([f"model_{name}" for name in missing])
+        pq.write_table(table.replace_schema_metadata({"beam_pipeline.pack": version}), path)
+    archive = open_archive(str(tmp_path))
+    assert read(archive) == [
+        (
+            replace(image.image, model=replace(image.image.model, **dict.fromkeys(missing))),
+            image.verdict.to_json(),
+        )
+        for image in output[1]
+    ]
+    assert archive.problems == []
+
+
+def test_settings_that_are_not_known_are_packed_as_none(tmp_path: Path) -> None:
+    images = [replace(PICTURES[0], model=replace(PICTURES[0].model, settings=None)), PICTURES[1]]
+    write_output(tmp_path / "output", images)
+    pack(open_archive(str(tmp_path / "output")), tmp_path / "packed")
+    again = read(open_archive(str(tmp_path / "packed")))
+    assert [image.model.settings for image, _ in again] == [None, "ab0123456789"]
+
+
+def test_a_missing_archive_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for place in ("nowhere", "pictures"):
         with pytest.raises(ArchiveError, match=f"{place}: no archive there"):

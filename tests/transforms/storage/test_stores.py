@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transforms import memory_store
-from transforms import stores
-from transforms.text import printable
+from transforms.records.text import printable
+from transforms.storage import stores
 
 URI = "/in/a.jpg"
 
@@ -21,7 +22,7 @@ def files_in(folder):
 
 
 @pytest.mark.parametrize("data", [b"", b"bytes", bytes(3 << 20)], ids=["empty", "few", "many"])
-def test_what_is_written_is_read_back(tmp_path, memory, data):
+def test_written_bytes_are_read_back(tmp_path, memory, data):
     for uri in (str(tmp_path / "a" / "b" / "file"), "memory://out/a/b/file"):
         stores.write_bytes(uri, data)
         assert stores.read_bytes(uri) == data
@@ -32,7 +33,7 @@ def test_what_is_written_is_read_back(tmp_path, memory, data):
 
 
 @pytest.mark.parametrize("at_most", [0, 3, 5, 9])
-def test_no_more_is_read_than_is_asked_for(tmp_path, memory, at_most):
+def test_no_more_is_read_than_the_limit(tmp_path, memory, at_most):
     for uri in (str(tmp_path / "file"), "memory://out/file"):
         stores.write_bytes(uri, b"bytes")
         assert stores.read_bytes(uri, at_most) == b"bytes"[:at_most]
@@ -76,7 +77,7 @@ def test_while_a_local_file_is_written_the_old_one_is_there(tmp_path):
     assert target.read_bytes() == b"new"
 
 
-def test_what_a_killed_run_left_behind_is_written_over(tmp_path):
+def test_leftovers_of_a_killed_run_are_overwritten(tmp_path):
     (tmp_path / ".file.partial").write_bytes(b"left behind by a run that was killed")
     stores.write_bytes(str(tmp_path / "file"), b"new")
     assert files_in(tmp_path) == ["file"]
@@ -93,7 +94,7 @@ def test_a_target_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (2 << 20) + 7])
-def test_a_copy_gives_the_hash_and_size_of_what_was_copied(tmp_path, memory, size):
+def test_a_copy_returns_the_hash_and_size(tmp_path, memory, size):
     data = random.Random(size).randbytes(size)
     source = tmp_path / "source"
     source.write_bytes(data)
@@ -110,17 +111,34 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, memory, target, broken):
         memory["memory://in/source"] = b"the first part"
         memory_store.UNREADABLE.add("memory://in/source")
     uri = target if "://" in target else str(tmp_path / target)
-    with pytest.raises(memory_store.StoreError):
+    with pytest.raises(OSError, match="StoreError"):
         stores.copy("memory://in/source", uri)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert "memory://out/copy" not in memory
 
 
 @pytest.mark.parametrize(
+    ("uri", "number", "kind"),
+    [
+        ("memory://in/missing", errno.ENOENT, FileNotFoundError),
+        ("memory://in/broken", errno.EIO, OSError),
+        ("no-such-store://in/file", errno.EINVAL, OSError),
+    ],
+)
+def test_an_error_of_a_store_of_beam_is_an_os_error_with_its_errno(memory, uri, number, kind):
+    memory["memory://in/broken"] = b"the first part"
+    memory_store.UNREADABLE.add("memory://in/broken")
+    with pytest.raises(kind) as raised:
+        list(stores.read_chunks(uri))
+    assert raised.value.errno == number
+    assert str(raised.value).startswith(f"{uri}: ")
+
+
+@pytest.mark.parametrize(
     ("uri", "local"),
     [("/a/b", True), ("a b", True), ("gs://b/a", False), ("s3://b/a", False), ("a:/b", True)],
 )
-def test_what_is_a_path_on_this_machine(uri, local):
+def test_local_paths_are_recognized(uri, local):
     assert stores.is_local(uri) is local
 
 
@@ -178,8 +196,8 @@ def test_a_file_of_any_name_can_be_kept(tmp_path, name, kept):
     [("a.jpg", "a-{}.jpg"), ("a", "a-{}"), ("a.b.c", "a.b-{}.c"), ("x.jpg.json", "x.jpg-{}.json")],
 )
 def test_a_shared_name_gets_a_hash_of_the_address(name, kept):
-    one, other = f"/in/1/{name}", f"/in/2/{name}"
-    assert stores.name_in_store(name, one, shared=True) == kept.format(digits(one))
+    first, other = f"/in/1/{name}", f"/in/2/{name}"
+    assert stores.name_in_store(name, first, shared=True) == kept.format(digits(first))
     assert stores.name_in_store(name, other, shared=True) == kept.format(digits(other))
 
 
@@ -193,7 +211,7 @@ def test_a_name_in_the_store_is_short_printable_and_no_folder(name):
     assert os.path.normpath(f"/out/{kept}") == f"/out/{kept}"
 
 
-def test_json_is_one_line_in_the_order_given_and_in_plain_utf_8():
+def test_json_is_one_line_with_keys_in_order_and_in_plain_utf_8():
     data = stores.json_bytes({"z": [1, 0.5], "a": {"ü": None}})
     assert data == '{"z":[1,0.5],"a":{"ü":null}}\n'.encode()
     assert list(json.loads(data)) == ["z", "a"]
@@ -205,7 +223,19 @@ def test_a_bare_name_is_a_file_in_the_current_folder(tmp_path, monkeypatch):
     assert (tmp_path / "chart.png").read_bytes() == b"picture"
 
 
-def test_deleting_what_is_not_there_is_no_error(tmp_path):
+def test_names_are_listed_by_prefix(tmp_path, memory):
+    for folder in (str(tmp_path / "final" / "hall"), "memory://out/final/hall"):
+        assert stores.names_with_prefix(folder, ["hall_2026"]) == []
+        for name in ("hall_2026.json", "hall_20261.json", "hall_2025.json", "x", "in/hall_2026"):
+            stores.write_bytes(stores.join(folder, name), b"")
+        assert stores.names_with_prefix(folder, ["hall_2026", "x"]) == [
+            "hall_2026.json",
+            "hall_20261.json",
+            "x",
+        ]
+
+
+def test_deleting_a_missing_file_is_no_error(tmp_path):
     (tmp_path / "a").write_bytes(b"1")
     stores.delete(str(tmp_path / "a"))
     stores.delete(str(tmp_path / "a"))
@@ -225,10 +255,10 @@ def test_writers_of_one_file_in_threads_and_processes_do_not_disturb_each_other(
     threads = [
         threading.Thread(target=_write_often, args=(tmp_path, letter)) for letter in (b"c", b"d")
     ]
-    for one in (*processes, *threads):
-        one.start()
-    for one in (*processes, *threads):
-        one.join()
+    for writer in (*processes, *threads):
+        writer.start()
+    for writer in (*processes, *threads):
+        writer.join()
     assert [process.exitcode for process in processes] == [0, 0]
     written = (tmp_path / "deep" / "shared").read_bytes()
     assert len(written) == 50_000
@@ -236,7 +266,21 @@ def test_writers_of_one_file_in_threads_and_processes_do_not_disturb_each_other(
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["shared"]
 
 
-def test_what_a_killed_writer_left_is_overwritten(tmp_path):
+def test_leftovers_of_a_killed_writer_are_overwritten(tmp_path):
     (tmp_path / ".a.partial").write_bytes(b"half of something longer")
     stores.write_bytes(str(tmp_path / "a"), b"whole")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"whole"}
+
+
+@pytest.mark.parametrize(
+    "read", [stores.read_bytes, lambda path: b"".join(stores.read_chunks(path))]
+)
+def test_a_named_pipe_in_a_files_place_is_an_error_and_is_not_waited_for(tmp_path, read):
+    pipe = tmp_path / "hall_20260131T120000Z.jpg"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="is no regular file"):
+        read(str(pipe))
+    with pytest.raises(IsADirectoryError):
+        read(str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        read(str(tmp_path / "nowhere"))

@@ -1,0 +1,159 @@
+"""Cooldowns hold whatever happens: searched for by crashes and replays in another order.
+
+The stream judges on a runner that fails, over a store that fails. An alert that is sent is never
+taken back.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from itertools import combinations
+from unittest.mock import patch
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from rules import alert_id, parse_rules
+from tests.search import search
+from tests.transforms.failing_runner import Cell, Store, StoreFailureError, Timer
+from tests.transforms.results import detected
+from transforms.alerting import decisions
+from transforms.judge_threats import HISTORIES, _JudgeInStream
+from transforms.records.images import DetectedImage, JudgedImage
+from transforms.records.times import canonical_time, parse_time
+from transforms.runtime.live_rules import LiveRules
+
+COOLDOWN_SECONDS = 60
+START = parse_time("2026-01-31T10:00:00Z")
+RULES = parse_rules(
+    """version: 1
+targets: {guard: {webhook: https://guard.example, severities: [alert, detection]}}
+defaults:
+  objects: {person: , car: , dog: {severity: detection}, cat: {severity: detection}}
+  cooldown: 60s
+  notify: [guard]
+""",
+    "rules.yaml",
+)
+
+
+class Cooldowns(RuleBasedStateMachine):
+    """Any order of images, checkpoints, crashes and failures of the store; one camera."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = Store()
+        self.patch = patch.object(decisions, "stores", self.store)
+        self.patch.start()
+        self.workers = [_JudgeInStream(LiveRules.of(RULES), 3600, "/out") for _ in range(2)]
+        self.crashes = 0
+        self.state = Cell(HISTORIES)
+        self.log: list[DetectedImage] = []
+        self.queue: list[DetectedImage] = []
+        self.judged: list[JudgedImage] = []
+        self.kept: tuple = (0, None, [])
+        self.sent: dict[str, JudgedImage] = {}
+
+    @initialize()
+    def begin(self) -> None:
+        """A day ahead, the clock of the camera was wrong for an image."""
+        self.images_come([86_400], [["person", "dog"]])
+
+    @rule(
+        seconds=st.lists(st.integers(0, 150), min_size=1, max_size=4),
+        shown=st.lists(
+            st.lists(st.sampled_from(["person", "car", "dog", "cat"]), min_size=1, max_size=2),
+            min_size=4,
+            max_size=4,
+        ),
+    )
+    def images_come(self, seconds, shown) -> None:
+        for second, labels in zip(seconds, shown, strict=False):
+            time = canonical_time(START + timedelta(seconds=second))
+            if all(image.timestamp != time for image in self.log):
+                image = detected("hall", time, sorted(set(labels)))
+                self.log.append(image)
+                self.queue.append(image)
+
+    @rule(size=st.integers(1, 8), order=st.randoms(use_true_random=False))
+    def images_are_judged(self, size, order) -> None:
+        worker = self.workers[self.crashes % 2]
+        try:
+            for image in self.queue[:size]:
+                self.judged += worker.process(("hall", image), self.state, Timer())
+        except StoreFailureError:
+            self.crash(order)
+        else:
+            del self.queue[:size]
+
+    @rule(size=st.integers(1, 8))
+    def alerts_go_out(self, size) -> None:
+        for image in self.judged[:size]:
+            severity = image.verdict.severity
+            if severity is not None and image.verdict.suppressed_by is None:
+                self.sent[alert_id("hall", image.image.timestamp, severity)] = image
+        del self.judged[:size]
+
+    @rule(order=st.randoms(use_true_random=False))
+    def a_checkpoint_is_made(self, order) -> None:
+        while self.queue:
+            self.images_are_judged(1000, order)
+        self.kept = len(self.log), self.state.kept, list(self.judged)
+
+    @rule(order=st.randoms(use_true_random=False))
+    def crash(self, order: random.Random) -> None:
+        self.crashes += 1
+        done, state, judged = self.kept
+        self.state, self.judged = Cell(HISTORIES, state), list(judged)
+        again = self.log[done:]
+        order.shuffle(again)
+        self.log[done:] = again
+        self.queue = list(again)
+
+    @rule(after=st.integers(0, 3))
+    def the_store_will_fail(self, after) -> None:
+        self.store.fails_after = after
+
+    @rule()
+    def the_camera_is_forgotten(self) -> None:
+        self.state.clear()
+
+    @invariant()
+    def no_label_is_alerted_twice_in_a_cooldown(self) -> None:
+        """There are two labels of each severity, so that no three alerts are within a cooldown."""
+        for severity in ("alert", "detection"):
+            sent = [
+                (parse_time(image.image.timestamp), self._labels(image))
+                for image in self.sent.values()
+                if image.verdict.severity == severity
+            ]
+            for (first, labels), (other, others) in combinations(sent, 2):
+                is_near = abs((first - other).total_seconds()) < COOLDOWN_SECONDS
+                assert not (is_near and labels == others), f"two alerts of {labels}"
+            for some in combinations(sorted(time for time, _ in sent), 3):
+                assert (some[-1] - some[0]).total_seconds() >= COOLDOWN_SECONDS
+
+    @staticmethod
+    def _labels(judged: JudgedImage) -> frozenset[str]:
+        verdict = judged.verdict
+        return frozenset(
+            threat.label for threat in verdict.threats if threat.severity == verdict.severity
+        )
+
+    def teardown(self) -> None:
+        """Each image has an alert that was sent, or one that was sent covers it."""
+        self.store.fails_after = None
+        self.images_are_judged(1000, random.Random(0))
+        verdicts = list(self.judged)
+        self.alerts_go_out(1000)
+        self.patch.stop()
+        self.no_label_is_alerted_twice_in_a_cooldown()
+        for verdict in verdicts:
+            covered_by = verdict.verdict.suppressed_by
+            assert covered_by is None or covered_by in self.sent
+
+
+Cooldowns.TestCase.settings = search(1000, stateful_step_count=25)
+TestCooldowns = pytest.mark.search(Cooldowns.TestCase)

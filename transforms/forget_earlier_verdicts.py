@@ -1,0 +1,98 @@
+"""ForgetEarlierVerdicts: deletes verdicts of earlier runs under other file names.
+
+A batch knows all files of its input, and decides anew which image stands for a capture time. It
+overwrites what an earlier run has stored under the same name. If the image has another name now (a
+renamed copy, or a camera that writes times in another form), the old verdict would stay beside the
+new one, as a second image of one capture time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from transforms.records.file_names import InvalidNameError, parse_name
+from transforms.records.images import JudgedImage
+from transforms.records.times import canonical_time
+from transforms.repositories import forget_valid, read_final
+from transforms.storage import stores
+
+_WINNERS, _EARLIER = "stands", "earlier"
+
+
+def earlier_verdicts(output: str) -> Iterator[tuple[str, str]]:
+    """Lists the verdicts of an output, and the state that a stream has stored of capture times.
+
+    Yields:
+      The camera and capture time as one key, and the stem of the verdict, or `""` for stored state.
+
+    Raises:
+      OSError: The output can't be listed.
+    """
+    for folder in (stores.final_folder(output), stores.known_folder(output)):
+        for file in stores.list_beneath(folder):
+            *_, camera, name = file.path.split("/")
+            stem, _, extension = name.rpartition(".")
+            is_state = extension == "state"
+            file_name = f"{camera}_{stem}.jpg" if is_state else f"{stem}.jpg"
+            try:
+                camera, capture_time = parse_name(file_name)
+            except InvalidNameError:
+                continue  # The job has not written it.
+            yield f"{camera}\n{canonical_time(capture_time)}", "" if is_state else stem
+
+
+class _Forget(beam.DoFn):
+    """Deletes the earlier verdicts of a capture time that has a valid image in this run."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+
+    def process(self, element: tuple[str, dict[str, Iterable[str]]]) -> None:
+        key, stems = element
+        camera, timestamp = key.split("\n")
+        winner_stems = set(stems[_WINNERS])
+        if not winner_stems:
+            return  # Without a valid image in the input, the earlier verdict is kept.
+        earlier_stems = set(stems[_EARLIER])
+        if "" in earlier_stems:
+            stores.delete(stores.known_uri(self._output, camera, timestamp))
+            stores.delete(stores.spare_uri(self._output, camera, timestamp))
+        for stem in sorted(earlier_stems - winner_stems - {""}):
+            earlier = read_final(stores.final_uri(self._output, camera, stem))
+            if earlier is not None:
+                forget_valid(self._output, camera, earlier.image.uri, earlier.image.file)
+
+
+class ForgetEarlierVerdicts(beam.PTransform):
+    """Deletes verdicts of earlier runs that this run replaces under other file names.
+
+    Input: `PCollection[JudgedImage]`, the images that stand.
+
+    Args:
+      output: The job's output.
+    """
+
+    def __init__(self, output: str) -> None:
+        super().__init__()
+        self._output = output
+
+    def expand(self, winners: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
+        keyed_stem = tuple[str, str]
+
+        def key_stem(judged: JudgedImage) -> tuple[str, str]:
+            return f"{judged.image.id}\n{judged.image.timestamp}", judged.image.stem
+
+        earlier = (
+            winners.pipeline
+            | "Output" >> beam.Create([self._output])
+            | "List" >> beam.FlatMap(earlier_verdicts).with_output_types(keyed_stem)
+        )
+        stems = winners | "Names" >> beam.Map(key_stem).with_output_types(keyed_stem)
+        return (
+            {_WINNERS: stems, _EARLIER: earlier}
+            | "Together" >> beam.CoGroupByKey()
+            | "Forget" >> beam.ParDo(_Forget(self._output))
+        )

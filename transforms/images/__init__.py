@@ -1,0 +1,1 @@
+"""JPEG files: whether they are whole, how they are decoded, and drawing on them."""

@@ -1,0 +1,1 @@
+"""Detectors: their files, labels and runtime."""

@@ -1,0 +1,1 @@
+"""What steps share in a worker: reading ahead, rules that are edited, and counters."""

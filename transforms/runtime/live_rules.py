@@ -1,0 +1,141 @@
+"""The rules in force: those of the start, or, in a stream, the rule file's as it is edited.
+
+Each worker checks the file on its own. For one check interval after an edit, some images are
+therefore judged by the old rules and others by the new rules. Each verdict names the version that
+it was judged by. A file that can't be read or is invalid changes nothing: the last valid rules stay
+in force.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import rules
+from transforms.records.text import one_line
+from transforms.runtime.counters import count
+from transforms.storage import stores
+
+_LOGGER = logging.getLogger(__name__)
+
+CHECK_SECONDS = 15.0
+
+
+class LiveRules:
+    """Rules that may change while the job runs.
+
+    Args:
+      start: The rules that were validated before the job started.
+      source: The rule file to check, on any filesystem; None if the rules never change.
+      labels: Labels that the model can give; None for any.
+      check_seconds: The least time between two checks of the file.
+      clock: Returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        start: rules.Rules,
+        *,
+        source: str | None = None,
+        labels: frozenset[str] | None = None,
+        check_seconds: float = CHECK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._start = start
+        self._source = source
+        self._labels = labels
+        self._check_seconds = check_seconds
+        self._clock = clock
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._current = self._start
+        self._text: bytes | None = None
+        self._rejection = ""
+        self._next_check = 0.0
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        pickled = ("_start", "_source", "_labels", "_check_seconds", "_clock")
+        return {name: self.__dict__[name] for name in pickled}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    @classmethod
+    def of(cls, ruleset: rules.Rules | LiveRules) -> LiveRules:
+        """Wraps rules that never change; returns live rules as they are."""
+        return ruleset if isinstance(ruleset, LiveRules) else cls(ruleset)
+
+    def accepts(self, camera: str) -> bool:
+        """Whether images of a camera are processed (`strict_ids`)."""
+        self.refresh()
+        return not self._current.strict_ids or self._current.has_camera(camera)
+
+    @property
+    def current(self) -> rules.Rules:
+        """The rules in force."""
+        return self._current
+
+    def refresh(self, *, immediately: bool = False) -> None:
+        """Checks the file if a check is due. Called in the bundle's own thread.
+
+        Args:
+          immediately: Check it in any case.
+        """
+        if self._source is None or (self._clock() < self._next_check and not immediately):
+            return
+        with self._lock:
+            self._next_check = self._clock() + self._check_seconds
+            try:
+                text = stores.read_bytes(self._source)
+            except OSError as error:
+                self._reject(f"{self._source}: can't be read ({one_line(error)})")
+                return
+            if text == self._text:
+                self._rejection = ""
+                return
+            self._text, self._rejection = text, ""
+            try:
+                parsed = rules.parse_rules(text, self._source, labels=self._labels)
+            except rules.RulesError as error:
+                self._reject(str(error))
+                return
+            if parsed.version != self._current.version:
+                _LOGGER.warning("rules version %s is in force from now on", parsed.version)
+                count("rules.taken_up")
+                self._current = parsed
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Checks the file repeatedly during this block, and at its end.
+
+        This is for the program that has started a stream, which has no bundles. The file alone does
+        not say which rules were in force at the end: it may be invalid by then.
+        """
+        ended = threading.Event()
+
+        def follow() -> None:
+            while not ended.wait(self._check_seconds):
+                self.refresh(immediately=True)
+
+        if self._source is not None:
+            threading.Thread(target=follow, name="rules", daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            self.refresh(immediately=True)
+
+    def _reject(self, reason: str) -> None:
+        if reason == self._rejection:
+            return
+        self._rejection = reason
+        count("rules.refused")
+        _LOGGER.error(
+            "the rule file is refused, version %s stays in force: %s", self._current.version, reason
+        )

@@ -1,0 +1,1 @@
+"""Stores, the layout of the output, and archives."""
