@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TextIO
 
 from tqdm import tqdm
 
-from transforms.counters import counted_here
+from transforms.runtime.counters import counted_here
 
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 def done(counts: Counter[str]) -> int:
-    """Images that are judged, stored as invalid, or known to repeat another one."""
+    """Returns images that are judged, stored as invalid, or known to repeat another one."""
     return sum(
         number
         for name, number in counts.items()
@@ -29,13 +30,15 @@ class Progress:
 
     Args:
       out: A terminal gets a bar, anything else a line every ten seconds.
+      counted: What was counted so far; by default in this process.
     """
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, counted: Callable[[], Counter[str]] = counted_here) -> None:
         self._out = out
+        self._counted = counted
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
-        self._before = counted_here()
+        self._before = counted()
 
     def __enter__(self) -> Progress:
         self._thread.start()
@@ -52,7 +55,7 @@ class Progress:
             self._print_lines()
 
     def _counts(self) -> Counter[str]:
-        counts = counted_here()
+        counts = self._counted()
         counts.subtract(self._before)
         return counts
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from beam_pipeline import pages
-from beam_pipeline.backtest import Report, reasons
-from transforms import stores
+from beam_pipeline.evaluation.backtest_report import ChangeJson, ExampleJson, Report, reasons
+from beam_pipeline.pages import parts
+from transforms.images.annotating import read_with_boxes
+from transforms.storage import stores
 
 _LONGEST_SIDE = 480
 _ROWS = 200
@@ -18,18 +18,18 @@ _COLOURS = {"gained": (226, 74, 51), "lost": (52, 120, 220)}
 class Shown:
     """A picture on the page, and the `Example` that it is of, as JSON."""
 
-    example: dict[str, Any]
-    picture: pages.Picture
+    example: ExampleJson
+    picture: parts.PagePicture
 
 
 def make_page(report: Report) -> str:
-    """The page, with the pictures that can be found."""
+    """Returns the page, with the pictures that can be found."""
     changes = [
-        (change, [_shown(report, change, one) for one in change["examples"]])
+        (change, [_shown(report, change, example) for example in change["examples"]])
         for change in report.changes
     ]
-    return pages.render(
-        "beam_pipeline",
+    return parts.render(
+        "beam_pipeline.evaluation",
         "backtest_page",
         report=report,
         changes=changes,
@@ -38,13 +38,13 @@ def make_page(report: Report) -> str:
     )
 
 
-def _shown(report: Report, change: dict[str, Any], example: dict[str, Any]) -> Shown:
-    places = [stores.validated_uri(uri, change["id"], example["file"]) for uri in report.archive]
-    picture = pages.picture(
-        [*places, example["uri"]],
+def _shown(report: Report, change: ChangeJson, example: ExampleJson) -> Shown:
+    kept = [stores.validated_uri(uri, change["id"], example["file"]) for uri in report.archive]
+    drawn = read_with_boxes(
+        [*kept, example["uri"]],
         example["sha256"],
         example["boxes"],
         _COLOURS[change["kind"]],
         longest_side=_LONGEST_SIDE,
     )
-    return Shown(example, picture)
+    return Shown(example, parts.page_picture(drawn))

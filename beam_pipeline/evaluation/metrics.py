@@ -1,10 +1,10 @@
 """How good alerts are: precision, recall and false alerts per camera and day. Pure functions.
 
-What counts is the alert, one picture at most one. A picture is a *threat* where what is in it is
-something that its camera is to raise the alert for. Its alert is *right* where it tells of a label
-that is such a threat, and *false* otherwise. A cooldown sends nothing for a picture that comes soon
+What counts is the alert, one image at most one. An image is a *threat* where what is in it is
+something that its camera is to raise the alert for. Its alert is *right* where it is for a label
+that is such a threat, and *false* otherwise. A cooldown sends nothing for an image that comes soon
 after an alert; a threat in it is *covered* by the incident of that alert, unless that alert is
-known to be false: then nobody was told of this threat.
+known to be false: then nobody was alerted of this threat.
 
 Precision is right alerts of all alerts sent. Recall is threats with a right alert of all threats;
 `Tally.recall_covered` counts what is covered too, which is why the two are shown together.
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from beam_pipeline.evaluation.truth import TrueBox
 from rules import Detection, alert_id
-from transforms.times import parse_time
+from transforms.records.times import parse_time
 
 CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
@@ -33,16 +33,16 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture: what its camera was to raise the alert for, and what was alerted.
+class EvaluatedImage:
+    """One image: what its camera was to raise the alert for, and what was alerted.
 
     Attributes:
       id: The camera.
       timestamp: Canonical time in UTC.
-      wanted: The labels in it that are real threats, each with the rule that is to tell of it; None
+      wanted: The labels in it that are real threats, each with the rule that is to alert; None
         where the rule is not known.
-      alerted: The labels of severity `alert` in its verdict, each with the rule that told of it.
-      suppressed_by: The id of the alert in whose cooldown it came; None where its alert was sent,
+      alerted: The labels of severity `alert` in its verdict, each with the rule that alerted.
+      suppressed_by: The id of the alert in whose cooldown it is; None where its alert was sent,
         or there was none.
       looked_for: What its camera is to raise the alert for: labels with rules.
     """
@@ -56,18 +56,18 @@ class Picture:
 
     @property
     def is_right(self) -> bool:
-        """Whether its alert, sent or suppressed, tells of a real threat."""
+        """Whether its alert, sent or suppressed, is for a real threat."""
         return any(label in self.wanted for label, _ in self.alerted)
 
 
-class Seen(NamedTuple):
-    """A picture as one group of them counts it.
+class ImageOutcome(NamedTuple):
+    """An image as one group of them counts it.
 
     Attributes:
       threat: There is a real threat of the group.
-      caught: The verdict tells of that threat.
+      caught: The verdict alerts for that threat.
       fired: The verdict calls for an alert of the group.
-      right: That alert tells of a real threat.
+      right: That alert is for a real threat.
     """
 
     threat: bool
@@ -77,24 +77,24 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tally:
-    """What was counted in a group of pictures.
+class EvaluationTally:
+    """What was counted in a group of images.
 
     Attributes:
-      pictures: All of them.
-      camera_days: For each camera the UTC days on which there is a picture of it.
-      threats: Pictures with a real threat.
+      images: All of them.
+      camera_days: For each camera the UTC days on which there is an image of it.
+      threats: Images with a real threat.
       caught: Of these, those whose right alert was sent.
-      covered: Of these, those whose alert the cooldown of another one held back.
-      behind_false: Of these, those whose alert the cooldown of a false one held back: missed.
+      covered: Of these, those whose alert the cooldown of another one suppressed.
+      behind_false: Of these, those whose alert the cooldown of a false one suppressed: missed.
       alerts: Alerts sent.
       right: Of these, the right ones.
-      suppressed: Alerts that a cooldown held back, right or not.
+      suppressed: Alerts that a cooldown suppressed, right or not.
       incidents: Runs of threats of one camera.
-      incidents_caught: Of these, those of which an alert told.
+      incidents_caught: Of these, those with an alert.
     """
 
-    pictures: int
+    images: int
     camera_days: int
     threats: int
     caught: int
@@ -113,7 +113,7 @@ class Tally:
 
     @property
     def missed(self) -> int:
-        """Threats of which no alert told."""
+        """Threats without an alert."""
         return self.threats - self.caught - self.covered
 
     @property
@@ -133,19 +133,20 @@ class Tally:
 
     @property
     def recall_of_incidents(self) -> float | None:
-        """Incidents of which an alert told, of all incidents; None without any."""
+        """Incidents with an alert, of all incidents; None without any."""
         return share(self.incidents_caught, self.incidents)
 
     @property
     def false_per_camera_day(self) -> float | None:
-        """False alerts that a camera sends in a day; None without a picture."""
+        """False alerts that a camera sends in a day; None without an image."""
         return share(self.false_alerts, self.camera_days)
 
     def to_json(self) -> dict[str, Any]:
-        """All numbers; shares with 4 decimals and, where they are of independent trials or nearly
-        so, with their interval."""
+        """Returns all numbers; shares with 4 decimals and, where they are of independent trials or
+        nearly so, with their interval.
+        """
         return {
-            "pictures": self.pictures,
+            "pictures": self.images,
             "camera_days": self.camera_days,
             "threats": self.threats,
             "alerts": self.alerts,
@@ -172,7 +173,7 @@ class Tally:
 
 
 def share(part: int, whole: int) -> float | None:
-    """A part of a whole; None where there is no whole."""
+    """Returns a part of a whole; None where there is no whole."""
     return part / whole if whole else None
 
 
@@ -201,142 +202,146 @@ def _rounded_all(interval: Interval | None) -> list[float] | None:
 # Counting
 
 
-def total(pictures: Iterable[Picture], gap: timedelta) -> Tally:
-    """All pictures as one group.
+def total(images: Iterable[EvaluatedImage], gap: timedelta) -> EvaluationTally:
+    """Returns all images as one group.
 
     Args:
-      pictures: Those of each camera together and in order of time; the same holds for what follows.
+      images: Those of each camera together and in order of time; the same holds for what follows.
       gap: Threats of one camera that follow on each other within this time are one incident.
     """
-    listed = list(pictures)
-    return _tally([(one, _all_of(one)) for one in listed], false_alerts(listed), gap)
+    listed = list(images)
+    return _tally([(image, _all_of(image)) for image in listed], false_alerts(listed), gap)
 
 
-def by_id(pictures: Iterable[Picture], gap: timedelta) -> dict[str, Tally]:
-    """Each camera's pictures as a group."""
-    return {id: total(its, gap) for id, its in sorted(_cameras(pictures).items())}
+def by_id(images: Iterable[EvaluatedImage], gap: timedelta) -> dict[str, EvaluationTally]:
+    """Returns each camera's images as a group."""
+    return {id: total(own_images, gap) for id, own_images in sorted(_cameras(images).items())}
 
 
-def by_label(pictures: Sequence[Picture], gap: timedelta) -> dict[str, Tally]:
-    """For each label the pictures of the cameras that are to raise the alert for it. A picture
+def by_label(images: Sequence[EvaluatedImage], gap: timedelta) -> dict[str, EvaluationTally]:
+    """For each label the images of the cameras that are to raise the alert for it. An image
     counts for a label by what its verdict says of this label, whatever it says of others."""
 
-    def seen(one: Picture, label: str) -> Seen:
-        threat = label in one.wanted
-        fired = any(told == label for told, _ in one.alerted)
-        return Seen(threat, threat and fired, fired, threat and fired)
+    def outcome(image: EvaluatedImage, label: str) -> ImageOutcome:
+        threat = label in image.wanted
+        fired = any(alerted_label == label for alerted_label, _ in image.alerted)
+        return ImageOutcome(threat, threat and fired, fired, threat and fired)
 
-    return _grouped(pictures, gap, lambda label, _: label, seen)
+    return _grouped(images, gap, lambda label, _: label, outcome)
 
 
-def by_rule(pictures: Sequence[Picture], gap: timedelta) -> dict[str, Tally]:
-    """For each rule the pictures of the cameras that it holds for. Alerts count for the rule that
-    told of a label, threats for the rule that was to."""
+def by_rule(images: Sequence[EvaluatedImage], gap: timedelta) -> dict[str, EvaluationTally]:
+    """For each rule the images of the cameras that it holds for. Alerts count for the rule that
+    alerted for a label, threats for the rule that was to."""
 
-    def seen(one: Picture, rule: str) -> Seen:
-        wanted = {label for label, by in one.wanted.items() if by == rule}
-        told = {label for label, by in one.alerted if by == rule}
-        return Seen(
+    def outcome(image: EvaluatedImage, rule: str) -> ImageOutcome:
+        wanted = {label for label, wanted_rule in image.wanted.items() if wanted_rule == rule}
+        alerted = {label for label, alerting_rule in image.alerted if alerting_rule == rule}
+        return ImageOutcome(
             threat=bool(wanted),
-            caught=any(label in wanted for label, _ in one.alerted),
-            fired=bool(told),
-            right=any(label in one.wanted for label in told),
+            caught=any(label in wanted for label, _ in image.alerted),
+            fired=bool(alerted),
+            right=any(label in image.wanted for label in alerted),
         )
 
-    return _grouped(pictures, gap, lambda _, rule: rule, seen)
+    return _grouped(images, gap, lambda _, rule: rule, outcome)
 
 
-def false_alerts(pictures: Iterable[Picture]) -> frozenset[str]:
-    """The ids of the alerts that were sent and are false."""
+def false_alerts(images: Iterable[EvaluatedImage]) -> frozenset[str]:
+    """Returns the ids of the alerts that were sent and are false."""
     return frozenset(
-        alert_id(one.id, one.timestamp, "alert")
-        for one in pictures
-        if one.alerted and one.suppressed_by is None and not one.is_right
+        alert_id(image.id, image.timestamp, "alert")
+        for image in images
+        if image.alerted and image.suppressed_by is None and not image.is_right
     )
 
 
-def incidents(moments: Sequence[datetime], gap: timedelta) -> list[int]:
-    """For each moment, in order of time, the number of its incident: a new one begins where more
-    than `gap` has passed since the moment before."""
+def incidents(times: Sequence[datetime], gap: timedelta) -> list[int]:
+    """Returns the number of the incident of each time, in order: a new one begins where more
+    than `gap` has passed since the time before."""
     numbers: list[int] = []
-    for place, moment in enumerate(moments):
-        follows = place > 0 and moment - moments[place - 1] <= gap
+    for index, time in enumerate(times):
+        follows = index > 0 and time - times[index - 1] <= gap
         numbers.append(numbers[-1] + (not follows) if numbers else 0)
     return numbers
 
 
-def _all_of(one: Picture) -> Seen:
-    return Seen(bool(one.wanted), one.is_right, bool(one.alerted), one.is_right)
+def _all_of(image: EvaluatedImage) -> ImageOutcome:
+    return ImageOutcome(bool(image.wanted), image.is_right, bool(image.alerted), image.is_right)
 
 
-def _cameras(pictures: Iterable[Picture]) -> dict[str, list[Picture]]:
-    cameras: dict[str, list[Picture]] = {}
-    for one in pictures:
-        cameras.setdefault(one.id, []).append(one)
+def _cameras(images: Iterable[EvaluatedImage]) -> dict[str, list[EvaluatedImage]]:
+    cameras: dict[str, list[EvaluatedImage]] = {}
+    for image in images:
+        cameras.setdefault(image.id, []).append(image)
     return cameras
 
 
 def _grouped(
-    pictures: Sequence[Picture],
+    images: Sequence[EvaluatedImage],
     gap: timedelta,
     group: Callable[[str, str | None], str | None],
-    seen: Callable[[Picture, str], Seen],
-) -> dict[str, Tally]:
-    cameras, false = _cameras(pictures), false_alerts(pictures)
+    outcome_of: Callable[[EvaluatedImage, str], ImageOutcome],
+) -> dict[str, EvaluationTally]:
+    cameras, false = _cameras(images), false_alerts(images)
     groups: dict[str, set[str]] = {}
-    for one in pictures:
-        for label, rule in {*one.looked_for, *one.alerted, *one.wanted.items()}:
+    for image in images:
+        for label, rule in {*image.looked_for, *image.alerted, *image.wanted.items()}:
             name = group(label, rule)
             if name is not None:
-                groups.setdefault(name, set()).add(one.id)
+                groups.setdefault(name, set()).add(image.id)
     return {
         name: _tally(
-            [(one, seen(one, name)) for id in sorted(ids) for one in cameras[id]], false, gap
+            [(image, outcome_of(image, name)) for id in sorted(ids) for image in cameras[id]],
+            false,
+            gap,
         )
         for name, ids in sorted(groups.items())
     }
 
 
 def _tally(
-    pictures: Sequence[tuple[Picture, Seen]], false: Collection[str], gap: timedelta
-) -> Tally:
-    caught: list[Picture] = []
-    covered: list[Picture] = []
+    images: Sequence[tuple[EvaluatedImage, ImageOutcome]], false: Collection[str], gap: timedelta
+) -> EvaluationTally:
+    caught: list[EvaluatedImage] = []
+    covered: list[EvaluatedImage] = []
     behind_false = 0
-    for one, seen in pictures:
-        if not seen.caught:
+    for image, outcome in images:
+        if not outcome.caught:
             continue
-        if one.suppressed_by is None:
-            caught.append(one)
-        elif one.suppressed_by in false:
+        if image.suppressed_by is None:
+            caught.append(image)
+        elif image.suppressed_by in false:
             behind_false += 1
         else:
-            covered.append(one)
-    threats = [one for one, seen in pictures if seen.threat]
+            covered.append(image)
+    threats = [image for image, outcome in images if outcome.threat]
     runs = _runs(threats, gap)
-    fired = [(one, seen) for one, seen in pictures if seen.fired]
-    sent = [seen for one, seen in fired if one.suppressed_by is None]
-    return Tally(
-        pictures=len(pictures),
-        camera_days=len({(one.id, one.timestamp[:10]) for one, _ in pictures}),
+    fired = [(image, outcome) for image, outcome in images if outcome.fired]
+    sent = [outcome for image, outcome in fired if image.suppressed_by is None]
+    return EvaluationTally(
+        images=len(images),
+        camera_days=len({(image.id, image.timestamp[:10]) for image, _ in images}),
         threats=len(threats),
         caught=len(caught),
         covered=len(covered),
         behind_false=behind_false,
         alerts=len(sent),
-        right=sum(seen.right for seen in sent),
+        right=sum(outcome.right for outcome in sent),
         suppressed=len(fired) - len(sent),
         incidents=len(set(runs.values())),
-        incidents_caught=len({runs[id(one)] for one in (*caught, *covered)}),
+        incidents_caught=len({runs[id(image)] for image in (*caught, *covered)}),
     )
 
 
-def _runs(threats: Sequence[Picture], gap: timedelta) -> dict[int, tuple[str, int]]:
-    """The incident of each picture, by the picture's identity."""
+def _runs(threats: Sequence[EvaluatedImage], gap: timedelta) -> dict[int, tuple[str, int]]:
+    """Returns the incident of each image, by the image's identity."""
     runs: dict[int, tuple[str, int]] = {}
-    for camera, its in _cameras(threats).items():
-        numbers = incidents([parse_time(one.timestamp) for one in its], gap)
-        runs |= {id(one): (camera, number) for one, number in zip(its, numbers, strict=True)}
+    for camera, own_images in _cameras(threats).items():
+        numbers = incidents([parse_time(image.timestamp) for image in own_images], gap)
+        runs |= {
+            id(image): (camera, number) for image, number in zip(own_images, numbers, strict=True)
+        }
     return runs
 
 
@@ -359,56 +364,56 @@ class AveragePrecision:
 
 
 @dataclass(frozen=True)
-class BoxedPicture:
-    """One picture with boxes: what is in it, and what was found.
+class BoxedImage:
+    """One image with boxes: what is in it, and what was found.
 
     Attributes:
       size: Width and height in pixels.
-      true: What is in it; boxes are fractions of the picture.
-      found: The same.
+      true_boxes: What is in it; boxes are fractions of the image.
+      detections: The same.
     """
 
     size: tuple[int, int]
-    true: Sequence[TrueBox]
-    found: Sequence[Detection]
+    true_boxes: Sequence[TrueBox]
+    detections: Sequence[Detection]
 
 
-def average_precision(pictures: Sequence[BoxedPicture]) -> dict[str, AveragePrecision]:
-    """COCO's average precision (at most 100 detections a picture) of each label in the truth, by
+def average_precision(images: Sequence[BoxedImage]) -> dict[str, AveragePrecision]:
+    """COCO's average precision (at most 100 detections an image) of each label in the truth, by
     pycocotools: https://cocodataset.org/#detection-eval"""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    boxes = Counter(box.label for one in pictures for box in one.true if not box.is_crowd)
+    boxes = Counter(box.label for image in images for box in image.true_boxes if not box.is_crowd)
     numbers = {label: number for number, label in enumerate(sorted(boxes), 1)}
 
     def in_pixels(bbox: Sequence[float], size: tuple[int, int]) -> list[float]:
         return [side * length for side, length in zip(bbox, (*size, *size), strict=True)]
 
     def annotations(
-        of: Callable[[BoxedPicture], Iterable[tuple[str, Sequence[float], dict[str, Any]]]],
+        boxes_of: Callable[[BoxedImage], Iterable[tuple[str, Sequence[float], dict[str, Any]]]],
     ) -> Iterator[dict[str, Any]]:
-        number = 0
-        for image, one in enumerate(pictures):
-            for label, bbox, more in of(one):
+        annotation_id = 0
+        for image_id, image in enumerate(images):
+            for label, bbox, extra in boxes_of(image):
                 if label not in numbers:
                     continue
-                number += 1
-                box = in_pixels(bbox, one.size)
+                annotation_id += 1
+                box = in_pixels(bbox, image.size)
                 yield {
-                    "id": number,
-                    "image_id": image,
+                    "id": annotation_id,
+                    "image_id": image_id,
                     "category_id": numbers[label],
                     "bbox": box,
                     "area": box[2] * box[3],
                     "iscrowd": 0,
-                    **more,
+                    **extra,
                 }
 
     def dataset(entries: Iterable[dict[str, Any]]) -> Any:
         coco = COCO()
         coco.dataset = {
-            "images": [{"id": image} for image in range(len(pictures))],
+            "images": [{"id": image} for image in range(len(images))],
             "categories": [{"id": number} for number in numbers.values()],
             "annotations": list(entries),
         }
@@ -416,22 +421,25 @@ def average_precision(pictures: Sequence[BoxedPicture]) -> dict[str, AveragePrec
         return coco
 
     with contextlib.redirect_stdout(io.StringIO()):  # It reports its progress there.
-        true = dataset(
+        truth = dataset(
             annotations(
-                lambda one: (
-                    (box.label, box.bbox, {"iscrowd": int(box.is_crowd)}) for box in one.true
+                lambda image: (
+                    (box.label, box.bbox, {"iscrowd": int(box.is_crowd)})
+                    for box in image.true_boxes
                 )
             )
         )
-        found = dataset(
+        detected = dataset(
             annotations(
-                lambda one: ((box.label, box.bbox, {"score": box.conf}) for box in one.found)
+                lambda image: (
+                    (box.label, box.bbox, {"score": box.conf}) for box in image.detections
+                )
             )
         )
-        evaluation = COCOeval(true, found, "bbox")
+        evaluation = COCOeval(truth, detected, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    # By IoU, recall, category, area of the box (0: all) and detections a picture (2: 100).
+    # By IoU, recall, category, area of the box (0: all) and detections an image (2: 100).
     precision = evaluation.eval["precision"][:, :, :, 0, 2]
     return {
         label: AveragePrecision(

@@ -41,8 +41,8 @@ class _AsWritten(VersionedResolver):
         return {first: [("tag:yaml.org,2002:null", _NULL)] for first in ("~", "n", "N", "")}
 
 
-def edited(text: str, edits: Iterable[Edit]) -> str:
-    """A rule file's text with edits; what they do not touch stays, comments too.
+def apply_edits(text: str, edits: Iterable[Edit]) -> str:
+    """Returns a rule file's text with edits; what they do not touch stays, comments too.
 
     Args:
       text: The content of a rule file that was found right.
@@ -54,15 +54,15 @@ def edited(text: str, edits: Iterable[Edit]) -> str:
     yaml.width = _WIDEST
     document = yaml.load(text)
     for edit in edits:
-        place = document
-        for step in (*edit.layer, "objects", edit.label):
-            if place.get(step) is None:
-                place[step] = CommentedMap()
-                if step == edit.label:
-                    place[step].fa.set_flow_style()
-            place = place[step]
+        node = document
+        for key in (*edit.layer, "objects", edit.label):
+            if node.get(key) is None:
+                node[key] = CommentedMap()
+                if key == edit.label:
+                    node[key].fa.set_flow_style()
+            node = node[key]
         for name, value in edit.values.items():
-            place[name] = _number(value)
+            node[name] = _number(value)
     file = io.StringIO()
     yaml.dump(document, file)
     return file.getvalue()

@@ -1,12 +1,12 @@
-"""What is known to be in pictures: a CSV of what a person saw, or boxes in COCO's form.
+"""What is known to be in images: a CSV of what a person saw, or boxes in COCO's form.
 
-The CSV begins with a line that names its columns. Three are read: ``file``, the picture's name;
+The CSV begins with a line that names its columns. Three are read: ``file``, the image's name;
 ``main_class``, a label, or ``empty`` where there is nothing; ``count``, how many of it there are. A
-picture in which there are several kinds of things has a line for each. Further columns, such as
-``note``, are passed over.
+image in which there are several kinds of things has a line for each. Further columns, such as
+``note``, are skipped.
 
 COCO's form: https://cocodataset.org/#format-data (``images``, ``annotations``, ``categories``). A
-picture without annotations is empty. Only the last part of ``file_name`` counts.
+image without annotations is empty. Only the last part of ``file_name`` counts.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from beam_pipeline.errors import SetupError
+from beam_pipeline.console.exceptions import SetupError
 from rules import CameraRules, ObjectRule
-from rules.errors import one_line, shortened, suggestion
+from rules.errors import suggestion
+from rules.text import escaped, shortened
 
 EMPTY = "empty"
-"""The `main_class` of a picture in which there is nothing."""
+"""The `main_class` of an image in which there is nothing."""
 
 _COLUMNS = ("file", "main_class", "count")
 
 
 @dataclass(frozen=True)
 class TrueBox:
-    """One object in a picture.
+    """One object in an image.
 
     Attributes:
       label: What it is.
-      bbox: x_min, y_min, width, height as fractions of the picture.
-      is_crowd: Whether the box holds many that were not told apart (COCO's `iscrowd`).
+      bbox: `x_min`, y_min, width, height as fractions of the image.
+      is_crowd: Whether the box holds many that were not separated (COCO's `iscrowd`).
     """
 
     label: str
@@ -45,11 +46,11 @@ class TrueBox:
 
 
 @dataclass(frozen=True)
-class TruePicture:
-    """What is in one picture.
+class TrueImage:
+    """What is in one image.
 
     Attributes:
-      counts: How many there are of each label; none where the picture is empty.
+      counts: How many there are of each label; none where the image is empty.
       boxes: Where they are; None where the truth does not say.
       size: Its width and height in pixels, where there are boxes.
     """
@@ -65,12 +66,12 @@ class Truth:
 
     Attributes:
       source: The file, for messages.
-      pictures: By the picture's file name.
+      images: By the image's file name.
       has_boxes: Whether it says where things are.
     """
 
     source: str
-    pictures: Mapping[str, TruePicture]
+    images: Mapping[str, TrueImage]
     has_boxes: bool
 
 
@@ -95,7 +96,7 @@ def parse_truth(data: bytes, source: str, labels: Collection[str]) -> Truth:
     return Truth(source, _parse_csv(text, source, labels), has_boxes=False)
 
 
-def _parse_csv(text: str, source: str, labels: Collection[str]) -> dict[str, TruePicture]:
+def _parse_csv(text: str, source: str, labels: Collection[str]) -> dict[str, TrueImage]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     counts: dict[str, dict[str, int]] = {}
     lines: dict[tuple[str, str], int] = {}
@@ -115,10 +116,10 @@ def _parse_csv(text: str, source: str, labels: Collection[str]) -> dict[str, Tru
                     f"{where}: {shortened(name)} has a line for {label!r} already, line {first}; "
                     "keep one of them, with the number of both"
                 )
-            seen = counts.setdefault(name, {})
+            label_counts = counts.setdefault(name, {})
             if label != EMPTY:
-                seen[label] = count
-            if seen and (name, EMPTY) in lines:
+                label_counts[label] = count
+            if label_counts and (name, EMPTY) in lines:
                 raise SetupError(
                     f"{where}: {shortened(name)} has a line for {EMPTY!r} (line "
                     f"{lines[name, EMPTY]}) and one for something; remove one of them"
@@ -127,8 +128,8 @@ def _parse_csv(text: str, source: str, labels: Collection[str]) -> dict[str, Tru
         line = reader.reader.line_num  # The other one is that of the last row.
         raise SetupError(f"{source}:{line}: not CSV ({error}); check the quotes") from None
     if not counts:
-        raise SetupError(f"{source}: no picture in it; write a line for each picture")
-    return {name: TruePicture(seen) for name, seen in counts.items()}
+        raise SetupError(f"{source}: no image in it; write a line for each image")
+    return {name: TrueImage(label_counts) for name, label_counts in counts.items()}
 
 
 def _csv_row(
@@ -141,7 +142,7 @@ def _csv_row(
     path, label, number = (row[column].strip() for column in _COLUMNS)
     name = _file_name(path)
     if not name:
-        raise SetupError(f"{where}: 'file' is empty; write the picture's file name")
+        raise SetupError(f"{where}: 'file' is empty; write the image's file name")
     problem = None if label == EMPTY else _label_problem(label, labels)
     if problem is not None:
         raise SetupError(f"{where}: {problem}")
@@ -153,7 +154,7 @@ def _csv_row(
     count = int(number)
     if (count == 0) != (label == EMPTY):
         raise SetupError(
-            f"{where}: 'count' is {count} and 'main_class' {label!r}; a picture in which there is "
+            f"{where}: 'count' is {count} and 'main_class' {label!r}; an image in which there is "
             f"nothing has {EMPTY} and 0, any other a label and at least 1"
         )
     return name, label, count
@@ -164,11 +165,11 @@ def _file_name(path: str) -> str:
 
 
 def _label_problem(label: str, labels: Collection[str]) -> str | None:
-    """What is wrong with a label, and what would be right; None where it is right."""
+    """Returns what is wrong with a label, and what would be right; None where it is right."""
     if label in labels:
         return None
     hint = suggestion(label, [*labels, EMPTY], "labels of the model")
-    return one_line(
+    return escaped(
         f"the model gives no label {shortened(label)!r}; {hint}; --labels takes the labels of "
         "another model"
     )
@@ -200,7 +201,7 @@ class _Coco:
                 )
             names[number], sizes[name] = name, size
         if not sizes:
-            raise SetupError(f"{self._source}: no picture in it; list each under 'images'")
+            raise SetupError(f"{self._source}: no image in it; list each under 'images'")
         boxes: dict[str, list[TrueBox]] = {name: [] for name in sizes}
 
         def annotation(entry: Mapping[str, Any]) -> tuple[int, tuple[str, TrueBox]]:
@@ -217,8 +218,10 @@ class _Coco:
         return Truth(
             self._source,
             {
-                name: TruePicture(Counter(box.label for box in found), tuple(found), sizes[name])
-                for name, found in boxes.items()
+                name: TrueImage(
+                    Counter(box.label for box in true_boxes), tuple(true_boxes), sizes[name]
+                )
+                for name, true_boxes in boxes.items()
             },
             has_boxes=True,
         )
@@ -232,21 +235,21 @@ class _Coco:
                 f"{self._source}: no list {key!r}; COCO's form has images, annotations and "
                 "categories"
             )
-        seen: set[int] = set()
+        numbers: set[int] = set()
         for index, entry in enumerate(entries):
             try:
                 if not isinstance(entry, dict):
                     raise ValueError("not an object")
                 number, value = read(entry)
-                if number in seen:
+                if number in numbers:
                     raise ValueError(f"the id {number} is there twice")
             except ValueError as error:
                 raise SetupError(
-                    one_line(
+                    escaped(
                         f"{self._source}: {key}[{index}]: {error}; put it right, or take it out"
                     )
                 ) from None
-            seen.add(number)
+            numbers.add(number)
             yield number, value
 
     def _category(self, entry: Mapping[str, Any]) -> tuple[int, str]:
@@ -255,13 +258,13 @@ class _Coco:
     def _image(self, entry: Mapping[str, Any]) -> tuple[int, tuple[str, tuple[int, int]]]:
         width, height = self._number(entry, "width"), self._number(entry, "height")
         if width < 1 or height < 1:
-            raise ValueError(f"a picture of {width} by {height} pixels")
+            raise ValueError(f"an image of {width} by {height} pixels")
         name = _file_name(self._text(entry, "file_name"))
         return self._number(entry, "id"), (name, (width, height))
 
-    def _known(self, entry: Mapping[str, Any], key: str, there: Mapping[int, Any]) -> int:
+    def _known(self, entry: Mapping[str, Any], key: str, known: Mapping[int, Any]) -> int:
         number = self._number(entry, key)
-        if number not in there:
+        if number not in known:
             raise ValueError(f"{key} {number} is nowhere in the file")
         return number
 
@@ -299,10 +302,12 @@ class _Coco:
 
 
 def alerting_rules(camera: CameraRules) -> frozenset[tuple[str, str]]:
-    """The labels that a camera is to raise the alert for, each with the rules by which it does."""
+    """Returns the labels that a camera is to raise the alert for, each with the rules by which it
+    does.
+    """
     labels = {*camera.objects, *(label for zone in camera.zones.values() for label in zone.rules)}
     return frozenset(
-        (label, rule.rule)
+        (label, rule.entry)
         for label in labels
         for rule in _rules_for(label, camera)
         if rule.severity == "alert"
@@ -310,56 +315,56 @@ def alerting_rules(camera: CameraRules) -> frozenset[tuple[str, str]]:
 
 
 def _rules_for(label: str, camera: CameraRules) -> list[ObjectRule]:
-    taking = [
-        rule for zone in camera.zones.values() if (rule := zone.rule(label, camera)) is not None
+    zone_rules = [
+        rule for zone in camera.zones.values() if (rule := zone.rule_for(label, camera)) is not None
     ]
-    if taking:
-        return taking
+    if zone_rules:
+        return zone_rules
     rule = camera.objects.get(label)
     return [] if rule is None else [rule]
 
 
-def real_threats(true: TruePicture, camera: CameraRules) -> dict[str, str]:
-    """What in a picture its camera is to raise the alert for: labels, each with its rule.
+def real_threats(truth: TrueImage, camera: CameraRules) -> dict[str, str]:
+    """Returns what in an image its camera is to raise the alert for: labels, each with its rule.
 
     A label counts where its severity is ``alert`` and there are as many of it as ``min_count`` and
     ``max_count`` ask for. Where the truth has boxes, those count that lie in a zone, where zones
-    take the label, and in no mask. Scores, areas and ratios say how a threat is told from what is
+    take the label, and in no mask. Scores, areas and ratios say how a threat differs from what is
     none; no threat ceases to be one by them.
     """
-    if true.boxes is None:
+    if truth.boxes is None:
         return {
-            label: rule.rule
-            for label, count in true.counts.items()
+            label: rule.entry
+            for label, count in truth.counts.items()
             for rule in reversed(_rules_for(label, camera))
-            if _asks_for(rule, count)
+            if _is_alert_count(rule, count)
         }
-    there: dict[ObjectRule, list[str]] = {}
-    for box in true.boxes:
+    labels_by_rule: dict[ObjectRule, list[str]] = {}
+    for box in truth.boxes:
         rule = _rule_at(box, camera)
         if rule is not None:
-            there.setdefault(rule, []).append(box.label)
+            labels_by_rule.setdefault(rule, []).append(box.label)
     return {
-        labels[0]: rule.rule
-        for rule, labels in reversed(there.items())
-        if _asks_for(rule, len(labels))
+        labels[0]: rule.entry
+        for rule, labels in reversed(labels_by_rule.items())
+        if _is_alert_count(rule, len(labels))
     }
 
 
 def _rule_at(box: TrueBox, camera: CameraRules) -> ObjectRule | None:
     for mask in camera.masks.values():
-        if (mask.objects is None or box.label in mask.objects) and mask.holds(box.bbox):
+        if (mask.objects is None or box.label in mask.objects) and mask.contains(box.bbox):
             return None
-    taken = False
+    is_in_zones = False
     for zone in camera.zones.values():
-        rule = zone.rule(box.label, camera)
-        taken |= rule is not None
-        if rule is not None and zone.holds(box.bbox):
+        rule = zone.rule_for(box.label, camera)
+        is_in_zones |= rule is not None
+        if rule is not None and zone.contains(box.bbox):
             return rule
-    return None if taken else camera.objects.get(box.label)
+    return None if is_in_zones else camera.objects.get(box.label)
 
 
-def _asks_for(rule: ObjectRule, count: int) -> bool:
+def _is_alert_count(rule: ObjectRule, count: int) -> bool:
     return (
         rule.severity == "alert"
         and (rule.min_count is None or count >= rule.min_count)

@@ -1,8 +1,8 @@
 """The command `tune`: proposes scores and areas from a truth file, and proves them on later ones.
 
 Each label that raises the alert is tuned on its own, for all cameras of a profile together or for
-each camera. What is proposed is found on the earlier part of each camera's pictures; what it is
-worth is told by the later part, which nothing was tuned on.
+each camera. What is proposed is found on the earlier part of each camera's images; what it is
+worth is shown by the later part, which nothing was tuned on.
 """
 
 from __future__ import annotations
@@ -13,109 +13,46 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from beam_pipeline import archive_job, counts
-from beam_pipeline.errors import SetupError
+import rules
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.console.tables import write_stdout
+from beam_pipeline.evaluation import metrics
+from beam_pipeline.evaluation.comparison import absent_cameras, compare, earliest
 from beam_pipeline.evaluation.evaluate import (
     HEADER,
-    add_shared_arguments,
     open_inputs,
-    ruled,
     share_text,
     tally_cells,
+    with_header_rule,
 )
-from transforms.times import parse_time
-
-if TYPE_CHECKING:
-    import rules
-    from beam_pipeline.archive_job import Selection
-    from beam_pipeline.evaluation.metrics import Picture, Tally
-    from beam_pipeline.evaluation.rule_edits import Edit
-    from beam_pipeline.evaluation.tuning import Cases, Measured, Values
-    from transforms.archive import ArchivedImage, Problem
-    from transforms.records import DetectedImage
+from beam_pipeline.evaluation.metrics import EvaluatedImage, EvaluationTally, wilson
+from beam_pipeline.evaluation.rule_edits import Edit, apply_edits
+from beam_pipeline.evaluation.tuning import (
+    SCORES,
+    Case,
+    Cases,
+    Measured,
+    Values,
+    propose,
+    threats_needed,
+    with_label_only,
+)
+from beam_pipeline.inputs import paths, selection
+from beam_pipeline.inputs.rule_files import load_labels, load_rules, read_file
+from beam_pipeline.inputs.selection import Selection
+from transforms.records.images import DetectedImage
+from transforms.records.times import parse_time
+from transforms.storage import stores
+from transforms.storage.archive import Archive, ArchivedImage, Problem
 
 _TUNED = ("min_score", "min_area", "max_area")
 _CURVE_STEP = 5  # Of `tuning.SCORES`: a line each 0.05.
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command ``tune``."""
-    add_shared_arguments(parser)
-    parser.add_argument("--rules", required=True, metavar="FILE", help="the rule file to improve")
-    parser.add_argument(
-        "--min_recall",
-        type=_above_0,
-        default=0.98,
-        metavar="SHARE",
-        help="the least recall, above 0 to 1 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--recall_of",
-        choices=("pictures", "incidents"),
-        default="pictures",
-        help="what recall counts: pictures with a threat, or incidents (see --incident_gap), of "
-        "which one picture must raise the alert (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--per",
-        choices=("profile", "camera"),
-        default="profile",
-        help="values for all cameras of a profile together, or for each camera "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--holdout",
-        type=_below_1,
-        default=0.3,
-        metavar="SHARE",
-        help="the part of each camera's pictures with truth, the latest of them, on which nothing "
-        "is tuned and which tells what the proposal is worth; 0 for none (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--write",
-        metavar="FILE",
-        help="write the rules with what is proposed, and the truth supports, to a new file, "
-        "comments kept; nothing is written without it",
-    )
-    parser.add_argument(
-        "--write_guesses",
-        action="store_true",
-        help="write proposals too that are marked TOO FEW or NOT HELD, or that no later picture "
-        "proves",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("table", "json"),
-        default="table",
-        help="table to read, json for a program (default: %(default)s)",
-    )
-
-
-def _above_0(text: str) -> float:
-    value = _number(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
-def _below_1(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-class _Kept:
-    """An archive whose pictures were read once."""
+class _InMemoryArchive:
+    """An archive whose images were read once."""
 
     has_verdicts = True
 
@@ -126,20 +63,18 @@ class _Kept:
     def images(
         self, id: str, since: datetime | None, until: datetime | None, problems: list[Problem]
     ) -> Iterator[tuple[DetectedImage, dict[str, Any] | None]]:
-        """The pictures of one camera, all that were read."""
-        return ((one.image, one.threat) for one in self._images[id])
+        """Returns the images of one camera, all that were read."""
+        return ((archived.image, archived.threat) for archived in self._images[id])
 
 
-def _kept(chosen: Selection, by: rules.Rules) -> Selection:
-    """The same pictures, which are looked at again and again, in memory."""
-    from beam_pipeline.evaluation.beside_truth import earliest
-    from transforms.archive import Archive
+def _load_images(chosen: Selection, ruleset: rules.Rules) -> Selection:
+    """Returns the same images, which are read again and again, in memory."""
 
     images = {
-        id: list(chosen.archive.images(id, earliest(chosen, by, id), chosen.until))
+        id: list(chosen.archive.images(id, earliest(chosen, ruleset, id), chosen.until))
         for id in chosen.ids
     }
-    return replace(chosen, archive=Archive(chosen.archive.uris, (_Kept(images),)))
+    return replace(chosen, archive=Archive(chosen.archive.uris, (_InMemoryArchive(images),)))
 
 
 @dataclass(frozen=True)
@@ -159,39 +94,39 @@ class Group:
     ids: tuple[str, ...]
 
 
-def groups(by: rules.Rules, ids: Sequence[str], per: str) -> list[Group]:
-    """Which cameras are tuned together, for each label that raises the alert.
+def groups(ruleset: rules.Rules, ids: Sequence[str], per: str) -> list[Group]:
+    """Returns which cameras are tuned together, for each label that raises the alert.
 
     Per profile: the cameras of each profile; those without one, whose values go into the defaults,
     or to each of them where profiles would inherit them; and on its own each camera that has values
     of its own.
     """
-    has_profiles = any(camera.profile is not None for camera in by.by_camera.values())
-    found: dict[tuple[str, str], list[str]] = {}
+    has_profiles = any(camera.profile is not None for camera in ruleset.by_camera.values())
+    ids_by_group: dict[tuple[str, str], list[str]] = {}
     for id in ids:
-        camera = by.for_camera(id)
+        camera = ruleset.for_camera(id)
         for label, rule in camera.objects.items():
             if rule.severity != "alert":
                 continue
-            its_own = any(rule.origin(name).startswith("cameras.") for name in _TUNED)
-            if per == "camera" or its_own:
+            has_own_values = any(rule.origin(name).startswith("cameras.") for name in _TUNED)
+            if per == "camera" or has_own_values:
                 name = f"camera {id}"
             elif camera.profile is not None:
                 name = f"profile {camera.profile}"
             else:
                 name = "no profile"
-            found.setdefault((name, label), []).append(id)
+            ids_by_group.setdefault((name, label), []).append(id)
 
-    def layers(name: str, its: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    def layers(name: str, group_ids: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         if name.startswith("profile "):
             return (("profiles", name.removeprefix("profile ")),)
         if name == "no profile" and not has_profiles:
             return (("defaults",),)
-        return tuple(("cameras", id) for id in its)
+        return tuple(("cameras", id) for id in group_ids)
 
     return [
-        Group(name, label, layers(name, its), tuple(its))
-        for (name, label), its in sorted(found.items())
+        Group(name, label, layers(name, group_ids), tuple(group_ids))
+        for (name, label), group_ids in sorted(ids_by_group.items())
     ]
 
 
@@ -220,86 +155,85 @@ class Proposal:
         }
 
     def is_supported(self, min_recall: float, holdout: float) -> bool:
-        """Whether the truth is enough to believe it, and the later pictures bear it out."""
+        """Returns whether the truth is enough to believe it, and the later images bear it out."""
         return self.proposed is not None and not _warnings(self, min_recall, holdout)
 
     @property
     def edits(self) -> list[Edit]:
-        """What makes them hold."""
-        from beam_pipeline.evaluation.rule_edits import Edit
+        """The edits of the rule file that apply them."""
 
         changes = self.changes
         return [Edit(layer, self.group.label, changes) for layer in self.group.layers if changes]
 
 
-def main(args: argparse.Namespace) -> int:
-    """Prints, and writes where asked, what `args` (see `add_arguments`) asks for.
+def tune(args: argparse.Namespace) -> int:
+    """Prints, and writes on request, what the arguments ask for; returns the exit code.
 
     Raises:
-      SetupError: What a person must put right, in one line; nothing has been printed then.
-      CommandFailed: A store can't be reached any more.
+      SetupError: What a person must correct, in one line; nothing has been printed then.
+      CommandFailedError: A store can't be reached any more.
     """
-    from beam_pipeline.evaluation import metrics
-    from beam_pipeline.evaluation.beside_truth import absent_cameras, compare
-    from beam_pipeline.evaluation.rule_edits import edited
-    from beam_pipeline.job import load_labels, load_rules, read_file
-    from transforms import stores
-
     chosen, truth = open_inputs(args)
     archive, labels = chosen.archive, frozenset(load_labels(args.labels).values())
     content = read_file(args.rules, "--rules")
-    by = load_rules(content, args.rules, labels)
+    ruleset = load_rules(content, args.rules, labels)
     target = None if args.write is None else _new_file(args.write)
-    with archive_job.failing():
-        kept = _kept(chosen, by)
-    compared = compare(kept, truth, by=by, anew=True)
-    starts = later_starts(compared.pictures, args.holdout)
+    with selection.store_errors_as_failures():
+        loaded = _load_images(chosen, ruleset)
+    comparison = compare(loaded, truth, ruleset=ruleset, rejudge=True)
+    starts = later_starts(comparison.images, args.holdout)
     proposals = []
-    for group in groups(by, list(starts), args.per):
-        cases = _cases(group, by, kept, compared.pictures, starts)
+    for group in groups(ruleset, list(starts), args.per):
+        cases = _cases(group, ruleset, loaded, comparison.images, starts)
         if args.recall_of == "incidents":
             cases = replace(cases, gap=args.incident_gap)
-        proposals.append(Proposal(group, cases, _found(cases, args.min_recall)))
-    edits = [edit for one in proposals for edit in one.edits]
-    text = edited(content.decode("utf-8-sig"), edits).encode() if edits else content
-    after = load_rules(text, f"{args.rules} with what is proposed", labels)
-    together = {"now": compared.pictures}
+        proposals.append(Proposal(group, cases, _propose(cases, args.min_recall)))
+    edits = [edit for proposal in proposals for edit in proposal.edits]
+    text = apply_edits(content.decode("utf-8-sig"), edits).encode() if edits else content
+    proposed_rules = load_rules(text, f"{args.rules} with what is proposed", labels)
+    images_by_name = {"now": comparison.images}
     if edits:
-        together["proposed"] = compare(kept, truth, by=after, anew=True).pictures
+        images_by_name["proposed"] = compare(
+            loaded, truth, ruleset=proposed_rules, rejudge=True
+        ).images
     if args.holdout:
-        together |= {
-            f"{name}, later": [one for one in pictures if _is_later(one, starts)]
-            for name, pictures in together.items()
+        images_by_name |= {
+            f"{name}, later": [image for image in images if _is_later(image, starts)]
+            for name, images in images_by_name.items()
         }
     tallies = {
-        name: metrics.total(pictures, args.incident_gap) for name, pictures in together.items()
+        name: metrics.total(images, args.incident_gap) for name, images in images_by_name.items()
     }
     render = _json if args.format == "json" else _table
-    counts.write_stdout(render(proposals, tallies, args))
+    write_stdout(render(proposals, tallies, args))
     notes = [
-        *compared.notes(),
-        *absent_cameras(by, archive),
-        *_only_in_zones(by, compared.pictures),
+        *comparison.notes(),
+        *absent_cameras(ruleset, archive),
+        *_zone_only_notes(ruleset, comparison.images),
     ]
     for line in notes:
         print(line, file=sys.stderr)
-    archive_job.tell_problems(archive.problems, "evaluate --format json lists all")
+    selection.print_problems(archive.problems, "evaluate --format json lists all")
     if target is not None:
         left_out = [
-            one
-            for one in proposals
-            if one.edits
-            and not (args.write_guesses or one.is_supported(args.min_recall, args.holdout))
+            proposal
+            for proposal in proposals
+            if proposal.edits
+            and not (args.write_guesses or proposal.is_supported(args.min_recall, args.holdout))
         ]
-        written = [edit for one in proposals if one not in left_out for edit in one.edits]
+        written = [
+            edit for proposal in proposals if proposal not in left_out for edit in proposal.edits
+        ]
         if written:
-            text = edited(content.decode("utf-8-sig"), written).encode()
+            text = apply_edits(content.decode("utf-8-sig"), written).encode()
             load_rules(text, f"{args.rules} with what is proposed", labels)
-            with archive_job.failing():
+            with selection.store_errors_as_failures():
                 stores.write_bytes(target, text)
         print(f"written to {target}" if written else "nothing to write", file=sys.stderr)
         if left_out:
-            names = ", ".join(f"{one.group.label} of {one.group.name}" for one in left_out)
+            names = ", ".join(
+                f"{proposal.group.label} of {proposal.group.name}" for proposal in left_out
+            )
             print(
                 f"left out, as the truth does not support it: {names}; --write_guesses writes all",
                 file=sys.stderr,
@@ -307,81 +241,79 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def later_starts(pictures: Sequence[Picture], holdout: float) -> dict[str, datetime | None]:
-    """When the later part of each camera's pictures begins, by camera; None where it has none.
+def later_starts(images: Sequence[EvaluatedImage], holdout: float) -> dict[str, datetime | None]:
+    """Returns when the later part of each camera's images begins, by camera; None where it has
+    none.
 
     Args:
-      pictures: Those with truth, of each camera together and in order of time.
+      images: Those with truth, of each camera together and in order of time.
       holdout: Which part of them is the later, 0 to less than 1; rounded down.
     """
-    moments: dict[str, list[datetime]] = {}
-    for one in pictures:
-        moments.setdefault(one.id, []).append(parse_time(one.timestamp))
+    times: dict[str, list[datetime]] = {}
+    for image in images:
+        times.setdefault(image.id, []).append(parse_time(image.timestamp))
     starts: dict[str, datetime | None] = {}
-    for id, its in moments.items():
-        number = int(len(its) * holdout + 1e-9)
-        starts[id] = its[-number] if number else None
+    for id, own_times in times.items():
+        number = int(len(own_times) * holdout + 1e-9)
+        starts[id] = own_times[-number] if number else None
     return starts
 
 
-def _is_later(picture: Picture | rules.Image, starts: Mapping[str, datetime | None]) -> bool:
-    start = starts[picture.id]
-    return start is not None and parse_time(picture.timestamp) >= start
+def _is_later(image: EvaluatedImage | rules.Image, starts: Mapping[str, datetime | None]) -> bool:
+    start = starts[image.id]
+    return start is not None and parse_time(image.timestamp) >= start
 
 
 def _cases(
     group: Group,
-    by: rules.Rules,
-    kept: Selection,
-    pictures: Sequence[Picture],
+    ruleset: rules.Rules,
+    loaded: Selection,
+    evaluated: Sequence[EvaluatedImage],
     starts: Mapping[str, datetime | None],
 ) -> Cases:
-    from beam_pipeline.evaluation.tuning import Case, Cases, of_label
 
-    true = {(one.id, one.timestamp): group.label in one.wanted for one in pictures}
+    is_threat = {(image.id, image.timestamp): group.label in image.wanted for image in evaluated}
     cases = []
     for id in group.ids:
         images = [
-            of_label(one.image.for_rules(), group.label)
-            for one in kept.archive.images(id)
-            if by.needs_history(id) or (id, one.image.timestamp) in true
+            with_label_only(archived.image.for_rules(), group.label)
+            for archived in loaded.archive.images(id)
+            if ruleset.needs_history(id) or (id, archived.image.timestamp) in is_threat
         ]
         cases.append(
             Case(
-                by.for_camera(id),
+                ruleset.for_camera(id),
                 images,
-                [true.get((id, image.timestamp)) for image in images],
+                [is_threat.get((id, image.timestamp)) for image in images],
                 [_is_later(image, starts) for image in images],
             )
         )
     return Cases(group.label, cases)
 
 
-def _found(cases: Cases, min_recall: float) -> Values | None:
-    from beam_pipeline.evaluation.tuning import propose
+def _propose(cases: Cases, min_recall: float) -> Values | None:
 
-    # Without pictures that show no threat the lowest score would be the best.
+    # Without images that show no threat the lowest score would be the best.
     if not cases.measure(cases.now).others:
         return None
     return propose(cases.measure, cases.now, cases.areas_to_try(min_recall), min_recall)
 
 
-def _only_in_zones(by: rules.Rules, pictures: Sequence[Picture]) -> list[str]:
-    left = sorted(
+def _zone_only_notes(ruleset: rules.Rules, images: Sequence[EvaluatedImage]) -> list[str]:
+    untuned = sorted(
         {
-            f"{label} on {one.id}"
-            for one in pictures
-            for label, _ in one.looked_for
-            if label not in by.for_camera(one.id).objects
+            f"{label} on {image.id}"
+            for image in images
+            for label, _ in image.looked_for
+            if label not in ruleset.for_camera(image.id).objects
         }
     )
-    return [f"not tuned, as only zones name it: {', '.join(left)}"] if left else []
+    return [f"not tuned, as only zones name it: {', '.join(untuned)}"] if untuned else []
 
 
 def _new_file(path: str) -> str:
-    from transforms import stores
 
-    file = archive_job.writable_file("--write", path)
+    file = paths.writable_file("--write", path)
     try:
         stores.read_bytes(file, at_most=1)
     except FileNotFoundError:
@@ -394,19 +326,18 @@ def _new_file(path: str) -> str:
 # Printing
 
 
-def _warnings(one: Proposal, min_recall: float, holdout: float) -> list[str]:
-    from beam_pipeline.evaluation.tuning import SCORES, Values, threats_needed
+def _warnings(proposal: Proposal, min_recall: float, holdout: float) -> list[str]:
 
-    cases, label = one.cases, one.group.label
-    measured = cases.measure(one.proposed or cases.now)
+    cases, label = proposal.cases, proposal.group.label
+    measured = cases.measure(proposal.proposed or cases.now)
     if not measured.threats:
         return [
-            f"the truth has no picture here that is to raise the alert for {label}: nothing is "
+            f"the truth has no image here that is to raise the alert for {label}: nothing is "
             "proposed"
         ]
     if not measured.others:
         return [
-            f"the truth has no picture without {label} here, so that false alerts can't be told: "
+            f"the truth has no image without {label} here, so false alerts can't be measured: "
             "nothing is proposed"
         ]
     lines = []
@@ -420,59 +351,58 @@ def _warnings(one: Proposal, min_recall: float, holdout: float) -> list[str]:
                 else f"at least {needed:g} are needed for one to be missed"
             )
         )
-    if one.proposed is None:
+    if proposal.proposed is None:
         most = cases.measure(Values(SCORES[0], None, None))
         lines.append(
             f"no values keep a recall of {min_recall:g}: the detector and the other filters leave "
             f"{most.caught} of {most.threats}; nothing is proposed"
         )
         return lines
-    later = cases.measure(one.proposed, later=True)
+    later = cases.measure(proposal.proposed, later=True)
     if later.threats and not later.keeps(min_recall):
-        lines.append(
-            f"NOT HELD: on the later pictures {later.caught} of {later.threats} are caught"
-        )
+        lines.append(f"NOT HELD: on the later images {later.caught} of {later.threats} are caught")
     if holdout and not later.threats:
-        lines.append(f"the later pictures have no {label}: nothing proves the proposal")
+        lines.append(f"the later images have no {label}: nothing proves the proposal")
     return lines
 
 
-def _lines_of(one: Proposal) -> dict[str, tuple[Values, bool]]:
-    """What is measured of a proposal: by name the values, and whether on the later part."""
+def _measured_values(proposal: Proposal) -> dict[str, tuple[Values, bool]]:
+    """Returns what is measured of a proposal: by name the values, and whether on the later part."""
     lines: dict[str, tuple[Values, bool]] = {}
-    values = {"now": one.cases.now, "proposed": one.proposed}
-    has_later = any(any(case.is_later) for case in one.cases.cases)
-    for name, tried in values.items():
-        if tried is None:
+    values = {"now": proposal.cases.now, "proposed": proposal.proposed}
+    has_later = any(any(case.is_later) for case in proposal.cases.cases)
+    for name, values_tried in values.items():
+        if values_tried is None:
             continue
-        lines[name] = tried, False
+        lines[name] = values_tried, False
         if has_later:
-            lines[f"{name}, later"] = tried, True
+            lines[f"{name}, later"] = values_tried, True
     return lines
 
 
-def _curve(one: Proposal) -> list[tuple[Values, Measured]]:
-    """What comes of other scores with the areas that are proposed, and of the proposal itself."""
-    from beam_pipeline.evaluation.tuning import SCORES
+def _curve(proposal: Proposal) -> list[tuple[Values, Measured]]:
+    """Returns the results of other scores with the proposed areas, and of the proposal itself."""
 
-    middle = one.proposed or one.cases.now
+    middle = proposal.proposed or proposal.cases.now
     points: list[tuple[Values, Measured]] = []
     for score in sorted({*SCORES[::_CURVE_STEP], middle.min_score}):
         values = replace(middle, min_score=score)
-        points.append((values, one.cases.measure(values)))
+        points.append((values, proposal.cases.measure(values)))
         if score >= middle.min_score and not (points[-1][1].caught or points[-1][1].false_alerts):
             break  # Higher scores let nothing through either.
     return points
 
 
 def _table(
-    proposals: Sequence[Proposal], tallies: Mapping[str, Tally], args: argparse.Namespace
+    proposals: Sequence[Proposal], tallies: Mapping[str, EvaluationTally], args: argparse.Namespace
 ) -> str:
     blocks = []
-    for one in proposals:
-        cases = one.cases
-        lines = [f"{one.group.label}, {one.group.name} ({', '.join(one.group.ids)})\n"]
-        warnings = _warnings(one, args.min_recall, args.holdout)
+    for proposal in proposals:
+        cases = proposal.cases
+        lines = [
+            f"{proposal.group.label}, {proposal.group.name} ({', '.join(proposal.group.ids)})\n"
+        ]
+        warnings = _warnings(proposal, args.min_recall, args.holdout)
         if cases.measure(cases.now).threats:
             rows = [
                 (
@@ -480,20 +410,20 @@ def _table(
                     *(_value(getattr(values, key)) for key in _TUNED),
                     *_cells(cases.measure(values, later=later)),
                 )
-                for name, (values, later) in _lines_of(one).items()
+                for name, (values, later) in _measured_values(proposal).items()
             ]
-            lines.append(ruled([("", *_TUNED, *_MEASURED), *rows]))
+            lines.append(with_header_rule([("", *_TUNED, *_MEASURED), *rows]))
             curve = [
                 (
-                    f"{values.min_score:.2f}" + (" *" if values == one.proposed else ""),
+                    f"{values.min_score:.2f}" + (" *" if values == proposal.proposed else ""),
                     *_cells(measured),
                 )
-                for values, measured in _curve(one)
+                for values, measured in _curve(proposal)
             ]
-            lines.append(ruled([("min_score", *_MEASURED), *curve]))
+            lines.append(with_header_rule([("min_score", *_MEASURED), *curve]))
         blocks.append("\n".join([*lines, *(f"{line}\n" for line in warnings)]))
     rows = [(name, *tally_cells(tally)) for name, tally in tallies.items()]
-    blocks.append(f"all rules together\n\n{ruled([('', *HEADER), *rows])}")
+    blocks.append(f"all rules together\n\n{with_header_rule([('', *HEADER), *rows])}")
     return "\n".join(blocks)
 
 
@@ -501,7 +431,6 @@ _MEASURED = ("threats", "recall", "false alerts", "/camera/day")
 
 
 def _cells(measured: Measured) -> tuple[str, ...]:
-    from beam_pipeline.evaluation.metrics import wilson
 
     rate = measured.false_per_camera_day
     return (
@@ -517,7 +446,7 @@ def _value(value: float | None) -> str:
 
 
 def _json(
-    proposals: Sequence[Proposal], tallies: Mapping[str, Tally], args: argparse.Namespace
+    proposals: Sequence[Proposal], tallies: Mapping[str, EvaluationTally], args: argparse.Namespace
 ) -> str:
     def measured_json(values: Values, measured: Measured) -> dict[str, Any]:
         return {**asdict(values), **asdict(measured), "recall": measured.recall}
@@ -528,18 +457,18 @@ def _json(
         "holdout": args.holdout,
         "proposals": [
             {
-                "group": one.group.name,
-                "label": one.group.label,
-                "ids": one.group.ids,
-                "changes": one.changes,
+                "group": proposal.group.name,
+                "label": proposal.group.label,
+                "ids": proposal.group.ids,
+                "changes": proposal.changes,
                 "measured": {
-                    name: measured_json(values, one.cases.measure(values, later=later))
-                    for name, (values, later) in _lines_of(one).items()
+                    name: measured_json(values, proposal.cases.measure(values, later=later))
+                    for name, (values, later) in _measured_values(proposal).items()
                 },
-                "curve": [measured_json(*point) for point in _curve(one)],
-                "warnings": _warnings(one, args.min_recall, args.holdout),
+                "curve": [measured_json(*point) for point in _curve(proposal)],
+                "warnings": _warnings(proposal, args.min_recall, args.holdout),
             }
-            for one in proposals
+            for proposal in proposals
         ],
         "together": {name: tally.to_json() for name, tally in tallies.items()},
     }

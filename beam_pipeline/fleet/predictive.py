@@ -6,7 +6,7 @@ much such periods differ from each other, as a few weeks of one camera alone can
 the chance of so much or more under that prediction: a prior predictive check (Box, J. R. Statist.
 Soc. A 143, 1980) whose prior is the camera's past.
 
-Periods of one camera vary more than chance alone lets them: weather, holidays, bursts of pictures
+Periods of one camera vary more than chance alone lets them: weather, holidays, bursts of images
 of one event. Shares are therefore beta-binomial, numbers negative binomial. How much they vary is
 not taken as known: it lies on a grid, each point weighed by how well it fits the camera's own
 past (the mean integrated out by Laplace's method) times how common it is among the cameras of the
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
 
 _CORRELATIONS = np.array([0.0005, 0.002, 0.008, 0.02, 0.05, 0.1, 0.2, 0.4])
-"""How alike two pictures of one period are, beyond what their camera explains (beta-binomial)."""
+"""How alike two images of one period are, beyond what their camera explains (beta-binomial)."""
 _DISPERSIONS = np.array([0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0])
 """The variance of a period's rate over its square (negative binomial)."""
 _PRIOR_PICTURES = 2.0
-"""So many pictures with the fleet's share are put before a camera's own."""
+"""So many images with the fleet's share are put before a camera's own."""
 _MAX_EVENTS = 250
 _EM_STEPS = 25
 
 
 def discoveries(p_values: Array, rate: float) -> Flags:
-    """Which of the p-values on the last axis pass at a false discovery rate: Benjamini and
+    """Returns which of the p-values on the last axis pass at a false discovery rate: Benjamini and
     Hochberg, J. R. Statist. Soc. B 57, 1995. Of fleets in which all is as usual, at most `rate`
     have any."""
     if not p_values.shape[-1]:
@@ -56,17 +56,18 @@ def discoveries(p_values: Array, rate: float) -> Flags:
 def share_tails(
     events: Array, trials: Array, past_events: Array, past_trials: Array
 ) -> tuple[Array, Array, Array]:
-    """P(at most) and P(at least) as many events as there were, and the share to be expected.
+    """Returns P(at most) and P(at least) as many events as there were, and the share to be
+    expected.
 
     Predicted is Y ~ BetaBinomial(n, m s, (1 - m) s). m is the camera's past share, each period
-    weighing n / (1 + (n - 1) r), with two pictures of the fleet's share put before it; r is the
+    weighing n / (1 + (n - 1) r), with two images of the fleet's share put before it; r is the
     correlation within a period; 1 / (s + 1) = r + (1 - r) / (N + 1), where N is the sum of the
     weights: the variance between periods, and that of m. More than 250 events tell no more than
     250.
 
     Args:
-      events: Pictures that show it, of `trials`.
-      trials: Pictures.
+      events: Images that show it, of `trials`.
+      trials: Images.
       past_events: The same in each comparable period before.
       past_trials: The same; 0 for a period that is to be left out.
     """
@@ -97,15 +98,15 @@ def share_tails(
     )
 
 
-def count_at_most(seen: Array, past: Array, is_past: Flags) -> tuple[Array, Array]:
-    """P(at most as many as were seen), and how many were to be expected.
+def count_at_most(images: Array, past: Array, is_past: Flags) -> tuple[Array, Array]:
+    """Returns P(at most as many as were seen), and how many were to be expected.
 
     Predicted is Y ~ NegativeBinomial(mean m, variance m + d* m^2), where m is the mean of the B
     comparable periods before, d the variance between periods, and d* = d + (1 / m + d) / B that and
     what is uncertain about m.
 
     Args:
-      seen: How many there were.
+      images: How many there were.
       past: The same in each comparable period before.
       is_past: Which of those are to be counted.
     """
@@ -121,13 +122,14 @@ def count_at_most(seen: Array, past: Array, is_past: Flags) -> tuple[Array, Arra
     uncertain = (1 / mean + _DISPERSIONS) / periods[..., None]
     chance = _weights_by_fit(fit + 0.5 * np.log(uncertain))
     size = 1 / (_DISPERSIONS + uncertain)
-    at_most = betainc(size, seen[..., None] + 1, size / (size + mean))
+    at_most = betainc(size, images[..., None] + 1, size / (size + mean))
     return (chance * at_most).sum(axis=-1), mean[..., 0]
 
 
 def _weights_by_fit(fit: Array) -> Array:
-    """How likely each point of the grid is for each camera: its fit times how common the point is
-    in the fleet, which begins as if one camera had been seen at each point."""
+    """Returns how likely each point of the grid is for each camera: its fit times how common the
+    point is in the fleet, which begins as if one camera had been seen at each point.
+    """
     likelihood = np.exp(fit - fit.max(axis=-1, keepdims=True))
     points = fit.shape[-1]
     common = np.full((*fit.shape[:-2], 1, points), 1 / points)
@@ -141,7 +143,7 @@ def _weights_by_fit(fit: Array) -> Array:
 
 
 def _beta_binomial_tails(events: Array, trials: Array, a: Array, b: Array) -> tuple[Array, Array]:
-    """P(Y <= y) and P(Y >= y) of BetaBinomial(n, a, b), summed over the rarer outcome."""
+    """Returns P(Y <= y) and P(Y >= y) of BetaBinomial(n, a, b), summed over the rarer outcome."""
     from scipy.special import betaln
 
     factor = np.minimum(1.0, _MAX_EVENTS / np.maximum(np.minimum(events, trials - events), 1))

@@ -1,20 +1,22 @@
-"""Looks at the stores of a job before it starts: a wrong bucket is told in seconds, in one line.
+"""Checks the stores of a job before it starts: a wrong bucket is one line within seconds.
 
 The job itself is patient with a store that fails; at the start a person waits.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterable
 
-from beam_pipeline.errors import SetupError
-from transforms.object_stores import EMULATOR_VARIABLE, NoCredentialsHereError, object_store
+from beam_pipeline.console.exceptions import SetupError
+from transforms.storage.object_stores import EMULATOR_VARIABLE, NoCredentialsHereError, object_store
 
 _FILES = (".tflite", ".tar.gz", ".tgz")
 
 
 def check_readable(option: str, uri: str | None, *, is_file: bool = False) -> None:
-    """Finds out whether what lies at an address of S3 or GCS can be read; others pass.
+    """Checks whether an address of S3 or GCS can be read; others pass.
 
     Args:
       option: The option that gave the address.
@@ -37,8 +39,24 @@ def check_readable(option: str, uri: str | None, *, is_file: bool = False) -> No
         raise _refused(option, error, "be read") from None
 
 
+def check_arguments(outputs: Iterable[str] | None, **files: str | None) -> None:
+    """Checks whether what a command is to read can be read, as far as it is in S3 or GCS.
+
+    Args:
+      outputs: What `--output` names.
+      files: The files that options name, by the option.
+
+    Raises:
+      SetupError: What is missing.
+    """
+    for output in outputs or ():
+        check_readable("--output", output)
+    for option, uri in files.items():
+        check_readable(f"--{option}", uri, is_file=True)
+
+
 def check_writable(option: str, uri: str) -> None:
-    """Finds out whether the job can write beneath an address of S3 or GCS; others pass.
+    """Checks whether the job can write beneath an address of S3 or GCS; others pass.
 
     Raises:
       SetupError: What is missing: the bucket, the right, the credentials or the store.
@@ -54,12 +72,12 @@ def check_writable(option: str, uri: str) -> None:
 
 
 def _literal(uri: str) -> str:
-    """What comes before the first wildcard."""
-    return min((uri.split(one, 1)[0] for one in "*?["), key=len)
+    """Returns what comes before the first wildcard."""
+    return min((uri.split(wildcard, 1)[0] for wildcard in "*?["), key=len)
 
 
 def _refused(option: str, error: OSError, what: str) -> SetupError:
-    if isinstance(error, NoCredentialsHereError):
+    if isinstance(error, NoCredentialsHereError) or error.errno == errno.EINVAL:
         return SetupError(f"{option} {error}")
     if isinstance(error, FileNotFoundError):
         hint = "is the name right?"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import rules
-from beam_pipeline.errors import SetupError
-from beam_pipeline.job import BUNDLED_RULES, load_labels, read_file, read_rules
-from transforms import stores
-from transforms.text import one_line
+from beam_pipeline.bundled import BUNDLED_RULES
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.inputs.preflight import check_readable
+from beam_pipeline.inputs.rule_files import load_labels, read_file, read_rules
+from transforms.records.text import one_line
+from transforms.storage import stores
+
+_FINAL_FILE = re.compile(r"(?:(.*)/)?final/[^/]+/[^/]+")
 
 
 def check(path: str, labels: str | None) -> str:
-    """What each camera ends up with by a rule file, for a person.
+    """Returns what each camera ends up with by a rule file, for a person.
 
     Args:
       path: The rule file.
@@ -22,6 +27,7 @@ def check(path: str, labels: str | None) -> str:
     Raises:
       SetupError: The rule file or the label map is wrong; a line for each mistake.
     """
+    check_readable("rules check", path, is_file=True)
     names = frozenset(load_labels(labels).values())
     try:
         return rules.describe(rules.parse_rules(read_file(path, "rules check"), path, names))
@@ -30,34 +36,51 @@ def check(path: str, labels: str | None) -> str:
 
 
 def explain(camera: str, file: str | None, path: str | None, labels: str | None) -> str:
-    """What holds for a camera, and why there was or was no alert for a picture of it.
+    """Returns what holds for a camera, and why there was or was no alert for an image of it.
 
     Args:
       camera: Its id.
-      file: The picture's JSON in `final/`; None: the camera's rules alone are told.
-      path: The rule file; None: with a picture none, otherwise the bundled one.
+      file: The image's JSON in `final/`; None: only the camera's rules are explained.
+      path: The rule file; None: with an image none, otherwise the bundled one.
       labels: A label map; None for COCO's.
 
     Raises:
       SetupError: A file can't be read or isn't right, or is another camera's.
     """
+    for file_to_read in (path, file):
+        check_readable("rules explain", file_to_read, is_file=True)
     parts = []
     if path is not None or file is None:
         source = path or str(BUNDLED_RULES)
-        by = read_rules(source, labels, "rules explain")
-        parts.append(f"rules {by.version} of {source}\n{rules.describe_camera(by, camera)}")
+        ruleset = read_rules(source, labels, "rules explain")
+        parts.append(
+            f"rules {ruleset.version} of {source}\n{rules.describe_camera(ruleset, camera)}"
+        )
     if file is not None:
         data = _verdict(file, camera)
-        if path is not None and data["threat"].get("rules_version") != by.version:
+        if path is not None and data["threat"].get("rules_version") != ruleset.version:
             parts.append(
-                "The picture was judged by other rules; a backtest says what these would have "
-                "done.\n"
+                "The image was judged by other rules; a backtest says what these would have done.\n"
             )
         try:
-            parts.append(rules.explain(data))
+            parts.append(rules.explain(data, _alert_record(file, data)))
         except ValueError as error:
             raise SetupError(f"rules explain {file}: {error}") from None
     return "\n".join(parts)
+
+
+def _alert_record(file: str, image: Any) -> Any:
+    """Returns the record of an image's alert in the output of its file; None if none is found."""
+    match = _FINAL_FILE.fullmatch(file)
+    if match is None:
+        return None
+    try:
+        alert_id = rules.alert_id(image["id"], image["timestamp"], image["threat"]["severity"])
+        record = stores.join(match[1] or ".", "alerts", image["id"], f"{alert_id}.json")
+        alert = json.loads(stores.read_bytes(record))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return alert if isinstance(alert, dict) else None
 
 
 def _verdict(file: str, camera: str) -> Any:
@@ -67,7 +90,7 @@ def _verdict(file: str, camera: str) -> Any:
         raise SetupError(f"rules explain {file}: no such file; give one of final/") from None
     except ValueError:
         raise SetupError(f"rules explain {file}: is not JSON; give a file of final/") from None
-    except Exception as error:  # Each store's client has its own kinds of error.
+    except OSError as error:
         raise SetupError(f"rules explain {file}: can't be read ({one_line(error)})") from None
     if not isinstance(data, dict) or not isinstance(data.get("threat"), dict):
         raise SetupError(f"rules explain {file}: holds no verdict; give a file of final/")

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 
-from beam_pipeline.job import Job
-from beam_pipeline.notifications.source import WatchNotifications
-from beam_pipeline.sources import ListImages
-from beam_pipeline.watching import WatchImages
-from transforms import stores
-from transforms.count_threats import CountThreats, StoreCounts, StoreLate
+from beam_pipeline.job.preparation import Job
+from beam_pipeline.sources.folders import source_of
+from beam_pipeline.sources.listing import ListImages
+from beam_pipeline.sources.notifications.source import WatchNotifications
+from beam_pipeline.sources.watching import WatchImages
+from transforms.alerting.target_checks import WorkerCheck, notified_targets
+from transforms.count_threats import CountThreats
 from transforms.detect_objects import DetectObjects
+from transforms.forget_earlier_verdicts import ForgetEarlierVerdicts
 from transforms.judge_threats import JudgeThreats
 from transforms.parse_filename import ParseFilename
-from transforms.records import JudgedImage, WindowCounts
+from transforms.records.images import InvalidImage, JudgedImage, WindowCounts
 from transforms.repositories import (
     StoreDetections,
     StoreFinal,
     StoreInvalid,
     StoreValidated,
 )
+from transforms.resolve_versions import ResolveVersions
 from transforms.send_alerts import SendAlerts
-from transforms.settle_moments import SettleMoments, TakeBack
+from transforms.storage import stores
+from transforms.store_counts import StoreCounts
 from transforms.validate_image import (
     LOCAL_READERS,
     REMOTE_READERS,
@@ -52,82 +57,103 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     """Adds the job to a pipeline.
 
     Reading, decoding and detection stay in one fused stage: no step that groups is given the bytes
-    of an image. A batch groups file names by moment before that stage; a stream can't wait for
-    more files, and settles afterwards which picture stands for a moment.
+    of an image. Which of several images of one capture time stands is resolved after they were
+    judged, by small records.
 
     Resource hints of the model go to every step of that stage: a runner fuses no steps whose
     hints differ, and images would be written down between them.
     """
     options, output, streaming = job.options, job.output, job.options.streaming
     hints = options.model_hints
+    top = source_of(job.input).top if stores.is_local(job.input) else None
 
-    refused: dict[str, Any] = {}
+    refused: dict[str, tuple[beam.PCollection[InvalidImage], Mapping[str, int | str]]] = {}
     if options.notifications is not None:
-        told = pipeline | "WatchNotifications" >> WatchNotifications(
+        notified = pipeline | "WatchNotifications" >> WatchNotifications(
             options.notifications, job.input, poll_seconds=options.poll_interval_seconds
         )
-        files, refused["StoreMalformed"] = told.images, (told.malformed, {})
+        files, refused["StoreMalformed"] = notified.images, (notified.malformed, {})
     else:
         files = pipeline | "ListImages" >> (
-            WatchImages(job.input, poll_seconds=options.poll_interval_seconds)
+            WatchImages(
+                job.input,
+                follow_links=options.follow_links,
+                poll_seconds=options.poll_interval_seconds,
+            )
             if streaming
-            else ListImages(job.input)
+            else ListImages(job.input, follow_links=options.follow_links)
         )
     parsed = files | "ParseFilename" >> ParseFilename(
-        max_clock_skew=job.max_clock_skew, is_known=job.rules.takes
+        max_clock_skew=job.max_clock_skew, is_known=job.rules.accepts
     )
     checked = parsed.named | "ValidateImage" >> ValidateImage(
         limits=job.limits,
-        by=job.rules,
+        ruleset=job.rules,
         input_size=job.model.spec.input_size,
         earlier=job.earlier,
         streaming=streaming,
         threads=LOCAL_READERS if stores.is_local(job.input) else REMOTE_READERS,
+        top=top,
+        check_worker=WorkerCheck(
+            job.rules, notified_targets(job.rules.current), options.alert_urls
+        ),
         resource_hints=hints,
     )
-    seen = checked.valid | "DetectObjects" >> DetectObjects(
+    inferred = checked.valid | "DetectObjects" >> DetectObjects(
         job.model,
         batch_size=options.batch_size,
         min_score_kept=options.min_score_kept,
         threads=options.model_threads,
     ).with_resource_hints(**hints)
     detected = (
-        seen.kept | "StoreValidated" >> StoreValidated(output).with_resource_hints(**hints)
+        inferred.kept | "StoreValidated" >> StoreValidated(output).with_resource_hints(**hints)
         if options.store_validated
-        else seen.detected
+        else inferred.detected
     )
     judged = detected | "JudgeThreats" >> JudgeThreats(
         job.rules,
         streaming=streaming,
         allowed_lateness_seconds=options.allowed_lateness_seconds,
+        output=output,
     )
     wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames(streaming=streaming)
     refused |= {
-        "StoreInvalidNames": (wrong_names, {}),
+        "StoreInvalidNames": (wrong_names.invalid, {}),
         "StoreInvalidImages": (checked.invalid, hints),
-        "StoreFailedInferences": (seen.invalid, hints),
+        "StoreFailedInferences": (inferred.invalid, hints),
     }
-
-    if streaming:
-        settled = judged | "SettleMoments" >> SettleMoments(
-            window_seconds=options.window_seconds,
-            allowed_lateness_seconds=options.allowed_lateness_seconds,
-        )
-        judged, counted = settled.stands, settled.counted
-        detected = judged | "ObjectData" >> beam.Map(lambda one: one.image)
-        duplicates = settled.duplicate | "TakeBack" >> TakeBack(output)
-        refused["StoreDuplicates"] = (duplicates, {})
-        settled.late | "StoreLate" >> StoreLate(output, window_seconds=options.window_seconds)
-    else:
-        counted = judged
 
     detected | "StoreDetections" >> StoreDetections(output)
     judged | "StoreFinal" >> StoreFinal(output)
+    contested = (
+        wrong_names.contested,
+        checked.contested,
+        inferred.contested,
+    ) | "Contested" >> beam.Flatten()
+    resolved = judged | "ResolveVersions" >> ResolveVersions(
+        contested,
+        output,
+        streaming=streaming,
+        window_seconds=options.window_seconds,
+        allowed_lateness_seconds=options.allowed_lateness_seconds,
+        store_validated=options.store_validated,
+        max_copied_bytes=job.limits.max_file_bytes,
+        top=top,
+    )
     invalid = [
-        images | label >> StoreInvalid(output, streaming=streaming).with_resource_hints(**where)
+        images
+        | label
+        >> StoreInvalid(
+            output,
+            streaming=streaming,
+            max_copied_bytes=job.limits.max_file_bytes,
+            top=top,
+        ).with_resource_hints(**where)
         for label, (images, where) in refused.items()
     ]
-    windows = counted | "CountThreats" >> CountThreats(
+    if not streaming and stores.has_files(stores.final_folder(output)):
+        resolved.stands | "ForgetEarlierVerdicts" >> ForgetEarlierVerdicts(output)
+    windows = resolved.counted | "CountThreats" >> CountThreats(
         window_seconds=options.window_seconds,
         allowed_lateness_seconds=options.allowed_lateness_seconds,
         early_firing_seconds=options.early_firing_seconds if streaming else None,
@@ -136,12 +162,12 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     windows | "StoreCounts" >> StoreCounts(
         output, shards=options.count_shards, keep_newer=streaming
     )
-    judged | "SendAlerts" >> SendAlerts(
+    resolved.stands | "SendAlerts" >> SendAlerts(
         output,
         job.rules,
         urls=options.alert_urls,
         streaming=streaming,
         max_age_seconds=options.alert_max_age_seconds,
-        allowed_lateness_seconds=options.allowed_lateness_seconds,
     )
-    return Outputs(judged, windows, invalid | "AllInvalid" >> beam.Flatten())
+    records = [*invalid, resolved.records] | "AllInvalid" >> beam.Flatten()
+    return Outputs(resolved.stands, windows, records)

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 
 import rules
-from beam_pipeline import counts, preflight
-from beam_pipeline.errors import SetupError
-from beam_pipeline.notifications.address import Address
-from beam_pipeline.options import BUNDLED, JobOptions
-from beam_pipeline.sources import list_images
-from transforms import stores
-from transforms.couriers import check_url
-from transforms.detect_objects import Model
-from transforms.detector import inspect_model
-from transforms.labels import COCO, LabelsError, check_fit, parse_label_map
-from transforms.live_rules import LiveRules
-from transforms.model_files import DEFAULT_ZOO_MODEL, INSTALLED, ModelError, fetch_model
-from transforms.text import one_line
+from beam_pipeline import bundled
+from beam_pipeline.bundled import (
+    BUNDLED,
+    BUNDLED_MODEL,
+    BUNDLED_RULES,
+    BUNDLED_SAMPLES,
+    DEFAULT_RULES,
+)
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.fleet.output_scan import CountsError, NoCountsError, OutputScan
+from beam_pipeline.inputs import preflight
+from beam_pipeline.inputs.rule_files import (
+    load_labels,
+    read_file,
+    rule_errors_as_setup_errors,
+    target_errors_as_setup_errors,
+)
+from beam_pipeline.job.options import JobOptions
+from beam_pipeline.sources.folders import UnlistableFolder
+from beam_pipeline.sources.listing import describe_unlistable, files_in, list_folders, list_images
+from beam_pipeline.sources.notifications.address import Address
+from transforms.alerting.target_checks import check_alert_urls, check_targets, notified_targets
+from transforms.detect_objects import Model, settings_of
+from transforms.models.detector import inspect_model
+from transforms.models.model_files import DEFAULT_ZOO_MODEL, INSTALLED, ModelError, fetch_model
+from transforms.models.runtime_names import AUTO, SAVED_MODEL
+from transforms.models.runtimes import runtime_of
+from transforms.records.text import one_line
+from transforms.runtime.live_rules import LiveRules
+from transforms.storage import stores
 from transforms.validate_image import EarlierRun, Limits
-
-_BUNDLED = Path(__file__).parent / "bundled"
-BUNDLED_SAMPLES = _BUNDLED / "samples"
-BUNDLED_RULES = _BUNDLED / "rules.yaml"
-BUNDLED_MODEL = _BUNDLED / "detector"
-_INSTALLED_MODEL = f"{INSTALLED}{__package__}.bundled/{BUNDLED_MODEL.name}"
-DEFAULT_RULES = _BUNDLED / "default_rules.yaml"
 
 
 @dataclass(frozen=True)
@@ -42,10 +51,10 @@ class Job:
       rules: What is a threat; as the rule file is edited, in a stream.
       rules_source: Where the rules came from, for the summary.
       model: What finds objects.
-      limits: Which pictures are valid.
-      max_clock_skew: How far ahead of the clock a picture may be.
+      limits: Which images are valid.
+      max_clock_skew: How far ahead of the clock an image may be.
       earlier: Where detections of an earlier run are, with `--resume`.
-      options: The rest, as given.
+      options: The job's options.
     """
 
     input: str
@@ -70,7 +79,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     Raises:
       SetupError: What is wrong, where, and what to do.
     """
-    own_pictures = options.input is not None
+    has_own_images = options.input is not None
     source = _absolute(options.input or str(BUNDLED_SAMPLES))
     output = _absolute(options.output)
     if options.notifications is not None:
@@ -80,29 +89,36 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     preflight.check_readable("--labels", options.labels, is_file=True)
     preflight.check_readable("--model", options.model)
     preflight.check_writable("--output", output)
-    _check_apart(source, output)
+    _check_output_outside_input(source, output)
     if options.notifications is None:
-        _check_input(source, options.streaming)
+        _check_input(source, options)
     _check_output(output, options.window_seconds)
-    for url in options.alert_urls:
-        try:
-            check_url(url)
-        except ValueError as error:
-            raise SetupError(f"--alert_url: {error}") from None
-    rules_source = _absolute(options.rules or str(DEFAULT_RULES if own_pictures else BUNDLED_RULES))
+    with target_errors_as_setup_errors():
+        check_alert_urls(options.alert_urls, sends_here=sends_here)
+    rules_source = _absolute(
+        options.rules or str(DEFAULT_RULES if has_own_images else BUNDLED_RULES)
+    )
     text = read_file(rules_source, "--rules")
-    by = load_rules(text, rules_source, None)  # A wrong file is told before a model is fetched.
+    with rule_errors_as_setup_errors():  # A wrong file is reported before a model is fetched.
+        parsed = rules.ParsedRules.from_text(text, rules_source)
+    ruleset = parsed.rules
+    targets = notified_targets(ruleset)
     if sends_here:
-        check_targets(by.alerting.targets[name] for name in sorted(by.notified))
-    model = _model(options, own_pictures)
+        with target_errors_as_setup_errors():
+            check_targets(targets)
+    else:
+        _check_paths_for_workers(targets)
+    model = _model(options, has_own_images)
     labels = frozenset(model.labels.values())
     if options.labels is not None and options.rules is None and "person" not in labels:
         raise SetupError(
             f"--labels {options.labels}: names no 'person', which the default rules look for; is "
             "it a label map? If so, give --rules too"
         )
+    with rule_errors_as_setup_errors():
+        parsed.check_labels(labels)
     judged_by = LiveRules(
-        load_rules(text, rules_source, labels),
+        ruleset,
         source=rules_source if options.streaming and options.rules is not None else None,
         labels=labels,
     )
@@ -114,9 +130,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         model=model,
         limits=Limits(options.min_resolution, options.max_resolution, options.max_file_bytes),
         max_clock_skew=timedelta(seconds=options.max_clock_skew_seconds),
-        earlier=(
-            EarlierRun(output, model.info, options.min_score_kept) if options.resume else None
-        ),
+        earlier=(EarlierRun(output, model.info) if options.resume else None),
         options=options,
     )
 
@@ -126,18 +140,18 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path) if stores.is_local(path) else path.rstrip("/")
 
 
-def _check_apart(source: str, output: str) -> None:
+def _check_output_outside_input(source: str, output: str) -> None:
     if output == source or output.startswith(source.rstrip("/") + "/"):
         raise SetupError(
-            f"--output {output} lies within --input {source}, so that the next run would read "
+            f"--output {output} is inside --input {source}, so that the next run would read "
             "this one's results; choose an output outside it"
         )
 
 
 def _check_notifications(address: Address) -> None:
     # Imported here, as a job without messages needs no client of theirs.
-    from beam_pipeline.notifications.channel import ChannelError
-    from beam_pipeline.notifications.source import open_channel
+    from beam_pipeline.sources.notifications.channel import ChannelError
+    from beam_pipeline.sources.notifications.source import open_channel
 
     try:
         open_channel(address).check()
@@ -145,24 +159,54 @@ def _check_notifications(address: Address) -> None:
         raise SetupError(f"--notifications {address.uri}: {error}") from None
 
 
-def _check_input(source: str, streaming: bool) -> None:
+def _check_input(source: str, options: JobOptions) -> None:
+    if stores.is_local(source):
+        _check_local_input(source, options)
+        return
     try:
-        found = next(list_images(source), None)
-    except Exception as error:  # Each store's client has its own kinds of error.
+        first = next(list_images(source), None)
+    except OSError as error:
         raise SetupError(
             f"--input {source}: can't be listed ({one_line(error)}); is the address right, and "
             "are there credentials for it?"
         ) from None
-    will_come = streaming and (not stores.is_local(source) or os.path.isdir(source))
-    if found is None and not will_come:
-        what = (
-            "has no files in it"
-            if stores.is_local(source) and os.path.isdir(source)
-            else ("matches no file")
-        )
+    if first is None and not options.streaming:
         raise SetupError(
-            f"--input {source}: {what}; give a directory with pictures, a file or a glob"
+            f"--input {source}: matches no file; give a directory with images, a file or a glob"
         )
+
+
+def _check_local_input(source: str, options: JobOptions) -> None:
+    unlistable, links = None, 0
+    is_folder = os.path.isdir(source)
+    try:
+        for folder in list_folders(source, follow_links=options.follow_links):
+            if isinstance(folder, UnlistableFolder):
+                unlistable = unlistable or folder
+                continue
+            if next(files_in(folder), None) is not None:
+                return
+            links += len(folder.links)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except PermissionError as error:
+        raise SetupError(
+            f"--input {source}: can't be listed ({error.strerror}); let this user read and enter "
+            "it, or run the job as a user who may"
+        ) from None
+    except OSError as error:
+        raise SetupError(
+            f"--input {source}: can't be listed ({error.strerror or error}); is its disk well?"
+        ) from None
+    if options.streaming and is_folder:
+        return
+    if unlistable is not None:
+        what = f"no file was found, and {describe_unlistable(unlistable)}"
+    elif links:
+        what = f"has no files in it but {links} links, which --follow_links follows"
+    else:
+        what = "has no files in it" if is_folder else "matches no file"
+    raise SetupError(f"--input {source}: {what}; give a directory with images, a file or a glob")
 
 
 def _check_output(output: str, window_seconds: int) -> None:
@@ -177,10 +221,10 @@ def _check_output(output: str, window_seconds: int) -> None:
                 f"--output {output}: can't be written ({error.strerror or error}); choose another"
             ) from None
     try:
-        windows = counts.list_windows(output)
-    except counts.NoCountsError:
+        windows = OutputScan(output).windows()
+    except NoCountsError:
         return
-    except counts.CountsError as error:
+    except CountsError as error:
         raise SetupError(f"--output {output}: {error}") from None
     for start, end in windows:
         seconds = round((end - start).total_seconds())
@@ -191,102 +235,45 @@ def _check_output(output: str, window_seconds: int) -> None:
             )
 
 
-def read_file(path: str, option: str) -> bytes:
-    """The bytes of a file of the set-up.
-
-    Args:
-      path: The file, on any of Beam's filesystems.
-      option: What named it, for messages.
+def _check_paths_for_workers(targets: Iterable[rules.Target]) -> None:
+    """Checks what means another thing on a worker.
 
     Raises:
-      SetupError: It can't be read.
-    """
-    try:
-        return stores.read_bytes(path.removeprefix("file://"))
-    except FileNotFoundError:
-        raise SetupError(f"{option} {path}: no such file; check the path") from None
-    except Exception as error:  # Each store's client has its own kinds of error.
-        raise SetupError(f"{option} {path}: can't be read ({one_line(error)})") from None
-
-
-def load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:
-    """The rules of a file.
-
-    Args:
-      text: The file's bytes.
-      source: Its name, for messages.
-      labels: The labels that the model can give; None to let any pass.
-
-    Raises:
-      SetupError: They are not right.
-    """
-    try:
-        return rules.parse_rules(text, source, labels=labels)
-    except rules.RulesError as error:
-        raise SetupError(str(error)) from None
-
-
-def read_rules(path: str, labels: str | None, option: str = "--rules") -> rules.Rules:
-    """The rules of a file, on any filesystem.
-
-    Args:
-      path: The rule file.
-      labels: A label map; None for COCO's.
-      option: What named the file, for messages.
-
-    Raises:
-      SetupError: The rule file or the label map is wrong.
-    """
-    names = frozenset(load_labels(labels).values())
-    return load_rules(read_file(path, option), path, names)
-
-
-def check_targets(targets: Iterable[rules.Target]) -> None:
-    """Looks for what targets need of this machine.
-
-    Raises:
-      SetupError: An environment variable or a file is missing.
+      SetupError: A path that a worker would look for in its own working directory.
     """
     for target in targets:
-        for name in target.variables:
-            if not os.environ.get(name, "").strip():
-                raise SetupError(
-                    f"target {target.name!r} of the rules needs the environment variable {name}, "
-                    "which is not set here, where alerts are sent; set it"
-                )
-        if target.ca is not None and not os.path.isfile(target.ca):
+        if target.ca is not None and not os.path.isabs(target.ca):
             raise SetupError(
-                f"target {target.name!r} of the rules: there is no file {target.ca}, which it "
-                "names as its ca"
+                f"target {target.name!r} of the rules names {target.ca} as its ca, which each "
+                "worker would look for in its own working directory; give an absolute path"
             )
 
 
-def _model(options: JobOptions, own_pictures: bool) -> Model:
-    source = options.model or (DEFAULT_ZOO_MODEL if own_pictures else BUNDLED)
-    place = _INSTALLED_MODEL if source == BUNDLED else source.removeprefix("file://")
+def _model(options: JobOptions, has_own_images: bool) -> Model:
+    source = options.model or (DEFAULT_ZOO_MODEL if has_own_images else BUNDLED)
+    path = (
+        f"{INSTALLED}{bundled.__name__}/{BUNDLED_MODEL.name}"
+        if source == BUNDLED
+        else source.removeprefix("file://")
+    )
+    if stores.is_local(path) and os.path.exists(path):
+        path = os.path.abspath(path)  # Workers have another working directory.
     try:
-        files = fetch_model(place)
-        spec = inspect_model(files.path, options.model_input_size)
+        files = fetch_model(path)
+        spec = inspect_model(files.path, options.model_input_size, is_trusted=options.trust_model)
+        runtime, _ = runtime_of(spec, files.info.version, _expected_runtime(options))
     except ModelError as error:
         raise SetupError(f"--model: {error}") from None
     labels = load_labels(options.labels, spec.classes)
-    return Model(place, files.info, spec, labels)
+    settings = settings_of(
+        labels, min_score_kept=options.min_score_kept, input_size=spec.input_size
+    )
+    info = replace(files.info, settings=settings, runtime=runtime)
+    return Model(path, info, spec, labels, options.model_runtime)
 
 
-def load_labels(path: str | None, classes: int | None = None) -> dict[int, str]:
-    """The label map of a file; COCO's without one.
-
-    Raises:
-      SetupError: It can't be read, or does not fit a model of that many classes.
-    """
-    if path is None:
-        return dict(COCO)
-    data = read_file(path, "--labels")
-    try:
-        labels = parse_label_map(data.decode(), path)
-        check_fit(labels, classes, path)
-    except UnicodeDecodeError:
-        raise SetupError(f"--labels {path}: is not text in UTF-8; is it a label map?") from None
-    except LabelsError as error:
-        raise SetupError(f"--labels: {error}") from None
-    return labels
+def _expected_runtime(options: JobOptions) -> str:
+    """What workers are asked to run the model by, where it is known what they have."""
+    if options.model_runtime == AUTO and options.model_accelerator is not None:
+        return SAVED_MODEL
+    return options.model_runtime

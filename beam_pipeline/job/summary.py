@@ -1,26 +1,29 @@
-"""What came of a job, for a person."""
+"""The summary of a job, for a person."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from beam_pipeline.job import Job
-from beam_pipeline.progress import done
-from transforms import reasons
-from transforms.ledger import DELIVERED, SUPPRESSED
-from transforms.send_alerts import IN_DIGEST, TOO_OLD, WAITING
-from transforms.stores import join
+from beam_pipeline.console.progress import done
+from beam_pipeline.job.preparation import Job
+from transforms.alerting.ledger import DELIVERED, SUPPRESSED, WAITING
+from transforms.records import reasons
+from transforms.send_alerts import IN_DIGEST, TOO_OLD
+from transforms.storage.stores import join
 
 
-def summarize(job: Job, counts: Counter[str], seconds: float, picture: str, report: str) -> str:
-    """A few lines: found, valid, invalid, threats, alerts, speed, and where the results are.
+def summarize(
+    job: Job, counts: Counter[str], seconds: float, chart_path: str, report_path: str
+) -> str:
+    """Returns a few lines: found, valid, invalid, threats, alerts, speed, and where the results
+    are.
 
     Args:
       job: The job.
       counts: The counters of all its steps.
       seconds: How long it took, start-up included.
-      picture: Where the chart is.
-      report: Where the report is, or why there is none.
+      chart_path: Where the chart is.
+      report_path: Where the report is, or why there is none.
     """
     invalid = {name: counts[f"images.invalid.{name}"] for name in reasons.ALL}
     lines = [
@@ -30,29 +33,36 @@ def summarize(job: Job, counts: Counter[str], seconds: float, picture: str, repo
     ]
     if counts["images.repeated"]:
         lines.append(("repeated", f"{counts['images.repeated']} (the same image once more)"))
+    if unlistable := counts["source.unlistable"]:
+        where = f"folders in {job.input} that can't be listed; the log names them"
+        lines.append(("not listed", f"{unlistable} ({where})"))
+    if links := counts["source.links_passed_over"]:
+        lines.append(("links", f"{links} skipped; --follow_links follows them"))
     for severity in ("alert", "detection"):
         labels = _under(counts, f"threats.{severity}.")
         lines.append((f"threats, {severity}", f"{sum(labels.values())}{_parts(labels)}"))
     outcomes = _under(counts, "alerts.")
-    targets = len(job.options.alert_urls) + len(job.rules.now.notified)
+    targets = len(job.options.alert_urls) + len(job.rules.current.notified_targets)
     lines.append(("alerts", _alerts(outcomes, targets)))
     if digests := _under(counts, "digests."):
         lines.append(("digests", f"{_sent(digests)}{_parts(digests)}"))
     lines += [
         ("model", f"{job.model.info.name}, version {job.model.info.version}"),
-        ("rules", f"{job.rules_source}, version {job.rules.now.version}"),
+        ("rules", f"{job.rules_source}, version {job.rules.current.version}"),
     ]
     if not job.options.streaming:  # A stream waits most of its time.
         speed = f"{done(counts) / seconds:.1f} images/s ({seconds:.1f} s, not counting set-up)"
         lines.append(("speed", speed))
+    if counts["model.batches"]:
+        lines.append(("inference", _inference(counts)))
     lines += [
         ("verdicts", join(job.output, "final")),
         ("counts", join(job.output, "counts")),
-        ("chart", picture),
-        ("report", report),
+        ("chart", chart_path),
+        ("report", report_path),
     ]
-    wide = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{wide}}  {value}" for name, value in lines)
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
 
 
 def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
@@ -73,8 +83,15 @@ def _resumed(counts: Counter[str]) -> str:
     return f" ({resumed} of them seen in an earlier run)" if resumed else ""
 
 
+def _inference(counts: Counter[str]) -> str:
+    batches = counts["model.batches"]
+    images = counts["model.images"] / batches
+    milliseconds = counts["model.microseconds"] / batches / 1000
+    return f"{batches} batches of {images:.1f} images and {milliseconds:.0f} ms on average"
+
+
 def _sent(outcomes: dict[str, int]) -> int:
-    """What was tried or would have been; what waited is among the others by the end."""
+    """Returns what was tried or would have been; what waited is among the others by the end."""
     return sum(number for outcome, number in outcomes.items() if outcome != WAITING)
 
 

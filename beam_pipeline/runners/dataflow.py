@@ -1,4 +1,4 @@
-"""What a job on Dataflow needs, looked at before it starts, and what is told of it afterwards."""
+"""What a job on Dataflow needs, checked before it starts, and how it is described afterwards."""
 
 from __future__ import annotations
 
@@ -19,47 +19,46 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult, PipelineState
 from apache_beam.utils.retry import PermanentException
 
-from beam_pipeline.errors import SetupError
-from beam_pipeline.options import BUNDLED, JobOptions
-from beam_pipeline.preflight import check_writable
-from transforms.model_files import ZOO
-from transforms.stores import is_local
-from transforms.text import one_line
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.inputs.preflight import check_writable
+from transforms.records.text import one_line
+from transforms.storage.stores import is_local
 
 RIGHT_FITTING = "enable_streaming_rightfitting"
 """The experiment by which Dataflow heeds resource hints in a stream."""
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
-    """Whether the job goes to Google Cloud Dataflow."""
+    """Returns whether the job goes to Google Cloud Dataflow."""
     return (options.view_as(StandardOptions).runner or "").lower().endswith("dataflowrunner")
 
 
-def spelled(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with `--dry_run` as Beam takes it: with a value."""
-    return ["--dry_run=True" if one == "--dry_run" else one for one in arguments]
+def with_dry_run_value(arguments: Sequence[str]) -> list[str]:
+    """Returns the same arguments with `--dry_run` as Beam takes it: with a value."""
+    return ["--dry_run=True" if argument == "--dry_run" else argument for argument in arguments]
 
 
-def check_dataflow(options: PipelineOptions, job: JobOptions) -> None:
-    """Looks for what Beam would miss late or in many lines, and for paths that no worker can see.
+def check_dataflow(options: PipelineOptions, paths: Mapping[str, str], *, has_hints: bool) -> None:
+    """Checks what Beam would miss late or in many lines, and for paths that no worker can see.
 
     What follows from them is set in Beam's options: a default region, and experiments.
 
     Args:
       options: Beam's options.
-      job: The job's own.
+      paths: What workers read and write, by the options that give it.
+      has_hints: Whether a step tells Dataflow what its workers need.
 
     Raises:
       SetupError: What is missing, and what to do.
     """
     check_account(options)
-    _check_paths(job)
-    if job.model_hints:
+    check_visible(paths)
+    if has_hints:
         _check_hints(options)
 
 
 def check_account(options: PipelineOptions) -> None:
-    """Looks for what every job on Dataflow needs: a project, a region, buckets, and its code.
+    """Checks what every job on Dataflow needs: a project, a region, buckets, and its code.
 
     Raises:
       SetupError: What is missing, and what to do.
@@ -80,15 +79,13 @@ def _check_cloud(cloud: GoogleCloudOptions, *, dry_run: bool) -> None:
     if not (cloud.temp_location or cloud.staging_location):
         raise SetupError("DataflowRunner needs --temp_location gs://BUCKET/FOLDER")
     for option in ("temp_location", "staging_location"):
-        place = getattr(cloud, option)
-        if place and not place.startswith("gs://"):
-            raise SetupError(
-                f"--{option} {place}: Dataflow needs an address like gs://BUCKET/FOLDER"
-            )
+        uri = getattr(cloud, option)
+        if uri and not uri.startswith("gs://"):
+            raise SetupError(f"--{option} {uri}: Dataflow needs an address like gs://BUCKET/FOLDER")
     if not dry_run:
         for option in ("temp_location", "staging_location", "template_location"):
-            if place := getattr(cloud, option):  # Beam would try for ten minutes.
-                check_writable(f"--{option}", place)
+            if uri := getattr(cloud, option):  # Beam would try for ten minutes.
+                check_writable(f"--{option}", uri)
 
 
 def _check_code(options: PipelineOptions) -> None:
@@ -104,15 +101,6 @@ def _check_code(options: PipelineOptions) -> None:
         )
     if setup.save_main_session is None:
         setup.save_main_session = False  # Nothing that workers need lives in `__main__`.
-
-
-def _check_paths(job: JobOptions) -> None:
-    paths = {"input": job.input or "", "output": job.output}
-    if job.model not in (None, BUNDLED) and job.model not in ZOO:
-        paths["model"] = job.model
-    if job.streaming and job.rules is not None:
-        paths["rules"] = job.rules
-    check_visible(paths)
 
 
 def check_visible(paths: Mapping[str, str]) -> None:
@@ -132,7 +120,10 @@ def check_visible(paths: Mapping[str, str]) -> None:
 
 def _check_hints(options: PipelineOptions) -> None:
     cloud = options.view_as(GoogleCloudOptions)
-    if any("worker_accelerator" in one for one in cloud.dataflow_service_options or []):
+    if any(
+        "worker_accelerator" in service_option
+        for service_option in cloud.dataflow_service_options or []
+    ):
         raise SetupError(
             "--model_min_ram and --model_accelerator don't go with the service option "
             "worker_accelerator, which is for every worker; leave one of them out"
@@ -146,8 +137,8 @@ def _check_hints(options: PipelineOptions) -> None:
         options.view_as(DebugOptions).add_experiment(RIGHT_FITTING)
 
 
-def is_waited_for(options: PipelineOptions) -> bool:
-    """Whether there is a job to wait for once the pipeline was run."""
+def has_job_to_wait_for(options: PipelineOptions) -> bool:
+    """Returns whether there is a job to wait for once the pipeline was run."""
     return not (
         options.view_as(TestOptions).dry_run
         or options.view_as(GoogleCloudOptions).template_location
@@ -172,19 +163,21 @@ def submit(pipeline: beam.Pipeline) -> PipelineResult:
     try:
         return pipeline.run()
     except (*faults, PermanentException) as error:
-        raise SetupError(f"no job was started: {_said(error)}") from None
+        raise SetupError(f"no job was started: {_reason(error)}") from None
 
 
-def _said(error: Exception) -> str:
-    """What Google's answer says in words; otherwise the error itself."""
+def _reason(error: Exception) -> str:
+    """Returns what Google's answer says in words; otherwise the error itself."""
     try:
         return str(json.loads(getattr(error, "content", ""))["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return one_line(error)
 
 
-def told(options: PipelineOptions, result: PipelineResult) -> str:
-    """One line on what came of running the pipeline: nothing, a template, or a job and its page."""
+def describe_result(options: PipelineOptions, result: PipelineResult) -> str:
+    """Returns one line on the result of running the pipeline: nothing, a template, or a job and its
+    page.
+    """
     cloud = options.view_as(GoogleCloudOptions)
     if options.view_as(TestOptions).dry_run:
         return "dry run: the pipeline is sound; nothing was staged and no job was started"

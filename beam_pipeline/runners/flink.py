@@ -1,4 +1,4 @@
-"""What a job on Flink needs, looked at before it starts: a fault is one line, no Java stack."""
+"""What a job on Flink needs, checked before it starts: a fault is one line, no Java stack."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote, urlsplit
 
+import grpc
 import requests
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
@@ -17,16 +20,20 @@ from apache_beam.options.pipeline_options import (
     PortableOptions,
     StandardOptions,
 )
+from apache_beam.runners.portability.job_server import JavaJarJobServer
+from apache_beam.utils.subprocess_server import JavaJarServer
 
-from beam_pipeline.errors import SetupError
+from beam_pipeline.console.exceptions import SetupError
+from transforms.storage.stores import is_local
 
 RUNNERS = ("FlinkRunner", "PortableRunner")
 CHECKPOINTING_INTERVAL_MS = 10_000
 """How often a stream is checkpointed where `--checkpointing_interval` says nothing."""
 MAX_BUNDLE_TIME_MS = 200
-"""How long a stream's step gathers pictures where `--max_bundle_time_mills` says nothing."""
+"""How long a stream's step gathers images where `--max_bundle_time_mills` says nothing."""
 OLDEST_JAVA = 11
 _NO_CLUSTER = ("[local]", "[auto]")
+_SECONDS_TO_ANSWER = 5
 
 JAVA_OPTIONS = (
     "allow_non_restored_state",
@@ -71,10 +78,10 @@ JAVA_OPTIONS = (
 """Options of Beam's Flink runner that live in its Java part, which Python's help does not list."""
 
 
-def joined(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with the Java part's options in one word with their values.
+def join_java_options(arguments: Sequence[str]) -> list[str]:
+    """Returns the same arguments with the Java part's options in one word with their values.
 
-    Beam's Python side does not know those options, and takes a value that stands in a word of its
+    Beam's Python side does not know those options, and takes a value that is in a word of its
     own for none of theirs.
     """
     words: list[str] = []
@@ -88,12 +95,12 @@ def joined(arguments: Sequence[str]) -> list[str]:
 
 
 def is_flink(options: PipelineOptions) -> bool:
-    """Whether the job goes to Flink through Beam's own job server."""
+    """Returns whether the job goes to Flink through Beam's own job server."""
     return (options.view_as(StandardOptions).runner or "").endswith("FlinkRunner")
 
 
-def is_here(options: PipelineOptions) -> bool:
-    """Whether the workers of a job on Flink run on this machine, in this environment."""
+def has_local_workers(options: PipelineOptions) -> bool:
+    """Returns whether the workers of a job on Flink run on this machine, in this environment."""
     if not is_flink(options):
         return False
     kind = options.view_as(PortableOptions).environment_type
@@ -103,20 +110,58 @@ def is_here(options: PipelineOptions) -> bool:
 
 
 def stream_arguments(arguments: Sequence[str]) -> list[str]:
-    """What a stream on Flink must have, where the command line does not say it.
+    """Returns what a stream on Flink must have, where the command line does not say it.
 
-    Without checkpoints a machine that dies loses pictures. Bundles of a second each, which is
-    Beam's default, would add up over the steps between a picture and its alert. Without bundles
+    Without checkpoints a machine that dies loses images. Bundles of a second each, which is
+    Beam's default, would add up over the steps between an image and its alert. Without bundles
     that end before a checkpoint, what a bundle puts out waits for the next bundle, and after the
     one impulse of a source none comes (apache/beam pull request 12345).
     """
-    given = {one.split("=")[0] for one in arguments}
+    names_given = {argument.split("=")[0] for argument in arguments}
     needed = {
         "--checkpointing_interval": f"--checkpointing_interval={CHECKPOINTING_INTERVAL_MS}",
         "--max_bundle_time_mills": f"--max_bundle_time_mills={MAX_BUNDLE_TIME_MS}",
         "--finish_bundle_before_checkpointing": "--finish_bundle_before_checkpointing",
     }
-    return [argument for name, argument in needed.items() if name not in given]
+    return [argument for name, argument in needed.items() if name not in names_given]
+
+
+def is_without_cluster(options: PipelineOptions) -> bool:
+    """Returns whether Flink runs inside the job server."""
+    return options.view_as(FlinkRunnerOptions).flink_master.strip() in _NO_CLUSTER
+
+
+def rest_address(options: PipelineOptions) -> str:
+    """Returns the address of the cluster's REST interface."""
+    return _with_scheme(options.view_as(FlinkRunnerOptions).flink_master.strip())
+
+
+def is_on_this_machine(options: PipelineOptions) -> bool:
+    """Returns whether Flink, and so its workers, see this machine's files, as far as its address
+    tells.
+    """
+    if is_without_cluster(options):
+        return True
+    host = urlsplit(rest_address(options)).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def shared_paths(options: PipelineOptions, paths: Mapping[str, str]) -> str | None:
+    """Returns what is to be known of paths of this machine that the workers of another one must
+    see.
+
+    Args:
+      options: Beam's.
+      paths: By the option that gives it, without dashes.
+    """
+    local = [f"--{option} {path}" for option, path in paths.items() if is_local(path)]
+    if not is_flink(options) or is_on_this_machine(options) or not local:
+        return None
+    master = options.view_as(FlinkRunnerOptions).flink_master.strip()
+    return (
+        f"--flink_master {master} is another machine: {', '.join(local)} must be one shared mount, "
+        "at the same path here and on every worker"
+    )
 
 
 def check_flink(options: PipelineOptions) -> None:
@@ -127,16 +172,79 @@ def check_flink(options: PipelineOptions) -> None:
     """
     flink = options.view_as(FlinkRunnerOptions)
     master = flink.flink_master.strip()
-    if not flink.flink_submit_uber_jar:
+    if not (flink.flink_submit_uber_jar or options.view_as(PortableOptions).job_endpoint):
         _check_java(options.view_as(JobServerOptions).job_server_java_launcher)
-    jar = flink.flink_job_server_jar
-    if jar and "://" not in jar and not os.path.isfile(jar):
-        raise SetupError(
-            f"--flink_job_server_jar {jar}: no such file; `make flink-args` prints where it is "
-            "after `make flink-up`"
-        )
+        _check_jar(flink, options.view_as(JobServerOptions).jar_cache_dir)
+    if is_on_this_machine(options):
+        _check_savepoint(options)
     if master not in _NO_CLUSTER:
         _check_cluster(master, flink.flink_version, flink.parallelism)
+
+
+def check_job_endpoint(options: PipelineOptions) -> None:
+    """Checks whether a job service answers at `--job_endpoint`, if there is one.
+
+    Raises:
+      SetupError: None does.
+    """
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if not endpoint or endpoint == "embed":
+        return
+    with grpc.insecure_channel(endpoint) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_SECONDS_TO_ANSWER)
+        except grpc.FutureTimeoutError:
+            raise SetupError(
+                f"--job_endpoint {endpoint}: no Beam job service answers there; is the address "
+                "right, and is the job server started?"
+            ) from None
+
+
+def _check_jar(flink: FlinkRunnerOptions, cache: str | None) -> None:
+    jar = flink.flink_job_server_jar
+    hint = "`make flink-up` makes one, and `make flink-args` prints where it is"
+    if not jar:
+        target = f":runners:flink:{flink.flink_version}:job-server:shadowJar"
+        jar = JavaJarJobServer.path_to_beam_jar(target)
+        cached = os.path.join(cache or JavaJarServer.JAR_CACHE, os.path.basename(jar))
+        if os.path.isfile(jar) or os.path.isfile(cached):
+            return
+        try:
+            requests.head(jar, timeout=_SECONDS_TO_ANSWER).raise_for_status()
+        except requests.RequestException as error:
+            raise SetupError(
+                "--flink_job_server_jar is missing, and Beam's own job server can't be fetched "
+                f"from {jar} ({type(error).__name__}); {hint}"
+            ) from None
+        return
+    if "://" in jar:
+        return
+    if not os.path.isfile(jar):
+        raise SetupError(f"--flink_job_server_jar {jar}: no such file; {hint}")
+    try:
+        with zipfile.ZipFile(jar) as archive:
+            is_program = b"Main-Class:" in archive.read("META-INF/MANIFEST.MF")
+    except (OSError, KeyError, zipfile.BadZipFile):
+        is_program = False
+    if not is_program:
+        raise SetupError(f"--flink_job_server_jar {jar}: is no program in a jar; {hint}")
+
+
+def _check_savepoint(options: PipelineOptions) -> None:
+    uri = str(options.get_all_options(retain_unknown_options=True).get("savepoint_path") or "")
+    path = unquote(urlsplit(uri).path) if uri.startswith("file:") else uri
+    if not path or not is_local(path):
+        return  # Only Flink has the rights to it.
+    folder = path.removesuffix("/_metadata")
+    if not os.path.isfile(os.path.join(folder, "_metadata")):
+        raise SetupError(
+            f"--savepoint_path {uri}: no savepoint is there; give the folder that holds its "
+            "_metadata, such as file:///srv/savepoints/savepoint-…"
+        )
+
+
+def _with_scheme(master: str) -> str:
+    return master if re.match("https?://", master) else f"http://{master}"
 
 
 def _check_java(launcher: str) -> None:
@@ -147,19 +255,18 @@ def _check_java(launcher: str) -> None:
             f"{what}, and there is no {launcher}; install Java {OLDEST_JAVA} or later, such as "
             "Debian's openjdk-17-jre-headless"
         )
-    said = subprocess.run([program, "-version"], capture_output=True, text=True, check=False)
-    found = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
-    if found is None or int(found[1]) < OLDEST_JAVA:
-        version = found[1] if found else "of an unknown version"
+    result = subprocess.run([program, "-version"], capture_output=True, text=True, check=False)
+    match = re.search(r'version "(?:1\.)?(\d+)', result.stderr + result.stdout)
+    if match is None or int(match[1]) < OLDEST_JAVA:
+        version = match[1] if match else "of an unknown version"
         raise SetupError(
             f"{what}, and {program} is Java {version}; it needs {OLDEST_JAVA} or later"
         )
 
 
 def _check_cluster(master: str, version: str, parallelism: int) -> None:
-    address = master if re.match("https?://", master) else f"http://{master}"
     try:
-        answer = requests.get(f"{address}/overview", timeout=5)
+        answer = requests.get(f"{_with_scheme(master)}/overview", timeout=_SECONDS_TO_ANSWER)
         answer.raise_for_status()
         overview = json.loads(answer.content)
         runs, free = str(overview["flink-version"]), int(overview["slots-available"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from beam_pipeline import cli
 from tests.conftest import Run
 
 
@@ -32,7 +33,7 @@ def read_json(path: Path) -> Any:
 def jpeg(
     colour: tuple[int, int, int] = (90, 120, 150), size: tuple[int, int] = (320, 240)
 ) -> bytes:
-    """A plain picture."""
+    """A plain image."""
     file = io.BytesIO()
     Image.new("RGB", size, colour).save(file, "JPEG")
     return file.getvalue()
@@ -54,3 +55,15 @@ def real_cameras(
     )
     assert finished.returncode == 0, finished.stderr
     return output
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line with which a command is refused."""
+    code = cli.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert code == 2, captured
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert "Traceback" not in captured.err
+    return lines[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipeline import job as jobs
+from beam_pipeline import bundled
 from tests.beam_pipeline.conftest import jpeg, read_json
 from tests.conftest import Command, Run
 
@@ -18,12 +18,12 @@ from tests.conftest import Command, Run
 def hostile_run(run_job: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """The input, the output and the summary of a job on hostile files."""
     top = tmp_path_factory.mktemp("hostile")
-    pictures = top / "pictures [night] *"  # A directory whose name looks like a glob.
+    images = top / "pictures [night] *"  # A directory whose name looks like a glob.
     for folder in ("", "one", "two"):
-        (pictures / folder).mkdir(parents=True, exist_ok=True)
+        (images / folder).mkdir(parents=True, exist_ok=True)
 
     def put(name: str | bytes, data: bytes) -> None:
-        with open(os.path.join(os.fsencode(pictures), os.fsencode(name)), "wb") as file:
+        with open(os.path.join(os.fsencode(images), os.fsencode(name)), "wb") as file:
             file.write(data)
 
     good = jpeg()
@@ -59,33 +59,33 @@ def hostile_run(run_job: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple
         for _ in range(rng.randint(1, 12)):
             mutated[rng.randrange(len(mutated))] = rng.randrange(256)
         put(f"mutated_20260131T13{number:02}00Z.jpg", bytes(mutated[: rng.randrange(1, 9999)]))
-    os.symlink(top / "nowhere", pictures / "link_20260131T120000Z.jpg")
-    os.mkfifo(pictures / "pipe_20260131T120000Z.jpg")
+    os.symlink(images / "nowhere", images / "link_20260131T120000Z.jpg")
+    os.mkfifo(images / "pipe_20260131T120000Z.jpg")
     output = top / "out"
-    finished = run_job("--input", pictures, "--model", "bundled", "--output", output)
+    finished = run_job("--input", images, "--model", "bundled", "--output", output)
     assert finished.returncode == 0, finished.stderr
-    return pictures, output, finished.stdout
+    return images, output, finished.stdout
 
 
 def test_no_file_lies_outside_the_output(hostile_run: tuple[Path, Path, str]) -> None:
-    pictures, output, _ = hostile_run
-    assert {path.name for path in pictures.parent.iterdir()} == {pictures.name, "out"}
+    images, output, _ = hostile_run
+    assert {path.name for path in images.parent.iterdir()} == {images.name, "out"}
     assert {path.name for path in output.iterdir()} <= {
         *("validated", "invalid", "detections", "final", "alerts", "counts", "chart", "report")
     }
 
 
 def test_nothing_is_lost(hostile_run: tuple[Path, Path, str]) -> None:
-    pictures, output, summary = hostile_run
-    found = sum(
+    images, output, summary = hostile_run
+    stored = sum(
         (Path(folder) / name).is_file() or (Path(folder) / name).is_symlink()
-        for folder, _, names in os.walk(pictures)
+        for folder, _, names in os.walk(images)
         for name in names
     )
-    assert summary.split()[1] == str(found)
+    assert summary.split()[1] == str(stored)
     finals = len(list((output / "final").rglob("*.json")))
     records = len(list((output / "invalid").rglob("*.json")))
-    assert finals + records + 1 == found  # One image is there twice, byte for byte.
+    assert finals + records + 1 == stored  # One image is there twice, byte for byte.
     assert "repeated" in summary
 
 
@@ -98,7 +98,7 @@ def test_every_record_is_valid_json_beside_its_file(hostile_run: tuple[Path, Pat
         assert record["file"].isprintable()
 
 
-def test_files_of_one_name_and_reason_are_told_apart(hostile_run: tuple[Path, Path, str]) -> None:
+def test_files_of_one_name_and_reason_are_distinct(hostile_run: tuple[Path, Path, str]) -> None:
     _, output, _ = hostile_run
     for reason, stem in (("bad_name", "0001"), ("not_jpeg", "gate_20260131T120000Z")):
         kept = [path.name for path in (output / "invalid" / reason).glob(f"{stem}*.jpg")]
@@ -106,7 +106,7 @@ def test_files_of_one_name_and_reason_are_told_apart(hostile_run: tuple[Path, Pa
         assert f"{stem}.jpg" not in kept
 
 
-def test_of_two_pictures_of_one_moment_the_smaller_sha256_wins(
+def test_of_two_images_of_one_capture_time_the_smaller_sha256_wins(
     hostile_run: tuple[Path, Path, str],
 ) -> None:
     _, output, _ = hostile_run
@@ -123,18 +123,18 @@ def test_a_dangling_link_is_a_record(hostile_run: tuple[Path, Path, str]) -> Non
 
 
 def test_strict_ids_and_a_resolution_of_its_own(command: Command, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    (pictures / "hall_20260131T120000Z.jpg").write_bytes(jpeg(size=(100, 80)))
-    (pictures / "gate_20260131T120000Z.jpg").write_bytes(jpeg(size=(100, 80)))
-    (pictures / "yard_20260131T120000Z.jpg").write_bytes(jpeg())
+    images = tmp_path / "pictures"
+    images.mkdir()
+    (images / "hall_20260131T120000Z.jpg").write_bytes(jpeg(size=(100, 80)))
+    (images / "gate_20260131T120000Z.jpg").write_bytes(jpeg(size=(100, 80)))
+    (images / "yard_20260131T120000Z.jpg").write_bytes(jpeg())
     rules = tmp_path / "rules.yaml"
     rules.write_text(
         "version: 1\nstrict_ids: true\ncameras:\n"
         "  hall: {resolution: {min: [64, 64]}}\n  gate: {}\n"
     )
     finished = command(
-        *("--input", pictures, "--rules", rules, "--model", str(jobs.BUNDLED_MODEL)),
+        *("--input", images, "--rules", rules, "--model", str(bundled.BUNDLED_MODEL)),
         *("--output", tmp_path / "out"),
     )
     assert finished.code == 0, finished.err

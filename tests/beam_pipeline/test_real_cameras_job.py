@@ -22,7 +22,7 @@ def test_persons_in_the_hall_are_found_and_empty_frames_are_no_threat(
     wrong = []
     for row in truth:
         record = read_json(real_cameras / "final" / "hall" / f"{row['file'][:-4]}.json")
-        persons = [one for one in record["threat"]["threats"] if one["label"] == "person"]
+        persons = [threat for threat in record["threat"]["threats"] if threat["label"] == "person"]
         if len(persons) != (int(row["count"]) if row["main_class"] == "person" else 0):
             wrong.append(row["file"])
     assert wrong == []
@@ -35,7 +35,7 @@ def test_every_alert_for_the_hall_is_right_and_no_threat_is_missed(
     command = ["evaluate", "--archive", str(real_cameras), "--truth", str(truth)]
     assert cli.main([*command, "--format", "json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    hall = next(one for one in result["by_id"] if one["id"] == "hall")
+    hall = next(row for row in result["by_id"] if row["id"] == "hall")
     assert hall["pictures"] == 21
     assert (hall["threats"], hall["right"], hall["false"], hall["missed"]) == (16, 16, 0, 0)
     assert result["total"]["pictures"] == 51
@@ -53,6 +53,8 @@ def test_a_tflite_detector_finds_the_persons_too(
     assert finished.code == 0, finished.err
     records = [read_json(path) for path in (tmp_path / "out" / "final" / "hall").iterdir()]
     assert len(records) == 21
-    seen = [record for record in records if record["threat"]["is_threat"]]
-    assert len(seen) >= 10
-    assert {one["label"] for record in seen for one in record["threat"]["threats"]} == {"person"}
+    threat_records = [record for record in records if record["threat"]["is_threat"]]
+    assert len(threat_records) >= 10
+    assert {
+        threat["label"] for record in threat_records for threat in record["threat"]["threats"]
+    } == {"person"}

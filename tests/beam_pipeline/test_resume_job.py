@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from beam_pipeline import job as jobs
+from beam_pipeline import bundled
 from tests.beam_pipeline.conftest import tree
 from tests.conftest import Command, Run
+from transforms.records.file_names import parse_name
 
 
 def test_after_kill_9_resume_ends_with_the_tree_of_an_undisturbed_run(
@@ -34,12 +35,12 @@ def test_after_kill_9_resume_ends_with_the_tree_of_an_undisturbed_run(
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (output / "chart").exists()
-    seen = len(list((output / "detections").rglob("*.json")))
+    images_before = len(list((output / "detections").rglob("*.json")))
 
     resumed = run_job("--output", output, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     known = int(resumed.stdout.split(" of them seen in an earlier run")[0].rsplit("(", 1)[1])
-    assert 40 <= known <= seen
+    assert 40 <= known <= images_before
     undisturbed, _ = samples_run
     assert tree(output) == {
         # An alert names where its verdict is kept.
@@ -54,13 +55,47 @@ def test_resume_looks_again_at_other_bytes_and_with_another_model(
     command: Command, tmp_path: Path
 ) -> None:
     arguments = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    pictures = tmp_path / "in"
-    pictures.mkdir()
-    sources = sorted((jobs.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:3]
+    images = tmp_path / "in"
+    images.mkdir()
+    sources = sorted((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:3]
     for source in sources:
-        (pictures / source.name).write_bytes(source.read_bytes())
+        (images / source.name).write_bytes(source.read_bytes())
     first = command(*arguments, "--model", "bundled")
     assert first.code == 0, first.err
-    (pictures / sources[0].name).write_bytes(sources[1].read_bytes())
+    (images / sources[0].name).write_bytes(sources[1].read_bytes())
     second = command(*arguments, "--model", "bundled", "--resume")
     assert "(2 of them seen in an earlier run)" in second.out, second.err
+
+
+def test_a_further_run_leaves_one_verdict_of_a_file_that_has_another_name_by_now(
+    command: Command, tmp_path: Path
+) -> None:
+    pictures, output = tmp_path / "in", tmp_path / "out"
+    pictures.mkdir()
+    samples = sorted((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:3]
+    for source in samples:
+        (pictures / source.name).write_bytes(source.read_bytes())
+    arguments = ["--model", "bundled", "--input", pictures, "--output"]
+    assert command(*arguments, output).code == 0
+    names = [f"hall_{parse_name(one.name)[1].timestamp():.0f}.jpg" for one in samples]
+    (pictures / samples[0].name).rename(pictures / names[0])
+    (pictures / samples[1].name).unlink()
+    (pictures / names[1]).write_bytes(b"half of a file")
+    known = output / "late" / "_known" / "hall" / f"{samples[0].stem.removeprefix('hall_')}.state"
+    known.parent.mkdir(parents=True)
+    known.write_bytes(b"what a stream had known")
+    assert command(*arguments, output).code == 0
+    fresh = tmp_path / "fresh"
+    assert command(*arguments, fresh).code == 0
+
+    # The file that is no image takes the place of none: what was seen of another one stays.
+    stays = {f"final/hall/{samples[1].stem}.json", f"detections/hall/{samples[1].stem}.json"}
+    stays.add(f"validated/hall/{samples[1].name}")
+    repositories = ("final", "detections", "validated", "invalid", "late")
+
+    def stored(folder: Path) -> dict[str, bytes]:
+        return {name: data for name, data in tree(folder).items() if name.startswith(repositories)}
+
+    after = stored(output)
+    assert {name: data for name, data in after.items() if name not in stays} == stored(fresh)
+    assert after.keys() >= stays

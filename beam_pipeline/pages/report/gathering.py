@@ -1,76 +1,81 @@
-"""What the report tells, gathered from what a job has written.
+"""What the report shows, gathered from what a job has written.
 
-Numbers come from the counts, and what is invalid from the names in ``invalid/``: of 50,000 pictures
+Numbers come from the counts, and what is invalid from the names in ``invalid/``: of 50,000 images
 no JSON is opened but those of the alerts that are shown, and, where blind cameras are looked for,
 those that `health` reads. Records of alerts of other times are not
-opened either, as an alert's id follows from its picture's name.
+opened either, as an alert's id follows from its image's name.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
 import rules
-from beam_pipeline import counts
-from beam_pipeline.chart import recent_period
-from beam_pipeline.counts import CountRow
-from beam_pipeline.health import examine
-from beam_pipeline.health_statistics import Finding
-from transforms import reasons, stores
-from transforms.ledger import SUPPRESSED
-from transforms.parse_filename import InvalidName, parse_name
-from transforms.text import one_line, printable
-from transforms.times import canonical_time, parse_time
+from beam_pipeline.fleet.chart import recent_period
+from beam_pipeline.fleet.health import examine
+from beam_pipeline.fleet.health_statistics import Finding
+from beam_pipeline.fleet.output_scan import NoCountsError, OutputScan, camera_and_time
+from transforms.alerting.ledger import SUPPRESSED
+from transforms.records import reasons
+from transforms.records.count_rows import CountRow, sum_by_id, sum_total
+from transforms.records.text import one_line, printable
+from transforms.records.times import canonical_time, parse_time
+from transforms.storage import stores
 
 INVALID_SHOWN = 20
-"""Of each reason, those of which is told what is wrong."""
-_AT_ONCE = 16
+"""The number of invalid images of each reason whose details are shown."""
 _ALERT_FILE = re.compile(r"[0-9a-f]{32}\.json")
-_HASH = re.compile(r"-[0-9a-f]{8}(?=\.[^.]+$)")
-_UNDATED = frozenset(
-    (
-        reasons.BAD_NAME,
-        reasons.BAD_TIMESTAMP,
-        reasons.TIMESTAMP_NOT_UTC,
-        reasons.TIMESTAMP_IN_FUTURE,
-    )
-)
-"""Where the name gives no time that can be believed."""
 _HOURS_SHOWN_ONE_BY_ONE = 48
-
-One = TypeVar("One")
-Other = TypeVar("Other")
 
 
 @dataclass(frozen=True)
-class Period:
+class ReportOptions:
+    """What a report is about.
+
+    Attributes:
+      period_hours: Length of the period up to the newest window, without the next two.
+      since: Start of the period (UTC).
+      until: End of the period (UTC), exclusive.
+      ruleset: The rules, which name the cameras that never sent an image.
+      missing_ok: Whether an output without counts, as of a job without a valid image, has a report.
+      each_image: Whether to read the record of each image, to find blind cameras.
+    """
+
+    period_hours: float = 24
+    since: datetime | None = None
+    until: datetime | None = None
+    ruleset: rules.Rules | None = None
+    missing_ok: bool = False
+    each_image: bool = True
+
+
+@dataclass(frozen=True)
+class ReportPeriod:
     """The windows that begin from `start` on and before `end` (UTC)."""
 
     start: datetime
     end: datetime
 
-    def __contains__(self, moment: datetime) -> bool:
-        return self.start <= moment < self.end
+    def __contains__(self, time: datetime) -> bool:
+        return self.start <= time < self.end
 
 
 @dataclass(frozen=True)
-class Camera:
+class CameraRow:
     """One row of the fleet.
 
     Attributes:
       id: The camera.
-      counted: Its counts, summed; None where it has no valid picture in the period.
-      invalid: Invalid pictures whose names say that they are its.
-      late: Pictures that came too late for their windows.
+      counted: Its counts, summed; None where it has no valid image in the period.
+      invalid: Invalid images whose names give this camera.
+      late: Images that arrived too late for their windows.
       findings: What is wrong with it.
     """
 
@@ -86,9 +91,9 @@ class HeatMap:
     """Threats by camera and hour.
 
     Attributes:
-      hours: The first moment of each column.
+      hours: The start of each column.
       by_time_of_day: Whether a column is that hour of every day of the period.
-      rows: For each camera, most threats first, the threats of each hour; None where no picture
+      rows: For each camera, most threats first, the threats of each hour; None where no image
         was counted.
       most: The largest number.
     """
@@ -100,12 +105,25 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
+class InvalidRecord:
+    """What the report shows of the record of an invalid image.
+
+    Attributes:
+      file: The name of the image.
+      detail: What is wrong with it.
+    """
+
+    file: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class InvalidImages:
     """The invalid images of one reason: how many, and some of their records."""
 
     reason: str
     number: int
-    shown: tuple[Mapping[str, Any], ...]
+    shown: tuple[InvalidRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -116,10 +134,10 @@ class AlertRecord:
       output: The job's output that it is of.
       alert_id: Its id.
       camera: The camera's.
-      timestamp: Of the picture, canonical.
+      timestamp: Of the image, canonical.
       labels: What the threats are, with the highest score of each.
       outcomes: Target (None for none), outcome and detail, each.
-      image_uri: Where the picture was.
+      image_uri: Where the image was.
       final_uri: Where its image JSON is.
     """
 
@@ -134,32 +152,32 @@ class AlertRecord:
 
     @property
     def is_suppressed(self) -> bool:
-        """Whether it came in the cooldown of another and was not sent."""
+        """Whether it was suppressed in the cooldown of another."""
         return any(outcome == SUPPRESSED for _, outcome, _ in self.outcomes)
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Everything that the page tells.
+    """Everything that the page shows.
 
     Attributes:
-      period: What is told of; None where nothing was counted, and then of all times.
+      period: The period; None where nothing was counted: the report is then of all times.
       rows: The windowed counts.
       cameras: All that were seen, are named by the rules or have a finding, by id.
       heat: Threats by camera and hour.
       findings: What is wrong with cameras, faults first.
-      each_picture: Whether blind cameras were looked for.
+      each_image: Whether blind cameras were looked for.
       invalid: Invalid images, the most frequent reason first.
       alerts: Newest first.
       problems: Files that could not be read, and why.
     """
 
-    period: Period | None
+    period: ReportPeriod | None
     rows: Sequence[CountRow]
-    cameras: Sequence[Camera]
+    cameras: Sequence[CameraRow]
     heat: HeatMap
     findings: Sequence[Finding]
-    each_picture: bool
+    each_image: bool
     invalid: Sequence[InvalidImages]
     alerts: Sequence[AlertRecord]
     problems: Sequence[tuple[str, str]]
@@ -167,114 +185,99 @@ class Fleet:
     @property
     def total(self) -> CountRow | None:
         """All counts, summed."""
-        return next(iter(counts.sum_total(self.rows)), None)
+        return next(iter(sum_total(self.rows)), None)
 
     @property
     def late(self) -> int:
-        """Pictures that came too late for their windows."""
+        """Images that arrived too late for their windows."""
         return sum(camera.late for camera in self.cameras)
 
     @property
     def suppressed(self) -> int:
-        """Alerts that were not sent, as they came in the cooldown of another."""
+        """Alerts that were suppressed in the cooldown of another."""
         return sum(alert.is_suppressed for alert in self.alerts)
 
     @property
     def outcomes(self) -> Mapping[str | None, Mapping[str, int]]:
-        """By target, how many alerts came to which outcome."""
-        found: dict[str | None, Counter[str]] = defaultdict(Counter)
+        """The number of alerts of each outcome, by target."""
+        counts: dict[str | None, Counter[str]] = defaultdict(Counter)
         for alert in self.alerts:
             for target, outcome, _ in alert.outcomes:
-                found[target][outcome] += 1
-        return {name: dict(sorted(found[name].items())) for name in sorted(found, key=str)}
+                counts[target][outcome] += 1
+        return {name: dict(sorted(counts[name].items())) for name in sorted(counts, key=str)}
 
 
-def gather(
-    outputs: Sequence[str],
-    *,
-    period_hours: float = 24,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    by: rules.Rules | None = None,
-    missing_ok: bool = False,
-    each_picture: bool = True,
-) -> Fleet:
-    """Reads what there is to tell of one output or several.
+def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
+    """Reads what the report shows of one output or several.
 
     Args:
-      outputs: The job's output directories, on any filesystem that Beam knows.
-      period_hours: Length of the period up to the newest window, without the next two.
-      since: First moment of the period (UTC).
-      until: First moment after it.
-      by: The rules, for what they say of cameras that never sent.
-      missing_ok: Whether an output without counts has a report too.
-      each_picture: Whether to read what was detected in each picture, to find blind cameras.
+      scan: The output, or several.
+      options: What the report is about.
 
     Raises:
       CountsError: No counts, or wrong ones.
       OSError: A store can't be listed.
     """
-    period = _period(outputs, period_hours, since, until, missing_ok)
+    period = _period(scan, options)
     rows: list[CountRow] = []
     findings: Sequence[Finding] = ()
-    found = _Found(period)
+    contents = _OutputContents(period, scan, has_end=options.until is not None)
     if period is not None:
-        rows = counts.read_counts(outputs, since=period.start, until=period.end)
-        looked_at = examine(
-            outputs, since=period.start, until=period.end, by=by, each_picture=each_picture
+        rows = scan.counts(since=period.start, until=period.end)
+        health = examine(
+            scan,
+            since=period.start,
+            until=period.end,
+            ruleset=options.ruleset,
+            each_image=options.each_image,
         )
-        findings = looked_at.findings
-        for uri, why in looked_at.problems:
-            found.add_problem(uri, why, outputs)
-    for output in outputs:
-        found.add_invalid(output)
-        found.add_alerts(output)
-    late = counts.read_late(
-        outputs,
+        findings = health.findings
+        for uri, why in health.problems:
+            contents.add_problem(uri, why)
+    contents.add_invalid()
+    for output in scan.outputs:
+        contents.add_alerts(output)
+    late = scan.late(
         since=None if period is None else period.start,
         until=None if period is None else period.end,
     )
-    invalid = sorted(found.invalid.items(), key=lambda one: (-len(one[1]), one[0]))
+    invalid = sorted(contents.invalid.items(), key=lambda item: (-len(item[1]), item[0]))
     return Fleet(
         period=period,
         rows=rows,
-        cameras=_cameras(rows, found.invalid_by_id, late, findings, by),
+        cameras=_cameras(rows, contents.invalid_by_id, late, findings, options.ruleset),
         heat=heat_map(rows),
         findings=findings,
-        each_picture=each_picture,
+        each_image=options.each_image,
         invalid=[
             InvalidImages(
                 reason,
                 len(uris),
-                tuple(found.records(sorted(uris)[:INVALID_SHOWN], outputs)),
+                tuple(contents.records(sorted(uris)[:INVALID_SHOWN])),
             )
             for reason, uris in invalid
         ],
         alerts=sorted(
-            found.alerts, key=lambda one: (parse_time(one.timestamp), one.camera), reverse=True
+            contents.alerts,
+            key=lambda alert: (parse_time(alert.timestamp), alert.camera),
+            reverse=True,
         ),
-        problems=sorted(found.problems.items()),
+        problems=sorted(contents.problems.items()),
     )
 
 
-def _period(
-    outputs: Sequence[str],
-    period_hours: float,
-    since: datetime | None,
-    until: datetime | None,
-    missing_ok: bool,
-) -> Period | None:
+def _period(scan: OutputScan, options: ReportOptions) -> ReportPeriod | None:
     try:
-        windows = counts.list_windows(outputs)
-    except counts.NoCountsError:
-        if not missing_ok:
+        windows = scan.windows()
+    except NoCountsError:
+        if not options.missing_ok:
             raise
         windows = []
-    if since is None and until is None:
-        return Period(*recent_period(windows, period_hours)) if windows else None
-    start = since or min((start for start, _ in windows), default=None)
-    end = until or max((end for _, end in windows), default=None)
-    return Period(start, end) if start is not None and end is not None else None
+    if options.since is None and options.until is None:
+        return ReportPeriod(*recent_period(windows, options.period_hours)) if windows else None
+    start = options.since or min((start for start, _ in windows), default=None)
+    end = options.until or max((end for _, end in windows), default=None)
+    return ReportPeriod(start, end) if start is not None and end is not None else None
 
 
 def _cameras(
@@ -282,9 +285,9 @@ def _cameras(
     invalid: Mapping[str, int],
     late: Sequence[CountRow],
     findings: Sequence[Finding],
-    by: rules.Rules | None,
-) -> list[Camera]:
-    counted = {row.id: row for row in counts.sum_by_id(rows)}
+    ruleset: rules.Rules | None,
+) -> list[CameraRow]:
+    counted = {row.id: row for row in sum_by_id(rows)}
     too_late: Counter[str] = Counter()
     for row in late:
         too_late[row.id] += row.images
@@ -292,10 +295,10 @@ def _cameras(
     for finding in findings:
         of_each[finding.id].append(finding)
     ids = counted.keys() | invalid.keys() | too_late.keys() | of_each.keys()
-    if by is not None:
-        ids |= set(by.cameras)
+    if ruleset is not None:
+        ids |= set(ruleset.cameras)
     return [
-        Camera(id, counted.get(id), invalid.get(id, 0), too_late[id], tuple(of_each.get(id, ())))
+        CameraRow(id, counted.get(id), invalid.get(id, 0), too_late[id], tuple(of_each.get(id, ())))
         for id in sorted(ids)
     ]
 
@@ -308,8 +311,8 @@ def heat_map(rows: Sequence[CountRow]) -> HeatMap:
     if not rows:
         return HeatMap((), False, (), 0)
 
-    def hour(moment: datetime) -> datetime:
-        return moment.replace(minute=0, second=0, microsecond=0)
+    def hour(time: datetime) -> datetime:
+        return time.replace(minute=0, second=0, microsecond=0)
 
     first, last = (hour(choose(row.window_start for row in rows)) for choose in (min, max))
     number = (last - first) // timedelta(hours=1) + 1
@@ -319,95 +322,102 @@ def heat_map(rows: Sequence[CountRow]) -> HeatMap:
     threats: dict[str, list[int | None]] = {}
     for row in rows:
         of_id = threats.setdefault(row.id, [None] * number)
-        place = (hour(row.window_start) - first) // timedelta(hours=1) % number
+        column = (hour(row.window_start) - first) // timedelta(hours=1) % number
         if row.images:
-            of_id[place] = (of_id[place] or 0) + row.threats
-    in_order = sorted(threats, key=lambda id: (-sum(one or 0 for one in threats[id]), id))
+            of_id[column] = (of_id[column] or 0) + row.threats
+    in_order = sorted(
+        threats,
+        key=lambda id: (-sum(number_of_threats or 0 for number_of_threats in threats[id]), id),
+    )
     return HeatMap(
         hours=tuple(first + timedelta(hours=k) for k in range(number)),
         by_time_of_day=by_time_of_day,
         rows=tuple((id, tuple(threats[id])) for id in in_order),
-        most=max(one or 0 for of_id in threats.values() for one in of_id),
+        most=max(
+            number_of_threats or 0 for of_id in threats.values() for number_of_threats in of_id
+        ),
     )
 
 
 @dataclass
-class _Found:
-    """What lies in the folders of outputs."""
+class _OutputContents:
+    """The contents of the folders of outputs.
 
-    period: Period | None
+    Attributes:
+      period: The period; None for all times.
+      scan: The outputs.
+      has_end: Whether the end of the period was requested. Otherwise it is the end of the newest
+        window, and as no window counts invalid images, later ones belong to the period too.
+    """
+
+    period: ReportPeriod | None
+    scan: OutputScan
+    has_end: bool
     invalid: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     invalid_by_id: Counter[str] = field(default_factory=Counter)
     alerts: list[AlertRecord] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
-    def add_problem(self, uri: str, why: str, outputs: Sequence[str]) -> None:
-        """What could not be read of one of the outputs, told without that one's address."""
-        place = next((short for one in outputs if (short := without(one, uri)) != uri), uri)
-        self.problems.setdefault(printable(place), why)
+    def add_problem(self, uri: str, why: str) -> None:
+        """Adds a file that could not be read, without its output's address."""
+        shortened = (without(output, uri) for output in self.scan.outputs)
+        self.problems.setdefault(printable(next((s for s in shortened if s != uri), uri)), why)
 
-    def add_invalid(self, output: str) -> None:
-        """The invalid images of the period, and those of which the time is not known."""
-        for reason, name in _files(output, "invalid"):
-            if reason not in reasons.ALL or not name.endswith(".json"):
+    def add_invalid(self) -> None:
+        """Adds the invalid images of the period, and those of which the time is not known."""
+        for file in self.scan.invalid:
+            time = None if file.reason == reasons.TIMESTAMP_IN_FUTURE else file.capture_time
+            is_newest = time is not None and not self.has_end and self._is_after_period(time)
+            if time is not None and not is_newest and not self._is_in_period(time):
                 continue
-            camera, moment = _named(name.removesuffix(".json"))
-            if moment is not None and reason not in _UNDATED and not self._is_told_of(moment):
-                continue
-            self.invalid[reason].append(stores.join(output, "invalid", reason, name))
-            if camera is not None:
-                self.invalid_by_id[camera] += 1
+            self.invalid[file.reason].append(file.uri)
+            if file.camera is not None:
+                self.invalid_by_id[file.camera] += 1
 
     def add_alerts(self, output: str) -> None:
         """The alerts of the period."""
         elsewhere = self._alerts_of_other_times(output)
         uris = [
             stores.join(output, "alerts", camera, name)
-            for camera, name in _files(output, "alerts")
+            for camera, name in self.scan.files(output, "alerts")
             if _ALERT_FILE.fullmatch(name) and name.removesuffix(".json") not in elsewhere
         ]
-        for uri, record in zip(uris, _read(uris), strict=True):
+        for uri, record in zip(uris, self.scan.read(uris), strict=True):
             try:
                 alert = _alert(output, _object(record))
-                moment = parse_time(alert.timestamp)
+                capture_time = parse_time(alert.timestamp)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                self.add_problem(uri, _why(error), [output])
+                self.add_problem(uri, _describe_error(error))
                 continue
-            if self._is_told_of(moment):
+            if self._is_in_period(capture_time):
                 self.alerts.append(alert)
 
-    def _is_told_of(self, moment: datetime) -> bool:
-        return self.period is None or moment in self.period
+    def _is_in_period(self, time: datetime) -> bool:
+        return self.period is None or time in self.period
+
+    def _is_after_period(self, time: datetime) -> bool:
+        return self.period is not None and time >= self.period.end
 
     def _alerts_of_other_times(self, output: str) -> frozenset[str]:
-        found = set()
-        for _, name in _files(output, "final"):
-            camera, moment = _named(f"{name.removesuffix('.json')}.jpg")
-            if camera is not None and moment is not None and not self._is_told_of(moment):
-                found.add(rules.alert_id(camera, canonical_time(moment), "alert"))
-        return frozenset(found)
+        alert_ids = set()
+        for _, name in self.scan.files(output, "final"):
+            camera, capture_time = camera_and_time(f"{name.removesuffix('.json')}.jpg")
+            if (
+                camera is not None
+                and capture_time is not None
+                and not self._is_in_period(capture_time)
+            ):
+                alert_ids.add(rules.alert_id(camera, canonical_time(capture_time), "alert"))
+        return frozenset(alert_ids)
 
-    def records(self, uris: Sequence[str], outputs: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """The records of some invalid images."""
-        for uri, record in zip(uris, _read(uris), strict=True):
+    def records(self, uris: Sequence[str]) -> Iterator[InvalidRecord]:
+        """Yields the records of some invalid images."""
+        for uri, record in zip(uris, self.scan.read(uris), strict=True):
             try:
-                found = _object(record)
-                yield {key: str(found[key]) for key in ("file", "detail")}
+                fields = _object(record)
+                yield InvalidRecord(str(fields["file"]), str(fields["detail"]))
             except (KeyError, TypeError, ValueError) as error:
-                self.add_problem(uri, _why(error), outputs)
-
-
-def _named(name: str) -> tuple[str | None, datetime | None]:
-    """The camera and the moment that the name of a kept picture gives, where it does.
-
-    Of several pictures of one name, all but one have a hash in it.
-    """
-    for spelled in (name, _HASH.sub("", name)):
-        try:
-            return parse_name(spelled)
-        except InvalidName:
-            continue
-    return None, None
+                self.add_problem(uri, _describe_error(error))
 
 
 def _alert(output: str, record: Mapping[str, Any]) -> AlertRecord:
@@ -422,47 +432,12 @@ def _alert(output: str, record: Mapping[str, Any]) -> AlertRecord:
         timestamp=str(record["timestamp"]),
         labels=labels,
         outcomes=tuple(
-            (one["target"], str(one["outcome"]), str(one["detail"])) for one in record["targets"]
+            (target["target"], str(target["outcome"]), str(target["detail"]))
+            for target in record["targets"]
         ),
         image_uri=str(record["image_uri"]),
         final_uri=str(record["final_uri"]),
     )
-
-
-def _files(output: str, folder: str) -> Iterator[tuple[str, str]]:
-    """The files that lie one folder deep in a folder of an output: that folder's name, and theirs.
-
-    Names of files that are being written are left out.
-    """
-    place = stores.join(output, folder)
-    if stores.is_local(output):
-        found: Iterable[tuple[str, str]] = (
-            (inner.name, name)
-            for inner in (os.scandir(place) if os.path.isdir(place) else ())
-            if inner.is_dir()
-            for name in os.listdir(inner.path)
-        )
-    else:
-        beneath = (one.path[len(place) + 1 :].split("/") for one in stores.list_beneath(place))
-        found = ((parts[0], parts[1]) for parts in beneath if len(parts) == 2)
-    return ((inner, name) for inner, name in found if not name.startswith("."))
-
-
-def _read(uris: Sequence[str]) -> Iterator[bytes | Exception]:
-    return in_threads(stores.read_bytes, uris)
-
-
-def in_threads(work: Callable[[One], Other], items: Sequence[One]) -> Iterator[Other | Exception]:
-    """What some work makes of each item, or its error, in order; several at once."""
-
-    def safely(item: One) -> Other | Exception:
-        try:
-            return work(item)
-        except Exception as error:  # Each store's client has its own kinds of error.
-            return error
-
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        yield from threads.map(safely, items)
 
 
 def _object(data: bytes | Exception) -> Mapping[str, Any]:
@@ -474,7 +449,7 @@ def _object(data: bytes | Exception) -> Mapping[str, Any]:
     return value
 
 
-def _why(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, orjson.JSONDecodeError):
         return "not JSON"
     if isinstance(error, KeyError):
@@ -483,5 +458,5 @@ def _why(error: Exception) -> str:
 
 
 def without(output: str, text: str) -> str:
-    """A text in which an output's address is left out of those of its files."""
+    """Returns a text in which an output's address is left out of those of its files."""
     return text.replace(f"{output.rstrip('/')}/", "")

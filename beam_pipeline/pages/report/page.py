@@ -1,7 +1,7 @@
 """The report's page: what was gathered, with the chart and the pictures of alerts, as HTML.
 
-The same input gives the same bytes. An output's own address is not told, so that a copy of it has
-the same page.
+The same input gives the same bytes. The page does not show an output's own address, so that a copy
+of the output has the same page.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from typing import Any
 import orjson
 
 import rules
-from beam_pipeline import chart, pages
-from beam_pipeline.report.gathering import AlertRecord, Fleet, in_threads, without
-from transforms import stores
-from transforms.text import one_line, printable
+from beam_pipeline.fleet import chart
+from beam_pipeline.fleet.output_scan import map_in_threads
+from beam_pipeline.pages import parts
+from beam_pipeline.pages.report.gathering import AlertRecord, Fleet, without
+from transforms.images.annotating import read_with_boxes
+from transforms.records.text import one_line, printable
+from transforms.storage import stores
 
 PICTURES = 60
 """Alerts that are shown with their pictures."""
@@ -39,23 +42,23 @@ class ShownAlert:
     """An alert with its picture, and why there was one, in sentences."""
 
     alert: AlertRecord
-    picture: pages.Picture
+    picture: parts.PagePicture
     why: tuple[str, ...]
 
 
 def make_page(fleet: Fleet) -> str:
-    """The page, with the pictures that can be found."""
+    """Returns the page, with the pictures that can be found."""
     shown, others = _choose(fleet.alerts)
     period = fleet.period
     drawing = None
     if period is not None:
         model = chart.period_model(fleet.rows, period.start, period.end)
         drawing = {
-            "data": pages.data_uri("image/svg+xml", _in_the_dark_too(model)),
+            "data": parts.data_uri("image/svg+xml", _svg_with_dark_mode(model)),
             "text": " ".join((model.title, model.subtitle, *model.notes)),
         }
-    return pages.render(
-        "beam_pipeline.report",
+    return parts.render(
+        "beam_pipeline.pages.report",
         "page",
         script="page.js",
         fleet=fleet,
@@ -64,45 +67,45 @@ def make_page(fleet: Fleet) -> str:
         chart=drawing,
         days=Counter(hour.strftime("%Y-%m-%d") for hour in fleet.heat.hours),
         level=lambda threats: _level(threats, fleet.heat.most),
-        shown=[_shown(alert, found) for alert, found in shown],
+        shown=[_shown(alert, shown_or_error) for alert, shown_or_error in shown],
         others=others[:ROWS],
         more=max(0, len(others) - ROWS),
         percent=chart.percent,
-        what=_what,
+        what=_labels_text,
     )
 
 
 def _choose(
     alerts: Sequence[AlertRecord],
 ) -> tuple[list[tuple[AlertRecord, ShownAlert | Exception]], list[AlertRecord]]:
-    """The alerts that are shown with pictures, and the others; both in the order given."""
+    """Returns the alerts that are shown with pictures, and the others; both in their order."""
     before: Counter[str] = Counter()
     turns = []
-    for place, alert in enumerate(alerts):
-        turns.append((before[alert.camera] // _FROM_ONE_CAMERA, place))
+    for index, alert in enumerate(alerts):
+        turns.append((before[alert.camera] // _FROM_ONE_CAMERA, index))
         before[alert.camera] += 1
-    with_picture = sorted(place for _, place in sorted(turns)[:PICTURES])
-    chosen = [alerts[place] for place in with_picture]
+    with_picture = sorted(index for _, index in sorted(turns)[:PICTURES])
+    chosen = [alerts[index] for index in with_picture]
     left_out = set(range(len(alerts))) - set(with_picture)
     return (
-        list(zip(chosen, in_threads(_with_picture, chosen), strict=True)),
-        [alerts[place] for place in sorted(left_out)],
+        list(zip(chosen, map_in_threads(_with_picture, chosen), strict=True)),
+        [alerts[index] for index in sorted(left_out)],
     )
 
 
-def _shown(alert: AlertRecord, found: ShownAlert | Exception) -> ShownAlert:
-    if isinstance(found, ShownAlert):
-        return found
-    why = printable(without(alert.output, one_line(found)))
+def _shown(alert: AlertRecord, shown_or_error: ShownAlert | Exception) -> ShownAlert:
+    if isinstance(shown_or_error, ShownAlert):
+        return shown_or_error
+    why = printable(without(alert.output, one_line(shown_or_error)))
     return ShownAlert(
-        alert, pages.Picture(None, f"what is in final/ of it can't be read ({why})"), ()
+        alert, parts.PagePicture(None, f"what is in final/ of it can't be read ({why})"), ()
     )
 
 
 def _with_picture(alert: AlertRecord) -> ShownAlert:
     image = _final(alert)
-    boxes = [image["detections"][one["detection"]] for one in image["threat"]["threats"]]
-    picture = pages.picture(
+    boxes = [image["detections"][threat["detection"]] for threat in image["threat"]["threats"]]
+    drawn = read_with_boxes(
         [
             stores.validated_uri(alert.output, alert.camera, image["file"]),
             alert.image_uri,
@@ -111,15 +114,16 @@ def _with_picture(alert: AlertRecord) -> ShownAlert:
         boxes,
         _COLOUR,
         longest_side=_LONGEST_SIDE,
-        largest=_LARGEST,
+        max_bytes=_LARGEST,
     )
+    picture = parts.page_picture(drawn)
     if picture.missing is not None:
         picture = replace(picture, missing=without(alert.output, picture.missing))
     return ShownAlert(alert, picture, tuple(rules.explain(image).splitlines()))
 
 
 def _final(alert: AlertRecord) -> Mapping[str, Any]:
-    """The image JSON, from this output, which may be a copy, or from where the alert says."""
+    """Returns the image JSON, from this output (perhaps a copy) or from the alert's address."""
     name = alert.final_uri.rpartition("/")[2]
     here = stores.join(alert.output, "final", alert.camera, name)
     try:
@@ -130,19 +134,19 @@ def _final(alert: AlertRecord) -> Mapping[str, Any]:
     return image
 
 
-def _what(labels: Mapping[str, float]) -> str:
-    """What was seen, surest first."""
-    in_order = sorted(labels.items(), key=lambda one: (-one[1], one[0]))
+def _labels_text(labels: Mapping[str, float]) -> str:
+    """Returns what was seen, surest first."""
+    in_order = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{printable(label)} {score:.2f}" for label, score in in_order)
 
 
 def _level(threats: int, most: int) -> int:
-    """How dark a cell of the heat map is, 0 to `_HEAT_LEVELS`; logarithmic, as threats are."""
+    """Returns how dark a cell of the heat map is, 0 to `_HEAT_LEVELS`, on a logarithmic scale."""
     return math.ceil(_HEAT_LEVELS * math.log1p(threats) / math.log1p(most)) if threats else 0
 
 
-def _in_the_dark_too(model: chart.ChartModel) -> bytes:
-    """The chart as an SVG that follows the reader's choice of a dark page."""
+def _svg_with_dark_mode(model: chart.ChartModel) -> bytes:
+    """Returns the chart as an SVG that follows the reader's choice of a dark page."""
     dark = "".join(
         f'[style*="{part}: {light}"] {{{part}: {instead} !important}}'
         for light, instead in _DARK.items()

@@ -39,7 +39,7 @@ class PubSubAddress:
 
     @property
     def scheme(self) -> str:
-        """What the addresses of the objects begin with of which it tells."""
+        """What the addresses of its objects begin with."""
         return "gs://"
 
 
@@ -50,7 +50,7 @@ class KafkaAddress:
     Attributes:
       brokers: `HOST:PORT` of some brokers, by which the others are found.
       topic: Its name.
-      group: The group whose offsets are begun at and told; None for none.
+      group: The group whose offsets are the start, and are committed; None for none.
     """
 
     brokers: tuple[str, ...]
@@ -64,7 +64,7 @@ class KafkaAddress:
 
     @property
     def scheme(self) -> str:
-        """What the addresses of the objects begin with of which it tells."""
+        """What the addresses of its objects begin with."""
         return "s3://"
 
 
@@ -72,17 +72,17 @@ Address = PubSubAddress | KafkaAddress
 
 
 def parse_address(text: str) -> Address:
-    """The address that a text says.
+    """Returns the address that a text says.
 
     Raises:
       ValueError: It says none; with what is wrong.
     """
     if text.startswith("kafka://"):
         return _kafka(text.removeprefix("kafka://"))
-    found = _PUBSUB.fullmatch(text)
-    if found is None:
+    match = _PUBSUB.fullmatch(text)
+    if match is None:
         raise ValueError(f"not an address like {FORMS}")
-    project, subscription = found.groups()
+    project, subscription = match.groups()
     if not _PROJECT.fullmatch(project):
         raise ValueError(f"{project!r} is not the id of a Google Cloud project")
     if not _SUBSCRIPTION.fullmatch(subscription):
@@ -91,13 +91,13 @@ def parse_address(text: str) -> Address:
 
 
 def _kafka(text: str) -> KafkaAddress:
-    if "@" in text:  # What stands before it may be a password: it is not repeated.
+    if "@" in text:  # What is before it may be a password: it is not repeated.
         raise ValueError(
             "an address of Kafka holds no user or password; they belong into the file that the "
             "environment variable KAFKA_CONFIG names"
         )
-    place, _, query = text.partition("?")
-    brokers, _, topic = place.partition("/")
+    topic_path, _, query = text.partition("?")
+    brokers, _, topic = topic_path.partition("/")
     for broker in brokers.split(","):
         port = _BROKER.fullmatch(broker)
         if port is None or not 0 < int(port[1]) < 65536:

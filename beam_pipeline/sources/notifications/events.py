@@ -12,7 +12,7 @@ The forms are the stores' own:
 - Google Cloud Storage's message, whose attributes tell all
   (https://cloud.google.com/storage/docs/pubsub-notifications).
 
-Fields that are not needed are not looked at, as all of them may grow new ones.
+Fields that are not needed are ignored, as every form may get new ones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CreatedObject:
 
 
 @dataclass(frozen=True)
-class Told:
+class ObjectEvents:
     """What a message says.
 
     Attributes:
@@ -53,7 +53,7 @@ class Told:
     problem: str | None = None
 
 
-_IGNORED = Told(ignored=1)
+_IGNORED = ObjectEvents(ignored=1)
 _SIZE = re.compile(r"[0-9]{1,18}")
 
 
@@ -61,8 +61,8 @@ class _MalformedError(ValueError):
     """What a message lacks."""
 
 
-def parse_s3_message(message: bytes | None) -> Told:
-    """What a message of S3, Minio or EventBridge says.
+def parse_s3_message(message: bytes | None) -> ObjectEvents:
+    """Returns what a message of S3, Minio or EventBridge says.
 
     Args:
       message: Its bytes; None for a tombstone.
@@ -81,56 +81,58 @@ def parse_s3_message(message: bytes | None) -> Told:
         if not isinstance(records, list):
             raise _MalformedError("Records is no list")
     except _MalformedError as error:
-        return Told(problem=str(error))
+        return ObjectEvents(problem=str(error))
     except (ValueError, RecursionError):
-        return Told(problem="it is no JSON")
-    told = Told()
+        return ObjectEvents(problem="it is no JSON")
+    events = ObjectEvents()
     for record in records:
         try:
-            one = _record(record)
+            events_of_record = _record(record)
         except _MalformedError as error:
-            one = Told(problem=str(error))
-        told = Told(
-            told.created + one.created, told.ignored + one.ignored, told.problem or one.problem
+            events_of_record = ObjectEvents(problem=str(error))
+        events = ObjectEvents(
+            events.created + events_of_record.created,
+            events.ignored + events_of_record.ignored,
+            events.problem or events_of_record.problem,
         )
-    return told if records else _IGNORED
+    return events if records else _IGNORED
 
 
-def _record(record: Any) -> Told:
+def _record(record: Any) -> ObjectEvents:
     record = _object(record, "a record")
     name = _text(record, "eventName", "a record")
     if not name.removeprefix("s3:").startswith("ObjectCreated:"):
         return _IGNORED
-    place = _object(record.get("s3"), "s3 of a record")
-    thing = _object(place.get("object"), "s3.object of a record")
+    entity = _object(record.get("s3"), "s3 of a record")
+    object_ = _object(entity.get("object"), "s3.object of a record")
     try:
-        key = unquote_plus(_text(thing, "key", "s3.object of a record"), errors="strict")
+        key = unquote_plus(_text(object_, "key", "s3.object of a record"), errors="strict")
     except UnicodeDecodeError:
         raise _MalformedError("a key is not UTF-8") from None
-    bucket = _object(place.get("bucket"), "s3.bucket of a record")
-    return _created("s3", _text(bucket, "name", "s3.bucket of a record"), key, thing.get("size"))
+    bucket = _object(entity.get("bucket"), "s3.bucket of a record")
+    return _created("s3", _text(bucket, "name", "s3.bucket of a record"), key, object_.get("size"))
 
 
-def _event_bridge(event: dict[str, Any]) -> Told:
+def _event_bridge(event: dict[str, Any]) -> ObjectEvents:
     if event["detail-type"] != "Object Created":
         return _IGNORED
     detail = _object(event.get("detail"), "detail")
     bucket = _object(detail.get("bucket"), "detail.bucket")
-    thing = _object(detail.get("object"), "detail.object")
+    object_ = _object(detail.get("object"), "detail.object")
     return _created(
         "s3",
         _text(bucket, "name", "detail.bucket"),
-        _text(thing, "key", "detail.object"),
-        thing.get("size"),
+        _text(object_, "key", "detail.object"),
+        object_.get("size"),
     )
 
 
-def parse_gcs_message(attributes: Mapping[str, str], data: bytes) -> Told:
-    """What a message of Google Cloud Storage says.
+def parse_gcs_message(attributes: Mapping[str, str], data: bytes) -> ObjectEvents:
+    """Returns what a message of Google Cloud Storage says.
 
     Args:
       attributes: Its attributes.
-      data: Its payload, which is looked at for the object's size only: there may be none.
+      data: Its payload, which gives only the object's size: there may be none.
     """
     try:
         if _text(attributes, "eventType", "the attributes") != "OBJECT_FINALIZE":
@@ -145,16 +147,18 @@ def parse_gcs_message(attributes: Mapping[str, str], data: bytes) -> Told:
             "gs", bucket, name, payload.get("size") if isinstance(payload, dict) else None
         )
     except _MalformedError as error:
-        return Told(problem=str(error))
+        return ObjectEvents(problem=str(error))
 
 
-def _created(scheme: str, bucket: str, key: str, size: object) -> Told:
+def _created(scheme: str, bucket: str, key: str, size: object) -> ObjectEvents:
     if "/" in bucket:
         raise _MalformedError(f"{bucket!r} is not the name of a bucket")
     if key.endswith("/"):  # Some clients make empty keys that stand for folders.
         return _IGNORED
     digits = _SIZE.fullmatch(str(size))  # S3 says a number, Google Cloud Storage a string.
-    return Told((CreatedObject(f"{scheme}://{bucket}/{key}", int(digits[0]) if digits else 0),))
+    return ObjectEvents(
+        (CreatedObject(f"{scheme}://{bucket}/{key}", int(digits[0]) if digits else 0),)
+    )
 
 
 def _object(value: object, what: str) -> dict[str, Any]:

@@ -1,40 +1,51 @@
 """Google Cloud Storage's notifications by Pub/Sub.
 
 Google's client keeps a stream of messages open in threads of its own and extends their deadlines;
-a look takes what has come. The position is the number of looks: where it is another than that of
-the look before, the runner has gone back to a checkpoint, and all messages that are not
-acknowledged are asked for again. They come again by themselves where the process has died.
+a pull returns what has arrived. The offset is the number of pulls. If it differs from that of the
+pull before, the runner has gone back to a checkpoint, and all messages that are not acknowledged
+are requested again. They are delivered again by themselves after a process died, once their
+deadline is over.
+
+Pub/Sub does not say which messages are still to come. A pull supposes that all published messages
+have arrived if nothing waits in the client, the client has room for more, Pub/Sub answers, and the
+stream was open for longer than the deadline of a message that another worker may still hold.
 """
 
 from __future__ import annotations
 
 import base64
+import collections
 import concurrent.futures
 import logging
 import math
-import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber.message import Message as PubSubMessage
 
-from beam_pipeline.notifications.address import PubSubAddress
-from beam_pipeline.notifications.channel import Channel, ChannelError, Message, Position, Taken
-from beam_pipeline.notifications.events import parse_gcs_message
-from transforms.stores import json_bytes
-from transforms.text import one_line
+from beam_pipeline.sources.notifications.address import PubSubAddress
+from beam_pipeline.sources.notifications.channel import (
+    Channel,
+    ChannelError,
+    Notification,
+    PulledBatch,
+)
+from beam_pipeline.sources.notifications.events import parse_gcs_message
+from transforms.records.text import one_line
+from transforms.storage.stores import json_bytes
 
 _LOGGER = logging.getLogger(__name__)
 
-MOST_HELD = 10_000
+MAX_UNACKNOWLEDGED = 10_000
 """Messages that are taken and not acknowledged yet; those of about two checkpoints."""
 
 _ANSWER_SECONDS = 8.0
-_CONNECTED_AFTER_SECONDS = 5.0
+_PROBE_SECONDS = 3.0
+_SETTLED_AFTER_SECONDS = 65.0
 _IDLE_SECONDS = 120.0
 _LEASE_SECONDS = 3600.0
 _MOST_IN_A_REQUEST = 1000
@@ -45,74 +56,108 @@ _ROLES = "roles/pubsub.subscriber and roles/pubsub.viewer"
 class _Stream:
     """An open stream of messages."""
 
-    def __init__(self, client: pubsub_v1.SubscriberClient, path: str) -> None:
+    def __init__(
+        self, client: pubsub_v1.SubscriberClient, path: str, timer: Callable[[], float]
+    ) -> None:
         self._client = client
         self._path = path
-        self.opened = self._looked = time.monotonic()
-        self._arrived: queue.SimpleQueue[PubSubMessage] = queue.SimpleQueue()
-        self._held: dict[str, PubSubMessage] = {}
+        self._timer = timer
+        self._polled_at = timer()
+        self._settled_from = timer()
+        self._arrived: collections.deque[PubSubMessage] = collections.deque()
+        self._arrived_lock = threading.Lock()
+        self._unacknowledged: dict[str, PubSubMessage] = {}
         self._future = client.subscribe(
             path,
-            callback=self._arrive,
+            callback=self._on_message,
             flow_control=pubsub_v1.types.FlowControl(
-                max_messages=MOST_HELD, max_lease_duration=_LEASE_SECONDS
+                max_messages=MAX_UNACKNOWLEDGED, max_lease_duration=_LEASE_SECONDS
             ),
         )
 
-    def _arrive(self, message: PubSubMessage) -> None:
-        self._arrived.put(message)
-        if time.monotonic() - self._looked > _IDLE_SECONDS and not self._future.cancelled():
+    def _on_message(self, message: PubSubMessage) -> None:
+        with self._arrived_lock:
+            self._arrived.append(message)
+        if self._timer() - self._polled_at > _IDLE_SECONDS and not self._future.cancelled():
             # The runner has moved the source to another process, which is to get the messages. This
             # thread is the stream's own, and can't wait for its end.
             threading.Thread(target=self.close, daemon=True).start()
 
-    @property
-    def held(self) -> int:
-        """How many messages are taken and not acknowledged."""
-        return len(self._held)
-
-    def take(self, most: int) -> list[PubSubMessage]:
-        """Messages that have come.
+    def pull(self, max_messages: int) -> list[PubSubMessage]:
+        """Returns messages that have come.
 
         Raises:
           ChannelError: The stream has ended.
         """
-        self._looked = time.monotonic()
+        self._polled_at = self._timer()
         if self._future.done():
             error = self._future.exception()
             raise ChannelError(
                 _reason(error) if isinstance(error, Exception) else "the stream was closed"
             )
-        taken = self._take_arrived(most)
-        self._held.update((one.ack_id, one) for one in taken)
-        return taken
+        messages = self._take_arrived(max_messages)
+        self._unacknowledged.update((message.ack_id, message) for message in messages)
+        return messages
 
-    def _take_arrived(self, most: float) -> list[PubSubMessage]:
-        taken: list[PubSubMessage] = []
-        while len(taken) < most:
-            try:
-                taken.append(self._arrived.get_nowait())
-            except queue.Empty:
-                break
-        return taken
+    def _take_arrived(self, max_messages: float) -> list[PubSubMessage]:
+        with self._arrived_lock:
+            return [
+                self._arrived.popleft() for _ in range(int(min(max_messages, len(self._arrived))))
+            ]
+
+    def oldest_waiting(self) -> float | None:
+        """Returns when the oldest message was published that has come and is not taken, in Unix
+        seconds; None where none waits.
+        """
+        with self._arrived_lock:
+            return min(
+                (message.publish_time.timestamp() for message in self._arrived), default=None
+            )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what others held when the stream was opened has come again."""
+        return self._timer() - self._settled_from >= _SETTLED_AFTER_SECONDS
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more messages may come before some are acknowledged."""
+        return len(self._unacknowledged) < MAX_UNACKNOWLEDGED
+
+    def probe(self) -> None:
+        """Asks Pub/Sub for anything, as the stream itself does not say that it is cut off.
+
+        Raises:
+          ChannelError: Pub/Sub does not answer.
+        """
+        try:
+            self._client.get_subscription(
+                subscription=self._path, timeout=_PROBE_SECONDS, retry=None
+            )
+        except (exceptions.GoogleAPICallError, GoogleAuthError) as error:
+            self._settled_from = self._timer()
+            raise ChannelError(_reason(error)) from None
 
     def acknowledge(self, messages: Sequence[PubSubMessage]) -> None:
-        for one in messages:
-            one.ack()
-            self._held.pop(one.ack_id, None)
+        for message in messages:
+            message.ack()
+            self._unacknowledged.pop(message.ack_id, None)
 
     def close(self) -> None:
         """Ends the stream; what it holds comes again at once, also elsewhere."""
         self._future.cancel()
         # What is given back while the stream is open may come by it again.
         concurrent.futures.wait([self._future], timeout=_ANSWER_SECONDS)
-        left = [*self._held, *(one.ack_id for one in self._take_arrived(math.inf))]
-        self._held.clear()
+        ack_ids = [
+            *self._unacknowledged,
+            *(message.ack_id for message in self._take_arrived(math.inf)),
+        ]
+        self._unacknowledged.clear()
         try:
-            for start in range(0, len(left), _MOST_IN_A_REQUEST):
+            for start in range(0, len(ack_ids), _MOST_IN_A_REQUEST):
                 self._client.modify_ack_deadline(
                     subscription=self._path,
-                    ack_ids=left[start : start + _MOST_IN_A_REQUEST],
+                    ack_ids=ack_ids[start : start + _MOST_IN_A_REQUEST],
                     ack_deadline_seconds=0,
                     timeout=_ANSWER_SECONDS,
                 )
@@ -125,25 +170,41 @@ class PubSubChannel(Channel):
 
     Args:
       address: The subscription.
+      connect: Makes a client.
+      clock: Gives Unix time in seconds.
+      timer: Gives seconds since any time.
     """
 
-    def __init__(self, address: PubSubAddress) -> None:
+    longest_pause_seconds = _IDLE_SECONDS / 2
+
+    def __init__(
+        self,
+        address: PubSubAddress,
+        *,
+        connect: Callable[[], pubsub_v1.SubscriberClient] | None = None,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__()
         self._address = address
+        self._connect = connect or _client
+        self._clock = clock
+        self._timer = timer
+        self._lock = threading.Lock()
         self._stream: _Stream | None = None
-        self._looks = 0
+        self._polls = 0
 
     def check(self) -> None:
-        client = _client()
+        client = self._connect()
         try:
-            found = client.get_subscription(
+            subscription = client.get_subscription(
                 subscription=self._address.path, timeout=_ANSWER_SECONDS, retry=None
             )
-            if found.push_config.push_endpoint:
+            if subscription.push_config.push_endpoint:
                 raise ChannelError("pushes its messages; create one for pulling")
-            if found.bigquery_config.table or found.cloud_storage_config.bucket:
+            if subscription.bigquery_config.table or subscription.cloud_storage_config.bucket:
                 raise ChannelError("writes its messages elsewhere; create one for pulling")
-            if found.detached or found.topic == "_deleted-topic_":
+            if subscription.detached or subscription.topic == "_deleted-topic_":
                 raise ChannelError("its topic is gone; create another one")
             try:
                 granted = client.test_iam_permissions(
@@ -160,35 +221,49 @@ class PubSubChannel(Channel):
         finally:
             client.close()
 
-    def take(self, position: Position, most: int) -> Taken:
+    def partitions(self) -> Sequence[int]:
+        return [0]
+
+    def pull(self, partition: int, offset: int | None, max_messages: int) -> PulledBatch:
         with self._lock:
-            look = dict(position).get(0, 0)
-            if self._stream is not None and look != self._looks:
-                self._forget_receipts()
+            now = self._clock()
+            poll = offset or 0
+            if self._stream is not None and poll != self._polls:
+                self._forget_receipts(partition)
                 self._stream.close()
                 self._stream = None
             if self._stream is None:
-                self._stream = _Stream(_client(), self._address.path)
+                self._stream = _Stream(self._connect(), self._address.path, self._timer)
             try:
-                taken = self._stream.take(most)
+                messages = self._stream.pull(max_messages)
             except ChannelError:
-                self._forget_receipts()
+                self._forget_receipts(partition)
                 self._stream = None
                 raise
-            self._looks = look + 1
-            is_full = len(taken) >= most
-            is_connected = time.monotonic() - self._stream.opened >= _CONNECTED_AFTER_SECONDS
-            return Taken(
-                [_message(one) for one in taken],
-                ((0, self._looks),),
-                taken or None,
-                is_full=is_full,
-                is_caught_up=is_connected and not is_full and self._stream.held < MOST_HELD,
+            try:
+                self._stream.probe()
+            except ChannelError:
+                if not messages:
+                    raise
+            oldest_waiting = self._stream.oldest_waiting()
+            is_at_end = oldest_waiting is None and self._stream.is_settled and self._stream.has_room
+            until = now if is_at_end else None
+            if oldest_waiting is not None and self._stream.is_settled:
+                until = min(oldest_waiting, now)
+            self._polls = poll + 1
+            return PulledBatch(
+                [_notification(message) for message in messages],
+                self._polls,
+                messages or None,
+                until,
+                is_full=len(messages) >= max_messages,
+                is_at_end=is_at_end,
             )
 
-    def acknowledge(self, receipts: Sequence[list[PubSubMessage]]) -> None:
-        if self._stream is not None:
-            self._stream.acknowledge([message for receipt in receipts for message in receipt])
+    def acknowledge(self, partition: int, receipts: Sequence[list[PubSubMessage]]) -> None:
+        with self._lock:
+            if self._stream is not None:
+                self._stream.acknowledge([message for receipt in receipts for message in receipt])
 
 
 def _client() -> pubsub_v1.SubscriberClient:
@@ -198,14 +273,14 @@ def _client() -> pubsub_v1.SubscriberClient:
         raise ChannelError(_reason(error)) from None
 
 
-def _message(message: PubSubMessage) -> Message:
+def _notification(message: PubSubMessage) -> Notification:
     attributes, data = dict(message.attributes), message.data
     # As `gcloud pubsub subscriptions pull --format=json` shows it.
     shown = {
         "attributes": dict(sorted(attributes.items())),
         "data": base64.b64encode(data).decode(),
     }
-    return Message(json_bytes(shown), parse_gcs_message(attributes, data))
+    return Notification(json_bytes(shown), parse_gcs_message(attributes, data))
 
 
 def _reason(error: Exception) -> str:

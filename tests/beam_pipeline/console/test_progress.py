@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipeline import job as jobs
-from beam_pipeline import progress
-from transforms.counters import count
+from beam_pipeline import bundled
+from beam_pipeline.console import progress
+from transforms.runtime.counters import count
 
 
 def test_done_are_the_judged_the_invalid_and_the_repeated() -> None:
@@ -57,7 +57,7 @@ def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "beam_pipeline", "--output", str(tmp_path / "out")),
-            *("--input", str(jobs.BUNDLED_SAMPLES / "hall"), "--model", "bundled"),
+            *("--input", str(bundled.BUNDLED_SAMPLES / "hall"), "--model", "bundled"),
         ],
         stdout=subprocess.PIPE,
         stderr=slave,
@@ -76,7 +76,7 @@ def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
     summary = process.stdout.read().decode()
     assert process.wait(timeout=200) == 0
     os.close(master)
-    images = len(list((jobs.BUNDLED_SAMPLES / "hall").rglob("*.jpg")))
+    images = len(list((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg")))
     assert f"{images}/{images}".encode() in shown
     assert b"with a threat" in shown
     assert summary.startswith("found")

@@ -17,13 +17,13 @@ from PIL import Image
 
 import rules
 from beam_pipeline import cli
-from beam_pipeline.job import BUNDLED_RULES
+from beam_pipeline.bundled import BUNDLED_RULES
 from tests.beam_pipeline.conftest import jpeg
 from tests.transforms.archives import OLD, seen, write_output
-from transforms.archive import open_archive
-from transforms.backtest import CameraResult, Change, backtest_camera
-from transforms.drawing import with_boxes
-from transforms.records import DetectedImage
+from transforms.backtest import AlertChange, CameraResult, backtest_camera
+from transforms.images.annotating import with_boxes
+from transforms.records.images import DetectedImage
+from transforms.storage.archive import open_archive
 
 HEAD = "version: 1\ndefaults:\n"
 NIGHT_SHIFT = HEAD + "  objects: {person: {min_score: 0.5}}\n  cooldown: 5m\n"
@@ -38,11 +38,11 @@ PICTURES = [
 
 def again(
     folder: Path, new: str, old: str | None = None, camera: str = "hall", **period: Any
-) -> tuple[CameraResult, list[Change]]:
+) -> tuple[CameraResult, list[AlertChange]]:
     """One camera of an archive, judged by other rules."""
     against = None if old is None else rules.parse_rules(old, "old.yaml")
-    by = rules.parse_rules(new, "new.yaml")
-    return backtest_camera(camera, open_archive(str(folder)), by, against, **period)
+    ruleset = rules.parse_rules(new, "new.yaml")
+    return backtest_camera(camera, open_archive(str(folder)), ruleset, against, **period)
 
 
 def alerts(result: CameraResult) -> dict[str, Any]:
@@ -104,33 +104,34 @@ def test_what_a_cooldown_held_back_and_other_rules_send_is_gained_from_it(tmp_pa
     assert alerts(result) == {"before": 1, "after": 2, "gained": {"cooldown": 1}, "lost": {}}
 
 
-def test_a_picture_counts_for_each_rule_that_calls_for_its_alert(tmp_path: Path) -> None:
+def test_an_image_counts_for_each_rule_that_calls_for_its_alert(tmp_path: Path) -> None:
     both = seen("hall", "2026-01-31T11:00:00Z", ("car", 0.9), ("person", 0.8), ("person", 0.7))
     write_output(tmp_path, [*PICTURES, both])
     result, changes = again(tmp_path, HEAD + "  objects: {person: {min_score: 0.95}}\n")
     by_rule = {
-        rule: (one.before, one.lost, dict(one.lost_to)) for rule, one in result.by_rule.items()
+        rule: (tally.before, tally.lost, dict(tally.lost_to))
+        for rule, tally in result.by_rule.items()
     }
     assert by_rule == {
         "defaults.objects.person": (3, 3, {"min_score": 3}),
         "defaults.objects.car": (1, 1, {"objects": 1}),
     }
     assert dict(result.alerts.lost_to) == {"min_score": 2, "objects": 1}
-    assert {(one.rule, one.kind, one.pictures) for one in changes} == {
+    assert {(change.rule, change.kind, change.pictures) for change in changes} == {
         ("defaults.objects.person", "lost", 3),
         ("defaults.objects.car", "lost", 1),
     }
 
 
 def test_examples_are_those_of_the_highest_scores(tmp_path: Path) -> None:
-    pictures = [
+    images = [
         seen("hall", f"2026-01-31T10:0{minute}:00Z", ("person", 0.9 - minute / 20))
         for minute in range(8)
     ]
-    write_output(tmp_path, reversed(pictures))
+    write_output(tmp_path, reversed(images))
     _, (change,) = again(tmp_path, HEAD + "  objects: {car: {}}\n")
     assert change.pictures == 8
-    assert [one.file for one in change.examples] == [one.file for one in pictures[:4]]
+    assert [example.file for example in change.examples] == [example.file for example in images[:4]]
 
 
 REPEATS = HEAD + "  objects: {car: {}}\n  repeats: {occurrences: 2, within: 1h}\n"
@@ -148,7 +149,7 @@ def test_a_camera_is_judged_in_order_by_its_own_history(tmp_path: Path) -> None:
     assert alerts(result) == {"before": 2, "after": 2, "gained": {}, "lost": {}}
 
 
-def test_pictures_before_the_period_are_looked_back_on_and_do_not_count(tmp_path: Path) -> None:
+def test_images_before_the_period_are_looked_back_on_and_do_not_count(tmp_path: Path) -> None:
     write_output(tmp_path, parked("hall", range(6)))
     since = datetime(2026, 1, 31, 10, 3, tzinfo=timezone.utc)
     until = datetime(2026, 1, 31, 10, 5, tzinfo=timezone.utc)
@@ -171,7 +172,7 @@ def test_pictures_before_the_period_are_looked_back_on_and_do_not_count(tmp_path
         },
     ],
 )
-def test_an_unsound_verdict_is_told_of_and_not_compared(
+def test_an_unsound_verdict_is_reported_and_not_compared(
     tmp_path: Path, threat: dict[str, Any]
 ) -> None:
     write_output(tmp_path, PICTURES)
@@ -191,9 +192,9 @@ def test_an_unsound_verdict_is_told_of_and_not_compared(
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[Any, str]:
     """What the command prints as JSON, and what it says beside."""
     code = cli.main(["backtest", "--format", "json", *map(str, arguments)])
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    return json.loads(told.out), told.err
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return json.loads(captured.out), captured.err
 
 
 def test_the_rules_that_wrote_final_change_nothing_packed_or_not(
@@ -202,12 +203,12 @@ def test_the_rules_that_wrote_final_change_nothing_packed_or_not(
     output, packed = samples_run[0], tmp_path / "packed"
     assert cli.main(["pack", "--archive", str(output), "--output", str(packed)]) == 0
     capsys.readouterr()
-    told, _ = run(capsys, "--archive", output, "--rules", BUNDLED_RULES)
-    assert told["images"] == 240
-    assert told["alerts"]["before"] == told["alerts"]["after"] > 100
-    assert told["alerts"]["gained"] == told["alerts"]["lost"] == 0
+    text, _ = run(capsys, "--archive", output, "--rules", BUNDLED_RULES)
+    assert text["images"] == 240
+    assert text["alerts"]["before"] == text["alerts"]["after"] > 100
+    assert text["alerts"]["gained"] == text["alerts"]["lost"] == 0
     again, _ = run(capsys, "--archive", packed, "--rules", BUNDLED_RULES)
-    assert {**told, "archive": []} == {**again, "archive": []}
+    assert {**text, "archive": []} == {**again, "archive": []}
 
 
 @pytest.fixture
@@ -226,13 +227,13 @@ def new(tmp_path: Path) -> Path:
     return file
 
 
-def test_changes_are_told_by_camera_and_rule_in_a_table(
+def test_changes_are_reported_by_camera_and_rule_in_a_table(
     archive: Path, new: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["backtest", "--archive", str(archive), "--rules", str(new)]) == 0
-    told = capsys.readouterr()
-    lines = [re.split(r"  +", line.strip()) for line in told.out.splitlines()]
-    assert lines[1] == [f"5 pictures of 2 cameras in {archive}"]
+    captured = capsys.readouterr()
+    lines = [re.split(r"  +", line.strip()) for line in captured.out.splitlines()]
+    assert lines[1] == [f"5 images of 2 cameras in {archive}"]
     assert [
         "hall",
         "4",
@@ -245,8 +246,8 @@ def test_changes_are_told_by_camera_and_rule_in_a_table(
     assert ["gate", "1", "1", "0", "0", "1", "lost to unknown_camera 1"] in lines
     assert lines[6][:6] == ["total", "5", "3", "2", "1", "2"]
     assert ["cameras.hall.objects.car", "0", "1", "1", "0", "gained from min_score 1"] in lines
-    assert "names cameras that the archive does not have: attic\n" in told.err
-    assert "is strict and does not name gate" in told.err
+    assert "names cameras that the archive does not have: attic\n" in captured.err
+    assert "is strict and does not name gate" in captured.err
 
 
 def test_broken_json_is_counted_and_listed(
@@ -254,12 +255,12 @@ def test_broken_json_is_counted_and_listed(
 ) -> None:
     broken = archive / "final" / "hall" / "hall_2026-01-31T10-01-00Z.json"
     broken.write_text("{")
-    told, beside = run(capsys, "--archive", archive, "--rules", new)
-    assert (told["images"], told["not_compared"]) == (4, 1)
-    (problem,) = told["problems"]
+    text, beside = run(capsys, "--archive", archive, "--rules", new)
+    assert (text["images"], text["not_compared"]) == (4, 1)
+    (problem,) = text["problems"]
     assert problem["uri"] == str(broken)
     assert problem["why"].startswith("not JSON")
-    assert beside.startswith("problems with the archive, passed over: 1\n  " + str(broken))
+    assert beside.startswith("problems with the archive, skipped: 1\n  " + str(broken))
 
 
 def test_a_second_rule_file_is_compared_with_where_there_is_no_final(
@@ -270,11 +271,11 @@ def test_a_second_rule_file_is_compared_with_where_there_is_no_final(
     assert "has no final/ to compare with" in capsys.readouterr().err
     old = tmp_path / "old.yaml"
     old.write_text(OLD)
-    told, _ = run(capsys, "--archive", archive, "--rules", new, "--against", old, "--id", "hall")
-    assert told["against"]["file"] == str(old)
-    assert told["images"] == 4
-    assert told["alerts"]["gained_from"] == {"min_score": 1}
-    assert told["alerts"]["lost_to"] == {"min_score": 1}
+    text, _ = run(capsys, "--archive", archive, "--rules", new, "--against", old, "--id", "hall")
+    assert text["against"]["file"] == str(old)
+    assert text["images"] == 4
+    assert text["alerts"]["gained_from"] == {"min_score": 1}
+    assert text["alerts"]["lost_to"] == {"min_score": 1}
 
 
 @pytest.mark.parametrize(
@@ -283,14 +284,14 @@ def test_a_second_rule_file_is_compared_with_where_there_is_no_final(
         (["--rules", "{tmp}/nowhere.yaml"], "--rules {tmp}/nowhere.yaml: no such file"),
         (["--rules", "{tmp}/wrong.yaml"], "wrong.yaml:2: "),
         (["--rules", "{new}", "--against", "{tmp}/wrong.yaml"], "wrong.yaml:2: "),
-        (["--rules", "{new}", "--labels", "{tmp}/labels"], "the model does not give this label"),
+        (["--rules", "{new}", "--labels", "{tmp}/labels"], "the model does not have this label"),
         (["--rules", "{new}", "--id", "attic"], "there are gate, hall"),
         (["--rules", "{new}", "--runner", "PrismRunner"], "give --temp_location"),
         (["--rules", "{new}", "--html", "{tmp}"], "--html {tmp}: is a folder"),
         (["--rules", "{new}", "--html", "{new}/page"], "--html {new}: can't be written"),
     ],
 )
-def test_a_wrong_option_is_told_in_one_line(
+def test_a_wrong_option_is_reported_in_one_line(
     arguments: list[str],
     says: str,
     archive: Path,
@@ -300,11 +301,11 @@ def test_a_wrong_option_is_told_in_one_line(
 ) -> None:
     (tmp_path / "wrong.yaml").write_text("version: 1\ncamera: {}\n")
     (tmp_path / "labels").write_text("dog\ncat\n")
-    given = [one.format(tmp=tmp_path, new=new) for one in arguments]
-    assert cli.main(["backtest", "--archive", str(archive), *given]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert says.format(tmp=tmp_path, new=new) in told.err.splitlines()[-1]
+    filled_arguments = [argument.format(tmp=tmp_path, new=new) for argument in arguments]
+    assert cli.main(["backtest", "--archive", str(archive), *filled_arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert says.format(tmp=tmp_path, new=new) in captured.err.splitlines()[-1]
 
 
 # The page
@@ -333,7 +334,7 @@ def test_the_page_shows_what_changed_and_trusts_no_name(
     digest = hashlib.sha256(data).hexdigest()
     archive, elsewhere = tmp_path / "archive", tmp_path / "elsewhere.jpg"
     elsewhere.write_bytes(data)
-    pictures = [
+    images = [
         seen("hall", f"2026-01-31T10:0{minute}:00Z", ("person", 0.9), (HOSTILE, 0.8), **where)
         for minute, where in enumerate(
             [
@@ -344,8 +345,8 @@ def test_the_page_shows_what_changed_and_trusts_no_name(
             ]
         )
     ]
-    write_output(archive, pictures, HEAD + f'  objects: {{person: {{}}, "{HOSTILE}": {{}}}}\n')
-    kept = archive / "validated" / "hall" / pictures[0].file
+    write_output(archive, images, HEAD + f'  objects: {{person: {{}}, "{HOSTILE}": {{}}}}\n')
+    kept = archive / "validated" / "hall" / images[0].file
     kept.parent.mkdir(parents=True)
     kept.write_bytes(data)
     new = tmp_path / "<i>new.yaml"
@@ -357,8 +358,10 @@ def test_the_page_shows_what_changed_and_trusts_no_name(
     assert not {"script", "b", "i"} & set(seen_by_a_browser.tags)
     assert "&lt;script&gt;alert" in text
     assert "&lt;i&gt;new.yaml" in text
-    assert len(seen_by_a_browser.addresses) == 4  # Two rules, two pictures of each.
-    assert all(one.startswith("data:image/jpeg;base64,") for one in seen_by_a_browser.addresses)
+    assert len(seen_by_a_browser.addresses) == 4  # Two rules, two images of each.
+    assert all(
+        address.startswith("data:image/jpeg;base64,") for address in seen_by_a_browser.addresses
+    )
     assert text.count("holds another picture by now") == 2
     assert text.count("can&#39;t be read") == 2
 
@@ -366,9 +369,9 @@ def test_the_page_shows_what_changed_and_trusts_no_name(
 def test_a_picture_is_made_small_and_its_boxes_are_drawn() -> None:
     box = {"label": "a" * 500, "conf": 0.5, "bbox": (0.25, 0.25, 0.5, 0.5)}
     small = with_boxes(jpeg((0, 0, 0), (4000, 3000)), [box], (255, 0, 0), longest_side=480)
-    with Image.open(io.BytesIO(small)) as picture:
-        assert picture.size == (480, 360)
-        red, green, _ = picture.convert("RGB").getpixel((240, 270))
+    with Image.open(io.BytesIO(small)) as image:
+        assert image.size == (480, 360)
+        red, green, _ = image.convert("RGB").getpixel((240, 270))
         assert red > 150 > green
-        assert picture.convert("RGB").getpixel((240, 320))[0] < 60
+        assert image.convert("RGB").getpixel((240, 320))[0] < 60
     assert len(small) < 50_000

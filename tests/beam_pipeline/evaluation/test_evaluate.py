@@ -11,40 +11,30 @@ from typing import Any
 import pytest
 
 from beam_pipeline import cli
-from tests.beam_pipeline.test_usage import refused
+from tests.beam_pipeline.conftest import refused
+from tests.beam_pipeline.evaluation.truths import rules_of, truth_of
 from tests.transforms.archives import OLD, seen, write_output
-from transforms.records import DetectedImage
+from transforms.records.images import DetectedImage
 
 CAR = "version: 1\ndefaults:\n  objects: {car: {min_score: 0.3}, person: {severity: detection}}\n"
 
 
-def image(minute: int, *found: tuple[str, float], id: str = "hall", day: int = 31) -> DetectedImage:
+def image(
+    minute: int, *detections: tuple[str, float], id: str = "hall", day: int = 31
+) -> DetectedImage:
     time = f"2026-01-{day:02d}T10:{minute:02d}:00Z"
-    return seen(id, time, *found, file=f"{id}_202601{day:02d}T10{minute:02d}00Z.jpg")
-
-
-def truth_of(folder: Path, *rows: tuple[DetectedImage, str, int]) -> Path:
-    path = folder / "truth.csv"
-    lines = [f"{one.file},{label},{count}," for one, label, count in rows]
-    path.write_text("\n".join(["file,main_class,count,note", *lines]) + "\n")
-    return path
-
-
-def rules_of(folder: Path, text: str) -> Path:
-    path = folder / "rules.yaml"
-    path.write_text(text)
-    return path
+    return seen(id, time, *detections, file=f"{id}_202601{day:02d}T10{minute:02d}00Z.jpg")
 
 
 def evaluated(
     capsys: pytest.CaptureFixture[str], archive: Path, truth: Path, *more: object
 ) -> tuple[dict[str, Any], str]:
-    """The result of a run as JSON, and what it told beside."""
+    """The result of a run as JSON, and its notes."""
     command = ["evaluate", "--archive", archive, "--truth", truth, "--format", "json", *more]
     code = cli.main([str(part) for part in command])
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    return json.loads(told.out), told.err
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return json.loads(captured.out), captured.err
 
 
 def shown(tally: dict[str, Any], names: str) -> list[Any]:
@@ -52,7 +42,7 @@ def shown(tally: dict[str, Any], names: str) -> list[Any]:
 
 
 def named(groups: Iterable[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
-    return {one[key]: one for one in groups}
+    return {group[key]: group for group in groups}
 
 
 HALL = [
@@ -76,7 +66,7 @@ def test_the_verdicts_of_final_are_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_output(tmp_path / "out", [*HALL, *GATE])
-    result, told = evaluated(capsys, tmp_path / "out", truth_of(tmp_path, *ROWS))
+    result, notes = evaluated(capsys, tmp_path / "out", truth_of(tmp_path, *ROWS))
     total = result["total"]
     assert shown(total, "pictures threats alerts right false missed") == [6, 4, 3, 2, 1, 2]
     assert shown(total, "precision recall false_per_camera_day") == [0.6667, 0.5, 0.3333]
@@ -88,7 +78,7 @@ def test_the_verdicts_of_final_are_measured(
     # That an alert for a dog is wanted nothing in final/ says, as no dog was ever seen.
     assert shown(labels["dog"], "threats caught missed") == [1, 0, 1]
     assert result["supposed_threats"] == [{"id": "hall", "label": "dog"}]
-    assert "final/ does not say whether alerts are wanted for dog on hall" in told
+    assert "final/ does not say whether alerts are wanted for dog on hall" in notes
     rules = named(result["by_rule"], "rule")
     assert shown(rules["defaults.objects.car"], "threats caught false") == [1, 1, 0]
 
@@ -98,16 +88,16 @@ def test_other_rules_judge_anew_and_say_what_is_a_threat(
 ) -> None:
     write_output(tmp_path / "out", [*HALL, *GATE])
     truth, rules = truth_of(tmp_path, *ROWS), rules_of(tmp_path, CAR)
-    result, told = evaluated(capsys, tmp_path / "out", truth, "--rules", rules)
-    assert told == ""
+    result, notes = evaluated(capsys, tmp_path / "out", truth, "--rules", rules)
+    assert notes == ""
     assert shown(result["total"], "threats alerts right false missed") == [1, 2, 1, 1, 0]
     # A person is no missed alert where the rules only record persons.
     assert list(named(result["by_label"], "label")) == ["car"]
-    final, told = evaluated(
+    final, notes = evaluated(
         capsys, tmp_path / "out", truth, "--rules", rules, "--verdicts", "final"
     )
     assert shown(final["total"], "threats alerts right false missed") == [1, 3, 1, 2, 0]
-    assert "those given" in told
+    assert "those given" in notes
 
 
 def test_what_a_cooldown_holds_back_is_shown_with_recall(
@@ -116,8 +106,8 @@ def test_what_a_cooldown_holds_back_is_shown_with_recall(
     rules = rules_of(tmp_path, OLD.replace("defaults:", "defaults:\n  cooldown: 5m"))
     images = [image(minute, ("person", 0.9)) for minute in (0, 1, 2, 10, 11)]
     write_output(tmp_path / "out", images)
-    rows = [(one, "person", 1) for one in (images[0], images[1], images[4])]
-    rows += [(one, "empty", 0) for one in (images[2], images[3])]
+    rows = [(image_name, "person", 1) for image_name in (images[0], images[1], images[4])]
+    rows += [(image_name, "empty", 0) for image_name in (images[2], images[3])]
     truth = truth_of(tmp_path, *rows)
     result, _ = evaluated(capsys, tmp_path / "out", truth, "--rules", rules)
     total = result["total"]
@@ -142,10 +132,10 @@ def test_what_was_seen_before_the_period_is_looked_back_on(
     rules = rules_of(tmp_path, OLD.replace("defaults:", "defaults:\n  cooldown: 5m"))
     images = [image(minute, ("person", 0.9)) for minute in (0, 1)]
     write_output(tmp_path / "out", images)
-    truth = truth_of(tmp_path, *[(one, "person", 1) for one in images])
+    truth = truth_of(tmp_path, *[(image_name, "person", 1) for image_name in images])
     period = ["--since", "2026-01-31T10:01:00Z", "--until", "2026-01-31T10:02:00Z"]
-    result, told = evaluated(capsys, tmp_path / "out", truth, "--rules", rules, *period)
-    assert told == ""  # The picture outside the period is no fault of the truth.
+    result, notes = evaluated(capsys, tmp_path / "out", truth, "--rules", rules, *period)
+    assert notes == ""  # The image outside the period is no fault of the truth.
     assert shown(result["total"], "pictures alerts suppressed covered") == [1, 0, 1, 1]
 
 
@@ -156,20 +146,20 @@ def test_a_disarmed_camera_misses_nothing(
     rules = rules_of(tmp_path, OLD.replace("defaults:", schedule))
     images = [image(minute, ("person", 0.9)) for minute in (0, 10)]
     write_output(tmp_path / "out", images, rules.read_text())
-    truth = truth_of(tmp_path, *[(one, "person", 1) for one in images])
+    truth = truth_of(tmp_path, *[(image_name, "person", 1) for image_name in images])
     for more in (["--rules", rules], []):
-        result, told = evaluated(capsys, tmp_path / "out", truth, *more)
+        result, notes = evaluated(capsys, tmp_path / "out", truth, *more)
         assert shown(result["total"], "pictures threats caught missed") == [2, 1, 1, 0]
-        assert "1 pictures with what would be a threat were taken while" in told
+        assert "1 images with what would be a threat were taken while" in notes
 
 
-def test_what_is_left_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_out_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_output(tmp_path / "out", [*HALL, *GATE])
     (tmp_path / "out/final/hall/hall_20260131T100000Z.json").write_text("{")
     (tmp_path / "out/final/hall/hall_20260131T103000Z.json").unlink()
     absent = image(59, id="yard")
     truth = truth_of(tmp_path, *ROWS[:1], *ROWS[3:], (absent, "person", 1))
-    result, told = evaluated(capsys, tmp_path / "out", truth)
+    result, notes = evaluated(capsys, tmp_path / "out", truth)
     assert result["left_out"] == {
         "without_truth": 2,
         "without_verdict": 2,
@@ -178,22 +168,22 @@ def test_what_is_left_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         "not_in_archive": ["yard_20260131T105900Z.jpg"],
     }
     assert len(result["problems"]) == 2
-    assert "1 pictures of the truth are not in the archive: yard_20260131T105900Z.jpg" in told
-    assert "2 pictures without truth are left out" in told
-    assert "2 pictures without a verdict are left out" in told
-    assert "problems with the archive, passed over: 2" in told
+    assert "1 images of the truth are not in the archive: yard_20260131T105900Z.jpg" in notes
+    assert "2 images without truth are left out" in notes
+    assert "2 images without a verdict are left out" in notes
+    assert "problems with the archive, skipped: 2" in notes
 
 
-def test_rules_that_do_not_fit_the_archive_are_told_of(
+def test_rules_that_do_not_fit_the_archive_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_output(tmp_path / "out", [*HALL, *GATE])
     rules = rules_of(tmp_path, f"{OLD}strict_ids: true\ncameras: {{hall: , cellar: }}\n")
     truth = truth_of(tmp_path, *ROWS)
-    result, told = evaluated(capsys, tmp_path / "out", truth, "--rules", rules)
+    result, notes = evaluated(capsys, tmp_path / "out", truth, "--rules", rules)
     assert list(named(result["by_id"], "id")) == ["hall"]
-    assert "the rules are strict and refuse all pictures of gate" in told
-    assert "the archive has no pictures of cellar, which the rules name" in told
+    assert "the rules are strict and refuse all images of gate" in notes
+    assert "the archive has no images of cellar, which the rules name" in notes
     assert result["left_out"]["not_in_archive"] == []
 
 
@@ -230,7 +220,7 @@ def test_boxes_give_average_precision_too(
     assert "person      1  1.000  1.000" in capsys.readouterr().out
 
 
-def test_a_wrong_set_up_is_told_in_one_line(
+def test_a_wrong_set_up_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_output(tmp_path / "out", HALL)
@@ -247,7 +237,7 @@ def test_a_wrong_set_up_is_told_in_one_line(
     assert "the following arguments are required: --archive, --truth" in says("evaluate")
     assert "no archive there" in says("evaluate", "--archive", tmp_path / "x", "--truth", truth)
     assert "--truth nowhere.csv: no such file" in says(*own[:3], "--truth", "nowhere.csv")
-    assert "names no picture of the archive that is asked for, but IMG_0001.jpg" in says(
+    assert "names no selected image of the archive, but IMG_0001.jpg" in says(
         *own[:3], "--truth", other
     )
     assert "--verdicts is for use with --rules" in says(*own, "--verdicts", "final")
@@ -257,7 +247,7 @@ def test_a_wrong_set_up_is_told_in_one_line(
         "evaluate", "--archive", tmp_path / "seen", "--truth", truth
     )
     strict = rules_of(tmp_path, f"{OLD}strict_ids: true\n")
-    assert "names no picture that counts: the rules are strict and refuse all pictures of hall" in (
+    assert "names no image that counts: the rules are strict and refuse all images of hall" in (
         says(*own, "--id", "hall", "--rules", strict)
     )
     assert "rules.yaml:1: " in says(*own, "--rules", rules_of(tmp_path, "version: 2\n"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from beam_pipeline import cli
-from beam_pipeline.export import Categories
+from beam_pipeline.evaluation.export import Categories
 from tests.transforms.archives import seen, write_output
 
 
@@ -24,12 +24,12 @@ def invalid(output: Path, reason: str, name: str) -> None:
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     output = tmp_path / "output"
-    pictures = [
+    images = [
         seen("hall", "2026-01-31T10:00:00Z", ("person", 1.0), ("car", 0.0612)),
         seen("hall", "2026-01-31T10:00:01Z"),
         seen("gate", "2026-01-31T10:00:00Z", ("person", 0.5), uri="s3://in/gate.jpg"),
     ]
-    write_output(output, pictures)
+    write_output(output, images)
     invalid(output, "corrupt_jpeg", "hall_20260131T100500Z.jpg")
     invalid(output, "bad_name", "IMG_1.JPG")
     invalid(output, "bad_name", "clip.mp4")
@@ -57,17 +57,17 @@ def check_format(data: dict[str, Any]) -> None:
             assert isinstance(image["failure"], str)
             assert image["detections"] is None
             continue
-        for found in image["detections"]:
-            assert found["category"] in data["detection_categories"]
-            assert isinstance(found["conf"], float)
-            assert len(found["bbox"]) == 4
+        for detection in image["detections"]:
+            assert detection["category"] in data["detection_categories"]
+            assert isinstance(detection["conf"], float)
+            assert len(detection["bbox"]) == 4
 
 
 def files(data: dict[str, Any]) -> list[str]:
     return [image["file"] for image in data["images"]]
 
 
-def test_pictures_are_named_as_they_are_kept_and_failures_say_why(
+def test_images_are_named_as_they_are_kept_and_failures_say_why(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = export(output)
@@ -86,10 +86,10 @@ def test_pictures_are_named_as_they_are_kept_and_failures_say_why(
     ]
     assert data["images"][2]["detections"] == []
     assert data["images"][4]["failure"] == "corrupt_jpeg: broken off"
-    assert "3 pictures and 2 failures written to" in capsys.readouterr().out
+    assert "3 images and 2 failures written to" in capsys.readouterr().out
 
 
-def test_pictures_can_be_named_by_where_they_came_from(output: Path) -> None:
+def test_images_can_be_named_by_their_original_address(output: Path) -> None:
     assert files(export(output, "--paths", "uri")) == [
         "s3://in/gate.jpg",
         "/in/hall_2026-01-31T10-00-00Z.jpg",
@@ -100,7 +100,7 @@ def test_pictures_can_be_named_by_where_they_came_from(output: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "pictures", "failures"),
+    ("options", "number", "failures"),
     [
         (["--id", "hall"], 2, 1),
         (["--id", "gate"], 1, 0),
@@ -110,34 +110,34 @@ def test_pictures_can_be_named_by_where_they_came_from(output: Path) -> None:
     ],
 )
 def test_a_part_of_the_archive_is_exported(
-    output: Path, options: list[str], pictures: int, failures: int
+    output: Path, options: list[str], number: int, failures: int
 ) -> None:
     images = export(output, *options)["images"]
     assert sum("failure" in image for image in images) == failures
-    assert len(images) - failures == pictures
+    assert len(images) - failures == number
 
 
-def test_a_packed_archive_exports_the_same_pictures(output: Path, tmp_path: Path) -> None:
+def test_a_packed_archive_exports_the_same_images(output: Path, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     assert cli.main(["pack", "--archive", str(output), "--output", str(packed)]) == 0
     looked_at = [image for image in export(output)["images"] if "failure" not in image]
     assert export(packed)["images"] == looked_at
 
 
-def test_broken_files_are_told_of(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_files_are_reported(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = output / "detections" / "gate" / "gate_2026-01-31T10-00-00Z.json"
     record = output / "invalid" / "bad_name" / "IMG_1.JPG.json"
     for file in (broken, record):
         file.write_text("{")
     assert len(export(output)["images"]) == 4
-    told = capsys.readouterr().err
-    assert "passed over: 2" in told
-    assert str(broken) in told
-    assert str(record) in told
+    stderr = capsys.readouterr().err
+    assert "skipped: 2" in stderr
+    assert str(broken) in stderr
+    assert str(record) in stderr
 
 
 @pytest.mark.parametrize(
-    ("given", "numbers", "names"),
+    ("pairs", "numbers", "names"),
     [
         ([("1", "person"), ("1", "person")], ["1", "1"], {"1": "person"}),
         (
@@ -150,14 +150,14 @@ def test_broken_files_are_told_of(output: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_each_number_has_one_name(
-    given: list[tuple[str, str]], numbers: list[str], names: dict[str, str]
+    pairs: list[tuple[str, str]], numbers: list[str], names: dict[str, str]
 ) -> None:
     categories = Categories()
-    assert [categories.number(*one) for one in given] == numbers
+    assert [categories.number(*pair) for pair in pairs] == numbers
     assert categories.names == names
 
 
-def test_an_output_that_cannot_be_written_is_told_in_one_line(
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["export", "--archive", str(output), "--output", str(output)]

@@ -31,7 +31,7 @@ def test_an_archive_is_packed_a_file_a_camera(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert pack("--archive", output, "--output", tmp_path / "packed") == 0
-    assert capsys.readouterr().out == f"12 pictures of 2 cameras packed into {tmp_path}/packed\n"
+    assert capsys.readouterr().out == f"12 images of 2 cameras packed into {tmp_path}/packed\n"
     written = tree(tmp_path / "packed")
     assert sorted(written) == ["gate.parquet", "hall.parquet", "problems.jsonl"]
     assert written["problems.jsonl"] == b""
@@ -58,10 +58,10 @@ def test_broken_json_is_counted_and_listed(
     missing = output / "detections" / "gate" / "gate_2026-01-31T10-05-00Z.json"
     missing.unlink()
     assert pack("--archive", output, "--output", tmp_path / "packed") == 0
-    told = capsys.readouterr()
-    assert "12 pictures" in told.out
-    assert told.err.startswith("problems with the archive, passed over: 2\n")
-    assert f"{missing}: not there" in told.err
+    captured = capsys.readouterr()
+    assert "12 images" in captured.out
+    assert captured.err.startswith("problems with the archive, skipped: 2\n")
+    assert f"{missing}: not there" in captured.err
     listed = (tmp_path / "packed" / "problems.jsonl").read_text().splitlines()
     assert len(listed) == 2
     assert str(missing) in listed[0]
@@ -92,7 +92,7 @@ def test_broken_json_is_counted_and_listed(
         (["--archive", "{output}", "--output", "{tmp}/p", "--runer", "x"], "did you mean --runner"),
     ],
 )
-def test_a_wrong_option_is_told_in_one_line(
+def test_a_wrong_option_is_reported_in_one_line(
     arguments: list[str],
     says: str,
     output: Path,
@@ -100,11 +100,11 @@ def test_a_wrong_option_is_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "a-file").write_text("")
-    assert pack(*(one.format(output=output, tmp=tmp_path) for one in arguments)) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert len(told.err.splitlines()) == 1
-    assert says in told.err
+    assert pack(*(argument.format(output=output, tmp=tmp_path) for argument in arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert says in captured.err
 
 
 def test_a_pack_is_not_written_over_another(output: Path, tmp_path: Path, capsys) -> None:

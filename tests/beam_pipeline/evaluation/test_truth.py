@@ -1,4 +1,4 @@
-"""Truth files: what they say, and what is told of a broken one."""
+"""Truth files: what they say, and what is reported of a broken one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from beam_pipeline.errors import SetupError
+from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.evaluation.truth import (
     TrueBox,
-    TruePicture,
+    TrueImage,
     alerting_rules,
     parse_truth,
     real_threats,
@@ -34,7 +34,7 @@ def test_a_csv_says_how_many_of_what_there_are() -> None:
         "\r\n"
         ",3,c.jpg,dog\r\n"
     )
-    assert {name: dict(one.counts) for name, one in truth.pictures.items()} == {
+    assert {name: dict(picture.counts) for name, picture in truth.images.items()} == {
         "a.jpg": {"person": 2, "car": 1},
         "b.jpg": {},
         "c.jpg": {"dog": 3},
@@ -48,7 +48,7 @@ def test_a_csv_says_how_many_of_what_there_are() -> None:
         ("", "t:1: no column 'file'; the first line names the columns"),
         ("file;main_class;count\n", "t:1: no column 'file'"),
         ("file,count\na,1\n", "t:1: no column 'main_class'"),
-        (HEAD, "t: no picture in it"),
+        (HEAD, "t: no image in it"),
         (HEAD + "a.jpg,person\n", "t:2: not as many cells"),
         (HEAD + "a.jpg,person,1,wet, late\n", "t:2: not as many cells"),
         (HEAD + ",person,1,\n", "t:2: 'file' is empty"),
@@ -96,10 +96,10 @@ def coco(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_cocos_boxes_become_fractions_and_a_picture_without_any_is_empty() -> None:
+def test_cocos_boxes_become_fractions_and_an_image_without_any_is_empty() -> None:
     truth = parsed(json.dumps(coco()))
     assert truth.has_boxes
-    assert truth.pictures["a.jpg"] == TruePicture(
+    assert truth.images["a.jpg"] == TrueImage(
         {"person": 2},
         (
             TrueBox("person", (0.1, 0.1, 0.25, 0.3)),
@@ -107,13 +107,13 @@ def test_cocos_boxes_become_fractions_and_a_picture_without_any_is_empty() -> No
         ),
         (200, 100),
     )
-    assert truth.pictures["b.jpg"] == TruePicture({}, (), (200, 100))
+    assert truth.images["b.jpg"] == TrueImage({}, (), (200, 100))
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"images": []}, "t: no picture in it"),
+        ({"images": []}, "t: no image in it"),
         ({"images": [3]}, "t: images[0]: not an object"),
         (
             {"images": [{"id": 7, "width": 1, "height": 1}]},
@@ -121,7 +121,7 @@ def test_cocos_boxes_become_fractions_and_a_picture_without_any_is_empty() -> No
         ),
         (
             {"images": [{"id": 7, "file_name": "a", "width": 0, "height": 1}]},
-            "t: images[0]: a pict",
+            "t: images[0]: an image of",
         ),
         (
             {"images": [{"id": n, "file_name": "a", "width": 1, "height": 1} for n in (7, 7)]},
@@ -186,7 +186,7 @@ cameras:
 def test_a_threat_is_what_the_rules_of_the_camera_alert(
     counts: dict[str, int], wanted: set[str]
 ) -> None:
-    assert set(real_threats(TruePicture(counts), RULES.for_camera("hall"))) == wanted
+    assert set(real_threats(TrueImage(counts), RULES.for_camera("hall"))) == wanted
 
 
 @pytest.mark.parametrize(
@@ -204,12 +204,12 @@ def test_boxes_are_threats_where_zones_and_masks_let_them(
     boxes: list[tuple[str, float, float]], wanted: dict[str, str]
 ) -> None:
     placed = tuple(TrueBox(label, (x_min, y_min, 0.1, 0.2)) for label, x_min, y_min in boxes)
-    true = TruePicture({}, placed, (640, 480))
+    true = TrueImage({}, placed, (640, 480))
     assert real_threats(true, RULES.for_camera("drive")) == wanted
 
 
 def test_without_boxes_a_label_of_a_zone_is_a_threat_wherever_it_is() -> None:
-    true = TruePicture({"person": 1, "bus": 1})
+    true = TrueImage({"person": 1, "bus": 1})
     assert set(real_threats(true, RULES.for_camera("drive"))) == {"person", "bus"}
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from beam_pipeline import cli
-from beam_pipeline.evaluation.rule_edits import Edit, edited
+from beam_pipeline.evaluation.rule_edits import Edit, apply_edits
 from beam_pipeline.evaluation.tune import groups
 from beam_pipeline.evaluation.tuning import Measured, Values, areas_to_try, propose, threats_needed
 from rules import parse_rules
-from tests.beam_pipeline.evaluation.test_evaluate import rules_of, truth_of
-from tests.beam_pipeline.test_usage import refused
+from tests.beam_pipeline.conftest import refused
+from tests.beam_pipeline.evaluation.truths import rules_of, truth_of
 from tests.transforms.archives import seen, write_output
-from transforms.records import DetectedImage
+from transforms.records.images import DetectedImage
 
 # The search, on tables of (score, area) by hand
 
@@ -33,9 +33,9 @@ def table(threats: list[tuple[float, float]], others: list[tuple[float, float]])
         )
 
     def measure(values: Values) -> Measured:
-        caught = sum(passes(values, *one) for one in threats)
+        caught = sum(passes(values, *threat) for threat in threats)
         return Measured(
-            len(threats), caught, len(others), sum(passes(values, *one) for one in others), 1
+            len(threats), caught, len(others), sum(passes(values, *spec) for spec in others), 1
         )
 
     return measure
@@ -67,9 +67,9 @@ OPEN = [(None, None)]
 def test_the_score_with_the_fewest_false_alerts_that_keeps_recall(
     threats: list[float], others: list[float], min_recall: float, score: float | None
 ) -> None:
-    measure = table([(one, 0.1) for one in threats], [(one, 0.1) for one in others])
-    found = propose(measure, NOW, OPEN, min_recall)
-    assert found == (None if score is None else replace(NOW, min_score=score))
+    measure = table([(threat, 0.1) for threat in threats], [(threat, 0.1) for threat in others])
+    proposed = propose(measure, NOW, OPEN, min_recall)
+    assert proposed == (None if score is None else replace(NOW, min_score=score))
 
 
 def test_an_area_is_bounded_where_that_saves_false_alerts() -> None:
@@ -78,14 +78,14 @@ def test_an_area_is_bounded_where_that_saves_false_alerts() -> None:
     pairs = areas_to_try(NOW, [area for _, area in threats], 1.0)
     # A fifth below the smallest threat, a quarter above the largest; without bounds first.
     assert pairs == [(None, None), (None, 0.13), (0.04, None), (0.04, 0.13)]
-    found = propose(table(threats, [*specks, (0.1, 0.1)]), NOW, pairs, 1.0)
-    assert found == Values(0.25, 0.04, None)
+    proposed = propose(table(threats, [*specks, (0.1, 0.1)]), NOW, pairs, 1.0)
+    assert proposed == Values(0.25, 0.04, None)
 
 
 def test_areas_to_try_leave_out_as_many_threats_as_may_be_missed() -> None:
     now = Values(0.5, 0.001, None)
-    seen = [step / 100 for step in range(1, 101)]
-    pairs = areas_to_try(now, seen, 0.98)
+    areas = [step / 100 for step in range(1, 101)]
+    pairs = areas_to_try(now, areas, 0.98)
     assert {low for low, _ in pairs} == {0.001, 0.0, 0.008, 0.016, 0.024}
     assert {high for _, high in pairs} == {None, 1.0}
     assert pairs[0] == (0.001, None)
@@ -129,7 +129,7 @@ cameras:
 
 
 def test_an_edit_keeps_all_that_it_does_not_touch() -> None:
-    text = edited(
+    text = apply_edits(
         FILE,
         [
             Edit(("profiles", "yard"), "person", {"min_score": 0.45, "min_area": 0.00025}),
@@ -152,13 +152,13 @@ def test_an_edit_keeps_all_that_it_does_not_touch() -> None:
 
 
 def named_groups(text: str, ids: list[str], per: str = "profile") -> dict[tuple[str, str], Any]:
-    found = groups(parse_rules(text, "rules.yaml"), ids, per)
-    return {(one.name, one.label): (one.layers, one.ids) for one in found}
+    group_list = groups(parse_rules(text, "rules.yaml"), ids, per)
+    return {(item.name, item.label): (item.layers, item.ids) for item in group_list}
 
 
 def test_cameras_of_a_profile_are_tuned_together_but_for_those_with_values_of_their_own() -> None:
-    found = named_groups(FILE, ["007", "gate", "hall", "cellar", "unnamed"])
-    assert found == {
+    grouped = named_groups(FILE, ["007", "gate", "hall", "cellar", "unnamed"])
+    assert grouped == {
         ("profile yard", "person"): ((("profiles", "yard"),), ("007",)),
         ("profile yard", "car"): ((("profiles", "yard"),), ("007", "gate")),
         ("camera gate", "person"): ((("cameras", "gate"),), ("gate",)),
@@ -183,11 +183,11 @@ def test_without_profiles_the_defaults_are_tuned() -> None:
 # The command
 
 
-def image(minute: int, *found: tuple[str, float], id: str = "hall") -> DetectedImage:
+def image(minute: int, *detections: tuple[str, float], id: str = "hall") -> DetectedImage:
     hour, rest = divmod(minute, 60)
     clock = f"{10 + hour:02d}:{rest:02d}:00"
     name = f"{id}_20260131T{clock.replace(':', '')}Z.jpg"
-    return seen(id, f"2026-01-31T{clock}Z", *found, file=name)
+    return seen(id, f"2026-01-31T{clock}Z", *detections, file=name)
 
 
 RULES = """\
@@ -203,13 +203,13 @@ def archive_of(
 ) -> tuple[Path, Path]:
     """An archive with persons and with nothing, in turn, by score; and its truth."""
     rows = []
-    for place in range(max(len(threats), len(others))):
+    for index in range(max(len(threats), len(others))):
         for step, (scores, label) in enumerate(((threats, "person"), (others, "empty"))):
-            if place < len(scores):
-                minute = 10 * place + 5 * step
-                one = image(minute, ("person", scores[place]), id=id)
-                rows.append((one, label, int(label == "person")))
-    write_output(folder / "out", [one for one, _, _ in rows])
+            if index < len(scores):
+                minute = 10 * index + 5 * step
+                shown = image(minute, ("person", scores[index]), id=id)
+                rows.append((shown, label, int(label == "person")))
+    write_output(folder / "out", [shown for shown, _, _ in rows])
     return folder / "out", truth_of(folder, *rows)
 
 
@@ -218,12 +218,12 @@ def tuned(
 ) -> tuple[dict[str, Any], str]:
     command = ["tune", "--archive", archive, "--truth", truth, "--rules", rules, *more]
     code = cli.main([*map(str, command), "--format", "json"])
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    return json.loads(told.out), told.err
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return json.loads(captured.out), captured.err
 
 
-def test_a_proposal_is_proven_on_the_later_part_and_written_where_asked(
+def test_a_proposal_is_proven_on_the_later_part_and_written_on_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The last three of each are later: there a person scores less than any before.
@@ -236,11 +236,11 @@ def test_a_proposal_is_proven_on_the_later_part_and_written_where_asked(
     assert sorted(tmp_path.rglob("*")) == before
     (proposal,) = result["proposals"]
     assert proposal["changes"] == {"min_score": 0.33}
-    found = {
+    proposals = {
         name: [measured[key] for key in ("threats", "caught", "false_alerts")]
         for name, measured in proposal["measured"].items()
     }
-    assert found == {
+    assert proposals == {
         "now": [7, 6, 1],
         "now, later": [3, 2, 1],
         "proposed": [7, 7, 1],
@@ -252,7 +252,7 @@ def test_a_proposal_is_proven_on_the_later_part_and_written_where_asked(
     assert proposal["warnings"] == [
         "TOO FEW: 7 with person can't support a recall of 0.9; at least 10 are needed for one to "
         "be missed",
-        "NOT HELD: on the later pictures 2 of 3 are caught",
+        "NOT HELD: on the later images 2 of 3 are caught",
     ]
     assert result["together"]["now"]["caught"] == 8
     assert result["together"]["proposed"]["caught"] == 9
@@ -266,12 +266,12 @@ def test_a_proposal_is_proven_on_the_later_part_and_written_where_asked(
     code = cli.main(
         [*map(str, command), "--min_recall", "0.9", "--write_guesses", "--write", str(target)]
     )
-    told = capsys.readouterr()
+    captured = capsys.readouterr()
     assert code == 0
-    assert "NOT HELD" in told.out
-    assert "0.33 *" in told.out
+    assert "NOT HELD" in captured.out
+    assert "0.33 *" in captured.out
     assert target.read_text() == RULES.replace("0.5}  #", "0.33} #")
-    assert f"written to {target}" in told.err
+    assert f"written to {target}" in captured.err
 
 
 def test_nothing_is_proposed_where_the_truth_does_not_tell(
@@ -280,23 +280,23 @@ def test_nothing_is_proposed_where_the_truth_does_not_tell(
     rules = rules_of(tmp_path, RULES)
     target = tmp_path / "new.yaml"
     for threats, others, says in (
-        ([], [0.9, 0.1], "the truth has no picture here that is to raise the alert for person"),
-        ([0.3, 0.9], [], "the truth has no picture without person here"),
+        ([], [0.9, 0.1], "the truth has no image here that is to raise the alert for person"),
+        ([0.3, 0.9], [], "the truth has no image without person here"),
         ([0.04, 0.9], [0.2, 0.2], "no values keep a recall of 1: the detector and the other"),
     ):
         folder = tmp_path / str(len(says))
         archive, truth = archive_of(folder, threats, others)
         more = ("--min_recall", 1, "--holdout", 0, "--write", target)
-        result, told = tuned(capsys, archive, truth, rules, *more)
+        result, notes = tuned(capsys, archive, truth, rules, *more)
         (proposal,) = result["proposals"]
         assert proposal["changes"] == {}
         assert says in " ".join(proposal["warnings"])
-        assert "nothing to write" in told
+        assert "nothing to write" in notes
         assert not target.exists()
         assert "proposed" not in result["together"]
 
 
-def test_other_rules_count_and_incidents_can_be_caught_by_one_picture(
+def test_other_rules_count_and_incidents_can_be_caught_by_one_image(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = RULES.replace("defaults:", "defaults:\n  confirm: {pictures: 2, within: 10m}")
@@ -308,7 +308,7 @@ def test_other_rules_count_and_incidents_can_be_caught_by_one_picture(
         (image(120, ("person", 0.2)), "empty", 0),
         (image(124, ("person", 0.2)), "empty", 0),
     ]
-    write_output(tmp_path / "out", [one for one, _, _ in rows])
+    write_output(tmp_path / "out", [row for row, _, _ in rows])
     truth = truth_of(tmp_path, *rows)
     more = ("--holdout", 0, "--min_recall", 1)
     result, _ = tuned(capsys, tmp_path / "out", truth, rules, *more)
@@ -320,7 +320,7 @@ def test_other_rules_count_and_incidents_can_be_caught_by_one_picture(
     assert proposal["measured"]["proposed"]["false_alerts"] == 0
 
 
-def test_cameras_are_tuned_on_their_own_where_asked(
+def test_cameras_are_tuned_on_their_own_on_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rules = rules_of(tmp_path, RULES)
@@ -332,7 +332,7 @@ def test_cameras_are_tuned_on_their_own_where_asked(
     target = tmp_path / "better.yaml"
     more = ("--holdout", 0, "--per", "camera", "--write_guesses", "--write", target)
     result, _ = tuned(capsys, archive, tmp_path / "truth.csv", rules, *more)
-    changes = {one["group"]: one["changes"] for one in result["proposals"]}
+    changes = {proposal["group"]: proposal["changes"] for proposal in result["proposals"]}
     assert changes == {"camera gate": {"min_score": 0.2}, "camera hall": {"min_score": 0.75}}
     assert result["together"]["proposed"]["precision"] == 1.0
     assert result["together"]["proposed"]["recall"] == 1.0
@@ -347,12 +347,12 @@ def test_a_label_that_only_zones_name_is_left_alone(
     zone = "zones: {door: {polygon: [[0, 0], [1, 0], [1, 1], [0, 1]], objects: {person: }}}"
     rules = rules_of(tmp_path, f"version: 1\ndefaults:\n  {zone}\n")
     archive, truth = archive_of(tmp_path, [0.9], [0.1])
-    result, told = tuned(capsys, archive, truth, rules)
+    result, notes = tuned(capsys, archive, truth, rules)
     assert result["proposals"] == []
-    assert "not tuned, as only zones name it: person on hall" in told
+    assert "not tuned, as only zones name it: person on hall" in notes
 
 
-def test_a_wrong_set_up_is_told_in_one_line(
+def test_a_wrong_set_up_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive, truth = archive_of(tmp_path, [0.9], [0.1])

@@ -1,6 +1,5 @@
-"""Which ids stand out, what the chart says, and that the picture is one."""
+"""What the chart says, and that the picture is one."""
 
-import argparse
 import io
 import json
 import math
@@ -13,9 +12,11 @@ import pytest
 from apache_beam.io.filesystem import FileSystem
 from PIL import Image
 
-from beam_pipeline import chart, counts
-from beam_pipeline.chart import Gap, chart_model, draw_chart, unusual_ids
-from beam_pipeline.counts import CountRow, CountsError
+from beam_pipeline.commands import chart as chart_command
+from beam_pipeline.fleet import chart
+from beam_pipeline.fleet.chart import Gap, chart_model, draw_chart
+from beam_pipeline.fleet.output_scan import CountsError, OutputScan
+from transforms.records.count_rows import CountRow
 
 END = datetime(2026, 2, 1, tzinfo=timezone.utc)
 
@@ -31,84 +32,6 @@ def row(id_, threat_images, images, *, end=END, minutes=5, alerts=None):
         int(threat_images if alerts is None else alerts),
         {"person": int(threat_images)} if threat_images else {},
     )
-
-
-def marks(events, images):
-    return unusual_ids(
-        {f"c{k}": row(f"c{k}", y, n) for k, (y, n) in enumerate(zip(events, images, strict=True))}
-    )
-
-
-def fleet(rng, size, spread, share=0.05):
-    """Images and threat images of cameras whose log-odds differ by `spread`."""
-    images = np.maximum(rng.lognormal(math.log(150), 1, size).astype(int), 1)
-    centre = math.log(share / (1 - share))
-    odds = np.exp(centre + spread * rng.standard_normal(size))
-    return images, rng.binomial(images, odds / (1 + odds))
-
-
-@pytest.mark.parametrize(
-    ("size", "fleets", "spread", "share"),
-    [(4, 50, 1.0, 0.05), (12, 40, 0.0, 0.05), (12, 50, 1.0, 0.05), (12, 30, 0.5, 0.003),
-     (40, 40, 0.7, 0.05), (150, 10, 0.7, 0.05)],
-)  # fmt: skip
-def test_quiet_fleets_are_seldom_marked(size, fleets, spread, share):
-    rng = np.random.default_rng(20260131)
-    marked = 0
-    for _ in range(fleets):
-        images, events = fleet(rng, size, spread, share)
-        marked += bool(marks(events, images))
-    # 5 % are meant; with this many fleets, more than 15 % would not be chance.
-    assert marked <= 0.15 * fleets
-
-
-@pytest.mark.parametrize(
-    ("size", "spread", "many", "few", "found"),
-    [(8, 0.3, 1, 0, 0.6), (12, 0.3, 2, 0, 0.8), (40, 0.3, 3, 1, 0.9), (150, 0.5, 5, 3, 0.9)],
-)
-def test_planted_ids_are_found_on_their_side(size, spread, many, few, found):
-    rng = np.random.default_rng(7)
-    hits = 0
-    for _ in range(8):
-        images, events = fleet(rng, size, spread)
-        images[:many], events[:many] = 250, rng.binomial(250, 0.5, many)
-        images[many : many + few], events[many : many + few] = 900, 0
-        expected = {f"c{k}": "many" if k < many else "few" for k in range(many + few)}
-        marked = marks(events, images)
-        hits += sum(marked.get(id_) == mark for id_, mark in expected.items())
-    assert hits >= found * 8 * (many + few)
-
-
-def test_one_outlier_does_not_hide_another():
-    images = [240, 145, 332, 210, 247, 151, 83, 700]
-    events = [149, 22, 19, 13, 14, 6, 4, 0]
-    assert marks(events, images) == {"c0": "many", "c7": "few"}
-
-
-def test_many_threats_in_many_images_are_not_unusual():
-    assert marks([5, 6, 4, 5, 7, 500], [100, 110, 95, 105, 120, 10000]) == {}
-
-
-@pytest.mark.parametrize(
-    ("events", "images"),
-    [([], []), ([9], [9]), ([0, 100], [100, 100]), ([0, 0, 0, 0], [10, 500, 5000, 100000]),
-     ([7, 9, 11], [7, 9, 11]), ([1000000, 990000, 1010000], [2000000] * 3),
-     ([0, 100, 0], [100, 100, 0])],
-    ids=["none", "one", "two", "no threats", "all threats", "huge", "two with images"],
-)  # fmt: skip
-def test_nothing_is_marked_where_nothing_can_be_told(events, images):
-    assert marks(events, images) == {}
-
-
-def test_ids_without_images_are_neither_judged_nor_peers():
-    events, images = [3, 4, 5, 3, 4, 5, 3, 90], [100] * 8
-    assert marks(events, images) == marks([*events, 0], [*images, 0]) == {"c7": "many"}
-
-
-def test_tails_agree_with_an_exact_binomial_sum():
-    equal, low, high = chart._binomial_tables(3, 12, np.array([math.log(0.3 / 0.7)]))
-    pmf = [math.comb(12, k) * 0.3**k * 0.7 ** (12 - k) for k in range(13)]
-    assert (equal[0], low[0], high[0]) == pytest.approx((pmf[3], sum(pmf[:4]), sum(pmf[3:])))
 
 
 def test_ids_are_ordered_by_threats_and_marked_in_words():
@@ -137,7 +60,7 @@ def test_period_ends_with_the_newest_window_and_leaves_older_ones_out():
     assert [bar.row.threats for bar in chart_model(rows, period_hours=48).bars] == [7]
 
 
-def test_a_window_longer_than_the_period_is_shown_whole_and_said_so():
+def test_a_window_longer_than_the_period_is_shown_whole_with_a_note():
     model = chart_model([row("a", 1, 10, minutes=48 * 60)])
     assert "(48 h)" in model.subtitle
     assert len(model.bars) == 1
@@ -163,12 +86,12 @@ def test_many_ids_are_cut_to_the_most_the_least_and_the_marked():
 
 
 @pytest.mark.parametrize(("size", "note"), [(1, "with 1 id:"), (2, "with 2 ids:")])
-def test_too_few_ids_to_judge_is_said(size, note):
+def test_too_few_ids_to_judge_is_a_note(size, note):
     model = chart_model([row(f"c{k}", 5, 10) for k in range(size)])
     assert any("Nothing can be marked" in text and note in text for text in model.notes)
 
 
-def test_no_threats_and_no_rows_are_said():
+def test_no_threats_and_no_rows_are_notes():
     assert chart_model([row(f"c{k}", 0, 10) for k in range(4)]).notes == (
         "No threats in this period.",
     )
@@ -177,8 +100,8 @@ def test_no_threats_and_no_rows_are_said():
     assert "No images" in empty.subtitle
 
 
-def size_of(picture):
-    with Image.open(io.BytesIO(picture)) as image:
+def size_of(png):
+    with Image.open(io.BytesIO(png)) as image:
         image.load()
         assert image.format == "PNG"
         assert image.getextrema()[0][0] < 100
@@ -205,12 +128,12 @@ def test_same_rows_give_the_same_bytes_whatever_the_users_style():
     import matplotlib
 
     rows = [row(f"c{k}", 3, 100) for k in range(9)] + [row("hot", 90, 100)]
-    picture = draw_chart(rows)
+    png = draw_chart(rows)
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
-        assert draw_chart(list(reversed(rows))) == picture
-    assert b"Software" not in picture
-    assert b"matplotlib" not in picture
-    assert draw_chart(rows[1:]) != picture
+        assert draw_chart(list(reversed(rows))) == png
+    assert b"Software" not in png
+    assert b"matplotlib" not in png
+    assert draw_chart(rows[1:]) != png
 
 
 def write_counts(output, *rows):
@@ -222,7 +145,7 @@ def write_counts(output, *rows):
 
 def test_chart_is_written_whole_under_its_name_alone(tmp_path):
     write_counts(tmp_path, row("a", 1, 10))
-    path = chart.write_chart(str(tmp_path), 24)
+    path = chart.write_chart(OutputScan(str(tmp_path)), 24)
     assert path == str(tmp_path / "chart" / "threats.png")
     assert os.listdir(tmp_path / "chart") == ["threats.png"]
     with open(path, "rb") as file:
@@ -231,7 +154,7 @@ def test_chart_is_written_whole_under_its_name_alone(tmp_path):
 
 def test_a_failed_write_leaves_the_old_chart_and_no_rest(tmp_path, monkeypatch):
     write_counts(tmp_path, row("a", 1, 10))
-    chart.write_chart(str(tmp_path), 24)
+    chart.write_chart(OutputScan(str(tmp_path)), 24)
     before = (tmp_path / "chart" / "threats.png").read_bytes()
 
     def fail(*_):
@@ -239,7 +162,7 @@ def test_a_failed_write_leaves_the_old_chart_and_no_rest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(CountsError, match="cannot write the chart: disk full"):
-        chart.write_chart(str(tmp_path), 1)
+        chart.write_chart(OutputScan(str(tmp_path)), 1)
     assert os.listdir(tmp_path / "chart") == ["threats.png"]
     assert (tmp_path / "chart" / "threats.png").read_bytes() == before
 
@@ -278,7 +201,7 @@ class WriteOnlyFileSystem(FileSystem):
 def test_in_a_store_the_final_key_is_written_once_and_nothing_else(tmp_path):
     write_counts(tmp_path, row("a", 1, 10))
     target = "memchart://bucket/o/chart/threats.png"
-    assert chart.write_chart(str(tmp_path), 24, file=target) == target
+    assert chart.write_chart(OutputScan(str(tmp_path)), 24, file=target) == target
     created = WriteOnlyFileSystem.CREATED
     assert created == {target: [draw_chart([row("a", 1, 10)])]}
 
@@ -286,47 +209,41 @@ def test_in_a_store_the_final_key_is_written_once_and_nothing_else(tmp_path):
 def test_windows_before_the_period_are_not_read(tmp_path):
     write_counts(tmp_path, row("a", 1, 10))
     (tmp_path / "counts" / "20260101T000000Z_20260101T000500Z.jsonl").write_text("not to be read")
-    chart.write_chart(str(tmp_path), 24)
+    chart.write_chart(OutputScan(str(tmp_path)), 24)
     with pytest.raises(CountsError, match="line 1"):
-        chart.write_chart(str(tmp_path), 24 * 40)
+        chart.write_chart(OutputScan(str(tmp_path)), 24 * 40)
 
 
 def test_without_counts_the_chart_is_refused_or_says_so(tmp_path):
     with pytest.raises(CountsError, match="run the job first"):
-        chart.write_chart(str(tmp_path), 24)
-    path = chart.write_chart(str(tmp_path), 24, missing_ok=True)
+        chart.write_chart(OutputScan(str(tmp_path)), 24)
+    path = chart.write_chart(OutputScan(str(tmp_path)), 24, missing_ok=True)
     with open(path, "rb") as file:
         assert file.read() == draw_chart([])
 
 
-def test_command_writes_where_it_is_told_and_prints_it(tmp_path, capsys):
+def test_command_writes_the_file_of_the_option_and_prints_its_path(tmp_path, capsys):
     write_counts(tmp_path, row("a", 1, 10))
-    parser = argparse.ArgumentParser()
-    chart.add_arguments(parser)
     target = tmp_path / "pictures" / "week.png"
-    args = parser.parse_args(
-        ["--output", str(tmp_path), "--file", str(target), "--chart_period_hours", "168"]
-    )
-    assert chart.main(args) == 0
+    words = ["--output", str(tmp_path), "--file", str(target), "--chart_period_hours", "168"]
+    assert chart_command.main(words) == 0
     assert capsys.readouterr().out == f"{target}\n"
     assert "(168 h)" in chart_model([row("a", 1, 10)], period_hours=168).subtitle
     assert target.read_bytes() == draw_chart([row("a", 1, 10)], period_hours=168)
 
 
-def test_the_chart_of_several_outputs_adds_them_up_and_goes_where_it_is_told(tmp_path, capsys):
+def test_the_chart_of_several_outputs_adds_them_up_and_is_written_to_file(tmp_path, capsys):
     for name, images, threats in (("one", 10, 1), ("two", 30, 4)):
         (tmp_path / name).mkdir()
         write_counts(tmp_path / name, row("a", threats, images))
-    parser = argparse.ArgumentParser()
-    chart.add_arguments(parser)
     together = ["--output", f"{tmp_path}/*"]
     target = tmp_path / "all.png"
-    assert chart.main(parser.parse_args([*together, "--file", str(target)])) == 0
-    (summed,) = counts.read_counts([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert chart_command.main([*together, "--file", str(target)]) == 0
+    (summed,) = OutputScan([str(tmp_path / "one"), str(tmp_path / "two")]).counts()
     assert summed.images == 40
     assert target.read_bytes() == draw_chart([summed])
     with pytest.raises(CountsError, match="--file is missing"):
-        chart.main(parser.parse_args(together))
-    assert chart.main(parser.parse_args(["--output", f"{tmp_path}/on*"])) == 0
+        chart_command.main(together)
+    assert chart_command.main(["--output", f"{tmp_path}/on*"]) == 0
     assert (tmp_path / "one" / "chart" / "threats.png").exists()
     capsys.readouterr()

@@ -1,13 +1,10 @@
 """Reading, summing and printing the windowed counts."""
 
-import argparse
 import csv
 import glob
 import io
 import json
 import os
-import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import ClassVar
@@ -16,8 +13,10 @@ import pytest
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
-from beam_pipeline import counts
-from beam_pipeline.counts import CountRow, CountsError
+from beam_pipeline.commands import counts as counts_command
+from beam_pipeline.fleet import counts
+from beam_pipeline.fleet.output_scan import CountsError, NoCountsError, OutputScan, find_outputs
+from transforms.records.count_rows import CountRow
 
 START = datetime(2026, 1, 31, 23, 0, tzinfo=timezone.utc)
 
@@ -49,9 +48,7 @@ def write(output, *rows, shard="", modified=None):
 
 
 def command(capsys, *argv):
-    parser = argparse.ArgumentParser()
-    counts.add_arguments(parser)
-    assert counts.main(parser.parse_args([str(arg) for arg in argv])) == 0
+    assert counts_command.main([str(arg) for arg in argv]) == 0
     return capsys.readouterr().out
 
 
@@ -91,7 +88,7 @@ def test_rows_come_back_sorted_by_window_then_id(tmp_path):
     late, early_b, early_a = row("a", 1), row("b", 0), row("a", 0)
     write(tmp_path, late)
     write(tmp_path, early_b, early_a)
-    assert counts.read_counts(str(tmp_path)) == [early_a, early_b, late]
+    assert OutputScan(str(tmp_path)).counts() == [early_a, early_b, late]
 
 
 def test_a_row_survives_the_way_to_json_and_back():
@@ -105,7 +102,7 @@ def test_a_row_survives_the_way_to_json_and_back():
 def test_shards_of_a_window_are_read_together(tmp_path):
     write(tmp_path, row("a"), shard="-00000-of-00002")
     write(tmp_path, row("b"), shard="-00001-of-00002")
-    assert [each.id for each in counts.read_counts(str(tmp_path))] == ["a", "b"]
+    assert [each.id for each in OutputScan(str(tmp_path)).counts()] == ["a", "b"]
 
 
 @pytest.mark.parametrize("newer", ["", "-0-of-2", "-0-of-4"])
@@ -114,7 +111,7 @@ def test_of_two_layouts_of_a_window_the_row_modified_last_is_taken(tmp_path, new
         images = 99 if shard == newer else 10
         rows = [row("both", images=images)] + ([row("only-whole")] if not shard else [])
         write(tmp_path, *rows, shard=shard, modified=2000 if shard == newer else 1000)
-    read = counts.read_counts(str(tmp_path))
+    read = OutputScan(str(tmp_path)).counts()
     assert [(each.id, each.images) for each in read] == [("both", 99), ("only-whole", 10)]
 
 
@@ -124,18 +121,18 @@ def test_of_two_layouts_of_a_window_the_row_modified_last_is_taken(tmp_path, new
     ids=["same start", "inside", "longer", "neither length nor start"],
 )
 def test_overlapping_windows_are_refused_naming_both_files(tmp_path, first, second):
-    one = write(tmp_path, row("a", *first))
+    first_file = write(tmp_path, row("a", *first))
     two = write(tmp_path, row("b", *second))
     with pytest.raises(CountsError, match="twice") as error:
-        counts.read_counts(str(tmp_path))
-    assert one.name in str(error.value)
+        OutputScan(str(tmp_path)).counts()
+    assert first_file.name in str(error.value)
     assert two.name in str(error.value)
 
 
 def test_windows_of_other_lengths_side_by_side_are_read(tmp_path):
     write(tmp_path, row("a", 0, 60))
     write(tmp_path, row("a", 12, 5))
-    assert len(counts.read_counts(str(tmp_path))) == 2
+    assert len(OutputScan(str(tmp_path)).counts()) == 2
 
 
 @pytest.mark.parametrize(
@@ -156,13 +153,13 @@ def test_period_takes_the_windows_that_begin_in_it_and_opens_no_other(
         path = write(tmp_path, row("a", number))
         if number not in numbers:
             path.write_text("not to be read")
-    read = counts.read_counts(str(tmp_path), since=since, until=until)
+    read = OutputScan(str(tmp_path)).counts(since=since, until=until)
     assert [each.window_start for each in read] == [window(number)[0] for number in numbers]
 
 
 def test_only_the_wanted_ids_are_returned(tmp_path):
     write(tmp_path, row("a"), row("b"), row("c"))
-    assert [each.id for each in counts.read_counts(str(tmp_path), ids=["c", "a"])] == ["a", "c"]
+    assert [each.id for each in OutputScan(str(tmp_path)).counts(ids=["c", "a"])] == ["a", "c"]
 
 
 @pytest.mark.parametrize("name", ["cam[1]", "a*b", "what?", "[", "[!x]", "brackets[a-c]*?"])
@@ -171,7 +168,7 @@ def test_directory_names_with_glob_characters_are_taken_literally(tmp_path, name
     write(tmp_path / name, row("right"))
     for decoy in ("cam1", "axb", "whatx", "y", "bracketsaxx"):
         write(tmp_path / decoy, row("wrong"))
-    assert [each.id for each in counts.read_counts(str(tmp_path / name))] == ["right"]
+    assert [each.id for each in OutputScan(str(tmp_path / name)).counts()] == ["right"]
     pattern = glob.escape(str(tmp_path / name)) + "/counts/*.jsonl"
     (matched,) = FileSystems.match([pattern])
     assert [Path(meta.path).parts[-3] for meta in matched.metadata_list] == [name]
@@ -196,40 +193,40 @@ def test_counts_are_read_from_a_store_by_names_alone(monkeypatch):
         },
     )
     monkeypatch.setattr(MemoryFileSystem, "CALLS", [])
-    read = counts.read_counts("memcounts://x[1]/o", until=window(1)[0])
+    read = OutputScan("memcounts://x[1]/o").counts(until=window(1)[0])
     assert [each.images for each in read] == [7]
     opened = [path for _, path in MemoryFileSystem.CALLS]
     assert opened == [old, new]
     with pytest.raises(CountsError, match="run the job first"):
-        counts.read_counts("memcounts://empty/o")
+        OutputScan("memcounts://empty/o").counts()
 
 
 def test_rows_of_one_id_and_window_in_several_outputs_are_added_up(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    write(one, row("hall", images=5), row("yard", images=7))
+    first, two = tmp_path / "one", tmp_path / "two"
+    write(first, row("hall", images=5), row("yard", images=7))
     write(two, row("hall", images=3, by_label={"person": 4}))
     write(two, row("hall", number=1, images=2))
-    # Within one output, the file that was modified last still stands for its window.
+    # Within one output, the file that was modified last is still that of its window.
     write(two, row("hall", images=100), shard="-0-of-1", modified=1)
-    hall, yard, later = counts.read_counts([str(one), str(two)])
+    hall, yard, later = OutputScan([str(first), str(two)]).counts()
     assert (hall.id, hall.images, hall.threat_images, hall.alerts) == ("hall", 8, 4, 2)
     assert hall.by_label == {"person": 6, "car": 1}
     assert (hall.window_start, hall.window_end) == window(0)
     assert (yard, later) == (row("yard", images=7), row("hall", number=1, images=2))
-    assert counts.list_windows([str(one), str(two)]) == [window(0), window(1)]
+    assert OutputScan([str(first), str(two)]).windows() == [window(0), window(1)]
 
 
 def test_outputs_with_windows_that_do_not_fit_each_other_are_refused(tmp_path):
-    one = write(tmp_path / "one", row("hall", 0, 5))
+    first_file = write(tmp_path / "one", row("hall", 0, 5))
     two = write(tmp_path / "two", row("yard", 0, 7))
     with pytest.raises(CountsError, match="twice") as error:
-        counts.read_counts([str(tmp_path / "one"), str(tmp_path / "two")])
-    assert str(one) in str(error.value)
+        OutputScan([str(tmp_path / "one"), str(tmp_path / "two")]).counts()
+    assert str(first_file) in str(error.value)
     assert str(two) in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("named", "found"),
+    ("named", "expected"),
     [
         (["*"], ["day [1]", "hall", "yard"]),
         (["[hy]*"], ["hall", "yard"]),
@@ -241,40 +238,40 @@ def test_outputs_with_windows_that_do_not_fit_each_other_are_refused(tmp_path):
     ],
 )
 @pytest.mark.filterwarnings("error:Possible nested set")
-def test_a_glob_names_the_outputs_that_have_counts(monkeypatch, tmp_path, named, found):
+def test_a_glob_names_the_outputs_that_have_counts(monkeypatch, tmp_path, named, expected):
     outputs = ("hall", "yard", "day [1]", "deep/er")
     for output in outputs:
         write(tmp_path / output, row())
     (tmp_path / "empty").mkdir()
     (tmp_path / "hull").write_text("a file")
-    store = [f"memcounts://x/{one}/counts/{file_name(*window())}" for one in outputs]
+    store = [f"memcounts://x/{name}/counts/{file_name(*window())}" for name in outputs]
     files = dict.fromkeys([*store, "memcounts://x/hull", "memcounts://x/h/a.jsonl"], (b"", 1.0))
     monkeypatch.setattr(MemoryFileSystem, "FILES", files)
     for base in (str(tmp_path), "memcounts://x"):
-        paths = counts.find_outputs([f"{base}/{one}" for one in named])
-        assert paths == [f"{base}/{one}" for one in found]
+        paths = find_outputs([f"{base}/{name}" for name in named])
+        assert paths == [f"{base}/{item}" for item in expected]
 
 
 @pytest.mark.parametrize("base", ["", "memcounts://x"])
-def test_a_glob_without_any_output_is_told(tmp_path, base):
-    with pytest.raises(counts.NoCountsError, match=r"no counts under any .*/o\*"):
-        counts.find_outputs([f"{base or tmp_path}/o*"])
+def test_a_glob_without_any_output_is_reported(tmp_path, base):
+    with pytest.raises(NoCountsError, match=r"no counts under any .*/o\*"):
+        find_outputs([f"{base or tmp_path}/o*"])
 
 
 def test_missing_counts_say_what_to_run(tmp_path):
-    with pytest.raises(CountsError, match="python -m beam_pipeline run --output") as error:
-        counts.read_counts(str(tmp_path))
+    with pytest.raises(CountsError, match="run --input IMAGES --output") as error:
+        OutputScan(str(tmp_path)).counts()
     assert "\n" not in str(error.value)
 
 
-def test_other_files_beside_the_counts_are_passed_over(tmp_path, caplog):
+def test_other_files_beside_the_counts_are_skipped(tmp_path, caplog):
     path = write(tmp_path, row("a"))
     for name in (f".{path.name}", f"{path.name}.tmp", "notes.txt"):
         path.with_name(name).write_text("x")
-    assert len(counts.read_counts(str(tmp_path))) == 1
+    assert len(OutputScan(str(tmp_path)).counts()) == 1
     assert not caplog.records
     path.with_name("copy of " + path.name).write_text("x")
-    assert len(counts.read_counts(str(tmp_path))) == 1
+    assert len(OutputScan(str(tmp_path)).counts()) == 1
     assert "copy of" in caplog.text
 
 
@@ -307,7 +304,7 @@ def test_wrong_rows_are_refused_with_file_line_and_reason(tmp_path, line, says):
     path = write(tmp_path, row("a"))
     path.write_bytes(path.read_bytes() + line.encode("utf-8", "surrogateescape") + b"\n")
     with pytest.raises(CountsError, match=says) as error:
-        counts.read_counts(str(tmp_path))
+        OutputScan(str(tmp_path)).counts()
     assert str(error.value).startswith(f"{path}, line 2: ")
     assert "\n" not in str(error.value)
 
@@ -335,7 +332,7 @@ def test_the_command_adds_up_all_outputs_that_it_is_given(tmp_path, capsys):
 
 
 def test_sums_by_id_and_in_total(two_windows):
-    rows = counts.read_counts(str(two_windows))
+    rows = OutputScan(str(two_windows)).counts()
     hall, yard = counts.sum_by_id(rows)
     assert (hall.id, hall.images, hall.threat_images, hall.threats) == ("hall", 1234, 2, 3)
     assert (hall.window_start, hall.window_end) == (window(0)[0], window(1)[1])
@@ -346,10 +343,10 @@ def test_sums_by_id_and_in_total(two_windows):
     assert counts.sum_total([]) == []
 
 
-@pytest.mark.parametrize(("by", "images"), [("window", [1200, 10, 34]), ("id", [1234, 10]),
+@pytest.mark.parametrize(("sum_by", "images"), [("window", [1200, 10, 34]), ("id", [1234, 10]),
                                             ("total", [1244])])  # fmt: skip
-def test_json_and_csv_parse_back_to_the_same_rows(two_windows, capsys, by, images):
-    options = ("--output", two_windows, "--by", by)
+def test_json_and_csv_parse_back_to_the_same_rows(two_windows, capsys, sum_by, images):
+    options = ("--output", two_windows, "--by", sum_by)
     rows = json.loads(command(capsys, *options, "--format", "json"))
     assert [each["images"] for each in rows] == images
     table = list(csv.DictReader(io.StringIO(command(capsys, *options, "--format", "csv"))))
@@ -409,53 +406,41 @@ def test_wrong_options_are_refused_by_name(two_windows, capsys, option):
 
 def test_a_period_that_ends_before_it_begins_is_refused(two_windows):
     with pytest.raises(CountsError, match="period is empty"):
-        counts.read_counts(str(two_windows), since=window(1)[0], until=window(0)[0])
-
-
-def test_importing_the_commands_imports_nothing_heavy():
-    code = (
-        "import sys, beam_pipeline.counts, beam_pipeline.chart; "
-        "print([m for m in ('apache_beam', 'numpy', 'matplotlib') if m in sys.modules])"
-    )
-    root = Path(counts.__file__).parents[1]
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == "[]"
+        OutputScan(str(two_windows)).counts(since=window(1)[0], until=window(0)[0])
 
 
 def late_file(output, camera, name, number=0):
     folder = Path(output) / "late" / camera
     folder.mkdir(parents=True, exist_ok=True)
-    one = row(camera, number, images=1, threat_images=1, by_label={"person": 1})
-    (folder / f"{name}.json").write_text(json.dumps({"file": f"{name}.jpg", **one.to_json()}))
+    archived = row(camera, number, images=1, threat_images=1, by_label={"person": 1})
+    (folder / f"{name}.json").write_text(json.dumps({"file": f"{name}.jpg", **archived.to_json()}))
 
 
-def test_what_came_too_late_is_counted_apart_and_told(tmp_path, capsys):
+def test_what_came_too_late_is_counted_apart_and_reported(tmp_path, capsys):
     write(tmp_path, row("a"))
     for at, camera in enumerate(["a", "a", "b"]):
         late_file(tmp_path, camera, f"{camera}_{at}")
     late_file(tmp_path, "a", "a_later", number=24)
-    found = counts.read_late(str(tmp_path))
-    assert [(one.id, one.window_start, one.images, one.alerts) for one in found] == [
+    late = OutputScan(str(tmp_path)).late()
+    assert [(item.id, item.window_start, item.images, item.alerts) for item in late] == [
         ("a", START, 2, 2),
         ("b", START, 1, 1),
         ("a", START + timedelta(hours=2), 1, 1),
     ]
     period = {"since": START, "until": START + timedelta(hours=1), "ids": ["a"]}
-    assert [one.images for one in counts.read_late(str(tmp_path), **period)] == [2]
+    assert [archived.images for archived in OutputScan(str(tmp_path)).late(**period)] == [2]
     total = command(capsys, "--output", tmp_path, "--late", "--by", "total", "--format", "json")
-    assert [one["images"] for one in json.loads(total)] == [4]
-    parser = argparse.ArgumentParser()
-    counts.add_arguments(parser)
-    counts.main(parser.parse_args(["--output", str(tmp_path), "--format", "json"]))
-    told = capsys.readouterr()
-    assert told.err.startswith("4 images came too late for their windows")
-    assert [(one["id"], one["images"]) for one in json.loads(told.out)] == [("a", 10)]
+    assert [archived["images"] for archived in json.loads(total)] == [4]
+    counts_command.main(["--output", str(tmp_path), "--format", "json"])
+    captured = capsys.readouterr()
+    assert captured.err.startswith("4 images were too late for their windows")
+    assert [(archived["id"], archived["images"]) for archived in json.loads(captured.out)] == [
+        ("a", 10)
+    ]
 
 
 def test_a_broken_late_file_is_named(tmp_path):
     (tmp_path / "late" / "a").mkdir(parents=True)
     (tmp_path / "late" / "a" / "x.json").write_text("{")
     with pytest.raises(CountsError, match=r"x\.json: not JSON"):
-        counts.read_late(str(tmp_path))
+        OutputScan(str(tmp_path)).late()

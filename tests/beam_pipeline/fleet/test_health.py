@@ -10,8 +10,8 @@ import pytest
 
 from beam_pipeline import cli
 from tests.transforms.web_service import WebService, status
-from transforms import stores
-from transforms.times import canonical_time
+from transforms.records.times import canonical_time
+from transforms.storage import stores
 
 END = datetime(2026, 2, 10, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -28,13 +28,13 @@ cameras:
 """
 
 
-def write(place: Path, value: object) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(stores.json_bytes(value))
+def write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(stores.json_bytes(value))
 
 
 def write_counts(output: Path, silent: int, days: int = 9) -> None:
-    """Two cameras that send six pictures an hour, of which the yard has stopped."""
+    """Two cameras that send six images an hour, of which the yard has stopped."""
     for back in range(24 * days, 0, -1):
         start = END - back * HOUR
         window = {
@@ -48,13 +48,15 @@ def write_counts(output: Path, silent: int, days: int = 9) -> None:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_picture(output: Path, moment: datetime, seen: bool, sharpness: float) -> None:
-    stem = f"hall_{moment:%Y%m%dT%H%M%SZ}"
-    found = {"category": "1", "label": "person", "conf": 0.9, "bbox": [0.1, 0.1, 0.2, 0.2]}
+def write_picture(
+    output: Path, capture_time: datetime, has_detections: bool, sharpness: float
+) -> None:
+    stem = f"hall_{capture_time:%Y%m%dT%H%M%SZ}"
+    detection = {"category": "1", "label": "person", "conf": 0.9, "bbox": [0.1, 0.1, 0.2, 0.2]}
     data = {
         "format_version": "1.0",
         "id": "hall",
-        "timestamp": canonical_time(moment),
+        "timestamp": canonical_time(capture_time),
         "file": f"{stem}.jpg",
         "uri": "",
         "sha256": "",
@@ -63,7 +65,7 @@ def write_picture(output: Path, moment: datetime, seen: bool, sharpness: float) 
         "brightness": 0.4,
         "sharpness": sharpness,
         "model": {"name": "detector", "version": "1"},
-        "detections": [found] if seen else [],
+        "detections": [detection] if has_detections else [],
     }
     write(output / "detections" / "hall" / f"{stem}.json", data)
 
@@ -99,7 +101,9 @@ def test_json_says_what_is_wrong_with_which_camera(output, tmp_path):
     rules = str(tmp_path / "rules.yaml")
     assert health(output, "--rules", rules, "--format", "json", "--file", str(file)) == 0
     report = json.loads(file.read_text())
-    assert [(one["id"], one["kind"], one["severity"]) for one in report["findings"]] == [
+    assert [
+        (finding["id"], finding["kind"], finding["severity"]) for finding in report["findings"]
+    ] == [
         ("attic", "silent", "fault"),
         ("yard", "silent", "fault"),
         ("hall", "blind", "fault"),
@@ -121,7 +125,7 @@ def test_the_table_says_it_in_words(output, capsys):
     assert "bad_name 1" in printed
 
 
-def test_a_period_ends_when_it_is_told_to(output, capsys):
+def test_a_period_ends_at_until(output, capsys):
     """Before the yard fell silent and the hall went out of focus."""
     assert health(output, "--until", "2026-02-09T03:00:00Z") == 0
     assert "0 findings" in capsys.readouterr().out
@@ -129,36 +133,38 @@ def test_a_period_ends_when_it_is_told_to(output, capsys):
 
 def test_what_a_camera_is_expected_to_send_is_held_against_it(output, capsys):
     assert health(output, "--expected", "5", "--expected", "hall=20", "--format", "json") == 0
-    found = json.loads(capsys.readouterr().out)["findings"]
-    silent = {one["id"]: one["expected"] for one in found if one["kind"] == "silent"}
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    silent = {
+        finding["id"]: finding["expected"] for finding in findings if finding["kind"] == "silent"
+    }
     assert silent == {"hall": 480, "yard": 120}
 
 
-def test_a_broken_record_is_told_and_passed_over(output, capsys):
+def test_a_broken_record_is_reported_and_skipped(output, capsys):
     (output / "invalid" / "not_jpeg" / "hall_20260209T200000Z.jpg.json").write_text("[")
     assert health(output, "--format", "json") == 0
-    told = capsys.readouterr()
-    assert len(json.loads(told.out)["problems"]) == 1
-    assert "hall_20260209T200000Z.jpg.json: no record of an invalid picture" in told.err
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["problems"]) == 1
+    assert "hall_20260209T200000Z.jpg.json: no record of an invalid image" in captured.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--since", "2026-02-10T00:00:00Z"), "the period is empty"),
         (("--until", "yesterday"), "--until: not a time"),
-        (("--expected", "hall=often"), "--expected hall=often: give pictures an hour"),
+        (("--expected", "hall=often"), "--expected hall=often: give images an hour"),
         (("--expected", "-1"), "--expected"),
         (("--notify",), "--notify needs --rules with health targets"),
     ],
 )
-def test_a_wrong_option_is_told_in_one_line(output, capsys, arguments, told):
+def test_a_wrong_option_is_reported_in_one_line(output, capsys, arguments, message):
     assert health(output, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert told in line
+    assert message in line
 
 
-def test_an_output_without_counts_is_told_in_one_line(tmp_path, capsys):
+def test_an_output_without_counts_is_reported_in_one_line(tmp_path, capsys):
     assert health(tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "run the job first" in line
@@ -177,7 +183,7 @@ def test_what_is_new_is_sent_once(output, tmp_path, guards, capsys):
     assert health(output, *arguments) == 0
     assert "3 health messages delivered" in capsys.readouterr().err
     sent = [json.loads(request.body) for request in guards.requests]
-    assert [one["subject"] for one in sent] == [
+    assert [message["subject"] for message in sent] == [
         "Camera silent: attic",
         "Camera silent: yard",
         "Camera blind: hall",
@@ -187,21 +193,21 @@ def test_what_is_new_is_sent_once(output, tmp_path, guards, capsys):
     assert len(guards.requests) == 3
     ledger = sorted((output / "health").rglob("*.json"))
     records = [json.loads(file.read_text()) for file in ledger]
-    assert [file.stem for file in ledger] == [one["finding_id"] for one in records]
+    assert [file.stem for file in ledger] == [record["finding_id"] for record in records]
     targets = [{"target": "guards", "outcome": "delivered", "detail": ""}]
-    assert [one["targets"] for one in records] == [targets] * 3
+    assert [record["targets"] for record in records] == [targets] * 3
     assert b"very-secret" not in b"".join(file.read_bytes() for file in ledger)
 
 
-def test_a_target_that_is_not_there_is_given_up_on_and_told_the_next_time(
+def test_a_target_that_is_not_there_is_given_up_on_and_reported_the_next_time(
     output, tmp_path, guards, capsys
 ):
     arguments = ("--rules", str(tmp_path / "rules.yaml"), "--notify")
     guards.answers = [status(503)]
     assert health(output, *arguments) == 0
-    told = capsys.readouterr().err
-    assert "0 health messages delivered" in told
-    assert "not to guards: unavailable" in told
+    stderr = capsys.readouterr().err
+    assert "0 health messages delivered" in stderr
+    assert "not to guards: unavailable" in stderr
     assert not (output / "health").exists()
     guards.answers = [status(400), status(200)]
     assert health(output, *arguments) == 0
@@ -221,3 +227,54 @@ def test_a_breakdown_of_many_cameras_is_one_message(output, tmp_path, guards):
     assert sent["text"].count("\n") == 33
     assert health(output, *arguments) == 0
     assert len(guards.requests) == 1
+
+
+@pytest.fixture
+def nothing_valid(tmp_path):
+    """What a job leaves of which every image was invalid."""
+    for reason, names in (
+        ("bad_name", ["DSC_0001.jpg", "DSC_0002.jpg"]),
+        ("empty_file", ["h.jpg"]),
+    ):
+        for name in names:
+            record = {"file": name, "reason": reason, "detail": "why", "uri": f"/in/{name}"}
+            stores.write_bytes(
+                str(tmp_path / "out" / "invalid" / reason / f"{name}.json"),
+                stores.json_bytes(record),
+            )
+    return tmp_path / "out"
+
+
+def test_where_every_image_was_invalid_it_says_so(nothing_valid, capsys):
+    assert health(nothing_valid) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    (line,) = captured.out.splitlines()
+    assert "no image was valid" in line
+    assert "3 invalid (bad_name 2, empty_file 1), such as DSC_0001.jpg, which is bad_name" in line
+    assert "run the job first" not in line
+
+
+@pytest.mark.parametrize("command", ["counts", "chart"])
+def test_other_commands_say_it_too_and_propose_no_run_of_the_samples(
+    command, nothing_valid, capsys
+):
+    assert cli.main([command, "--output", str(nothing_valid)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no image was valid" in line
+    assert "python -m beam_pipeline" not in line
+
+
+def test_the_report_says_that_every_image_was_invalid(nothing_valid, capsys):
+    assert cli.main(["report", "--output", str(nothing_valid)]) == 0
+    captured = capsys.readouterr()
+    assert "no image was valid" in captured.err
+    page = (nothing_valid / "report" / "report.html").read_text()
+    assert "No image was valid" in page
+    assert "There are no findings" not in page
+    assert "DSC_0001.jpg" in page
+
+
+def test_an_output_that_is_not_there_proposes_a_run_on_images_of_ones_own(tmp_path, capsys):
+    assert cli.main(["counts", "--output", str(tmp_path / "none")]) == 2
+    assert "run --input IMAGES --output" in capsys.readouterr().err

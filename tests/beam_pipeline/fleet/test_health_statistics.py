@@ -1,6 +1,6 @@
 """The tests of camera health: on quiet fleets they hold their rate, and planted faults are found.
 
-The rates are measured on drawn fleets whose cameras differ widely in how many pictures they send,
+The rates are measured on drawn fleets whose cameras differ widely in how many images they send,
 and in the share with a threat, and whose days vary more than chance alone lets them.
 """
 
@@ -14,29 +14,29 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom, binom, nbinom
 
-from beam_pipeline import predictive
-from beam_pipeline.counts import CountRow
-from beam_pipeline.health_statistics import (
+from beam_pipeline.fleet import predictive
+from beam_pipeline.fleet.health_statistics import (
     LATE,
-    RATE,
     Finding,
-    Observed,
-    Picture,
-    Refused,
+    LookedAtImage,
+    Observations,
+    RefusedImage,
     findings,
     refused_flags,
     silent_flags,
     threat_flags,
 )
+from transforms.records.count_rows import CountRow
 
 FLEETS, CAMERAS, DAYS = 1_000, 20, 28
+RATE = 0.01
 MOST_MARKED = int(binom.isf(0.001, FLEETS, RATE))
 """Of 1,000 fleets of which 1 % are marked by chance, no more are, but for one such run in 1,000."""
 
 
 class Fleets:
-    """1,000 fleets: pictures and events of each camera in days before, and in the last, which is
-    judged. The rate of pictures varies from day to day as a gamma distribution, the share of events
+    """1,000 fleets: images and events of each camera in days before, and in the last, which is
+    judged. The rate of images varies from day to day as a gamma distribution, the share of events
     as a beta distribution."""
 
     def __init__(
@@ -56,39 +56,39 @@ class Fleets:
         odds = share / (1 - share) * np.exp(drawn.normal(0, 1, (fleets, CAMERAS, 1)))
         size = (1 - correlation) / correlation
         shares = drawn.beta(size * odds / (1 + odds), size / (1 + odds), all_days)
-        pictures = drawn.poisson(rate)
-        self.pictures = pictures.astype(float)
-        self.events = drawn.binomial(pictures, shares).astype(float)
-        # Since the last picture, in days; and how many came in so long a time on days before.
+        images = drawn.poisson(rate)
+        self.images = images.astype(float)
+        self.events = drawn.binomial(images, shares).astype(float)
+        # Since the last image, in days; and how many came in so long a time on days before.
         self.gap = np.minimum(drawn.exponential(1 / rate[..., -1]), 1.0)
-        self.in_gap = drawn.binomial(pictures[..., :-1], self.gap[..., None]).astype(float)
+        self.in_gap = drawn.binomial(images[..., :-1], self.gap[..., None]).astype(float)
 
     def parts(self) -> Iterator[slice]:
         """A hundred fleets at a time: all of them would need much memory."""
-        return (slice(at, at + 100) for at in range(0, len(self.pictures), 100))
+        return (slice(at, at + 100) for at in range(0, len(self.images), 100))
 
     def unusual(self, *flags: Callable[..., Any]) -> np.ndarray:
         """What each of the decisions makes of the same tails."""
-        found = []
+        flagged = []
         for part in self.parts():
-            y, n = self.events[part], self.pictures[part]
+            y, n = self.events[part], self.images[part]
             now = y[..., -1], n[..., -1]
             tails = predictive.share_tails(*now, y[..., :-1], n[..., :-1])
-            found.append([decide(*now, *tails)[0] for decide in flags])
-        return np.concatenate(found, axis=1)
+            flagged.append([decide(*now, *tails)[0] for decide in flags])
+        return np.concatenate(flagged, axis=1)
 
     def silent(self) -> np.ndarray:
-        found = []
+        flagged = []
         for part in self.parts():
-            n, in_gap = self.pictures[part], self.in_gap[part]
-            seen = np.stack([n[..., -1], np.zeros(n.shape[:-1])])
+            n, in_gap = self.images[part], self.in_gap[part]
+            images = np.stack([n[..., -1], np.zeros(n.shape[:-1])])
             judged = [
-                predictive.count_at_most(seen[at], past, np.ones(past.shape, dtype=bool))
+                predictive.count_at_most(images[at], past, np.ones(past.shape, dtype=bool))
                 for at, past in enumerate((n[..., :-1], in_gap))
             ]
             p_values, usual = (np.stack(of) for of in zip(*judged, strict=True))
-            found.append(silent_flags(p_values, seen, usual)[0])
-        return np.concatenate(found)
+            flagged.append(silent_flags(p_values, images, usual)[0])
+        return np.concatenate(flagged)
 
 
 @pytest.mark.parametrize(
@@ -96,64 +96,64 @@ class Fleets:
 )
 def test_of_quiet_fleets_one_in_a_hundred_has_an_unusual_share(days, share, correlation):
     fleets = Fleets(1, days=days, share=share, correlation=correlation)
-    for found in fleets.unusual(threat_flags, refused_flags):
-        assert found.any(axis=-1).sum() <= MOST_MARKED
+    for flagged in fleets.unusual(threat_flags, refused_flags):
+        assert flagged.any(axis=-1).sum() <= MOST_MARKED
 
 
 @pytest.mark.parametrize(("days", "spread"), [(DAYS, 0.2), (4, 0.5), (8, 0.01)])
 def test_of_quiet_fleets_one_in_a_hundred_has_a_silent_camera(days, spread):
-    found = Fleets(2, days=days, spread=spread).silent()
-    assert found.any(axis=-1).sum() <= MOST_MARKED
+    flagged = Fleets(2, days=days, spread=spread).silent()
+    assert flagged.any(axis=-1).sum() <= MOST_MARKED
 
 
 def test_without_the_variance_between_days_quiet_fleets_would_be_marked(monkeypatch):
     """What the tests above would say of a test that takes days to differ by chance alone."""
     monkeypatch.setattr(predictive, "_CORRELATIONS", np.array([1e-6, 2e-6]))
-    (found,) = Fleets(1, fleets=200, days=8).unusual(threat_flags)
-    assert found.any(axis=-1).mean() > 10 * RATE
+    (flagged,) = Fleets(1, fleets=200, days=8).unusual(threat_flags)
+    assert flagged.any(axis=-1).mean() > 10 * RATE
 
 
 def first_camera(fleets: Fleets) -> tuple[np.ndarray, np.ndarray]:
-    """Of the first camera of each fleet: its pictures on the last day, and its usual share."""
-    y, n = fleets.events[:, 0, :-1].sum(axis=-1), fleets.pictures[:, 0, :-1].sum(axis=-1)
-    return fleets.pictures[:, 0, -1].astype(int), y / n
+    """Of the first camera of each fleet: its images on the last day, and its usual share."""
+    y, n = fleets.events[:, 0, :-1].sum(axis=-1), fleets.images[:, 0, :-1].sum(axis=-1)
+    return fleets.images[:, 0, -1].astype(int), y / n
 
 
 @pytest.mark.parametrize(("times", "at_least"), [(5, 0.5), (8, 0.7)])
 def test_floods_are_found(times, at_least):
-    """One camera of each fleet shows several times its usual share: some 15 pictures or more."""
+    """One camera of each fleet shows several times its usual share: some 15 images or more."""
     fleets = Fleets(3, fleets=400)
-    pictures, usual = first_camera(fleets)
-    planted = (pictures * times * usual >= 15) & (times * usual <= 0.95)
+    images, usual = first_camera(fleets)
+    planted = (images * times * usual >= 15) & (times * usual <= 0.95)
     assert planted.sum() > 100
     fleets.events[planted, 0, -1] = np.random.default_rng(0).binomial(
-        pictures[planted], times * usual[planted]
+        images[planted], times * usual[planted]
     )
-    for found in fleets.unusual(threat_flags, refused_flags):
-        assert found[planted, 0].mean() >= at_least
+    for flagged in fleets.unusual(threat_flags, refused_flags):
+        assert flagged[planted, 0].mean() >= at_least
 
 
 def test_too_few_threats_are_found():
     """One camera of each fleet shows none any more, of which it would have shown 30."""
     fleets = Fleets(4, fleets=400, share=0.3)
-    pictures, usual = first_camera(fleets)
-    planted = pictures * usual >= 30
+    images, usual = first_camera(fleets)
+    planted = images * usual >= 30
     assert planted.sum() > 50
     fleets.events[planted, 0, -1] = 0
-    (found,) = fleets.unusual(threat_flags)
-    assert found[planted, 0].mean() >= 0.95
+    (flagged,) = fleets.unusual(threat_flags)
+    assert flagged[planted, 0].mean() >= 0.95
 
 
 @pytest.mark.parametrize(("hours", "at_least"), [(8, 0.4), (20, 0.7)])
 def test_cameras_that_fall_silent_are_found(hours, at_least):
-    """One camera of each fleet, of at least 24 pictures a day, has sent none for some hours."""
+    """One camera of each fleet, of at least 24 images a day, has sent none for some hours."""
     fleets = Fleets(5, fleets=400)
     drawn = np.random.default_rng(0)
-    days = fleets.pictures[:, 0].astype(int)
+    days = fleets.images[:, 0].astype(int)
     planted = days[:, :-1].mean(axis=-1) >= 24
     assert planted.sum() > 100
     fleets.in_gap[:, 0] = drawn.binomial(days[:, :-1], hours / 24)
-    fleets.pictures[:, 0, -1] = drawn.binomial(days[:, -1], 1 - hours / 24)
+    fleets.images[:, 0, -1] = drawn.binomial(days[:, -1], 1 - hours / 24)
     assert fleets.silent()[planted, 0].mean() >= at_least
 
 
@@ -210,89 +210,89 @@ def row(id: str, hours_before: int, images: int, threats: int = 0) -> CountRow:
 def fleet(
     *, cameras: int = 8, days: int = 15, seed: int = 0, share: float = 0.15
 ) -> dict[str, list[CountRow]]:
-    """Cameras that send some 12 pictures an hour, and 2 at night; oldest first."""
+    """Cameras that send some 12 images an hour, and 2 at night; oldest first."""
     drawn = np.random.default_rng(seed)
     rows: dict[str, list[CountRow]] = {}
     for camera in range(cameras):
         for back in range(24 * days, 0, -1):
             images = int(drawn.poisson(12 if 6 <= (24 - back) % 24 < 20 else 2))
-            one = row(f"cam-{camera}", back, images, int(drawn.binomial(images, share)))
-            rows.setdefault(one.id, []).append(one)
+            archived = row(f"cam-{camera}", back, images, int(drawn.binomial(images, share)))
+            rows.setdefault(archived.id, []).append(archived)
     return rows
 
 
 def found_in(rows: dict[str, list[CountRow]], **observed: Any) -> list[Finding]:
-    windows = [one for of_camera in rows.values() for one in of_camera]
-    return findings(Observed(windows, **observed), since=START, until=END)
+    windows = [row for of_camera in rows.values() for row in of_camera]
+    return findings(Observations(windows, **observed), since=START, until=END)
 
 
-def told(found: Sequence[Finding]) -> list[tuple[str, str, str]]:
-    return [(one.id, one.kind, one.severity) for one in found]
+def kinds_of(findings_of: Sequence[Finding]) -> list[tuple[str, str, str]]:
+    return [(finding.id, finding.kind, finding.severity) for finding in findings_of]
 
 
 def test_nothing_is_found_in_a_fleet_in_which_all_is_as_usual():
     for seed in range(5):
         rows = fleet(seed=seed)
-        assert found_in(rows, named=frozenset(rows), pictures=drawn_pictures()) == []
+        assert found_in(rows, named=frozenset(rows), images=drawn_pictures()) == []
 
 
 def test_a_camera_that_the_rules_name_and_that_never_sent_is_silent():
-    (found,) = found_in(fleet(), named=frozenset(["cam-0", "yard"]))
-    assert told([found]) == [("yard", "silent", "fault")]
-    assert "never sent" in found.sentence
-    assert (found.p_value, found.since, found.until) == (None, START, END)
+    (finding,) = found_in(fleet(), named=frozenset(["cam-0", "yard"]))
+    assert kinds_of([finding]) == [("yard", "silent", "fault")]
+    assert "never sent" in finding.sentence
+    assert (finding.p_value, finding.since, finding.until) == (None, START, END)
 
 
 @pytest.mark.parametrize("silent_hours", [8, 30, 24 * 5])
 def test_a_silent_camera_is_found_with_since_when(silent_hours):
     rows = fleet()
     rows["cam-3"] = rows["cam-3"][:-silent_hours]
-    (found,) = found_in(rows)
-    assert told([found]) == [("cam-3", "silent", "fault")]
-    assert found.since == END - silent_hours * HOUR
-    assert found.since.strftime("nothing since %Y-%m-%d %H:%M UTC") in found.sentence
-    assert found.share == 0
+    (finding,) = found_in(rows)
+    assert kinds_of([finding]) == [("cam-3", "silent", "fault")]
+    assert finding.since == END - silent_hours * HOUR
+    assert finding.since.strftime("nothing since %Y-%m-%d %H:%M UTC") in finding.sentence
+    assert finding.share == 0
     usual = sum(12 if 6 <= hour < 20 else 2 for hour in range(24 - min(silent_hours, 24), 24))
-    assert found.expected == pytest.approx(usual, rel=0.2)
+    assert finding.expected == pytest.approx(usual, rel=0.2)
 
 
 def test_quiet_hours_of_the_night_are_no_silence():
     """At 04:00 nothing has come for eight hours from a camera that never sends by night."""
     rows = {
-        id: [one for one in of if 6 <= one.window_start.hour < 20] for id, of in fleet().items()
+        id: [row for row in of if 6 <= row.window_start.hour < 20] for id, of in fleet().items()
     }
-    windows = [one for of in rows.values() for one in of]
+    windows = [row for of in rows.values() for row in of]
     until = END + 4 * HOUR
-    assert findings(Observed(windows), since=until - 24 * HOUR, until=until) == []
+    assert findings(Observations(windows), since=until - 24 * HOUR, until=until) == []
 
 
-def test_far_fewer_pictures_than_usual_are_found():
+def test_far_fewer_images_than_usual_are_found():
     rows = fleet()
     rows["cam-3"][-24:] = [row("cam-3", back, 1) for back in range(24, 0, -1)]
-    (found,) = found_in(rows)
-    assert told([found]) == [("cam-3", "silent", "warning")]
-    assert found.share == pytest.approx(24 / (14 * 12 + 10 * 2), rel=0.1)
+    (finding,) = found_in(rows)
+    assert kinds_of([finding]) == [("cam-3", "silent", "warning")]
+    assert finding.share == pytest.approx(24 / (14 * 12 + 10 * 2), rel=0.1)
 
 
-def test_pictures_that_are_invalid_or_late_are_no_silence():
+def test_images_that_are_invalid_or_late_are_no_silence():
     rows = fleet()
     rows["cam-3"] = rows["cam-3"][:-8]
-    came = [Refused("cam-3", END - at * HOUR / 4, LATE) for at in range(1, 24)]
-    assert [one.kind for one in found_in(rows, refused=came)] == ["clock_skew"]
+    late_images = [RefusedImage("cam-3", END - at * HOUR / 4, LATE) for at in range(1, 24)]
+    assert [finding.kind for finding in found_in(rows, refused=late_images)] == ["clock_skew"]
 
 
 @pytest.mark.parametrize(("silent", "is_found"), [(60, True), (12, False)])
 def test_without_a_past_of_days_a_camera_is_silent_by_its_own_gaps(silent, is_found):
     """It has sent every other hour at the most for two days, and then not."""
     rows = {"cam": [row("cam", silent + back, 1) for back in range(48, 0, -1) if back % 3]}
-    found = found_in(rows)
-    assert told(found) == ([("cam", "silent", "fault")] if is_found else [])
+    findings_now = found_in(rows)
+    assert kinds_of(findings_now) == ([("cam", "silent", "fault")] if is_found else [])
 
 
 @pytest.mark.parametrize(("an_hour", "severity"), [(5.0, None), (12.0, "warning"), (0.5, None)])
 def test_a_camera_that_sends_fewer_than_expected_is_silent(an_hour, severity):
-    found = found_in(fleet(cameras=3), expected={"cam-1": an_hour})
-    assert told(found) == ([("cam-1", "silent", severity)] if severity else [])
+    findings_now = found_in(fleet(cameras=3), expected={"cam-1": an_hour})
+    assert kinds_of(findings_now) == ([("cam-1", "silent", severity)] if severity else [])
 
 
 @pytest.mark.parametrize(("share", "kind"), [(0.6, "flooding"), (0.0, "too_few")])
@@ -302,20 +302,20 @@ def test_an_unusual_share_of_threats_is_found(share, kind, days):
     rows["cam-5"][-24:] = [
         row("cam-5", one_back, 10, round(10 * share)) for one_back in range(24, 0, -1)
     ]
-    (found,) = found_in(rows)
-    assert told([found]) == [("cam-5", kind, "warning")]
-    assert (found.share, found.usual) == (share, pytest.approx(0.15, abs=0.02))
-    assert found.p_value is not None
-    assert found.p_value < 1e-4
+    (finding,) = found_in(rows)
+    assert kinds_of([finding]) == [("cam-5", kind, "warning")]
+    assert (finding.share, finding.usual) == (share, pytest.approx(0.15, abs=0.02))
+    assert finding.p_value is not None
+    assert finding.p_value < 1e-4
 
 
 def test_what_is_usual_on_that_weekday_is_not_unusual():
     """Sundays, of which the day that is judged is one, always show more."""
     rows = fleet(days=36)
     for at in range(len(rows["cam-5"])):
-        one = rows["cam-5"][at]
-        if one.window_start.weekday() == START.weekday():
-            back = (END - one.window_start) // HOUR
+        cell = rows["cam-5"][at]
+        if cell.window_start.weekday() == START.weekday():
+            back = (END - cell.window_start) // HOUR
             rows["cam-5"][at] = row("cam-5", back, 10, 6)
     assert found_in(rows) == []
 
@@ -323,10 +323,10 @@ def test_what_is_usual_on_that_weekday_is_not_unusual():
 def test_a_new_camera_is_judged_by_its_peers():
     rows = fleet()
     rows["new"] = [row("new", back, 20, 18) for back in range(20, 0, -1)]
-    (found,) = found_in(rows)
-    assert told([found]) == [("new", "flooding", "warning")]
-    assert found.p_value is None
-    assert "peers" in found.sentence
+    (finding,) = found_in(rows)
+    assert kinds_of([finding]) == [("new", "flooding", "warning")]
+    assert finding.p_value is None
+    assert "peers" in finding.sentence
 
 
 @pytest.mark.parametrize(
@@ -339,39 +339,43 @@ def test_a_new_camera_is_judged_by_its_peers():
         ("timestamp_in_future", "clock_skew"),
     ],
 )
-def test_many_refused_pictures_are_found(reason, kind):
-    """Every fourth picture of the last day or so; a hundredth is usual for all."""
+def test_many_refused_images_are_found(reason, kind):
+    """Every fourth image of the last day or so; a hundredth is usual for all."""
     usual = [
-        Refused(f"cam-{camera}", END - at * 7 * HOUR, "corrupt_jpeg")
+        RefusedImage(f"cam-{camera}", END - at * 7 * HOUR, "corrupt_jpeg")
         for camera in range(8)
         for at in range(4, 50)
     ]
     ahead = 48 * HOUR if reason == "timestamp_in_future" else timedelta()
-    many = [Refused("cam-2", END - at * HOUR / 3 + ahead, reason) for at in range(1, 61)]
-    (found,) = found_in(fleet(), refused=[*usual, *many])
-    assert told([found]) == [("cam-2", kind, "warning")]
-    assert found.share == pytest.approx(60 / 240, abs=0.05)
+    many = [RefusedImage("cam-2", END - at * HOUR / 3 + ahead, reason) for at in range(1, 61)]
+    (finding,) = found_in(fleet(), refused=[*usual, *many])
+    assert kinds_of([finding]) == [("cam-2", kind, "warning")]
+    assert finding.share == pytest.approx(60 / 240, abs=0.05)
 
 
 def test_a_camera_of_which_most_is_invalid_is_a_fault_even_where_it_always_was():
-    refused = [Refused("cam-2", END - at * HOUR / 20, "not_jpeg") for at in range(1, 20 * 24 * 15)]
-    (found,) = found_in(fleet(), refused=refused)
-    assert told([found]) == [("cam-2", "invalid", "fault")]
-    assert "not_jpeg" in found.sentence
+    refused = [
+        RefusedImage("cam-2", END - at * HOUR / 20, "not_jpeg") for at in range(1, 20 * 24 * 15)
+    ]
+    (finding,) = found_in(fleet(), refused=refused)
+    assert kinds_of([finding]) == [("cam-2", "invalid", "fault")]
+    assert "not_jpeg" in finding.sentence
 
 
-# Pictures
+# Images
 
 
-def drawn_pictures(seed: int = 0, days: int = 8, cameras: int = 6) -> dict[str, list[Picture]]:
+def drawn_pictures(
+    seed: int = 0, days: int = 8, cameras: int = 6
+) -> dict[str, list[LookedAtImage]]:
     """Four an hour: dark by night, something in two of three."""
     drawn = np.random.default_rng(seed)
     return {
         f"cam-{camera}": [
-            Picture(
-                moment := END - at * HOUR / 4,
+            LookedAtImage(
+                capture_time := END - at * HOUR / 4,
                 bool(drawn.random() < 0.66),
-                round((0.5 if 6 <= moment.hour < 20 else 0.1) + 0.05 * drawn.random(), 4),
+                round((0.5 if 6 <= capture_time.hour < 20 else 0.1) + 0.05 * drawn.random(), 4),
                 round(0.03 + 0.01 * drawn.random(), 4),
             )
             for at in range(4 * 24 * days, 0, -1)
@@ -386,47 +390,48 @@ def drawn_pictures(seed: int = 0, days: int = 8, cameras: int = 6) -> dict[str, 
 )
 @pytest.mark.parametrize("days", [2, 8])
 def test_a_camera_that_is_covered_or_out_of_focus_is_blind(light, word, days):
-    pictures = drawn_pictures(days=days)
-    pictures["cam-1"][-60:] = [
-        Picture(one.moment, False, *light) for one in pictures["cam-1"][-60:]
+    images = drawn_pictures(days=days)
+    images["cam-1"][-60:] = [
+        LookedAtImage(image.capture_time, False, *light) for image in images["cam-1"][-60:]
     ]
-    (found,) = found_in({}, pictures=pictures)
-    assert told([found]) == [("cam-1", "blind", "fault")]
-    assert word in found.sentence
-    assert found.since >= END - 17 * HOUR
-    assert found.p_value is not None
-    assert found.p_value < RATE
+    (finding,) = found_in({}, images=images)
+    assert kinds_of([finding]) == [("cam-1", "blind", "fault")]
+    assert word in finding.sentence
+    assert finding.since >= END - 17 * HOUR
+    assert finding.p_value is not None
+    assert finding.p_value < RATE
 
 
 @pytest.mark.parametrize(
-    ("light", "seen"),
+    ("light", "has_detections"),
     [((0.52, 0.035), False), ((None, None), False), ((0.01, 0.0), True)],
     ids=["looks as usual", "not measured", "something is seen"],
 )
-def test_a_camera_that_sees_nothing_or_looks_odd_alone_is_not_blind(light, seen):
-    pictures = drawn_pictures()
-    pictures["cam-1"][-40:-15] = [
-        Picture(one.moment, seen, *light) for one in pictures["cam-1"][-40:-15]
+def test_a_camera_that_sees_nothing_or_looks_odd_alone_is_not_blind(light, has_detections):
+    images = drawn_pictures()
+    images["cam-1"][-40:-15] = [
+        LookedAtImage(image.capture_time, has_detections, *light)
+        for image in images["cam-1"][-40:-15]
     ]
-    del pictures["cam-1"][-15:]
-    assert found_in({}, pictures=pictures) == []
+    del images["cam-1"][-15:]
+    assert found_in({}, images=images) == []
 
 
 def test_a_night_is_not_a_cover():
     """Nothing is seen from sunset on, and it is as dark as every night."""
-    pictures = drawn_pictures()
-    pictures["cam-1"][-16:] = [
-        Picture(one.moment, False, 0.1, 0.035) for one in pictures["cam-1"][-16:]
+    images = drawn_pictures()
+    images["cam-1"][-16:] = [
+        LookedAtImage(image.capture_time, False, 0.1, 0.035) for image in images["cam-1"][-16:]
     ]
-    assert found_in({}, pictures=pictures) == []
+    assert found_in({}, images=images) == []
 
 
 def test_faults_come_first():
     rows = fleet()
     rows["cam-5"][-24:] = [row("cam-5", back, 10, 6) for back in range(24, 0, -1)]
     del rows["cam-6"][-12:]
-    found = found_in(rows, named=frozenset(["attic"]))
-    assert told(found) == [
+    findings_now = found_in(rows, named=frozenset(["attic"]))
+    assert kinds_of(findings_now) == [
         ("attic", "silent", "fault"),
         ("cam-6", "silent", "fault"),
         ("cam-5", "flooding", "warning"),
@@ -434,12 +439,12 @@ def test_faults_come_first():
 
 
 def test_a_finding_keeps_its_id_while_it_began_on_the_same_day():
-    found = Finding("hall", "silent", START, END, "fault", "has sent nothing")
+    finding = Finding("hall", "silent", START, END, "fault", "has sent nothing")
     later = Finding("hall", "silent", START + HOUR, END + HOUR, "fault", "still nothing")
     others = [
         Finding("hall", "blind", START, END, "fault", ""),
         Finding("yard", "silent", START, END, "fault", ""),
         Finding("hall", "silent", END, END + HOUR, "fault", ""),
     ]
-    assert later.finding_id == found.finding_id
-    assert found.finding_id not in {one.finding_id for one in others}
+    assert later.finding_id == finding.finding_id
+    assert finding.finding_id not in {item.finding_id for item in others}

@@ -10,11 +10,17 @@ import pytest
 
 from beam_pipeline import cli
 from tests.transforms.web_service import WebService, status
-from transforms.alerts import Alert
-from transforms.couriers import target_name
-from transforms.ledger import Ledger, Outcome
+from transforms.alerting.alerts import Alert
+from transforms.alerting.ledger import Ledger, Outcome
+from transforms.alerting.target_clients import named_urls
 
 MOMENTS = ("10:00:00.500", "10:00:00", "09:59:59", "10:00:01")
+
+
+def target_name(url):
+    """The name of a target of `--alert_url`, where there is no other at its host."""
+    (name,) = named_urls([url])
+    return name
 
 
 @pytest.fixture
@@ -23,11 +29,11 @@ def web() -> Iterator[WebService]:
         yield service
 
 
-def an_alert(moment: str, camera: str = "hall") -> Alert:
+def an_alert(capture_time: str, camera: str = "hall") -> Alert:
     body = {
-        "alert_id": (moment.replace(":", "").replace(".", "") + camera[0]).ljust(32, "0"),
+        "alert_id": (capture_time.replace(":", "").replace(".", "") + camera[0]).ljust(32, "0"),
         "id": camera,
-        "timestamp": f"2026-01-31T{moment}Z",
+        "timestamp": f"2026-01-31T{capture_time}Z",
         "severity": "alert",
         "threats": [],
         "image_uri": "/in/hall.jpg",
@@ -41,7 +47,7 @@ def an_alert(moment: str, camera: str = "hall") -> Alert:
 def keep(output: Path, target: str, *alerts: Alert) -> None:
     ledger = Ledger(str(output))
     for alert in alerts:
-        ledger.note(alert, Outcome(target, "failed", "HTTP status 503", again_after=0))
+        ledger.record(alert, Outcome(target, "failed", "HTTP status 503", again_after=0))
 
 
 def run(*arguments: str | Path) -> int:
@@ -49,15 +55,15 @@ def run(*arguments: str | Path) -> int:
 
 
 def waiting(output: Path) -> list[str]:
-    return sorted(path.name for path in (output / "alerts" / "undelivered").rglob("*.json"))
+    return sorted(path.name for path in (output / "alerts" / "_undelivered").rglob("*.json"))
 
 
 def outcomes(output: Path) -> list[str]:
     records = (json.loads(path.read_text()) for path in (output / "alerts").glob("hall/*.json"))
-    return [one["outcome"] for record in records for one in record["targets"]]
+    return [target["outcome"] for record in records for target in record["targets"]]
 
 
-def test_what_waits_is_sent_in_the_order_of_time_and_told_of(
+def test_what_waits_is_sent_in_the_order_of_time_and_reported(
     tmp_path: Path, web: WebService, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"{web.url}/hook?key=s3cret"
@@ -76,8 +82,10 @@ def test_what_waits_is_sent_in_the_order_of_time_and_told_of(
     assert "s3cret" not in shown + table
     assert waiting(tmp_path) == []
     assert outcomes(tmp_path) == ["delivered"] * 4
-    assert run("resend", "--output", tmp_path, "--alert_url", url) == 0
-    assert capsys.readouterr().out == "nothing waits\n"
+    resend = ("resend", "--alert_url", url)
+    for arguments in (("list",), (*resend, "--dry_run"), resend):
+        assert run(*arguments, "--output", tmp_path) == 0
+        assert capsys.readouterr().out == "nothing waits\n"
     assert len(web.requests) == 4
 
 
@@ -87,7 +95,7 @@ def test_what_still_fails_or_is_refused_waits_on_and_the_exit_code_says_so(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("transforms.delivery.pause_before", lambda *_: 0.01)
+    monkeypatch.setattr("transforms.alerting.delivery.pause_before", lambda *_: 0.01)
     web.answers = [status(200), status(403), status(503)]
     url = f"{web.url}/hook"
     keep(tmp_path, target_name(url), *map(an_alert, ("10:00:00", "10:00:01", "10:00:02")))
@@ -132,10 +140,10 @@ def test_a_dry_run_sends_nothing(
 def test_what_was_delivered_meanwhile_is_not_sent_again(tmp_path: Path, web: WebService) -> None:
     url, alert = f"{web.url}/hook", an_alert("10:00:00")
     keep(tmp_path, target_name(url), alert)
-    (letter,) = (tmp_path / "alerts" / "undelivered").rglob("*.json")
-    left = letter.read_bytes()
-    Ledger(str(tmp_path)).note(alert, Outcome(target_name(url), "delivered"))
-    letter.write_bytes(left)  # As if the job had died before it took it away.
+    (waiting_alert,) = (tmp_path / "alerts" / "_undelivered").rglob("*.json")
+    left = waiting_alert.read_bytes()
+    Ledger(str(tmp_path)).record(alert, Outcome(target_name(url), "delivered"))
+    waiting_alert.write_bytes(left)  # As if the job had died before it took it away.
     assert run("resend", "--output", tmp_path, "--alert_url", url) == 0
     assert web.requests == []
     assert waiting(tmp_path) == []
@@ -150,16 +158,16 @@ def test_what_is_too_old_stays_where_it_is(tmp_path: Path, web: WebService) -> N
     assert len(waiting(tmp_path)) == 1
 
 
-def test_a_file_that_is_no_alert_is_passed_over_and_named(
+def test_a_file_that_is_no_alert_is_skipped_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "alerts" / "undelivered" / "guard"
+    folder = tmp_path / "alerts" / "_undelivered" / "guard"
     folder.mkdir(parents=True)
     (folder / "20260131T100000Z_5.json").write_text("{}")
     assert run("list", "--output", tmp_path) == 1
-    told = capsys.readouterr()
-    assert "0 wait" in told.out
-    assert "20260131T100000Z_5.json: ValueError: is no alert that waits" in told.err
+    captured = capsys.readouterr()
+    assert captured.out == "nothing waits\n"
+    assert "20260131T100000Z_5.json: ValueError: is no alert that waits" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -176,10 +184,10 @@ def test_wrong_usage_is_one_line(
     arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments) == 2
-    told = capsys.readouterr().err
-    assert said in told
-    assert told.count("\n") == 1
-    assert "s3cret" not in told
+    stderr = capsys.readouterr().err
+    assert said in stderr
+    assert stderr.count("\n") == 1
+    assert "s3cret" not in stderr
 
 
 def test_a_secret_that_is_not_set_is_named_before_anything_is_sent(
@@ -196,7 +204,7 @@ def test_a_secret_that_is_not_set_is_named_before_anything_is_sent(
     )
     keep(tmp_path, "guard", an_alert("10:00:00"))
     assert run("resend", "--output", tmp_path, "--rules", rules) == 2
-    told = capsys.readouterr().err
-    assert "'guard'" in told
-    assert "GUARD_TOKEN" in told
+    stderr = capsys.readouterr().err
+    assert "'guard'" in stderr
+    assert "GUARD_TOKEN" in stderr
     assert web.requests == []

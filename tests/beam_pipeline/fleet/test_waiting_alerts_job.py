@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from beam_pipeline import job as jobs
+from beam_pipeline import bundled
 from tests.beam_pipeline.conftest import read_json
 from tests.conftest import Command, Run
 from tests.transforms.web_service import Request, WebService, status
 
 
 class Service(ThreadingHTTPServer):
-    """An alert service that takes alerts, and can be told to fail or to hang."""
+    """An alert service that accepts alerts, and can be made to fail or to hang."""
 
     daemon_threads = True
 
@@ -69,14 +69,14 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
     return [
-        *("--input", str(jobs.BUNDLED_SAMPLES / "hall"), "--model", "bundled"),
-        *("--rules", str(jobs.BUNDLED_RULES), "--output", str(tmp_path / "out")),
+        *("--input", str(bundled.BUNDLED_SAMPLES / "hall"), "--model", "bundled"),
+        *("--rules", str(bundled.BUNDLED_RULES), "--output", str(tmp_path / "out")),
     ]
 
 
 def outcomes(output: Path) -> list[str]:
     records = [read_json(path) for path in sorted((output / "alerts").glob("hall/*.json"))]
-    return [one["outcome"] for record in records for one in record["targets"]]
+    return [target["outcome"] for record in records for target in record["targets"]]
 
 
 def test_alerts_are_delivered_once_and_no_secret_is_kept(
@@ -115,13 +115,13 @@ defaults: {{objects: {{person: }}, notify: [guard, chat, mail]}}
 """
 
 
-def test_targets_of_all_kinds_have_their_alerts_and_no_secret_is_kept_or_said(
+def test_targets_of_all_kinds_have_their_alerts_and_no_secret_is_kept_or_logged(
     run_job: Run, tmp_path: Path
 ) -> None:
-    pictures, output, rules = (tmp_path / name for name in ("in", "out", "rules.yaml"))
-    pictures.mkdir()
-    for picture in sorted((jobs.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:12]:
-        (pictures / picture.name).write_bytes(picture.read_bytes())
+    images, output, rules = (tmp_path / name for name in ("in", "out", "rules.yaml"))
+    images.mkdir()
+    for sample in sorted((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:12]:
+        (images / sample.name).write_bytes(sample.read_bytes())
 
     def answer(handler: BaseHTTPRequestHandler, request: Request) -> None:
         status(503 if request.path.startswith("/planted-url") else 200)(handler, request)
@@ -130,26 +130,28 @@ def test_targets_of_all_kinds_have_their_alerts_and_no_secret_is_kept_or_said(
         web.answers = [answer]
         host = web.url.removeprefix("http://")
         rules.write_text(ALL_KINDS.format(url=web.url, host=host))
-        told = run_job(
-            *("--input", pictures, "--model", "bundled", "--rules", rules, "--output", output),
+        process = run_job(
+            *("--input", images, "--model", "bundled", "--rules", rules, "--output", output),
             *("--alert_url", f"http://me:planted-word@{host}/planted-url?key=planted-query"),
             ALERT_TOKEN="planted-token",
             **{name: f"planted-{name}" for name in ("KEY", "GUARD_TOKEN", "GUARD_SECRET")},
             **{name: f"planted-{name}" for name in ("PASSWORD", "PATH_OF_CHAT")},
         )
-    assert told.returncode == 0, told.stderr
+    assert process.returncode == 0, process.stderr
     alerts = len(list((output / "alerts").glob("hall/*.json")))
     assert alerts > 1
     records = [read_json(path) for path in (output / "alerts").glob("hall/*.json")]
-    fates = [{one["target"]: one["outcome"] for one in record["targets"]} for record in records]
+    fates = [
+        {target["target"]: target["outcome"] for target in record["targets"]} for record in records
+    ]
     (url,) = fates[0].keys() - {"guard", "chat", "mail"}
     wanted = {"guard": "delivered", "chat": "delivered", "mail": "failed", url: "failed"}
     assert fates == [wanted] * alerts
     paths = {request.path.split("?")[0] for request in web.requests}
     assert paths == {"/planted-path", "/planted-PATH_OF_CHAT", "/planted-url"}
-    waiting = list((output / "alerts" / "undelivered").rglob("*.json"))
+    waiting = list((output / "alerts" / "_undelivered").rglob("*.json"))
     assert len(waiting) == 2 * alerts
-    assert [text for text in (told.stdout, told.stderr) if "planted" in text] == []
+    assert [text for text in (process.stdout, process.stderr) if "planted" in text] == []
     assert [
         path
         for path in output.rglob("*")

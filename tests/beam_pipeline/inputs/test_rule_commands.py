@@ -1,12 +1,14 @@
 """`rules check` and `rules explain`."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from beam_pipeline import cli
-from tests.rules.test_explaining import final_json
-from tests.rules.watching import found, picture, rules_of
+from rules import alert_id
+from tests.rules.final_json import final_json
+from tests.rules.one_camera import make_detection, make_image, rules_of
 
 TEXT = "version: 1\ndefaults: {objects: {person: {min_score: 0.6}}}\ncameras: {hall: }\n"
 
@@ -21,17 +23,19 @@ def rule_file(tmp_path):
 @pytest.fixture
 def final_file(tmp_path):
     path = tmp_path / "hall_20260131T120000Z.json"
-    path.write_text(json.dumps(final_json(rules_of("objects: {person: }"), picture(found()))))
+    path.write_text(
+        json.dumps(final_json(rules_of("objects: {person: }"), make_image(make_detection())))
+    )
     return str(path)
 
 
-def test_a_camera_is_told_its_rules_and_where_they_come_from(rule_file, capsys):
+def test_the_rules_of_a_camera_are_explained_with_their_origin(rule_file, capsys):
     assert cli.main(["rules", "explain", "hall", "--rules", rule_file]) == 0
     shown = capsys.readouterr().out.splitlines()[1:]
     assert shown == ["hall", "  person  severity alert (built in), min_score 0.6 (defaults)"]
 
 
-def test_a_camera_that_is_not_named_is_told_so(rule_file, capsys):
+def test_a_camera_that_is_not_named_is_reported(rule_file, capsys):
     assert cli.main(["rules", "explain", "yard", "--rules", rule_file]) == 0
     assert "yard: not named, so the defaults" in capsys.readouterr().out
 
@@ -41,14 +45,14 @@ def test_the_samples_cameras_are_known_without_a_rule_file(capsys):
     assert "warehouse (profile indoor)" in capsys.readouterr().out
 
 
-def test_a_verdict_is_told_without_the_rules(final_file, capsys):
+def test_a_verdict_is_explained_without_the_rules(final_file, capsys):
     assert cli.main(["rules", "explain", "hall", final_file]) == 0
     shown = capsys.readouterr().out
     assert "It calls for an alert." in shown
     assert "profile" not in shown
 
 
-def test_a_verdict_by_other_rules_is_said_to_be_so(final_file, rule_file, capsys):
+def test_a_verdict_by_other_rules_is_reported_as_such(final_file, rule_file, capsys):
     assert cli.main(["rules", "explain", "hall", final_file, "--rules", rule_file]) == 0
     shown = capsys.readouterr().out
     assert "judged by other rules; a backtest says what these would have done" in shown
@@ -79,17 +83,41 @@ def test_a_file_that_is_no_verdict_is_refused_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_rules_check_tells_every_mistake(tmp_path, capsys):
+def test_rules_check_reports_every_mistake(tmp_path, capsys):
     path = tmp_path / "rules.yaml"
     path.write_text(
         "version: 1\ndefaults:\n  objects:\n    person: {min_scor: 0.5}\n    car: {min_area: 2}\n"
         "  cooldown: 5\n"
     )
     assert cli.main(["rules", "check", str(path)]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert [line.split("rules.yaml:")[1].split(":")[0] for line in told] == ["4", "5", "6"]
+    stderr = capsys.readouterr().err.splitlines()
+    assert [line.split("rules.yaml:")[1].split(":")[0] for line in stderr] == ["4", "5", "6"]
 
 
-def test_a_misspelt_camera_is_told_of_the_nearest(rule_file, capsys):
+def test_a_misspelt_camera_is_reported_with_the_nearest(rule_file, capsys):
     assert cli.main(["rules", "explain", "hal", "--rules", rule_file]) == 0
     assert "hal: not named, so the defaults (did you mean hall?)" in capsys.readouterr().out
+
+
+def test_an_alert_that_a_limit_held_is_explained_by_its_record(final_file, tmp_path, capsys):
+    image = json.loads(Path(final_file).read_text())
+    kept = tmp_path / "out" / "final" / "hall" / "image.json"
+    record = (
+        tmp_path
+        / "out"
+        / "alerts"
+        / "hall"
+        / f"{alert_id('hall', image['timestamp'], 'alert')}.json"
+    )
+    for path in (kept, record):
+        path.parent.mkdir(parents=True)
+    kept.write_text(json.dumps(image))
+    assert cli.main(["rules", "explain", "hall", str(kept)]) == 0
+    assert "Target" not in capsys.readouterr().out
+    held = {"target": "guard", "outcome": "suppressed", "detail": "reported in digest abc"}
+    sent = {"target": "mail", "outcome": "delivered", "detail": ""}
+    record.write_text(json.dumps({"targets": [held, sent]}))
+    assert cli.main(["rules", "explain", "hall", str(kept)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "Target guard: suppressed, reported in digest abc." in shown
+    assert "Target mail: delivered." in shown

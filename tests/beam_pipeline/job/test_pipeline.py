@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 import json
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 import rules
-from beam_pipeline import job as jobs
-from beam_pipeline.options import job_options
-from beam_pipeline.pipeline import build_pipeline
+from beam_pipeline import bundled
+from beam_pipeline.console.failure_messages import explain, setup_error
+from beam_pipeline.job.options import job_options
+from beam_pipeline.job.pipeline import build_pipeline
+from beam_pipeline.job.preparation import Job, prepare
+from beam_pipeline.sources.notifications.address import parse_address
+from beam_pipeline.sources.notifications.source import _PullMessages
 from tests.beam_pipeline.conftest import jpeg, read_json
-from transforms.live_rules import LiveRules
+from transforms.runtime.live_rules import LiveRules
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> jobs.Job:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for source in sorted((jobs.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:12]:
-        (pictures / source.name).write_bytes(source.read_bytes())
-    (pictures / "0001.jpg").write_bytes(jpeg())
-    (pictures / "gate_20260131T120000Z.jpg").write_bytes(b"not a picture")
-    return jobs.prepare(
+def job(tmp_path: Path) -> Job:
+    images = tmp_path / "pictures"
+    images.mkdir()
+    for source in sorted((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:12]:
+        (images / source.name).write_bytes(source.read_bytes())
+    (images / "0001.jpg").write_bytes(jpeg())
+    (images / "gate_20260131T120000Z.jpg").write_bytes(b"not a picture")
+    return prepare(
         job_options(
             [
-                *("--input", str(pictures), "--output", str(tmp_path / "out")),
-                *("--model", "bundled", "--rules", str(jobs.BUNDLED_RULES)),
+                *("--input", str(images), "--output", str(tmp_path / "out")),
+                *("--model", "bundled", "--rules", str(bundled.BUNDLED_RULES)),
             ]
         )
     )
 
 
-def as_stream(job: jobs.Job) -> jobs.Job:
+def as_stream(job: Job) -> Job:
     return replace(job, options=replace(job.options, streaming=True))
 
 
-def looking_back(job: jobs.Job) -> jobs.Job:
+def looking_back(job: Job) -> Job:
     text = "version: 1\ndefaults: {objects: {person: {severity: alert}}, cooldown: 1h}\n"
     return replace(job, rules=LiveRules.of(rules.parse_rules(text, "rules.yaml")))
 
@@ -50,7 +56,7 @@ def looking_back(job: jobs.Job) -> jobs.Job:
 @pytest.mark.parametrize("min_ram", [None, 8 << 30])
 @pytest.mark.parametrize("kind", ["batch", "batch that looks back", "stream"])
 def test_steps_that_see_the_bytes_of_an_image_are_one_fused_stage(
-    job: jobs.Job, kind: str, min_ram: int | None
+    job: Job, kind: str, min_ram: int | None
 ) -> None:
     """What a stage hands to another is encoded and kept: image bytes never are."""
     job = replace(job, options=replace(job.options, model_min_ram=min_ram))
@@ -75,7 +81,7 @@ def test_steps_that_see_the_bytes_of_an_image_are_one_fused_stage(
 
 
 def test_invalid_images_windowed_counts_and_verdicts_can_be_built_on(
-    job: jobs.Job, tmp_path: Path
+    job: Job, tmp_path: Path
 ) -> None:
     def written(name: str) -> Any:
         return beam.io.WriteToText(str(tmp_path / name), shard_name_template="")
@@ -88,7 +94,7 @@ def test_invalid_images_windowed_counts_and_verdicts_can_be_built_on(
             lambda window: f"{window.start} {sum(row['images'] for row in window.rows)}"
         )
         counts | "WriteCounts" >> written("counts")
-        judged = outputs.judged | beam.Map(lambda one: one.image.file)
+        judged = outputs.judged | beam.Map(lambda name: name.image.file)
         judged | "WriteJudged" >> written("judged")
     assert sorted((tmp_path / "invalid").read_text().splitlines()) == [
         "0001.jpg bad_name",
@@ -105,25 +111,27 @@ def test_invalid_images_windowed_counts_and_verdicts_can_be_built_on(
 
 
 def test_alerts_in_a_cooldown_are_judged_in_the_order_of_time_and_counted_but_not_sent(
-    job: jobs.Job,
+    job: Job,
 ) -> None:
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         build_pipeline(pipeline, looking_back(job))
     output = Path(job.output)
     finals = sorted(
         (read_json(path) for path in output.glob("final/hall/*.json")),
-        key=lambda one: str(one["timestamp"]),
+        key=lambda final: str(final["timestamp"]),
     )
     assert len(finals) == 12
-    alerts = [one for one in finals if one["threat"]["severity"] == "alert"]
+    alerts = [final for final in finals if final["threat"]["severity"] == "alert"]
     first = rules.alert_id("hall", alerts[0]["timestamp"], "alert")
     assert len(alerts) > 1
-    told = [(one["threat"]["suppressed_by"], one["threat"]["incident_number"]) for one in alerts]
-    assert told == [(None, 1), *((first, number) for number in range(2, len(alerts) + 1))]
-    for one in alerts:
-        name = rules.alert_id("hall", one["timestamp"], "alert")
+    suppressed = [
+        (alert["threat"]["suppressed_by"], alert["threat"]["incident_number"]) for alert in alerts
+    ]
+    assert suppressed == [(None, 1), *((first, number) for number in range(2, len(alerts) + 1))]
+    for alert in alerts:
+        name = rules.alert_id("hall", alert["timestamp"], "alert")
         record = read_json(output / "alerts" / "hall" / f"{name}.json")
-        covered_by = one["threat"]["suppressed_by"]
+        covered_by = alert["threat"]["suppressed_by"]
         assert record.get("suppressed_by") == covered_by
         assert [target["outcome"] for target in record["targets"]] == [
             "suppressed" if covered_by else "not_sent"
@@ -136,7 +144,33 @@ def test_alerts_in_a_cooldown_are_judged_in_the_order_of_time_and_counted_but_no
     assert sum(row["alerts"] for row in counts) == len(alerts)
 
 
-def test_the_labels_of_the_steps_are_those_of_the_picture(job: jobs.Job) -> None:
+def test_counts_include_late_images_for_the_allowed_lateness(job: Job) -> None:
+    """The in-process runner of streams drops nothing that is late; Flink goes by the windowing."""
+    options = replace(job.options, allowed_lateness_seconds=7201, streaming=True)
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    outputs = build_pipeline(pipeline, replace(job, options=options))
+    assert outputs.counts.windowing.allowed_lateness == 7201
+
+
+def test_messages_are_polled_at_the_interval(job: Job) -> None:
+    """By a broker that is not there: the source is built and not run."""
+    address = parse_address("kafka://127.0.0.1:1/cameras")
+    options = replace(job.options, streaming=True, notifications=address, poll_interval_seconds=40)
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    build_pipeline(pipeline, replace(job, options=options))
+    pauses: list[float] = []
+
+    class Sources(PipelineVisitor):  # type: ignore[misc]
+        def visit_transform(self, applied: AppliedPTransform) -> None:
+            fn = getattr(applied.transform, "fn", None)
+            if isinstance(fn, _PullMessages):
+                pauses.append(fn._poll_seconds)
+
+    pipeline.visit(Sources())
+    assert pauses == [40]
+
+
+def test_the_labels_of_the_steps_are_those_of_the_contract(job: Job) -> None:
     """A running stream is updated by its labels: they change by intent only."""
     pipeline = beam.Pipeline(runner=FnApiRunner())
     build_pipeline(pipeline, job)
@@ -144,21 +178,33 @@ def test_the_labels_of_the_steps_are_those_of_the_picture(job: jobs.Job) -> None
     assert [label for label in top if not label.startswith("AllInvalid")] == [
         *("ListImages", "ParseFilename", "ValidateImage", "DetectObjects", "StoreValidated"),
         *("JudgeThreats", "InvalidNames", "StoreDetections", "StoreFinal"),
+        *("Contested", "ResolveVersions"),
         *("StoreInvalidNames", "StoreInvalidImages", "StoreFailedInferences"),
         *("CountThreats", "StoreCounts", "SendAlerts"),
     ]
 
 
-def test_a_stream_has_the_same_steps_and_those_that_settle_what_came_before(
-    job: jobs.Job,
-) -> None:
+def test_a_stream_has_the_same_steps(job: Job) -> None:
     labels = []
-    for one in (job, as_stream(job)):
+    for job_of_kind in (job, as_stream(job)):
         pipeline = beam.Pipeline(runner=FnApiRunner())
-        build_pipeline(pipeline, one)
-        labels.append({part.full_label for part in pipeline.transforms_stack[0].parts})
-    batch, stream = labels
-    assert batch <= stream
-    assert stream - batch == {
-        *("SettleMoments", "ObjectData", "TakeBack", "StoreLate", "StoreDuplicates")
-    }
+        build_pipeline(pipeline, job_of_kind)
+        labels.append([part.full_label for part in pipeline.transforms_stack[0].parts])
+    assert labels[0] == labels[1]
+
+
+def test_a_worker_that_lacks_a_secret_ends_the_job_with_its_line_before_an_image_is_read(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "version: 1\ntargets: {guard: {webhook: 'https://${GUARD_HOST}/'}}\n"
+        "defaults: {objects: {person: }, notify: [guard]}\n"
+    )
+    job = replace(job, rules=LiveRules.of(rules.parse_rules(text, "rules.yaml")))
+    monkeypatch.delenv("GUARD_HOST", raising=False)
+    with pytest.raises(Exception) as caught, beam.Pipeline(runner=FnApiRunner()) as pipeline:  # noqa: PT011
+        build_pipeline(pipeline, job)
+    said = "target 'guard' of the rules needs the environment variable GUARD_HOST, which is not set"
+    assert explain(caught.value).startswith(said)
+    assert (setup_error("".join(traceback.format_exception(caught.value))) or "").startswith(said)
+    assert [path for path in Path(job.output).rglob("*") if path.suffix == ".jpg"] == []

@@ -1,12 +1,12 @@
-"""What a person is told of the alerts when a job is done."""
+"""The summary's line on alerts."""
 
 import pytest
 
-from beam_pipeline.summary import _alerts
+from beam_pipeline.job.summary import _alerts
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "number", "told"),
+    ("outcomes", "number", "text"),
     [
         ({}, 0, "0"),
         ({"delivered": 3}, 1, "3 (delivered 3)"),
@@ -38,5 +38,5 @@ from beam_pipeline.summary import _alerts
         ({"delivered": 4, "waiting": 2}, 1, "4 (delivered 4, waiting 2)"),
     ],
 )
-def test_suppressed_alerts_are_told_of_and_are_not_undelivered(outcomes, number, told):
-    assert _alerts(outcomes, number) == told
+def test_suppressed_alerts_are_reported_and_are_not_undelivered(outcomes, number, text):
+    assert _alerts(outcomes, number) == text

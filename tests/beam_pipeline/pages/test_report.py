@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from beam_pipeline import cli
-from beam_pipeline.counts import CountRow
-from beam_pipeline.report import page, write_report
-from beam_pipeline.report.gathering import Fleet, gather, heat_map
-from beam_pipeline.report.page import make_page
+from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.pages.report import page, write_report
+from beam_pipeline.pages.report.gathering import Fleet, ReportOptions, gather, heat_map
+from beam_pipeline.pages.report.page import make_page
 from tests.beam_pipeline.fleets import PICTURE, SHA256, write_fleet
 from tests.transforms.archives import seen
-from transforms import stores
-from transforms.records import JudgedImage
+from transforms.records.count_rows import CountRow
+from transforms.records.images import JudgedImage
+from transforms.storage import stores
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(1)</script>\u202e"
 NIGHT = [
@@ -55,24 +56,24 @@ def output(tmp_path: Path) -> Path:
 
 
 def of(output: Path, **options: Any) -> Fleet:
-    return gather([str(output)], **options)
+    return gather(OutputScan(str(output)), ReportOptions(**options))
 
 
-def test_the_last_day_is_told_of(output: Path) -> None:
+def test_the_last_day_is_shown(output: Path) -> None:
     fleet = of(output)
-    rows = {one.id: one for one in fleet.cameras}
-    assert {id: one.counted and one.counted.images for id, one in rows.items()} == {
+    rows = {camera.id: camera for camera in fleet.cameras}
+    assert {id: row.counted and row.counted.images for id, row in rows.items()} == {
         "hall": 3,
         "gate": 1,
     }
-    assert {id: one.invalid for id, one in rows.items()} == {"hall": 2, "gate": 1}
-    assert {one.reason: one.number for one in fleet.invalid} == {
+    assert {id: row.invalid for id, row in rows.items()} == {"hall": 2, "gate": 1}
+    assert {invalid_images.reason: invalid_images.number for invalid_images in fleet.invalid} == {
         "duplicate": 1,
         "not_jpeg": 1,
         "bad_name": 1,
         "timestamp_in_future": 1,
     }
-    assert [(one.camera, one.timestamp) for one in fleet.alerts] == [
+    assert [(alert.camera, alert.timestamp) for alert in fleet.alerts] == [
         ("hall", "2026-01-31T10:01:00Z"),
         ("hall", "2026-01-31T10:00:00Z"),
         ("gate", "2026-01-31T10:00:00Z"),
@@ -86,14 +87,35 @@ def test_the_last_day_is_told_of(output: Path) -> None:
     assert not fleet.problems
 
 
-def test_another_period_is_told_of_where_it_is_asked_for(output: Path) -> None:
+def test_another_period_is_shown_on_request(output: Path) -> None:
     fleet = of(output, until=datetime(2026, 1, 25, tzinfo=timezone.utc))
-    assert [one.camera for one in fleet.alerts] == ["yard"]
-    assert {one.id: one.counted and one.counted.images for one in fleet.cameras} == {
+    assert [alert.camera for alert in fleet.alerts] == ["yard"]
+    assert {camera.id: camera.counted and camera.counted.images for camera in fleet.cameras} == {
         "yard": 1,
         "gate": None,
         "hall": None,  # The picture from the future: its time can't be believed.
     }
+
+
+@pytest.mark.parametrize(
+    ("end", "is_shown"), [(None, True), (datetime(2026, 1, 31, 13, tzinfo=timezone.utc), False)]
+)
+def test_an_invalid_image_later_than_all_counts_is_shown_unless_the_period_has_an_end(
+    tmp_path: Path, end: datetime | None, is_shown: bool
+) -> None:
+    later = ("not_jpeg", "gate_20260131T235900Z.jpg", "a PNG of the last minute")
+    write_fleet(tmp_path, NIGHT, invalid=[later])
+    fleet = of(tmp_path, until=end)
+    assert {camera.id: camera.invalid for camera in fleet.cameras} == {"hall": 0, "gate": is_shown}
+    assert ("a PNG of the last minute" in make_page(fleet)) == is_shown
+
+
+def test_cameras_look_normal_only_where_all_checks_were_made(output: Path) -> None:
+    normal, unchecked = "every camera looks normal", "does not check for blind cameras"
+    whole, part = (make_page(of(output, each_image=each_image)) for each_image in (True, False))
+    assert (normal in whole, unchecked in whole) == (True, False)
+    assert (normal in part, unchecked in part) == (False, True)
+    assert "The checks of this page have no findings." in part
 
 
 def test_alerts_of_other_times_are_not_opened(
@@ -106,14 +128,14 @@ def test_alerts_of_other_times_are_not_opened(
     assert (f"alerts/yard/{old.name}", "not JSON") in of(output).problems
 
 
-def test_what_cannot_be_read_is_listed_and_the_rest_is_told(output: Path) -> None:
+def test_what_cannot_be_read_is_listed_and_the_rest_is_shown(output: Path) -> None:
     for number, bad in enumerate(("[]", "{}", '{"threats": 5}', '{"alert_id": 1, "threats": []}')):
         (output / "alerts" / "hall" / f"{number:032x}.json").write_text(bad)
     (output / "alerts" / "hall" / "note.txt").write_text("not an alert")
     (output / "invalid" / "not_jpeg" / "gate_20260131T110000Z.jpg.json").write_text("{")
     fleet = of(output)
     assert len(fleet.alerts) == 3
-    assert [place for place, _ in fleet.problems] == [
+    assert [path for path, _ in fleet.problems] == [
         *(f"alerts/hall/{number:032x}.json" for number in range(4)),
         "invalid/not_jpeg/gate_20260131T110000Z.jpg.json",
     ]
@@ -143,15 +165,17 @@ def test_alerts_are_shown_with_their_picture_and_why(output: Path) -> None:
     text = make_page(of(output))
     assert text.count("data:image/jpeg;base64,") == 2
     assert text.count("No picture: ") == 1  # The gate's picture was not kept.
-    assert "a threat of severity alert by defaults.objects.person" in text
+    assert "a threat of severity alert, rule defaults.objects.person" in text
     assert '<bdi>hook</bdi>: failed <span class="faint">(<bdi>HTTP status 500</bdi>)' in text
 
 
 def test_a_copy_of_an_output_has_the_same_page(output: Path, tmp_path: Path) -> None:
     shutil.copytree(output, tmp_path / "elsewhere" / "copy")
-    first = Path(write_report([str(output)])).read_bytes()
+    first = Path(write_report(OutputScan(str(output)))).read_bytes()
     shutil.rmtree(output)
-    assert Path(write_report([str(tmp_path / "elsewhere" / "copy")])).read_bytes() == first
+    assert (
+        Path(write_report(OutputScan(str(tmp_path / "elsewhere" / "copy")))).read_bytes() == first
+    )
     assert str(tmp_path).encode() not in first
 
 
@@ -170,7 +194,7 @@ def test_pictures_are_bounded_and_one_camera_does_not_take_them_all(
     assert text.count("data:image/jpeg") == 12
     assert text.count('alt="Picture of hall') == 11
     assert text.count('alt="Picture of gate') == 1
-    assert text.split("The others")[1].count("<td>not_sent") == 5
+    assert text.split("Other alerts")[1].count("<td>not_sent") == 5
     assert "and 4 more in alerts/" in text
 
 
@@ -180,22 +204,22 @@ def test_hostile_names_and_labels_are_text(tmp_path: Path) -> None:
     rules = f'version: 1\ndefaults:\n  objects: {{"{label}": {{}}}}\n'
     invalid = ("bad_name", HOSTILE.replace("/", "_") + ".jpg", HOSTILE)
     hostile = [{"target": HOSTILE, "outcome": "failed", "detail": HOSTILE}]
-    write_fleet(tmp_path, [image], by=rules, targets=lambda _: hostile, invalid=[invalid])
+    write_fleet(tmp_path, [image], rule_text=rules, targets=lambda _: hostile, invalid=[invalid])
     text = make_page(of(tmp_path))
     assert text.count("<script>") == 1
     assert text.count("onerror=alert(1)") > 5
     assert "<img src=x" not in text
 
 
-def test_a_job_without_a_valid_picture_has_a_report(tmp_path: Path) -> None:
+def test_a_job_without_a_valid_image_has_a_report(tmp_path: Path) -> None:
     write_fleet(tmp_path, [], invalid=INVALID)
-    file = write_report([str(tmp_path)], missing_ok=True)
+    file = write_report(OutputScan(str(tmp_path)), ReportOptions(missing_ok=True))
     text = Path(file).read_text()
     assert "No images have been counted yet." in text
     assert "a PNG of last week" in text
 
 
-def test_cameras_of_the_rules_that_sent_nothing_are_told_of(output: Path, tmp_path: Path) -> None:
+def test_cameras_of_the_rules_that_sent_nothing_are_shown(output: Path, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text("version: 1\ncameras: {roof: {objects: {person: {}}}}\n")
     target = tmp_path / "page.html"
@@ -226,10 +250,10 @@ def test_cameras_of_the_rules_that_sent_nothing_are_told_of(output: Path, tmp_pa
         (["--output", "{out}", "--file", "{out}/counts"], "--file {out}/counts: is a folder"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(
+def test_what_is_wrong_is_reported_in_one_line(
     output: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    assert cli.main(["report", *(one.format(out=output) for one in arguments)]) == 2
+    assert cli.main(["report", *(argument.format(out=output) for argument in arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said.format(out=output) in line
 

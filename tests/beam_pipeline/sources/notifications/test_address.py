@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beam_pipeline import cli
-from beam_pipeline.notifications.address import KafkaAddress, PubSubAddress, parse_address
+from beam_pipeline.sources.notifications.address import KafkaAddress, PubSubAddress, parse_address
 
 STREAM = ("--streaming", "--runner", "FlinkRunner")
 PUBSUB = ("--notifications", "projects/my-project/subscriptions/pictures")
@@ -51,7 +51,7 @@ def test_an_address_is_read(text: str, address: KafkaAddress | PubSubAddress | N
         ("kafka://a:1/e?grup=x", "only ?group=GROUP may follow"),
     ],
 )
-def test_a_malformed_address_is_told_in_one_line(
+def test_a_malformed_address_is_reported_in_one_line(
     text: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refused(capsys, *STREAM, "--input", "s3://bucket-1/in", "--notifications", text)
@@ -67,14 +67,14 @@ def test_a_password_in_an_address_is_not_repeated(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((*PUBSUB, "--input", "gs://bucket-1/in"), "give --streaming too"),
+        ((*PUBSUB, "--input", "gs://bucket-1/in"), "add --streaming"),
         ((*PUBSUB, *STREAM), "give --input gs://BUCKET/FOLDER too"),
         ((*KAFKA, *STREAM), "give --input s3://BUCKET/FOLDER too"),
         ((*PUBSUB, *STREAM, "--input", "s3://bucket-1"), "objects on gs://, and --input is s3://"),
         ((*KAFKA, *STREAM, "--input", "/srv/in"), "objects on s3://, and --input is /srv/in"),
     ],
 )
-def test_notifications_that_do_not_fit_the_rest_are_told_in_one_line(
+def test_notifications_that_do_not_fit_the_rest_are_reported_in_one_line(
     arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert says in refused(capsys, *arguments)
@@ -82,7 +82,7 @@ def test_notifications_that_do_not_fit_the_rest_are_told_in_one_line(
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     code = cli.main(arguments)
-    told = capsys.readouterr()
-    assert (code, told.out) == (2, "")
-    assert len(told.err.splitlines()) == 1, told.err
-    return told.err
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert len(captured.err.splitlines()) == 1, captured.err
+    return captured.err

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipeline.notifications.events import (
+from beam_pipeline.sources.notifications.events import (
     CreatedObject,
-    Told,
+    ObjectEvents,
     parse_gcs_message,
     parse_s3_message,
 )
-from tests.beam_pipeline.notifications.messages import (
+from tests.beam_pipeline.sources.notifications.messages import (
     S3_RESTORED,
     S3_TEST,
     event_bridge,
@@ -26,15 +26,17 @@ from tests.beam_pipeline.notifications.messages import (
 )
 
 BUCKET = "s3://amzn-s3-demo-bucket"
-IGNORED = Told(ignored=1)
+IGNORED = ObjectEvents(ignored=1)
 
 
-def created(*objects: tuple[str, int], ignored: int = 0, problem: str | None = None) -> Told:
-    return Told(tuple(CreatedObject(*one) for one in objects), ignored, problem)
+def created(
+    *objects: tuple[str, int], ignored: int = 0, problem: str | None = None
+) -> ObjectEvents:
+    return ObjectEvents(tuple(CreatedObject(*object) for object in objects), ignored, problem)
 
 
 @pytest.mark.parametrize(
-    ("message", "says"),
+    ("message", "expected"),
     [
         (s3(s3_record("HappyFace.jpg")), created((f"{BUCKET}/HappyFace.jpg", 1024))),
         (
@@ -75,8 +77,10 @@ def created(*objects: tuple[str, int], ignored: int = 0, problem: str | None = N
         (event_bridge("a.jpg", kind="Object Deleted"), IGNORED),
     ],
 )
-def test_a_message_of_s3_tells_of_what_was_made(message: bytes | None, says: Told) -> None:
-    assert parse_s3_message(message) == says
+def test_a_message_of_s3_lists_created_objects(
+    message: bytes | None, expected: ObjectEvents
+) -> None:
+    assert parse_s3_message(message) == expected
 
 
 def without(record: dict[str, Any], *path: str) -> dict[str, Any]:
@@ -119,7 +123,7 @@ WHOLE = s3_record("a.jpg")
     ],
 )
 def test_a_malformed_message_of_s3_says_what_is_wrong_with_it(message: bytes, problem: str) -> None:
-    assert parse_s3_message(message) == Told(problem=problem)
+    assert parse_s3_message(message) == ObjectEvents(problem=problem)
 
 
 def test_a_malformed_record_does_not_hide_the_others() -> None:
@@ -130,7 +134,7 @@ def test_a_malformed_record_does_not_hide_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "says"),
+    ("message", "expected"),
     [
         (
             gcs("in/hall_1769880605.jpg"),
@@ -144,22 +148,22 @@ def test_a_malformed_record_does_not_hide_the_others() -> None:
         (gcs("a.jpg", event="OBJECT_DELETE"), IGNORED),
         (gcs("a.jpg", event="OBJECT_ARCHIVE"), IGNORED),
         (gcs("a.jpg", event="OBJECT_METADATA_UPDATE"), IGNORED),
-        (({}, b"hello"), Told(problem="no eventType in the attributes")),
+        (({}, b"hello"), ObjectEvents(problem="no eventType in the attributes")),
         (
             (without(gcs("a.jpg")[0], "bucketId"), b""),
-            Told(problem="no bucketId in the attributes"),
+            ObjectEvents(problem="no bucketId in the attributes"),
         ),
         (
             (without(gcs("a.jpg")[0], "objectId"), b""),
-            Told(problem="no objectId in the attributes"),
+            ObjectEvents(problem="no objectId in the attributes"),
         ),
-        (gcs("a.jpg", bucket="a/b"), Told(problem="'a/b' is not the name of a bucket")),
+        (gcs("a.jpg", bucket="a/b"), ObjectEvents(problem="'a/b' is not the name of a bucket")),
     ],
 )
-def test_a_message_of_google_cloud_storage_tells_of_what_was_made(
-    message: tuple[dict[str, str], bytes], says: Told
+def test_a_message_of_google_cloud_storage_lists_created_objects(
+    message: tuple[dict[str, str], bytes], expected: ObjectEvents
 ) -> None:
-    assert parse_gcs_message(*message) == says
+    assert parse_gcs_message(*message) == expected
 
 
 @given(
@@ -189,5 +193,5 @@ def test_a_message_of_google_cloud_storage_tells_of_what_was_made(
     )
 )
 def test_no_json_is_more_than_malformed(value: object) -> None:
-    told = parse_s3_message(json.dumps({"Records": [value]}).encode())
-    assert told.created or told.ignored or told.problem
+    events = parse_s3_message(json.dumps({"Records": [value]}).encode())
+    assert events.created or events.ignored or events.problem

@@ -1,4 +1,4 @@
-"""Google Cloud Storage's messages from a Pub/Sub server: none is lost, and faults are told."""
+"""Google Cloud Storage's messages from a Pub/Sub server: none is lost, and faults are reported."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from beam_pipeline import cli
-from beam_pipeline.notifications import pubsub as module
-from beam_pipeline.notifications.address import PubSubAddress
-from beam_pipeline.notifications.channel import ChannelError, Position, Taken
-from beam_pipeline.notifications.pubsub import PubSubChannel
-from tests.beam_pipeline.notifications.messages import gcs
+from beam_pipeline.sources.notifications import pubsub as module
+from beam_pipeline.sources.notifications.address import PubSubAddress
+from beam_pipeline.sources.notifications.channel import ChannelError, PulledBatch
+from beam_pipeline.sources.notifications.pubsub import PubSubChannel
+from tests.beam_pipeline.sources.notifications.messages import gcs
 from tests.brokers.pubsub import PROJECT, PubSubServer
 
 _numbers = itertools.count()
@@ -36,45 +36,45 @@ def send(pubsub: PubSubServer, name: str, *numbers: int) -> None:
         pubsub.send(name, data, attributes)
 
 
-def numbers(taken: Taken) -> list[int]:
-    made = [one.uri for message in taken.messages for one in message.told.created]
+def numbers(batch: PulledBatch) -> list[int]:
+    made = [created.uri for message in batch.messages for created in message.events.created]
     return [int(uri.rsplit("/", 1)[1].removesuffix(".jpg")) for uri in made]
 
 
-class Looks:
-    """Looks one after the other, as the runner lets the source do it."""
+class Pulls:
+    """Pulls one after the other, as the runner lets the source do it."""
 
-    def __init__(self, name: str, position: Position = ()) -> None:
+    def __init__(self, name: str, offset: int | None = None) -> None:
         self.channel = PubSubChannel(PubSubAddress(PROJECT, name))
-        self.position = position
+        self.offset = offset
         self.receipts: list[Any] = []
 
-    def look(self) -> list[int]:
-        taken = self.channel.take(self.position, 1000)
-        self.position = taken.position
-        if taken.receipt is not None:
-            self.receipts.append(taken.receipt)
-        self.is_caught_up = taken.is_caught_up
-        return sorted(numbers(taken))
+    def poll(self) -> list[int]:
+        batch = self.channel.pull(0, self.offset, 1000)
+        self.offset = batch.offset
+        if batch.receipt is not None:
+            self.receipts.append(batch.receipt)
+        self.batch = batch
+        return sorted(numbers(batch))
 
     def until(self, done: Callable[[list[int]], bool]) -> list[int]:
-        found: list[int] = []
+        numbers_pulled: list[int] = []
         deadline = time.monotonic() + 20
-        while not done(found):
-            found += self.look()
-            assert time.monotonic() < deadline, found
+        while not done(numbers_pulled):
+            numbers_pulled += self.poll()
+            assert time.monotonic() < deadline, numbers_pulled
             time.sleep(0.05)
-        return sorted(found)
+        return sorted(numbers_pulled)
 
     def nothing_for(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            assert self.look() == []
+            assert self.poll() == []
             time.sleep(0.05)
 
     def kept(self, receipt: Any) -> None:
         """The runner keeps a bundle, and calls back."""
-        call = self.channel.once_kept(receipt)
+        call = self.channel.finalizer_for(0, receipt)
         assert call is not None
         call()
 
@@ -84,93 +84,94 @@ class Looks:
 
 
 @pytest.fixture
-def looks(name: str) -> Any:
-    source = Looks(name)
+def pulls(name: str) -> Any:
+    source = Pulls(name)
     yield source
     source.close()
 
 
 def test_messages_come_once_while_they_are_held(
-    pubsub: PubSubServer, name: str, looks: Looks, monkeypatch: pytest.MonkeyPatch
+    pubsub: PubSubServer, name: str, pulls: Pulls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_CONNECTED_AFTER_SECONDS", 1.0)
     send(pubsub, name, 1, 2)
-    assert looks.look() == []
-    assert not looks.is_caught_up  # It has hardly asked.
-    assert looks.until(lambda found: len(found) == 2) == [1, 2]
-    looks.nothing_for(1)
-    assert looks.is_caught_up
+    first = pulls.poll()  # What has arrived by now: none, one or both.
+    assert not pulls.batch.is_at_end  # It has hardly asked.
+    monkeypatch.setattr(module, "_SETTLED_AFTER_SECONDS", 0.1)
+    others = pulls.until(lambda pulled: len(first + pulled) == 2)
+    assert sorted(first + others) == [1, 2]
+    pulls.nothing_for(1)
+    assert pulls.batch.is_at_end
     assert pubsub.pull(name) == []
 
 
 def test_a_runner_that_goes_back_to_a_checkpoint_gets_again_what_was_not_acknowledged(
-    pubsub: PubSubServer, name: str, looks: Looks
+    pubsub: PubSubServer, name: str, pulls: Pulls
 ) -> None:
     send(pubsub, name, 1)
-    looks.until(lambda found: found == [1])
-    checkpoint = looks.position
-    looks.kept(looks.receipts[0])  # The first word: it may be of a checkpoint before.
+    pulls.until(lambda pulled: pulled == [1])
+    checkpoint = pulls.offset
+    pulls.kept(pulls.receipts[0])  # The first callback: it may be of a checkpoint before.
     send(pubsub, name, 2)
-    looks.until(lambda found: found == [2])
-    looks.position = checkpoint
-    assert looks.until(lambda found: len(found) == 2) == [1, 2]
+    pulls.until(lambda pulled: pulled == [2])
+    pulls.offset = checkpoint
+    assert pulls.until(lambda pulled: len(pulled) == 2) == [1, 2]
 
 
-def test_a_message_is_acknowledged_at_the_second_word_of_the_runner(
-    pubsub: PubSubServer, name: str, looks: Looks
+def test_a_message_is_acknowledged_at_the_second_callback_of_the_runner(
+    pubsub: PubSubServer, name: str, pulls: Pulls
 ) -> None:
     send(pubsub, name, 1)
-    looks.until(lambda found: found == [1])
-    looks.kept(looks.receipts[0])
+    pulls.until(lambda pulled: pulled == [1])
+    pulls.kept(pulls.receipts[0])
     send(pubsub, name, 2)
-    looks.until(lambda found: found == [2])
-    looks.kept(looks.receipts[1])  # A bundle that began after the first word.
+    pulls.until(lambda pulled: pulled == [2])
+    pulls.kept(pulls.receipts[1])  # A bundle that began after the first callback.
     time.sleep(1)  # Google's client acknowledges in the background.
-    looks.position = ()
-    assert looks.until(lambda found: len(found) == 1) == [2]
-    looks.nothing_for(1)
+    pulls.offset = None
+    assert pulls.until(lambda pulled: len(pulled) == 1) == [2]
+    pulls.nothing_for(1)
 
 
 def test_a_source_that_is_not_looked_at_any_more_gives_its_messages_back(
-    pubsub: PubSubServer, name: str, looks: Looks, monkeypatch: pytest.MonkeyPatch
+    pubsub: PubSubServer, name: str, pulls: Pulls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(pubsub, name, 1)
-    looks.until(lambda found: found == [1])
+    pulls.until(lambda pulled: pulled == [1])
     monkeypatch.setattr(module, "_IDLE_SECONDS", 0.5)
     time.sleep(1)
     send(pubsub, name, 2)
     time.sleep(1)
-    other = Looks(name)
-    assert other.until(lambda found: len(found) == 2) == [1, 2]
+    other = Pulls(name)
+    assert other.until(lambda pulled: len(pulled) == 2) == [1, 2]
     with pytest.raises(ChannelError, match="the stream was closed"):
-        looks.look()
+        pulls.poll()
     other.close()
-    assert looks.until(lambda found: len(found) == 2) == [1, 2]
+    assert pulls.until(lambda pulled: len(pulled) == 2) == [1, 2]
 
 
-def test_a_full_look_says_that_there_is_more(pubsub: PubSubServer, name: str, looks: Looks) -> None:
+def test_a_full_look_says_that_there_is_more(pubsub: PubSubServer, name: str, pulls: Pulls) -> None:
     send(pubsub, name, *range(5))
-    found: list[int] = []
+    pulled: list[int] = []
     deadline = time.monotonic() + 20
-    while len(found) < 5:
-        taken = looks.channel.take(looks.position, 1)
-        looks.position = taken.position
-        found += numbers(taken)
-        assert taken.is_full == bool(taken.messages)
+    while len(pulled) < 5:
+        batch = pulls.channel.pull(0, pulls.offset, 1)
+        pulls.offset = batch.offset
+        pulled += numbers(batch)
+        assert batch.is_full == bool(batch.messages)
         assert time.monotonic() < deadline
-    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert sorted(pulled) == [0, 1, 2, 3, 4]
 
 
 def test_a_malformed_message_is_kept_with_its_attributes(
-    pubsub: PubSubServer, name: str, looks: Looks
+    pubsub: PubSubServer, name: str, pulls: Pulls
 ) -> None:
     pubsub.send(name, b"hello \xff", {"z": "1", "a": "2"})
     deadline = time.monotonic() + 20
-    while not (taken := looks.channel.take(looks.position, 1000)).messages:
-        looks.position = taken.position
+    while not (batch := pulls.channel.pull(0, pulls.offset, 1000)).messages:
+        pulls.offset = batch.offset
         assert time.monotonic() < deadline
-    (message,) = taken.messages
-    assert message.told.problem == "no eventType in the attributes"
+    (message,) = batch.messages
+    assert message.events.problem == "no eventType in the attributes"
     assert json.loads(message.content) == {
         "attributes": {"a": "2", "z": "1"},
         "data": "aGVsbG8g/w==",
@@ -185,23 +186,23 @@ def refused(capsys: pytest.CaptureFixture[str], subscription: str) -> str:
             *("--input", "gs://pictures-1/in", "--notifications", subscription),
         ]
     )
-    told = capsys.readouterr()
-    assert (code, told.out) == (2, "")
-    assert len(told.err.splitlines()) == 1, told.err
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert len(captured.err.splitlines()) == 1, captured.err
     assert time.monotonic() - started < 15
-    return told.err
+    return captured.err
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "expected"),
     [
         ("missing", "there is no such subscription"),
         ("push", "pushes its messages; create one for pulling"),
         ("topic gone", "its topic is gone; create another one"),
     ],
 )
-def test_a_subscription_that_can_give_nothing_is_told_in_one_line(
-    wrong: str, says: str, pubsub: PubSubServer, capsys: pytest.CaptureFixture[str]
+def test_a_subscription_that_can_give_nothing_is_reported_in_one_line(
+    wrong: str, expected: str, pubsub: PubSubServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"wrong-{next(_numbers)}"
     path = f"projects/{PROJECT}/subscriptions/{name}"
@@ -210,16 +211,16 @@ def test_a_subscription_that_can_give_nothing_is_told_in_one_line(
     elif wrong == "topic gone":
         pubsub.create(name)
         pubsub.delete_topic(name)
-    assert f"--notifications pubsub://{path}: {says}" in refused(capsys, path)
+    assert f"--notifications pubsub://{path}: {expected}" in refused(capsys, path)
 
 
 def test_a_right_subscription_is_found_right(pubsub: PubSubServer, name: str) -> None:
     send(pubsub, name, 1)
     PubSubChannel(PubSubAddress(PROJECT, name)).check()
-    assert len(pubsub.pull(name)) == 1  # It was not taken.
+    assert len(pubsub.pull(name)) == 1  # It was not batch.
 
 
-def test_a_server_that_does_not_answer_is_told_in_one_line(
+def test_a_server_that_does_not_answer_is_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as free:
@@ -228,7 +229,7 @@ def test_a_server_that_does_not_answer_is_told_in_one_line(
     assert "refused" in refused(capsys, "projects/my-project/subscriptions/new")
 
 
-def test_missing_credentials_are_told_in_one_line(
+def test_missing_credentials_are_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for variable in ("PUBSUB_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):

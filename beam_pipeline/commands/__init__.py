@@ -1,0 +1,1 @@
+"""The commands: a module each, which reads the arguments and then imports what does the work."""

@@ -1,0 +1,54 @@
+"""The commands ``rules check`` and ``rules explain``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from beam_pipeline.commands.arguments import STORES_EPILOG, command_parser, parse
+from beam_pipeline.console.parsing import OneLineParser, add_labels
+
+
+def parser() -> OneLineParser:
+    """Returns the commands' parser."""
+    parser = command_parser("rules", epilog=None)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=OneLineParser)
+    check = commands.add_parser(
+        "check",
+        help="print the effective rules of each camera",
+        description="Checks a rule file and prints the effective rules of each camera, and the "
+        "layer that sets each value.",
+        epilog=STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    check.add_argument("rules", metavar="FILE", help="the rule file, on any of Beam's filesystems")
+    explain = commands.add_parser(
+        "explain",
+        help="print the effective rules of one camera, and why an image raised an alert or did not",
+        description="Prints the effective rules of a camera, and the layer that sets each value. "
+        "With a file of final/, prints why the image raised an alert or did not.",
+        epilog=STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    explain.add_argument("id", metavar="ID", help="the camera")
+    explain.add_argument("file", metavar="FILE", nargs="?", help="an image's JSON in final/")
+    explain.add_argument(
+        "--rules",
+        metavar="FILE",
+        help="the rule file (default: none with an image's FILE, otherwise the bundled one)",
+    )
+    for command in (check, explain):
+        add_labels(command)
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    """Checks or explains rules; returns the exit code."""
+    parsed = parse(parser(), words)
+    from beam_pipeline.inputs import rule_commands  # A store's client takes a second to import.
+
+    if parsed.command == "check":
+        print(rule_commands.check(parsed.rules, parsed.labels))
+    else:
+        explanation = rule_commands.explain(parsed.id, parsed.file, parsed.rules, parsed.labels)
+        print(explanation, end="")
+    return 0

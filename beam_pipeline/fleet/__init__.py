@@ -1,0 +1,1 @@
+"""What is known of all cameras: counts, chart, health, alerts that wait."""

@@ -1,0 +1,411 @@
+"""The command ``health``: which cameras are silent, blind, misdated, or unusual in what they send.
+
+`examine` reads what a job has written of its cameras and says what is wrong with them (see
+:mod:`beam_pipeline.fleet.health_statistics` for how); ``--notify`` sends the rule file's health
+targets the findings that they have not received.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import rules
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.console.tables import write_stdout
+from beam_pipeline.fleet import counts, health_statistics
+from beam_pipeline.fleet.health_statistics import (
+    LATE,
+    Finding,
+    LookedAtImage,
+    Observations,
+    RefusedImage,
+)
+from beam_pipeline.fleet.output_scan import NoValidImageError, OutputScan
+from beam_pipeline.inputs import paths, selection
+from beam_pipeline.inputs.preflight import check_arguments, check_writable
+from beam_pipeline.inputs.rule_files import read_rules
+from rules import is_camera_id
+from transforms.alerting.messages import Message
+from transforms.alerting.target_clients import TargetClient, client_for
+from transforms.records.count_rows import TOTAL_ID
+from transforms.records.text import one_line, printable
+from transforms.records.times import canonical_time, parse_time
+from transforms.storage import stores
+from transforms.storage.archive import ArchiveError, open_archive
+
+HISTORY = timedelta(days=56)
+"""How much time before the period shows what is usual of a camera."""
+IMAGE_HISTORY = timedelta(days=14)
+"""The same for its images, each of which is a file to read."""
+DIGEST_FROM = 10
+"""So many new findings, or more, are reported in one message."""
+_GIVE_UP_AFTER = 3
+
+Problem = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Health:
+    """What was found in a period.
+
+    Attributes:
+      since: The start of the period.
+      until: Its end, exclusive.
+      cameras: How many there are.
+      findings: Faults first.
+      unplaced: Invalid images whose names say no camera and time, by reason, of all times.
+      problems: What could not be read, and why.
+    """
+
+    since: datetime
+    until: datetime
+    cameras: int
+    findings: tuple[Finding, ...]
+    unplaced: Mapping[str, int]
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as a JSON object."""
+        return {
+            "since": canonical_time(self.since),
+            "until": canonical_time(self.until),
+            "cameras": self.cameras,
+            "findings": [finding.to_json() for finding in self.findings],
+            "unplaced": dict(self.unplaced),
+            "problems": [{"uri": uri, "why": why} for uri, why in self.problems],
+        }
+
+
+def examine(
+    scan: OutputScan,
+    *,
+    since: datetime,
+    until: datetime,
+    ruleset: rules.Rules | None = None,
+    expected: Mapping[str, float] | None = None,
+    each_image: bool = True,
+) -> Health:
+    """Returns what is wrong with the cameras of one output or several in a period.
+
+    Of the `HISTORY` before the period, which says what is usual, the counts and the late images are
+    read, and the names of invalid images: none of their records.
+
+    Args:
+      scan: The output, or several.
+      since: The start of the period (UTC).
+      until: Its end, exclusive.
+      ruleset: The rule file: cameras that it names and that never sent are silent.
+      expected: Images an hour that a camera sends at the least; under `TOTAL_ID` those of
+        each camera that is not named.
+      each_image: Whether to read what is kept of each image, a file an image: what was detected,
+        without which no camera is found blind, and the period's records of invalid images, without
+        which broken ones are not found.
+
+    Raises:
+      CountsError: No counts, or wrong ones.
+      OSError: A store was lost.
+    """
+    rows = scan.counts(since=since - HISTORY, until=until)
+    late = [
+        RefusedImage(row.id, row.window_start, LATE)
+        for row in scan.late(since=since - HISTORY, until=until)
+        for _ in range(row.images)
+    ]
+    problems: list[Problem] = []
+    refused = [
+        RefusedImage(file.camera, file.capture_time, file.reason)
+        for file in scan.invalid
+        if file.camera is not None
+        and file.capture_time is not None
+        and file.capture_time >= since - HISTORY
+    ]
+    images = {}
+    if each_image:
+        problems += _broken_records(scan, since, until)
+        images = _read_images(scan.outputs, since - IMAGE_HISTORY, until, problems)
+    named = frozenset() if ruleset is None else frozenset(ruleset.cameras)
+    expected = dict(expected or {})
+    each = expected.pop(TOTAL_ID, None)
+    ids = named | {row.id for row in rows} | images.keys() | expected.keys()
+    if each is not None:
+        expected = {**dict.fromkeys(ids, each), **expected}
+    observed = Observations(rows, images, [*late, *refused], named, expected)
+    findings = health_statistics.findings(observed, since=since, until=until)
+    unplaced = Counter(file.reason for file in scan.invalid if file.camera is None)
+    return Health(
+        since, until, len(ids), tuple(findings), dict(sorted(unplaced.items())), tuple(problems)
+    )
+
+
+def _broken_records(scan: OutputScan, since: datetime, until: datetime) -> list[Problem]:
+    """Returns the records of a period's invalid images that are none, and why."""
+    uris = [
+        file.uri
+        for file in scan.invalid
+        if file.capture_time is not None and since <= file.capture_time < until
+    ]
+    problems = []
+    for uri, data in zip(uris, scan.read(uris), strict=True):
+        if isinstance(data, ConnectionError):
+            raise data
+        try:
+            if isinstance(data, Exception):
+                raise data
+            record = json.loads(data)
+            record["file"], record["reason"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append((uri, f"no record of an invalid image: {one_line(error)}"))
+    return problems
+
+
+def _read_images(
+    outputs: Sequence[str], since: datetime, until: datetime, problems: list[Problem]
+) -> dict[str, list[LookedAtImage]]:
+
+    try:
+        archive = open_archive(*outputs)
+    except ArchiveError as error:
+        problems.append((", ".join(outputs), f"no camera can be found blind: {error}"))
+        return {}
+    images = {}
+    for id in archive.ids:
+        images[id] = [
+            LookedAtImage(
+                parse_time(archived.image.timestamp),
+                bool(archived.image.detections),
+                archived.image.brightness,
+                archived.image.sharpness,
+            )
+            for archived in archive.images(id, since, until)
+        ]
+    problems += archive.problems
+    return images
+
+
+# Printing
+
+
+def format_table(health: Health) -> str:
+    """Returns the findings for a person."""
+    head = (
+        f"{canonical_time(health.since)} to {canonical_time(health.until)}: "
+        f"{health.cameras:,} cameras, {len(health.findings):,} findings"
+    )
+    lines = [head, ""] if health.findings else [head]
+    width = max((len(finding.id) for finding in health.findings), default=0)
+    for finding in health.findings:
+        kind = finding.kind.replace("_", " ")
+        lines.append(
+            f"{finding.severity:<7}  {kind:<10}  {finding.id.ljust(width)}  {finding.sentence}"
+        )
+    if health.unplaced:
+        listed = ", ".join(f"{reason} {number:,}" for reason, number in health.unplaced.items())
+        lines += ["", f"invalid images without a camera or capture time in their names: {listed}"]
+    return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def format_json(health: Health) -> str:
+    """Returns the findings for a program."""
+    return json.dumps(health.to_json(), indent=2) + "\n"
+
+
+FORMATS: Mapping[str, Callable[[Health], str]] = {"table": format_table, "json": format_json}
+
+
+# Telling
+
+
+def notify(
+    findings: Sequence[Finding], output: str, clients: Sequence[TargetClient]
+) -> tuple[int, dict[str, str]]:
+    """Sends each target the findings that it has not received, and keeps the outcomes in
+    ``<output>/health/<id>/<finding_id>.json``.
+
+    What was delivered or refused is not sent again; what a target was not there for is, by the
+    next call. `DIGEST_FROM` new findings or more go in one message.
+
+    Returns:
+      How many messages were delivered, and by target why the last one was not.
+
+    Raises:
+      OSError: The ledger can't be read or written.
+    """
+    ledgers = {finding.finding_id: _ledger(output, finding) for finding in findings}
+    delivered, failures = 0, {}
+    for client in clients:
+        unsent = [finding for finding in findings if client.name not in ledgers[finding.finding_id]]
+        groups = [[finding] for finding in unsent] if len(unsent) < DIGEST_FROM else [unsent]
+        failures_in_a_row = 0
+        for group in groups:
+            sent = client.send(_message(group))
+            failures_in_a_row = failures_in_a_row + 1 if sent.outcome == "unavailable" else 0
+            if sent.outcome == "delivered":
+                delivered += 1
+            else:
+                failures[client.name] = f"{sent.outcome}: {sent.detail}"
+            if sent.outcome != "unavailable":
+                for finding in group:
+                    outcomes = ledgers[finding.finding_id]
+                    outcomes[client.name] = {"outcome": sent.outcome, "detail": sent.detail}
+                    targets = [{"target": name, **outcomes[name]} for name in sorted(outcomes)]
+                    record = {**finding.to_json(), "targets": targets}
+                    stores.write_bytes(_ledger_uri(output, finding), stores.json_bytes(record))
+            if failures_in_a_row == _GIVE_UP_AFTER:
+                break
+    return delivered, failures
+
+
+def _ledger_uri(output: str, finding: Finding) -> str:
+
+    return stores.join(output, "health", finding.id, f"{finding.finding_id}.json")
+
+
+def _ledger(output: str, finding: Finding) -> dict[str, dict[str, str]]:
+    """Returns the outcome of a finding, by target."""
+
+    try:
+        record = json.loads(stores.read_bytes(_ledger_uri(output, finding)))
+        return {
+            target["target"]: {"outcome": target["outcome"], "detail": target["detail"]}
+            for target in record["targets"]
+        }
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError):
+        return {}  # Cut short by a crash: better told twice than never.
+
+
+_SUBJECTS: Mapping[str, str] = {
+    "silent": "Camera silent",
+    "blind": "Camera blind",
+    "invalid": "Camera sends invalid images",
+    "clock_skew": "Camera's clock is wrong",
+    "flooding": "Camera shows unusually many threats",
+    "too_few": "Camera shows unusually few threats",
+}
+
+
+def _message(group: Sequence[Finding]) -> Message:
+
+    first = group[0]
+    text = "".join(f"{finding.id} {finding.sentence}.\n" for finding in group)
+    if len(group) == 1:
+        body: dict[str, Any] = {"alert_id": first.finding_id, **first.to_json()}
+        subject, camera = f"{_SUBJECTS[first.kind]}: {first.id}", first.id
+    else:
+        ids = "\n".join(sorted(finding.finding_id for finding in group))
+        alert_id = hashlib.sha256(ids.encode()).hexdigest()[:32]
+        body = {"alert_id": alert_id, "findings": [finding.to_json() for finding in group]}
+        subject, camera = f"{len(group):,} findings on the health of cameras", ""
+    return Message(
+        alert_id=body["alert_id"],
+        camera=camera,
+        timestamp=canonical_time(first.since),
+        severity=first.severity,
+        subject=subject,
+        text=text,
+        body=body,
+    )
+
+
+# The command
+
+
+def print_health(parsed: argparse.Namespace) -> int:
+    """Prints or writes what is wrong with the cameras; returns the exit code.
+
+    Raises:
+      SetupError: What is wrong, where, and what to do.
+      CountsError: The same, of counts.
+      CommandFailedError: A store was lost, or can't be written.
+    """
+    check_arguments(parsed.outputs, rules=parsed.rules, labels=parsed.labels)
+    since, until = (
+        selection.time_option(f"--{name}", getattr(parsed, name)) for name in ("since", "until")
+    )
+    expected = _expected(parsed.expected or ())
+    ruleset = None
+    if parsed.rules is not None:
+        ruleset = read_rules(parsed.rules, parsed.labels)
+    scan = OutputScan(counts.named_outputs(parsed))
+    clients = _clients(ruleset, scan.outputs) if parsed.notify else ()
+    target = None if parsed.file is None else paths.writable_file("--file", parsed.file)
+    try:
+        until = until or _newest(scan)
+    except NoValidImageError as error:
+        write_stdout(f"{error}\n")
+        return 0
+    since = since or until - timedelta(hours=24)
+    if since >= until:
+        raise SetupError(
+            f"the period is empty: it begins {canonical_time(since)} and ends "
+            f"{canonical_time(until)}"
+        )
+    with selection.store_errors_as_failures():
+        health = examine(scan, since=since, until=until, ruleset=ruleset, expected=expected)
+        text = FORMATS[parsed.format](health)
+        if target is None:
+            write_stdout(text)
+        else:
+            stores.write_bytes(target, text.encode())
+            print(f"{len(health.findings):,} findings written to {target}")
+        selection.print_problems(health.problems, "--format json lists all")
+        if parsed.notify:
+            delivered, failures = notify(health.findings, scan.outputs[0], clients)
+            print(f"{delivered:,} health messages delivered", file=sys.stderr)
+            for name, why in failures.items():
+                print(f"  not to {name}: {why}", file=sys.stderr)
+    return 0
+
+
+def _newest(scan: OutputScan) -> datetime:
+    windows = scan.windows()
+    if not windows:
+        raise SetupError(
+            f"no counts under {', '.join(scan.outputs)}: give --until, or run the job on images "
+            "first"
+        )
+    return max(end for _, end in windows)
+
+
+def _expected(texts: Sequence[str]) -> dict[str, float]:
+
+    expected = {}
+    for text in texts:
+        id, _, number = text.rpartition("=")
+        try:
+            images_an_hour = float(number)
+        except ValueError:
+            images_an_hour = math.nan
+        if not 0 < images_an_hour < math.inf or (id and not is_camera_id(id)):
+            raise SetupError(
+                f"--expected {printable(text)}: give images an hour, above 0, such as 12 or "
+                "hall=0.5"
+            )
+        expected[id or TOTAL_ID] = images_an_hour
+    return expected
+
+
+def _clients(ruleset: rules.Rules | None, outputs: Sequence[str]) -> list[TargetClient]:
+
+    if ruleset is None or not ruleset.alerting.health:
+        raise SetupError(
+            "--notify needs --rules with health targets; name them in the file under health: "
+            "targets"
+        )
+    if len(outputs) > 1:
+        raise SetupError("--notify takes one --output: what was sent is kept there")
+    check_writable("--output", outputs[0])
+    return [
+        client_for(ruleset.alerting.targets[name], os.environ) for name in ruleset.alerting.health
+    ]

@@ -1,0 +1,549 @@
+"""What jobs have left under their outputs, listed once and read once.
+
+The chart, the report and the command ``health`` show the same counts, late images and invalid
+images. They share an `OutputScan`, which lists each folder at most once and reads each file at most
+once, and only the files of the requested period:
+
+    scan = OutputScan("output")
+    rows = scan.counts(since=start, until=end)
+    late = scan.late(since=start, until=end)
+    scan.invalid              # by their names: no record is opened
+
+Apache Beam is imported only by what touches a store, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import NoReturn, TypeVar
+
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.console.parsing import LONGEST_WINDOW
+from rules.text import escaped
+from transforms.records import reasons
+from transforms.records.count_rows import CountRow, sum_rows
+from transforms.records.times import canonical_time
+
+_LOGGER = logging.getLogger(__name__)
+
+_AT_ONCE = 16
+"""Files that are read at once."""
+_NAME_TIME = r"(\d{8}T\d{6}(?:\.\d{1,6})?Z)"
+_FILE_NAME = re.compile(rf"{_NAME_TIME}_{_NAME_TIME}(?:-\d+-of-\d+)?\.jsonl", re.ASCII)
+_HASH = re.compile(r"-[0-9a-f]{8}(?=\.[^.]+$)")
+_NAMES_NO_TIME = frozenset((reasons.BAD_NAME, reasons.BAD_TIMESTAMP, reasons.TIMESTAMP_NOT_UTC))
+"""Reasons of images whose names give no camera and capture time."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class CountsError(SetupError):
+    """Counts that a person must correct: one line."""
+
+
+class NoCountsError(CountsError):
+    """There is no ``counts/``: the job has not run, or had no valid image."""
+
+
+class NoValidImageError(NoCountsError):
+    """There is no ``counts/``, as every image of the job was invalid."""
+
+
+@dataclass(frozen=True)
+class InvalidFile:
+    """The record of an invalid image, as far as its address shows.
+
+    Attributes:
+      uri: Where the record is.
+      reason: Why the image is invalid, one of :mod:`transforms.records.reasons`.
+      name: The name under which the image is kept.
+      camera: The camera, where the image's name gives it.
+      capture_time: The capture time (UTC), where the image's name gives it.
+    """
+
+    uri: str
+    reason: str
+    name: str
+    camera: str | None
+    capture_time: datetime | None
+
+
+@dataclass(frozen=True)
+class _CountsFile:
+    output: str
+    path: str
+    name: str
+    start: datetime
+    end: datetime
+    modified: float
+
+
+class OutputScan:
+    """What one job or several have left under their outputs, at one time.
+
+    What was listed or read is kept for as long as the scan is.
+
+    Args:
+      outputs: A job's output directory, or several, on any filesystem that Beam knows.
+
+    Attributes:
+      outputs: The output directories.
+    """
+
+    def __init__(self, outputs: str | Sequence[str]) -> None:
+        self.outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        self._rows: dict[str, list[CountRow]] = {}
+        self._late_rows: dict[str, CountRow] = {}
+        self._data: dict[str, bytes | Exception] = {}
+        self._folders: dict[tuple[str, str], list[tuple[str, str]]] = {}
+
+    def windows(self) -> list[tuple[datetime, datetime]]:
+        """Returns the windows with a counts file, read off the names, in order.
+
+        Raises:
+          CountsError: No counts there.
+        """
+        return sorted({(file.start, file.end) for file in self._files()})
+
+    def counts(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        ids: Iterable[str] | None = None,
+    ) -> list[CountRow]:
+        """Returns the count rows of a period, sorted by window and then by id.
+
+        A window belongs to the period in which it begins (`since` <= start < `until`), so that
+        neighbouring periods share no window and leave none out. Files of other windows are not
+        opened.
+
+        Where runs with other options left the same window in several files (whole and sharded, or
+        in other numbers of shards), the row of an id is taken from the file that was modified last.
+        Rows of one id and window in several outputs are added up: their images are others.
+
+        Args:
+          since: Start of the period (timezone-aware); None for no limit.
+          until: Its end, exclusive (timezone-aware); None for no limit.
+          ids: Only the rows of these ids; None for all.
+
+        Raises:
+          CountsError: No counts there, a row that is wrong, or windows that overlap without being
+            the same (their images would be counted twice).
+        """
+        files = _files_in_period(self._files(), since, until)
+        _refuse_overlaps(files)
+        wanted = None if ids is None else frozenset(ids)
+        rows: dict[tuple[str, datetime, datetime, str], CountRow] = {}
+        # Oldest first, so that the row of the file modified last stays; names decide between files
+        # modified at the same time, so that every reading gives the same answer.
+        for file in sorted(files, key=lambda file: (file.modified, file.name)):
+            if file.path not in self._rows:
+                self._rows[file.path] = _read_file(file)
+            for row in self._rows[file.path]:
+                if wanted is None or row.id in wanted:
+                    rows[file.output, row.window_start, row.window_end, row.id] = row
+        return _sum_outputs(rows.values())
+
+    def late(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        ids: Iterable[str] | None = None,
+    ) -> list[CountRow]:
+        """Counts the images of a stream that arrived too late for their windows, from ``late/``.
+
+        Files whose names say that their windows begin outside the period are not opened.
+
+        Args:
+          since: As for `counts`.
+          until: As for `counts`.
+          ids: Only the rows of these ids; None for all.
+
+        Raises:
+          CountsError: A file there that is wrong, or a store that can't be read.
+        """
+        since, until = (None if time is None else _utc(time) for time in (since, until))
+        wanted = None if ids is None else frozenset(ids)
+        rows: list[CountRow] = []
+        for path in self._late_paths(since, until):
+            if path not in self._late_rows:
+                self._late_rows[path] = _read_late(path)
+            row = self._late_rows[path]
+            in_period = (since is None or row.window_start >= since) and (
+                until is None or row.window_start < until
+            )
+            if in_period and (wanted is None or row.id in wanted):
+                rows.append(row)
+        return _sum_outputs(rows)
+
+    @cached_property
+    def invalid(self) -> Sequence[InvalidFile]:
+        """The invalid images, by the names of their records, sorted by address.
+
+        Raises:
+          OSError: A store can't be listed.
+        """
+        return sorted(
+            (file for output in self.outputs for file in self._invalid_of(output)),
+            key=lambda file: file.uri,
+        )
+
+    def files(self, output: str, folder: str) -> list[tuple[str, str]]:
+        """Returns the files that lie one folder deep in a folder of an output: that folder's name,
+        and theirs. Names of files that are being written are left out.
+
+        Raises:
+          OSError: The store can't be listed.
+        """
+        if (output, folder) not in self._folders:
+            self._folders[output, folder] = sorted(_files_one_deep(output, folder))
+        return self._folders[output, folder]
+
+    def read(self, uris: Sequence[str]) -> list[bytes | Exception]:
+        """Returns what some files hold, or why they can't be read, in order; several are read at
+        once.
+        """
+        from transforms.storage import stores
+
+        missing = [uri for uri in dict.fromkeys(uris) if uri not in self._data]
+        self._data.update(zip(missing, map_in_threads(stores.read_bytes, missing), strict=True))
+        return [self._data[uri] for uri in uris]
+
+    @cached_property
+    def _listed(self) -> dict[str, list[_CountsFile] | None]:
+        """The counts files of each output; None where it has no ``counts/``."""
+        return {output: _list_counts(output) for output in self.outputs}
+
+    def _files(self) -> list[_CountsFile]:
+        all_files: list[_CountsFile] = []
+        for output, files in self._listed.items():
+            if files is None:
+                self._refuse_without_counts(output)
+            all_files += files
+        return all_files
+
+    def _refuse_without_counts(self, output: str) -> NoReturn:
+        from transforms.storage import stores
+
+        names: dict[str, list[str]] = {}
+        try:
+            for file in self._invalid_of(output):
+                names.setdefault(file.reason, []).append(file.name)
+        except OSError:
+            names = {}
+        if not names:
+            raise NoCountsError(
+                f"no counts under {output}: {stores.join(output, 'counts')} is not there; "
+                f"run the job first: python -m beam_pipeline run --input IMAGES --output {output}"
+            )
+        number = sum(map(len, names.values()))
+        most = sorted(names.items(), key=lambda item: (-len(item[1]), item[0]))
+        listed = ", ".join(f"{reason} {len(names_of_reason)}" for reason, names_of_reason in most)
+        reason, names_of_most = most[0]
+        raise NoValidImageError(
+            f"no image was valid under {output}: {number} invalid ({listed}), such as "
+            f"{escaped(min(names_of_most))}, which is {reason}; the records in "
+            f"{output.rstrip('/')}/invalid say why"
+        )
+
+    def _late_paths(self, since: datetime | None, until: datetime | None) -> Iterator[str]:
+        """Yields the files in ``late/`` that may belong to a period. An image's window begins no
+        later than its capture time, and at most a window's length before it.
+        """
+        from transforms.storage import stores
+
+        for output in self.outputs:
+            try:
+                files = self.files(output, "late")
+            except OSError as error:
+                raise CountsError(
+                    f"cannot list {stores.join(output, 'late')}: {_one_line(error)}"
+                ) from error
+            for camera, name in files:
+                if not name.endswith(".json"):
+                    continue
+                _, time = camera_and_time(f"{name.removesuffix('.json')}.jpg")
+                too_early = time is not None and since is not None and time < since
+                too_late = time is not None and until is not None and time - until >= LONGEST_WINDOW
+                if not too_early and not too_late:
+                    yield stores.join(output, "late", camera, name)
+
+    def _invalid_of(self, output: str) -> Iterator[InvalidFile]:
+        from transforms.storage import stores
+
+        files = self.files(output, "invalid")
+        present = frozenset(files)
+        for reason, name in files:
+            # An image whose own name ends in .json has a record beside it.
+            is_record = name.endswith(".json") and (reason, f"{name}.json") not in present
+            if reason in reasons.ALL and is_record:
+                kept_name = name.removesuffix(".json")
+                named = (None, None) if reason in _NAMES_NO_TIME else camera_and_time(kept_name)
+                uri = stores.join(output, "invalid", reason, name)
+                yield InvalidFile(uri, reason, kept_name, *named)
+
+
+def find_outputs(outputs: Sequence[str]) -> list[str]:
+    """Returns the outputs that a command line names, each once.
+
+    What does not exist under its very name and has ``*``, ``?`` or ``[`` in it stands for the
+    folders that it matches and that have a ``counts/``, in the order of their names.
+
+    Args:
+      outputs: Output directories, or globs of them, on any filesystem that Beam knows.
+
+    Raises:
+      CountsError: A glob that matches no output, or a store that can't be listed.
+    """
+    named = [
+        path.rstrip("/") or "/"
+        for output in outputs
+        for path in (_match_outputs(output) if glob.has_magic(output) else [output])
+    ]
+    return list(dict.fromkeys(named))
+
+
+def camera_and_time(name: str) -> tuple[str, datetime] | tuple[None, None]:
+    """Returns the camera and the capture time that the name of a kept image gives, where it does.
+
+    Of several images of one name, all but one have a hash in it.
+    """
+    from transforms.records.file_names import InvalidNameError, parse_name
+
+    for spelled in (name, _HASH.sub("", name)):
+        try:
+            return parse_name(spelled)
+        except InvalidNameError:
+            continue
+    return None, None
+
+
+def map_in_threads(
+    work: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[Result | Exception]:
+    """Yields the result of a function for each item, or its error, in order; several at once."""
+
+    def safely(item: Item) -> Result | Exception:
+        try:
+            return work(item)
+        except Exception as error:  # A record may be broken in any way.
+            return error
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        yield from threads.map(safely, items)
+
+
+def _match_outputs(output: str) -> list[str]:
+    from transforms.storage import stores
+
+    if stores.is_local(output):
+        if os.path.lexists(output):
+            return [output]
+        matches = [
+            path
+            for path in glob.glob(output, recursive=True)
+            if os.path.isdir(os.path.join(path, "counts"))
+        ]
+    else:
+        if _match_counts(glob.escape(output)):
+            return [output]
+        matches = [path.rsplit("/counts/", 1)[0] for path, _ in _match_counts(output)]
+    if not matches:
+        raise NoCountsError(f"no counts under any {output}: run the job first")
+    return sorted(set(matches))
+
+
+def _match_counts(outputs: str) -> list[tuple[str, float]]:
+    """Counts files of the outputs in a store that a glob matches, and when they were modified."""
+    from apache_beam.io.filesystem import BeamIOError
+
+    from transforms.storage import stores
+
+    try:
+        with warnings.catch_warnings():
+            # Python's re wonders whether a quoted bracket was meant.
+            warnings.filterwarnings("ignore", "Possible nested set", FutureWarning)
+            matches = stores.match(stores.join(outputs, "counts", "*.jsonl"))
+    except (BeamIOError, OSError, ValueError) as error:
+        raise CountsError(f"cannot list the counts under {outputs}: {_one_line(error)}") from error
+    return [(metadata.path, metadata.last_updated_in_seconds) for metadata in matches]
+
+
+def _list_counts(output: str) -> list[_CountsFile] | None:
+    from transforms.storage import stores
+
+    if stores.is_local(output):
+        directory = stores.join(output, "counts")
+        try:
+            # Beam's match would walk everything beside a directory whose name needs quoting.
+            paths = [
+                (entry.path, entry.stat().st_mtime)
+                for entry in (os.scandir(directory) if os.path.isdir(directory) else ())
+                if entry.name.endswith(".jsonl") and entry.is_file()
+            ]
+        except OSError as error:
+            raise CountsError(
+                f"cannot list the counts under {output}: {_one_line(error)}"
+            ) from error
+        missing = not os.path.isdir(directory)
+    else:
+        paths = _match_counts(glob.escape(output))
+        missing = not paths
+    if missing:
+        return None
+    files = []
+    for path, modified in paths:
+        name = re.split(r"[/\\]", path)[-1]
+        if name.startswith("."):
+            continue  # a writer's temporary file
+        window = _window_of(name)
+        if window is None:
+            _LOGGER.warning("%s is not named like a counts file: skipped", escaped(path))
+            continue
+        files.append(_CountsFile(output, path, name, *window, modified))
+    return files
+
+
+def _window_of(name: str) -> tuple[datetime, datetime] | None:
+    match = _FILE_NAME.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        start, end = (
+            datetime.strptime(
+                text, "%Y%m%dT%H%M%S.%fZ" if "." in text else "%Y%m%dT%H%M%SZ"
+            ).replace(tzinfo=timezone.utc)
+            for text in match.groups()
+        )
+    except ValueError:
+        return None
+    return (start, end) if start < end else None
+
+
+def _files_one_deep(output: str, folder: str) -> Iterator[tuple[str, str]]:
+    from transforms.storage import stores
+
+    uri = stores.join(output, folder)
+    if stores.is_local(output):
+        files: Iterable[tuple[str, str]] = (
+            (inner.name, name)
+            for inner in (os.scandir(uri) if os.path.isdir(uri) else ())
+            if inner.is_dir()
+            for name in os.listdir(inner.path)
+        )
+    else:
+        beneath = (file.path[len(uri) + 1 :].split("/") for file in stores.list_beneath(uri))
+        files = ((parts[0], parts[1]) for parts in beneath if len(parts) == 2)
+    return ((inner, name) for inner, name in files if not name.startswith("."))
+
+
+def _files_in_period(
+    files: Iterable[_CountsFile], since: datetime | None, until: datetime | None
+) -> list[_CountsFile]:
+    since, until = (None if time is None else _utc(time) for time in (since, until))
+    if since is not None and until is not None and since >= until:
+        raise CountsError(
+            f"the period is empty: it begins {canonical_time(since)} "
+            f"and ends {canonical_time(until)}"
+        )
+    return [
+        file
+        for file in files
+        if (since is None or file.start >= since) and (until is None or file.start < until)
+    ]
+
+
+def _refuse_overlaps(files: Iterable[_CountsFile]) -> None:
+    windows = {(file.start, file.end): file for file in sorted(files, key=lambda file: file.name)}
+    last: _CountsFile | None = None  # of the files so far, the one whose window ends last
+    for _, file in sorted(windows.items()):
+        if last is not None and file.start < last.end:
+            raise CountsError(
+                f"{last.path} and {file.path} count the same time in different windows, so images "
+                "would be counted twice: leave one out with --since and --until, or move away the "
+                "files of the run that is no longer wanted"
+            )
+        if last is None or file.end > last.end:
+            last = file
+
+
+def _read_file(file: _CountsFile) -> list[CountRow]:
+    data = _read(file.path)
+    rows: list[CountRow] = []
+    lines: dict[str, int] = {}
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _parse_line(line)
+            if (row.window_start, row.window_end) != (file.start, file.end):
+                raise ValueError(
+                    f"its window {canonical_time(row.window_start)} to "
+                    f"{canonical_time(row.window_end)} is not the one in the file's name"
+                )
+            if row.id in lines:
+                raise ValueError(f"{row.id} has a row already, in line {lines[row.id]}")
+        except ValueError as error:
+            raise CountsError(f"{file.path}, line {number}: {error}") from None
+        lines[row.id] = number
+        rows.append(row)
+    return rows
+
+
+def _read_late(path: str) -> CountRow:
+    data = _read(path)
+    try:
+        return _parse_line(data)
+    except ValueError as error:
+        raise CountsError(f"{path}: {error}") from None
+
+
+def _read(path: str) -> bytes:
+    from apache_beam.io.filesystem import BeamIOError
+
+    from transforms.storage import stores
+
+    try:
+        return stores.read_bytes(path)
+    except (BeamIOError, OSError, ValueError) as error:
+        raise CountsError(f"{path}: cannot be read: {_one_line(error)}") from error
+
+
+def _parse_line(line: bytes) -> CountRow:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {_one_line(error)}") from None
+    return CountRow.from_json(value)
+
+
+def _sum_outputs(rows: Iterable[CountRow]) -> list[CountRow]:
+    groups: dict[tuple[datetime, datetime, str], list[CountRow]] = {}
+    for row in rows:
+        groups.setdefault((row.window_start, row.window_end, row.id), []).append(row)
+    return [sum_rows(groups[key], key[2]) for key in sorted(groups)]
+
+
+def _utc(time: datetime) -> datetime:
+    if time.tzinfo is None:
+        raise ValueError(f"a time without a timezone: {time!r}")
+    return time.astimezone(timezone.utc)
+
+
+def _one_line(error: object) -> str:
+    return escaped(" ".join(str(error).split()))

@@ -1,0 +1,1 @@
+"""What commands read: addresses, rule files, archives, and whether they can be reached."""

@@ -1,0 +1,106 @@
+"""Rule files and label maps that the command line names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rules
+from beam_pipeline.console.exceptions import SetupError
+from transforms.alerting.target_checks import TargetError
+from transforms.models.labels import COCO, LabelsError, check_fit, parse_label_map
+from transforms.records.text import one_line
+from transforms.storage import stores
+
+
+def read_file(path: str, option: str) -> bytes:
+    """Returns the bytes of a file of the set-up.
+
+    Args:
+      path: The file, on any of Beam's filesystems.
+      option: What named it, for messages.
+
+    Raises:
+      SetupError: It can't be read.
+    """
+    try:
+        return stores.read_bytes(path.removeprefix("file://"))
+    except FileNotFoundError:
+        raise SetupError(f"{option} {path}: no such file; check the path") from None
+    except OSError as error:
+        raise SetupError(f"{option} {path}: can't be read ({one_line(error)})") from None
+
+
+def load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:
+    """Returns the rules of a file.
+
+    Args:
+      text: The file's bytes.
+      source: Its name, for messages.
+      labels: The labels that the model can give; None to let any pass.
+
+    Raises:
+      SetupError: They are not right.
+    """
+    with rule_errors_as_setup_errors():
+        return rules.parse_rules(text, source, labels=labels)
+
+
+@contextmanager
+def rule_errors_as_setup_errors() -> Iterator[None]:
+    """Makes a mistake in rules one of the set-up.
+
+    Raises:
+      SetupError: In place of a RulesError.
+    """
+    try:
+        yield
+    except rules.RulesError as error:
+        raise SetupError(str(error)) from None
+
+
+def read_rules(path: str, labels: str | None, option: str = "--rules") -> rules.Rules:
+    """Returns the rules of a file, on any filesystem.
+
+    Args:
+      path: The rule file.
+      labels: A label map; None for COCO's.
+      option: What named the file, for messages.
+
+    Raises:
+      SetupError: The rule file or the label map is wrong.
+    """
+    names = frozenset(load_labels(labels).values())
+    return load_rules(read_file(path, option), path, names)
+
+
+@contextmanager
+def target_errors_as_setup_errors() -> Iterator[None]:
+    """Makes what a target lacks here an error of the set-up.
+
+    Raises:
+      SetupError: In place of a TargetError.
+    """
+    try:
+        yield
+    except TargetError as error:
+        raise SetupError(str(error)) from None
+
+
+def load_labels(path: str | None, classes: int | None = None) -> dict[int, str]:
+    """Returns the label map of a file; COCO's without one.
+
+    Raises:
+      SetupError: It can't be read, or does not fit a model of that many classes.
+    """
+    if path is None:
+        return dict(COCO)
+    data = read_file(path, "--labels")
+    try:
+        labels = parse_label_map(data.decode(), path)
+        check_fit(labels, classes, path)
+    except UnicodeDecodeError:
+        raise SetupError(f"--labels {path}: is not text in UTF-8; is it a label map?") from None
+    except LabelsError as error:
+        raise SetupError(f"--labels: {error}") from None
+    return labels

@@ -1,0 +1,1 @@
+"""The job: its options, its preparation, its pipeline, and what it says at the end."""

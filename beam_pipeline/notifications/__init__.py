@@ -1,1 +1,0 @@
-"""Messages that tell of new pictures, in place of looking for them (`--notifications`)."""

@@ -1,0 +1,1 @@
+"""Runners: their options, how a pipeline is launched, waited for and stopped."""

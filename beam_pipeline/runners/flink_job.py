@@ -1,0 +1,111 @@
+"""A job on a Flink cluster, as the cluster's REST interface shows it to the one who submitted it.
+
+Beam's job server says nothing between a job's start and its end, however often Flink starts its
+tasks again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from beam_pipeline.console import failure_messages
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_TIMEOUT = 5
+_SHOWN = ".threats_images_"  # Flink writes a dot as an underscore.
+_INVALID = "invalid_"
+
+
+class FlinkJob:
+    """Watches a job while its block runs: its progress, and whether its set-up was found wrong.
+
+    Args:
+      rest: The address of the JobManager's REST interface.
+      name: What the job's name begins with, as Beam's job server names it.
+      progress: Whether to count images.
+
+    Attributes:
+      setup_error: What a worker has said of a wrong set-up, after which the job was cancelled.
+    """
+
+    def __init__(self, rest: str, name: str, *, progress: bool) -> None:
+        self.setup_error: str | None = None
+        self._rest = rest.rstrip("/")
+        self._name = name
+        self._progress = progress
+        self._id: str | None = None
+        self._counts: Counter[str] = Counter()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="flink", daemon=True)
+
+    def __enter__(self) -> FlinkJob:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def counts(self) -> Counter[str]:
+        """Returns what the job has counted of images up to the last request."""
+        return Counter(self._counts)
+
+    def cancel(self) -> None:
+        """Ends the job; a cluster that does not answer is left as it is."""
+        with suppress(requests.RequestException):
+            requests.patch(f"{self._rest}/jobs/{self._id}?mode=cancel", timeout=_TIMEOUT)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+            with suppress(requests.RequestException, ValueError, KeyError, TypeError):
+                self._look()
+            if self.setup_error is not None:
+                self.cancel()
+                return
+
+    def _look(self) -> None:
+        if self._id is None:
+            jobs = self._get("/jobs/overview")["jobs"]
+            ours = [job for job in jobs if self._name.startswith(job["name"])]
+            if ours:  # Of several runs under one --job_name the newest.
+                self._id = max(ours, key=lambda job: int(job["start-time"]))["jid"]
+        if self._id is None:
+            return
+        exceptions = self._get(f"/jobs/{self._id}/exceptions")["exceptionHistory"]["entries"]
+        for exception in exceptions:
+            if message := failure_messages.setup_error(exception["stacktrace"]):
+                self.setup_error = message
+                return
+        if self._progress:
+            self._count()
+
+    def _count(self) -> None:
+        counts: Counter[str] = Counter()
+        for vertex in self._get(f"/jobs/{self._id}")["vertices"]:
+            path = f"/jobs/{self._id}/vertices/{vertex['id']}/subtasks/metrics"
+            names = [metric["id"] for metric in self._get(path) if _SHOWN in metric["id"]]
+            if not names:
+                continue
+            for metric in self._get(f"{path}?get={quote(','.join(names))}"):
+                counts[_counter(metric["id"])] += int(metric["sum"])
+        # A task that has ended is not shown any more.
+        self._counts |= counts
+
+    def _get(self, path: str) -> Any:
+        answer = requests.get(f"{self._rest}{path}", timeout=_TIMEOUT)
+        answer.raise_for_status()
+        return answer.json()
+
+
+def _counter(metric: str) -> str:
+    """Returns the job's own name of a counter, for example `images.invalid.bad_name`."""
+    name = metric.rpartition(_SHOWN)[2]
+    if name.startswith(_INVALID):
+        return f"images.invalid.{name.removeprefix(_INVALID)}"
+    return f"images.{name}"

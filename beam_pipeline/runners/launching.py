@@ -1,0 +1,209 @@
+"""One way to start a pipeline, to wait for it, and to stop it, for the job and for the commands."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import TextIO
+
+import apache_beam as beam
+import grpc
+from apache_beam.options.pipeline_options import (
+    PipelineOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+from apache_beam.runners.portability.flink_runner import FlinkJarJobServer, FlinkRunner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.job_server import JobServer, StopOnExitJobServer
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
+
+from beam_pipeline.console import ending, failure_messages, notes
+from beam_pipeline.console.exceptions import CommandFailedError, SetupError
+from beam_pipeline.console.progress import Progress
+from beam_pipeline.runners import dataflow
+from beam_pipeline.runners.flink import (
+    has_local_workers,
+    is_flink,
+    is_without_cluster,
+    rest_address,
+)
+from beam_pipeline.runners.flink_job import FlinkJob
+from transforms.records.text import one_line
+from transforms.storage import stores
+
+DIRECT_RUNNER = "DirectRunner"
+SUCCESS_STATES = (None, PipelineState.DONE, PipelineState.DRAINED, PipelineState.UPDATED)
+NOT_WAITED_FOR = "not waited for any longer; the job itself goes on"
+_LOGGER = logging.getLogger(__name__)
+_SECONDS_FOR_WRITES = 1.5
+_BEAMS_READER = "read_grpc_client_inputs"
+
+
+def runner_name(options: PipelineOptions) -> str:
+    """Returns the name of the runner that the options ask for."""
+    return options.view_as(StandardOptions).runner or DIRECT_RUNNER
+
+
+def is_direct(options: PipelineOptions) -> bool:
+    """Returns whether the job runs in this process."""
+    return runner_name(options) == DIRECT_RUNNER
+
+
+def new_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """Returns a pipeline for the runner that the options ask for.
+
+    Raises:
+      SetupError: Beam refuses the options.
+    """
+    try:
+        return beam.Pipeline(runner=_runner_for(options), options=options)
+    except ValueError as error:  # Beam's own check of its options.
+        raise SetupError(one_line(error)) from None
+
+
+class _JobServer(StopOnExitJobServer):  # type: ignore[misc]
+    """Beam's job server, which leaves signals to :mod:`beam_pipeline.console.ending`."""
+
+    def _sigint_handler(self, number: int, frame: FrameType | None) -> None:
+        if callable(self._original_sigint_handler):
+            self._original_sigint_handler(number, frame)
+
+
+class _FlinkRunner(FlinkRunner):  # type: ignore[misc]
+    def default_job_server(self, options: PipelineOptions) -> JobServer:
+        server = super().default_job_server(options)
+        if isinstance(server, StopOnExitJobServer):
+            return _JobServer(FlinkJarJobServer(options))
+        return server
+
+
+def _runner_for(options: PipelineOptions) -> PipelineRunner | None:
+    """Returns the runner to use where it is not the one that Beam finds by the name.
+
+    Beam's own choice for DirectRunner is Prism first, for which it would download a program.
+    """
+    if is_flink(options):
+        return _FlinkRunner()
+    if not is_direct(options):
+        return None
+    options.view_as(StandardOptions).runner = DIRECT_RUNNER
+    return FnApiRunner()
+
+
+def _ignore_closed_channels() -> None:
+    """Shows no traceback of Beam's reader of a worker's inputs when its channel is closed.
+
+    A worker in this process outlives a local job server by a moment. What the reader raises then
+    is printed by Python. A channel that breaks during the job fails the job.
+    """
+    shown = threading.excepthook
+
+    def hook(raised: threading.ExceptHookArgs) -> None:
+        name = "" if raised.thread is None else raised.thread.name
+        if name != _BEAMS_READER or not isinstance(raised.exc_value, grpc.RpcError):
+            shown(raised)
+
+    threading.excepthook = hook
+
+
+@contextmanager
+def launched(
+    pipeline: beam.Pipeline,
+    *,
+    failed: str = "the job failed",
+    go_on: str = failure_messages.RESUME_ADVICE,
+) -> Iterator[PipelineResult]:
+    """Starts a pipeline, and makes whatever goes wrong during the block one line.
+
+    A signal during the block ends the process in order: files that are being written become whole.
+
+    Args:
+      pipeline: With all its steps. On DirectRunner it has run to its end when the block begins.
+      failed: How the line of a failure begins.
+      go_on: What goes on after one.
+
+    Raises:
+      SetupError: The runner does not take it.
+      CommandFailedError: It failed.
+    """
+    options = pipeline.options
+    _ignore_closed_channels()
+    with ending.before_end(lambda: stores.finish_writes(_SECONDS_FOR_WRITES)):
+        try:
+            yield dataflow.submit(pipeline) if dataflow.is_dataflow(options) else pipeline.run()
+        except (CommandFailedError, SetupError):
+            raise
+        except Exception as error:  # Runners let through whatever a step raises.
+            _LOGGER.debug("as it was raised", exc_info=error)
+            raise CommandFailedError(
+                f"{failed}: {failure_messages.explain(error, go_on)}"
+            ) from None
+
+
+def wait(
+    result: PipelineResult, options: PipelineOptions, progress: TextIO | None = None
+) -> str | None:
+    """Waits for the end of a job; the state that it ended in.
+
+    Args:
+      result: That of a pipeline that was started.
+      options: Beam's.
+      progress: Where to show how far a job on a cluster is; None for nowhere.
+
+    Raises:
+      SetupError: A worker has found the set-up wrong.
+      RuntimeError: The job failed.
+    """
+    if dataflow.is_dataflow(options):
+        return dataflow.wait(result)
+    if not is_flink(options) or is_without_cluster(options):
+        return _wait(result)
+    with _on_cluster(result, options, progress) as job:
+        state = _wait(result)
+    if job.setup_error is not None:
+        raise SetupError(f"a worker: {job.setup_error}")
+    return state
+
+
+@contextmanager
+def _on_cluster(
+    result: PipelineResult, options: PipelineOptions, progress: TextIO | None
+) -> Iterator[FlinkJob]:
+    with ExitStack() as stack:
+        job = FlinkJob(rest_address(options), result._job_id, progress=progress is not None)
+        stack.enter_context(job)
+        if has_local_workers(options):  # Without its workers it would be started again forever.
+            stack.enter_context(ending.before_end(job.cancel))
+        else:
+            stack.enter_context(ending.last_line(NOT_WAITED_FOR))
+        if progress is not None:
+            stack.enter_context(Progress(progress, job.counts))
+        yield job
+
+
+def _wait(result: PipelineResult) -> str | None:
+    try:
+        state: str | None = result.wait_until_finish()
+    except RuntimeError as error:
+        # Beam's job server takes a job that somebody has cancelled in Flink for one that failed.
+        if "JobCancellationException" not in str(error):
+            raise
+        return str(PipelineState.CANCELLED)
+    return state
+
+
+def show_log_lines(options: PipelineOptions) -> None:
+    """Shows the log lines of Beam and its runner that `--default_sdk_harness_log_level` asks for.
+
+    Without it they are not for a person: one line reports a failure. Of a job
+    on Dataflow, whose workers nobody here sees, errors are shown in any case.
+    """
+    level: str | None = options.view_as(WorkerOptions).default_sdk_harness_log_level
+    if level is None and dataflow.is_dataflow(options):
+        level = "ERROR"
+    if level is not None:
+        notes.show_library_logs(level)

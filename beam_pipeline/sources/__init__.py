@@ -1,0 +1,1 @@
+"""Sources of images: a batch lists them, a stream watches for them."""

@@ -1,0 +1,1 @@
+"""Messages about new images, which replace listing (`--notifications`)."""

@@ -1,0 +1,687 @@
+"""WatchImages: the files that appear under `--input`, for as long as the job runs.
+
+Beam's own `MatchContinuously` keeps the name of every file that it has ever seen in state. This
+source, a splittable DoFn, keeps eight bytes for each version of a file that it has emitted and
+that is still there. So a file is new when it is not among those: no clock and no memory of a worker
+decides. What a worker remembers only saves it from listing.
+
+On local filesystems, which date a renamed file again, versions that are older than a quarter of an
+hour are folded: a folder keeps their number, their sum and the newest of their dates. What is
+listed with an older date is known if number and sum are as they were. If they are less, files have
+gone. Anything else is a doubt, and the files of that folder with such dates are emitted again: a
+file that is emitted twice costs time, and one that is missed is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from beam_pipeline.sources.folders import (
+    Disk,
+    Filesystem,
+    Folder,
+    ListedFile,
+    UnlistableFolder,
+    digest_of,
+    source_of,
+    walk,
+)
+from beam_pipeline.sources.listing import (
+    LINKS_SKIPPED,
+    InputLostError,
+    describe_unlistable,
+    match_remote,
+)
+from beam_pipeline.sources.unbounded import (
+    EventTimeProvider,
+    PollingDoFn,
+    UnboundedProvider,
+    advance_event_time,
+    event_time_of,
+)
+from transforms.records.codecs import VersionedCoder
+from transforms.records.images import ImageFile
+from transforms.records.text import one_line, printable
+from transforms.runtime.counters import count
+from transforms.storage.object_stores import ObjectMetadata
+from transforms.storage.stores import is_local
+
+_LOGGER = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 1.0
+"""How long a local file must not have changed before it is considered whole."""
+COARSE_SETTLE_SECONDS = 3.0
+"""The same for a file whose date is a whole second: its filesystem may date by two seconds."""
+OTHER_CLOCK_SECONDS = 60.0
+"""A file that is that old by another machine's clock is whole; a younger one is seen twice."""
+TEMPORARY_SETTLE_SECONDS = 3600.0
+"""As SETTLE_SECONDS, for a name that programs give to files which they will rename."""
+FOLD_AFTER_SECONDS = 900.0
+"""A version that is that much older than the clock is folded, on a local filesystem."""
+QUIET_AFTER_SECONDS = 3600.0
+"""A folder without an added or removed entry for so long is listed more rarely."""
+QUIET_EVERY_SECONDS = 3600.0
+"""How often a quiet folder is listed, for a file that was changed in place."""
+QUIET_EVERY_ELSEWHERE_SECONDS = 60.0
+"""The same on filesystems that may not date a folder when an entry is added."""
+REMEMBER_GONE_SECONDS = 7 * 86400.0
+"""For how long a folder that is gone is remembered, as a disk may be mounted again."""
+BACKLOG_SECONDS = 30.0
+"""For how long files of one listing are emitted before the input is listed again."""
+MAX_FILES_PER_POLL = 2000
+"""Files that are emitted before the source's state is kept."""
+
+_TEMPORARY = re.compile(r"\..*|.*\.(?:tmp|temp|part|partial|filepart|crdownload|upload)|.*~", re.I)
+_SUM = 1 << 64
+
+
+@dataclass(frozen=True)
+class KnownFolder:
+    """The versions of the files of a folder that were emitted.
+
+    Attributes:
+      path: A digest of the folder's path.
+      number: Its inode's; 0 where it identifies nothing.
+      parent: A digest of the path of the folder that it is in.
+      filesystem: The number of its filesystem.
+      changed: When an entry was last added or removed, at the last listing.
+      gone_since: Since when it is not there, in Unix time; 0 if it is.
+      folded_until: The newest date of the folded versions; minus infinity if there are none.
+      folded: How many versions are folded.
+      folded_sum: The sum of the folded versions as numbers, modulo 2**64.
+      versions: The versions that are not folded, eight bytes each.
+    """
+
+    path: bytes
+    number: int
+    parent: bytes
+    filesystem: int = 0
+    changed: float = 0.0
+    gone_since: float = 0.0
+    folded_until: float = -math.inf
+    folded: int = 0
+    folded_sum: int = 0
+    versions: bytes = b""
+
+    @property
+    def key(self) -> tuple[bytes, int]:
+        """Identifies it: a folder that replaces another is a different one."""
+        return self.path, self.number
+
+
+@dataclass(frozen=True)
+class KnownFiles:
+    """What the source must not forget.
+
+    Attributes:
+      folders: The folders that were seen.
+      waiting: Versions of files that may not be whole yet, and when each was seen first.
+    """
+
+    folders: tuple[KnownFolder, ...] = ()
+    waiting: tuple[tuple[bytes, float], ...] = ()
+
+
+_FOLDER = struct.Struct(">8sQ8sQdddQQI")
+_WAITING = struct.Struct(">8sd")
+
+
+def _pack(known: KnownFiles | None) -> Any:
+    if known is None:
+        return None
+    folders = b"".join(
+        _FOLDER.pack(
+            *(folder.path, folder.number, folder.parent, folder.filesystem),
+            *(folder.changed, folder.gone_since),
+            *(folder.folded_until, folder.folded, folder.folded_sum, len(folder.versions)),
+        )
+        for folder in known.folders
+    )
+    versions = b"".join(folder.versions for folder in known.folders)
+    return [folders, versions, b"".join(_WAITING.pack(*file) for file in known.waiting)]
+
+
+def _unpack(packed: Any) -> KnownFiles | None:
+    if packed is None:
+        return None
+    packed_folders, versions, waiting = packed
+    folders, position = [], 0
+    for *fields, length in _FOLDER.iter_unpack(packed_folders):
+        folders.append(
+            replace(KnownFolder(*fields), versions=versions[position : position + length])
+        )
+        position += length
+    return KnownFiles(tuple(folders), tuple(_WAITING.iter_unpack(waiting)))
+
+
+KNOWN_FILES_CODER: VersionedCoder[KnownFiles | None] = VersionedCoder(
+    KnownFiles, pack=_pack, unpack=_unpack
+)
+"""Writes what was seen; None where nothing is left of the source."""
+
+
+def _number(version: bytes) -> int:
+    return int.from_bytes(version, "big")
+
+
+def _version_set(versions: bytes) -> set[bytes]:
+    return {versions[position : position + 8] for position in range(0, len(versions), 8)}
+
+
+def compare(before: KnownFolder | None, folder: Folder) -> tuple[KnownFolder, list[ListedFile]]:
+    """Returns what is new in a folder, and what of it is known from then on.
+
+    Args:
+      before: What was seen of it; None for a folder that is new.
+      folder: As it was listed.
+    """
+    filesystem = folder.filesystem
+    after = replace(
+        before or KnownFolder(digest_of(folder.path), _inode(folder), digest_of(folder.parent)),
+        filesystem=filesystem.number,
+        changed=folder.changed,
+        gone_since=0.0,
+    )
+    old = [file for file in folder.files if file.changed <= after.folded_until]
+    new = [file for file in folder.files if file.changed > after.folded_until]
+    if before is not None and (old or before.folded):
+        old_sum = sum(_number(file.version) for file in old) % _SUM
+        if (len(old), old_sum) == (before.folded, before.folded_sum):
+            pass
+        elif folder.unread and len(old) <= before.folded:
+            pass  # A file whose status can't be read is not gone.
+        elif len(old) < before.folded and _only_lost(before, folder):
+            after = replace(after, folded=len(old), folded_sum=old_sum)
+        else:
+            after = replace(after, folded_until=-math.inf, folded=0, folded_sum=0)
+            new = folder.files
+    known_versions = _version_set(after.versions)
+    if known_versions and not folder.unread:
+        listed_versions = {file.version for file in new}
+        if not known_versions <= listed_versions:
+            still_listed = [
+                version for version in _split_versions(after.versions) if version in listed_versions
+            ]
+            after = replace(after, versions=b"".join(still_listed))
+    return after, [file for file in new if file.version not in known_versions]
+
+
+def _split_versions(versions: bytes) -> Iterator[bytes]:
+    return (versions[position : position + 8] for position in range(0, len(versions), 8))
+
+
+def _only_lost(before: KnownFolder, folder: Folder) -> bool:
+    """Returns whether a folder that shows fewer old files than before can't have got others of
+    them.
+
+    No file comes into it with an old date, as it is the same folder, of a filesystem that dates
+    renames and whose clock was not set back.
+    """
+    return (
+        folder.filesystem.is_local
+        and folder.filesystem.number == before.filesystem
+        and folder.changed >= before.changed
+    )
+
+
+def _inode(folder: Folder) -> int:
+    return folder.number if folder.filesystem.is_local else 0
+
+
+def fold(known: KnownFolder, folder: Folder, new: list[ListedFile], limit: float) -> KnownFolder:
+    """Returns what was seen of a folder, its older versions folded.
+
+    Args:
+      known: What is known of it.
+      folder: As it was listed.
+      new: Files that are not emitted yet; what is no older than one of them is not folded.
+      limit: What is newer than this date is not folded.
+    """
+    if not folder.filesystem.is_local or folder.has_linked_files or not known.versions:
+        return known
+    if folder.unread:  # Their dates may be older than those that would be folded.
+        return known
+    oldest_new = min((file.changed for file in new), default=math.inf)
+    known_versions = _version_set(known.versions)
+    older = {
+        file.version: file.changed
+        for file in folder.files
+        if known.folded_until < file.changed <= limit
+        and file.changed < oldest_new
+        and file.version in known_versions
+    }
+    if not older:
+        return known
+    return replace(
+        known,
+        folded_until=max(older.values()),
+        folded=known.folded + len(older),
+        folded_sum=(known.folded_sum + sum(map(_number, older))) % _SUM,
+        versions=b"".join(
+            version for version in _split_versions(known.versions) if version not in older
+        ),
+    )
+
+
+def _settle_seconds(file: ListedFile) -> float:
+    if _TEMPORARY.fullmatch(file.uri.rsplit("/", 1)[-1]):
+        return TEMPORARY_SETTLE_SECONDS
+    return COARSE_SETTLE_SECONDS if file.changed.is_integer() else SETTLE_SECONDS
+
+
+def seconds_until_whole(
+    file: ListedFile, filesystem: Filesystem, *, first_seen: float, now: float
+) -> float:
+    """Returns in how many seconds a local file may be considered whole; 0 or less: now.
+
+    Args:
+      file: The file.
+      filesystem: The one that it is on.
+      first_seen: When this version of it was seen first.
+      now: Unix time in seconds.
+    """
+    settle_seconds = _settle_seconds(file)
+    by_date = settle_seconds if filesystem.is_local else max(settle_seconds, OTHER_CLOCK_SECONDS)
+    return min(settle_seconds - (now - first_seen), by_date - (now - file.changed))
+
+
+class _LocalInput:
+    """Lists a folder and all beneath it, and skips folders that are quiet."""
+
+    is_whole_at_once = False
+
+    def __init__(self, source: str, follow_links: bool, disk: Disk) -> None:
+        self._source = source
+        self._follow_links = follow_links
+        self._disk = disk
+        # By path: the inode and the dates, when it was listed, when it last changed, its folders,
+        # and what was seen of it then.
+        self._quiet: dict[str, tuple[int, float, float, float, list[str], KnownFolder]] = {}
+
+    def list(
+        self, known: Mapping[tuple[bytes, int], KnownFolder], now: float
+    ) -> Iterator[Folder | UnlistableFolder]:
+        def unchanged(folder: Folder) -> list[str] | None:
+            """Returns the folders in a folder that need not be listed."""
+            cached = self._quiet.get(folder.path)
+            if cached is None or self._follow_links:
+                return None
+            number, changed, listed, changed_elsewhere, folders, known_folder = cached
+            dates_folders = folder.filesystem.dates_folders
+            relist_seconds = QUIET_EVERY_SECONDS if dates_folders else QUIET_EVERY_ELSEWHERE_SECONDS
+            quiet_since = changed if dates_folders else max(changed, changed_elsewhere)
+            is_quiet = (
+                (number, changed) == (folder.number, folder.changed)
+                and now - quiet_since >= QUIET_AFTER_SECONDS
+                and 0 <= now - listed < relist_seconds
+                and known.get((digest_of(folder.path), _inode(folder))) == known_folder
+            )
+            return folders if is_quiet else None
+
+        return walk(
+            source_of(self._source),
+            self._disk,
+            follow_links=self._follow_links,
+            unchanged=unchanged,
+        )
+
+    def remember(
+        self, folder: Folder, before: KnownFolder | None, known: KnownFolder | None, now: float
+    ) -> None:
+        """Keeps in mind how a folder was listed.
+
+        Args:
+          folder: The folder.
+          before: What was seen of it before.
+          known: What was seen of it, if all of it is emitted.
+          now: Unix time in seconds.
+        """
+        cached = self._quiet.pop(folder.path, None)
+        if known is not None and not folder.unread:
+            changed_elsewhere = cached[3] if cached is not None and before == known else now
+            self._quiet[folder.path] = (
+                *(folder.number, folder.changed, now, changed_elsewhere),
+                *(folder.folders, known),
+            )
+
+
+class _RemoteInput:
+    """Lists everything under an address of an object store, as if it were one folder."""
+
+    is_whole_at_once = True
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def list(
+        self, known: Mapping[tuple[bytes, int], KnownFolder], now: float
+    ) -> Iterator[Folder | UnlistableFolder]:
+        bucket = Folder(self._source, self._source, 0, 0.0, Filesystem(0, False, False))
+        for metadata in match_remote(self._source):
+            changed = metadata.last_updated_in_seconds
+            # Beam's own filesystems give only size and date.
+            tag = metadata.tag if isinstance(metadata, ObjectMetadata) else ""
+            version = digest_of(metadata.path, metadata.size_in_bytes, changed, tag)
+            bucket.files.append(ListedFile(metadata.path, metadata.size_in_bytes, changed, version))
+        yield bucket
+
+    def remember(
+        self, folder: Folder, before: KnownFolder | None, known: KnownFolder | None, now: float
+    ) -> None:
+        """Objects are always listed again."""
+
+
+class _Listing:
+    """What one listing has found, emitted in parts."""
+
+    def __init__(
+        self,
+        now: float,
+        folders: dict[tuple[bytes, int], KnownFolder],
+        ready: list[tuple[ListedFile, tuple[bytes, int]]],
+        waiting: dict[bytes, float],
+        due_in_seconds: float,
+    ) -> None:
+        self._listed_at = now
+        self._folders = folders
+        self._ready = sorted(
+            ready, key=lambda file_and_key: (file_and_key[0].changed, file_and_key[0].uri)
+        )
+        self._waiting = waiting
+        self._position = 0
+        self.due_in_seconds = due_in_seconds
+        self.known = KnownFiles()
+
+    @property
+    def has_more(self) -> bool:
+        return self._position < len(self._ready)
+
+    def is_fresh(self, now: float) -> bool:
+        return 0 <= now - self._listed_at < BACKLOG_SECONDS
+
+    def next_files(self, max_files: int) -> list[ListedFile]:
+        """Returns the next files to emit; `seen` is then what was seen."""
+        next_entries = self._ready[self._position : self._position + max_files]
+        self._position += len(next_entries)
+        versions: dict[tuple[bytes, int], list[bytes]] = {}
+        for file, key in next_entries:
+            versions.setdefault(key, []).append(file.version)
+            self._waiting.pop(file.version, None)
+        for key, new in versions.items():
+            folder = self._folders[key]
+            self._folders[key] = replace(folder, versions=folder.versions + b"".join(new))
+        waiting = tuple(self._waiting.items())
+        self.known = KnownFiles(tuple(self._folders.values()), waiting)
+        return [file for file, _ in next_entries]
+
+
+@dataclass(frozen=True)
+class PollResult:
+    """The result of a poll.
+
+    Attributes:
+      ready: The files to emit.
+      known: What was then seen.
+      has_more: Whether there are more of them.
+      due_in_seconds: In how many seconds a file that waits may be whole; infinite if none waits.
+    """
+
+    ready: list[ListedFile]
+    known: KnownFiles
+    has_more: bool
+    due_in_seconds: float
+
+
+class Watcher:
+    """Looks for files that are new; what it remembers between two polls only saves time.
+
+    Args:
+      source: A file, directory or glob.
+      follow_links: Whether links are followed wherever they lead.
+      disk: What is listed, if the source is local.
+      max_files: The maximum number of files in one poll.
+      clock: Gives Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        follow_links: bool = False,
+        disk: Disk | None = None,
+        max_files: int = MAX_FILES_PER_POLL,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._source = source
+        self._max_files = max_files
+        self._clock = clock
+        self._input: _LocalInput | _RemoteInput = (
+            _LocalInput(source, follow_links, disk or Disk())
+            if is_local(source)
+            else _RemoteInput(source)
+        )
+        self._listing: _Listing | None = None
+        self._unlistable: set[str] = set()
+        self._links: set[str] = set()
+
+    def poll(self, known: KnownFiles) -> PollResult:
+        """Returns the files that are new.
+
+        Args:
+          known: What was seen before.
+
+        Raises:
+          Exception: The input as a whole can't be listed; each store has its own kinds of error.
+        """
+        now = self._clock()
+        listing, self._listing = self._listing, None
+        if listing is None or not listing.is_fresh(now) or listing.known != known:
+            listing = self._list(known, now)
+        ready = listing.next_files(self._max_files)
+        if listing.has_more:
+            self._listing = listing
+        return PollResult(ready, listing.known, listing.has_more, listing.due_in_seconds)
+
+    def _list(self, known: KnownFiles, now: float) -> _Listing:
+        known_folders = {folder.key: folder for folder in known.folders}
+        waited_before = dict(known.waiting)
+        folders: dict[tuple[bytes, int], KnownFolder] = {}
+        unlistable: dict[str, UnlistableFolder | Folder] = {}
+        ready: list[tuple[ListedFile, tuple[bytes, int]]] = []
+        waiting: dict[bytes, float] = {}
+        due_in_seconds = math.inf
+        for folder in self._input.list(known_folders, now):
+            if isinstance(folder, UnlistableFolder):
+                unlistable[folder.path] = folder
+                continue
+            before = known_folders.get((digest_of(folder.path), _inode(folder)))
+            if not folders:
+                self._check_top(folder, before, known_folders)
+            if folder.is_unchanged:
+                assert before is not None, "only a folder that was seen is skipped"
+                folders[before.key] = replace(before, gone_since=0.0)
+                continue
+            self._report_links(folder)
+            if folder.unread:
+                unlistable[folder.path] = folder
+            after, new = compare(before, folder)
+            after = fold(after, folder, new, now - FOLD_AFTER_SECONDS)
+            folders[after.key] = after
+            for file in new:
+                first_seen = min(waited_before.get(file.version, now), now)
+                seconds_left = (
+                    0.0
+                    if self._input.is_whole_at_once
+                    else seconds_until_whole(
+                        file, folder.filesystem, first_seen=first_seen, now=now
+                    )
+                )
+                if seconds_left <= 0:
+                    ready.append((file, after.key))
+                else:
+                    due_in_seconds = min(due_in_seconds, seconds_left)
+                if seconds_left > 0 or file.version in waited_before:
+                    waiting[file.version] = first_seen
+            self._input.remember(folder, before, None if new else after, now)
+        self._report_unlistable(unlistable)
+        folders |= _hidden_folders(
+            known_folders, folders, {digest_of(path) for path in unlistable}, now
+        )
+        return _Listing(now, folders, ready, waiting, due_in_seconds)
+
+    def _check_top(
+        self,
+        top: Folder,
+        before: KnownFolder | None,
+        known_folders: Mapping[tuple[bytes, int], KnownFolder],
+    ) -> None:
+        path = digest_of(top.path)
+        if (
+            before is None
+            and top.is_empty
+            and any(folder.path == path for folder in known_folders.values())
+        ):
+            raise InputLostError(
+                f"{top.path} is empty, and another folder than before; is what belongs there "
+                "mounted?"
+            )
+
+    def _report_links(self, folder: Folder) -> None:
+        new = [path for path in folder.links if path not in self._links]
+        if not new:
+            return
+        if not self._links:
+            _LOGGER.warning(LINKS_SKIPPED, printable(new[0]))
+        self._links.update(new)
+        count("source.links_passed_over", len(new))
+
+    def _report_unlistable(self, unlistable: Mapping[str, UnlistableFolder | Folder]) -> None:
+        for path, folder in unlistable.items():
+            if path not in self._unlistable:
+                count("source.unlistable")
+                _LOGGER.error("%s", describe_unlistable(folder))
+        self._unlistable = set(unlistable)
+
+
+def _hidden_folders(
+    known_folders: Mapping[tuple[bytes, int], KnownFolder],
+    listed: Mapping[tuple[bytes, int], KnownFolder],
+    unlistable: set[bytes],
+    now: float,
+) -> dict[tuple[bytes, int], KnownFolder]:
+    """Returns what is known of folders that a listing lacks: some may only be hidden."""
+    parents = {folder.path: folder.parent for folder in (*known_folders.values(), *listed.values())}
+    listed_paths = {folder.path for folder in listed.values()}
+
+    def is_out_of_sight(path: bytes) -> bool:
+        visited: set[bytes] = set()
+        while path not in visited:
+            if path in unlistable:
+                return True
+            if path in listed_paths:
+                return False
+            visited.add(path)
+            path = parents.get(path, path)
+        return False
+
+    hidden = {}
+    for key, folder in known_folders.items():
+        if key in listed:
+            continue
+        if folder.path not in listed_paths and is_out_of_sight(folder.path):
+            hidden[key] = folder
+        elif not folder.gone_since:
+            hidden[key] = replace(folder, gone_since=now)
+        elif now - folder.gone_since < REMEMBER_GONE_SECONDS:
+            hidden[key] = folder
+    return hidden
+
+
+_RESTRICTION = beam.DoFn.RestrictionParam(UnboundedProvider(KnownFiles(), KNOWN_FILES_CODER))
+_WATERMARK = beam.DoFn.WatermarkEstimatorParam(EventTimeProvider())
+
+
+class _Watch(PollingDoFn):
+    def __init__(
+        self, source: str, poll_seconds: float, clock: Callable[[], float], *, follow_links: bool
+    ) -> None:
+        super().__init__(source, poll_seconds, clock)
+        self._follow_links = follow_links
+
+    def setup(self) -> None:
+        self._watcher = Watcher(self._source, follow_links=self._follow_links, clock=self._clock)
+
+    @beam.DoFn.unbounded_per_element()
+    def process(
+        self,
+        element: Any,
+        tracker: Any = _RESTRICTION,
+        estimator: Any = _WATERMARK,
+    ) -> Iterator[Any]:
+        now = self._clock()
+        try:
+            result = self._watcher.poll(tracker.current_restriction())
+        except Exception as error:  # Each store's client has its own kinds of error.
+            count("source.listing_failed")
+            _LOGGER.error("--input %s can't be listed: %s", self._source, one_line(error))
+            self._defer(tracker)
+            return
+        if not tracker.try_claim(result.known):
+            return
+        event_time = event_time_of(estimator)
+        for file in result.ready:
+            yield TimestampedValue(
+                ImageFile(file.uri, file.size_bytes, event_time, file.changed), Timestamp(now)
+            )
+        if not result.has_more:  # What was there is on its way; now event time may go on.
+            advance_event_time(estimator, now)
+        # A file that waits is listed once it may be whole, but no folder twice in a second.
+        pause = min(self._poll_seconds, max(result.due_in_seconds, SETTLE_SECONDS))
+        self._defer(tracker, 0.0 if result.has_more else pause)
+
+
+class WatchImages(beam.PTransform):
+    """Finds files as they appear, each once, for as long as the job runs.
+
+    A file that is being written is left alone until it has not changed for a second; one that
+    changes after it was emitted is emitted again. Event time follows the clock, ten seconds
+    behind, once all that was there is emitted: neither a camera that becomes silent nor one whose
+    clock is wrong moves it.
+
+    Output: `PCollection[ImageFile]`, unbounded.
+
+    Args:
+      source: A file, directory or glob, as :func:`listing.list_images` takes it.
+      follow_links: Whether links are followed wherever they lead.
+      poll_seconds: Seconds between two polls.
+      clock: Gives Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        follow_links: bool = False,
+        poll_seconds: float = 5.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self._watch = _Watch(source, poll_seconds, clock, follow_links=follow_links)
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[ImageFile]:
+        return (
+            begin
+            | "Once" >> beam.Impulse()
+            | "Watch" >> beam.ParDo(self._watch).with_output_types(ImageFile)
+        )

@@ -1,0 +1,686 @@
+"""Every option of the job changes what the job does, when it is on the command line.
+
+An option that is parsed and then ignored fails here: each has a test that names it, here or in the
+table of those whose effect needs a real cluster or cloud.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import calendar
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from beam_pipeline.job.options import add_arguments
+from tests.beam_pipeline.conftest import jpeg, read_json, tree
+from tests.beam_pipeline.played import RUNNER, Clock, Event, EventTime, Found, PlayedRunner
+from tests.conftest import Command, Done
+from tests.transforms.convolutional_models import save_convolutional_detector
+from tests.transforms.small_models import save_detector
+from tests.transforms.web_service import WebService
+from transforms.models.detector import Detector
+from transforms.storage import stores
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+ELSEWHERE = {
+    "--follow_links": "beam_pipeline/test_unlistable_job.py::test_links_are_followed_on_request",
+    "--streaming": "flink/test_rules.py::"
+    "test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused",
+    "--notifications": "flink/test_notifications.py::"
+    "test_a_stream_judges_each_picture_of_which_it_is_told_once",
+    "--model_min_ram": "deploy/test_dataflow.py::"
+    "test_a_template_holds_the_image_the_hints_and_the_steps",
+    "--model_accelerator": "deploy/test_dataflow.py::"
+    "test_a_template_holds_the_image_the_hints_and_the_steps",
+}
+"""Options whose effect is seen by the test of another file."""
+
+_shown: dict[str, str] = {}
+
+
+def shows(*options: str) -> Callable[[Test], Test]:
+    """Says of a test that it fails where one of these options is ignored."""
+
+    def decorate(test: Test) -> Test:
+        _shown.update(dict.fromkeys(options, test.__name__))
+        return test
+
+    return decorate
+
+
+def test_every_option_has_a_test_of_its_effect() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    options = {name for action in parser._actions for name in action.option_strings}
+    assert options == set(_shown) | set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("option", sorted(ELSEWHERE))
+def test_the_test_of_an_effect_elsewhere_is_there_and_gives_the_option(option: str) -> None:
+    file, _, name = ELSEWHERE[option].partition("::")
+    path = Path(__file__).parents[2] / file
+    module = ast.parse(path.read_text())
+    assert name in {part.name for part in module.body if isinstance(part, ast.FunctionDef)}
+    pattern = re.compile(rf"\"{option}[\"=]")
+    helper = Path(__file__).parents[2] / "flink" / "stream_job.py"
+    assert any(pattern.search(file.read_text()) for file in (path, helper))
+
+
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Finds a person of 0.9, and a car whose score is the width of the model's input / 1000."""
+    return save_detector(tmp_path_factory.mktemp("model") / "sized", tells_size=True)
+
+
+class Folder:
+    """A folder of images, and jobs on it, each with an output of its own."""
+
+    def __init__(self, top: Path, command: Command, detector: Path) -> None:
+        self.input, self._top, self._command, self._detector = top / "in", top, command, detector
+        self._runs = 0
+        self.input.mkdir()
+
+    def put(self, name: str, data: bytes | None = None) -> None:
+        (self.input / name).write_bytes(jpeg() if data is None else data)
+
+    def run(self, *arguments: str | Path, output: Path | None = None) -> Path:
+        """The output of a job with these options."""
+        self._runs += 1
+        output = output or self._top / f"out-{self._runs}"
+        self.said = self._command(
+            *("--input", self.input, "--output", output, "--model", self._detector),
+            *map(str, arguments),
+        )
+        assert self.said.code == 0, self.said.err
+        return output
+
+    said: Done
+
+
+@pytest.fixture
+def folder(tmp_path: Path, command: Command, detector: Path) -> Folder:
+    return Folder(tmp_path, command, detector)
+
+
+def finals(output: Path) -> dict[str, Any]:
+    """The verdicts, by file name."""
+    records = map(read_json, sorted((output / "final").glob("*/*.json")))
+    return {record["file"]: record for record in records}
+
+
+def reasons(output: Path) -> dict[str, str]:
+    """Why images are invalid, by file name."""
+    records = map(read_json, sorted((output / "invalid").glob("*/*.json")))
+    return {record["file"]: record["reason"] for record in records}
+
+
+def counts(output: Path) -> list[dict[str, Any]]:
+    """The count rows of all windows."""
+    files = sorted((output / "counts").iterdir())
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+NAME = "hall_20260131T120000Z.jpg"
+
+
+@shows("--input", "--output")
+def test_what_is_read_and_where_it_is_written(folder: Folder, tmp_path: Path) -> None:
+    folder.put(NAME)
+    output = folder.run(output=tmp_path / "elsewhere")
+    assert output == tmp_path / "elsewhere"
+    assert list(finals(output)) == [NAME]
+    assert finals(output)[NAME]["uri"] == str(tmp_path / "in" / NAME)
+
+
+@shows("--min_resolution", "--max_resolution")
+def test_resolutions_that_are_taken(folder: Folder) -> None:
+    sizes = {"least": (100, 80), "low": (99, 80), "flat": (100, 79)}
+    sizes |= {"most": (900, 700), "high": (901, 700), "tall": (900, 701)}
+    for name, size in sizes.items():
+        folder.put(f"{name}_20260131T120000Z.jpg", jpeg(size=size))
+    outcome = reasons(folder.run("--min_resolution", "100x80", "--max_resolution", "900x700"))
+    assert {name.split("_")[0]: reason for name, reason in outcome.items()} == {
+        **dict.fromkeys(("low", "flat"), "resolution_too_low"),
+        **dict.fromkeys(("high", "tall"), "resolution_too_high"),
+    }
+    outcome = reasons(folder.run())
+    assert {name.split("_")[0] for name in outcome} == {"least", "low", "flat"}
+    assert set(outcome.values()) == {"resolution_too_low"}
+
+
+def test_resolutions_that_are_taken_without_options(folder: Folder) -> None:
+    """160x120 to 8192x8192."""
+    sizes = {"least": (160, 120), "low": (159, 120), "flat": (160, 119)}
+    sizes |= {"most": (8192, 120), "high": (8193, 120), "tall": (160, 8193)}
+    for name, size in sizes.items():
+        folder.put(f"{name}_20260131T120000Z.jpg", jpeg(size=size))
+    outcome = reasons(folder.run())
+    assert {name.split("_")[0]: reason for name, reason in outcome.items()} == {
+        **dict.fromkeys(("low", "flat"), "resolution_too_low"),
+        **dict.fromkeys(("high", "tall"), "resolution_too_high"),
+    }
+
+
+@shows("--max_file_mib")
+def test_the_largest_file(folder: Folder) -> None:
+    """Bytes after a JPEG's end are skipped, so that a file is as large as is asked."""
+    content = jpeg()
+    for name, size in (("most", 2 << 20), ("more", (2 << 20) + 1)):
+        folder.put(f"{name}_20260131T120000Z.jpg", content.ljust(size, b"\0"))
+    more = "more_20260131T120000Z.jpg"
+    assert reasons(folder.run("--max_file_mib", "2")) == {more: "file_too_large"}
+    assert reasons(folder.run()) == {}
+
+
+def test_the_largest_file_without_the_option_has_64_mib(folder: Folder) -> None:
+    for name, size in (("most", 67_108_864), ("more", 67_108_865)):
+        folder.put(f"{name}_20260131T120000Z.jpg")
+        with (folder.input / f"{name}_20260131T120000Z.jpg").open("r+b") as file:
+            file.truncate(size)
+    assert reasons(folder.run()) == {"more_20260131T120000Z.jpg": "file_too_large"}
+
+
+@shows("--max_clock_skew_seconds")
+def test_how_far_ahead_of_the_clock_an_image_may_be(folder: Folder) -> None:
+    now = datetime.now(timezone.utc)
+    for name, ahead in (("hour", 1), ("day", 23), ("more", 25), ("week", 24 * 7)):
+        folder.put(f"{name}_{now + timedelta(hours=ahead):%Y%m%dT%H%M%SZ}.jpg")
+
+    def future(*arguments: str) -> set[str]:
+        outcome = reasons(folder.run(*arguments))
+        assert set(outcome.values()) == {"timestamp_in_future"}
+        return {name.split("_")[0] for name in outcome}
+
+    assert future() == {"more", "week"}
+    assert future("--max_clock_skew_seconds", "7200") == {"day", "more", "week"}
+    assert future("--max_clock_skew_seconds", "259200") == {"week"}
+
+
+@shows("--model", "--model_input_size")
+def test_the_model_and_the_size_at_which_it_looks(folder: Folder) -> None:
+    folder.put(NAME)
+
+    def scores_of(*arguments: str) -> dict[str, float]:
+        detections = finals(folder.run(*arguments))[NAME]["detections"]
+        return {detection["label"]: detection["conf"] for detection in detections}
+
+    assert scores_of("--model_input_size", "96") == {"person": 0.9, "car": 0.096}
+    assert scores_of() == {"person": 0.9, "car": 0.64}
+    assert max(scores_of("--model", "bundled").values()) < 0.1
+
+
+@shows("--model_runtime")
+def test_what_runs_the_model_is_in_each_record_and_sees_the_same(
+    folder: Folder, tmp_path: Path
+) -> None:
+    model = save_convolutional_detector(tmp_path / "net")
+    folder.put(NAME)
+    seen = {}
+    for runtime in ("auto", "savedmodel", "tflite", "tflite-int8"):
+        record = finals(folder.run("--model", model, "--model_runtime", runtime))[NAME]
+        assert record["model"]["runtime"] == ("savedmodel" if runtime == "auto" else runtime)
+        seen[runtime] = [(one["label"], one["conf"]) for one in record["detections"]]
+    assert len(seen["savedmodel"]) > 5
+    for (label, conf), (other_label, other_conf) in zip(
+        seen["savedmodel"], seen["tflite"], strict=True
+    ):
+        assert (label, conf) == (other_label, pytest.approx(other_conf, abs=0.0002))
+    assert seen["tflite-int8"] != seen["tflite"]
+    output = folder.run("--model", model, "--model_runtime", "tflite")
+    folder.run("--model", model, "--model_runtime", "savedmodel", "--resume", output=output)
+    assert "seen in an earlier run" not in folder.said.out
+
+
+def test_a_runtime_that_can_not_run_the_model_is_a_wrong_set_up(
+    folder: Folder, command: Command, tmp_path: Path, detector: Path
+) -> None:
+    folder.put(NAME)
+    arguments = ("--input", folder.input, "--output", tmp_path / "out", "--model", detector)
+    done = command(*arguments, "--model_runtime", "tflite")
+    assert done.code == 2
+    (line,) = [line for line in done.err.splitlines() if "--model: " in line]
+    assert "TFLite has the ops for 0% of its multiplications only; give --model_runtime" in line
+
+
+@shows("--trust_model")
+def test_a_model_that_writes_files_is_run_where_it_is_trusted(
+    folder: Folder, command: Command, tmp_path: Path
+) -> None:
+    folder.put(NAME)
+    model = save_detector(tmp_path / "writing", writes=tmp_path / "written")
+    arguments = ("--input", folder.input, "--output", tmp_path / "out", "--model", model)
+    refused = command(*arguments)
+    assert refused.code == 2
+    assert "its graph has PrintV2" in refused.err
+    assert command(*arguments, "--trust_model").code == 0
+    assert (tmp_path / "written").read_text() == "looked\n"
+
+
+@shows("--min_score_kept")
+def test_the_least_score_that_is_kept(folder: Folder) -> None:
+    folder.put(NAME)
+
+    def kept(*arguments: str) -> list[float]:
+        output = folder.run(*arguments)
+        return [detection["conf"] for detection in finals(output)[NAME]["detections"]]
+
+    assert kept("--model_input_size", "50") == [0.9, 0.05]
+    assert kept("--model_input_size", "49") == [0.9]
+    assert kept("--model_input_size", "49", "--min_score_kept", "0.01") == [0.9, 0.049]
+    assert kept("--min_score_kept", "0.641") == [0.9]
+    assert kept("--min_score_kept", "0.95") == []
+
+
+@shows("--labels", "--rules")
+def test_names_of_classes_and_what_is_a_threat(folder: Folder, tmp_path: Path) -> None:
+    folder.put(NAME)
+    labels, rules = tmp_path / "labels.txt", tmp_path / "rules.yaml"
+    labels.write_text("1 intruder\n3 lorry\n")
+    rules.write_text("version: 1\ndefaults: {objects: {lorry: {severity: detection}}}\n")
+    record = finals(folder.run("--labels", labels, "--rules", rules))[NAME]
+    assert [detection["label"] for detection in record["detections"]] == ["intruder", "lorry"]
+    threats = [(threat["label"], threat["severity"]) for threat in record["threat"]["threats"]]
+    assert threats == [("lorry", "detection")]
+    record = finals(folder.run())[NAME]
+    threats = [(threat["label"], threat["severity"]) for threat in record["threat"]["threats"]]
+    assert threats == [("person", "alert")]
+
+
+@shows("--batch_size")
+def test_images_that_are_handed_to_the_model_at_once(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    detect = Detector.detect
+
+    def counted(self: Detector, images: Sequence[Any]) -> Any:
+        sizes.append(len(images))
+        return detect(self, images)
+
+    monkeypatch.setattr(Detector, "detect", counted)
+    for second in range(20):
+        folder.put(f"hall_20260131T1200{second:02}Z.jpg")
+
+    def handed(*arguments: str) -> Counter[int]:
+        sizes.clear()
+        assert len(finals(folder.run(*arguments))) == 20
+        average = 20 / len(sizes)
+        pattern = (
+            rf"inference +{len(sizes)} batches of {average:.1f} images and [0-9]+ ms on average"
+        )
+        assert re.search(pattern, folder.said.out)
+        return Counter(sizes)
+
+    assert handed("--batch_size", "5") == {5: 4}
+    assert handed("--batch_size", "20") == {20: 1}
+    assert handed() == {8: 2, 4: 1}
+
+
+@shows("--model_threads")
+def test_calls_of_the_model_at_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call waits until as many are under way as may be: one fewer, and it waits in vain."""
+    call = Detector._call
+    lock = threading.Lock()
+    under_way = most = 0
+
+    def run(threads: int) -> int:
+        nonlocal most
+        most = 0
+        together = threading.Barrier(threads)
+
+        def counted(self: Detector, images: Sequence[Any]) -> Any:
+            nonlocal under_way, most
+            with lock:
+                under_way += 1
+                most = max(most, under_way)
+            together.wait(timeout=60)
+            with lock:
+                under_way -= 1
+            return call(self, images)
+
+        monkeypatch.setattr(Detector, "_call", counted)
+        output = folder.run("--model_threads", str(threads), "--batch_size", "15")
+        assert len(finals(output)) == 15
+        return most
+
+    for second in range(15):
+        folder.put(f"hall_20260131T1200{second:02}Z.jpg")
+    assert [run(threads) for threads in (1, 3, 5)] == [1, 3, 5]
+
+
+@shows("--no_store_validated")
+def test_no_copies_of_valid_images(folder: Folder) -> None:
+    folder.put(NAME)
+    kept = tree(folder.run())
+    assert kept[f"validated/hall/{NAME}"] == jpeg()
+    without = tree(folder.run("--no_store_validated"))
+    assert {name for name in kept if name not in without} == {f"validated/hall/{NAME}"}
+    assert set(tree(folder.run("--no_store_validated", "false"))) == set(kept)
+
+
+@shows("--resume")
+def test_what_an_earlier_run_has_seen_is_not_looked_at_again(folder: Folder) -> None:
+    folder.put(NAME)
+    output = folder.run()
+    folder.run(output=output)
+    assert "seen in an earlier run" not in folder.said.out
+    folder.run("--resume", output=output)
+    assert "valid               1 (1 of them seen in an earlier run)" in folder.said.out
+    folder.run("--resume", "--model", "bundled", output=output)
+    assert "seen in an earlier run" not in folder.said.out
+    assert finals(output)[NAME]["model"]["name"] == "bundled"
+
+
+@pytest.mark.parametrize(
+    ("option", "before", "now"),
+    [
+        ("--labels", "coco", "other"),
+        ("--min_score_kept", "0.7", "0.05"),
+        ("--min_score_kept", "0.05", "0.7"),
+        ("--model_input_size", "640", "96"),
+    ],
+)
+def test_what_an_earlier_run_has_seen_in_another_way_is_looked_at_again(
+    folder: Folder, tmp_path: Path, option: str, before: str, now: str
+) -> None:
+    """And ends with the tree of a first run."""
+    labels = {"coco": "1 person\n3 car\n", "other": "1 cat\n3 person\n"}
+    for name, text in labels.items():
+        (tmp_path / name).write_text(text)
+    before, now = (
+        str(tmp_path / option) if option in labels else option for option in (before, now)
+    )
+    folder.put(NAME)
+    output = folder.run(option, before)
+    detections = finals(output)[NAME]["detections"]
+    folder.run("--resume", option, now, output=output)
+    assert "seen in an earlier run" not in folder.said.out
+    assert finals(output)[NAME]["detections"] != detections
+    first = folder.run(option, now)
+    told_of = {  # An alert names where its verdict is kept.
+        name: data.replace(bytes(first), bytes(output)) if name.startswith("alerts/") else data
+        for name, data in tree(first).items()
+    }
+    assert tree(output) == told_of
+    folder.run("--resume", option, now, output=output)
+    assert "(1 of them seen in an earlier run)" in folder.said.out
+
+
+def test_what_a_release_has_seen_that_did_not_say_how_is_looked_at_again(folder: Folder) -> None:
+    folder.put(NAME)
+    output = folder.run()
+    (path,) = (output / "detections").glob("*/*.json")
+    record = json.loads(path.read_text())
+    settings = record["model"].pop("settings")
+    assert re.fullmatch("[0-9a-f]{12}", settings)
+    path.write_text(json.dumps(record))
+    folder.run("--resume", output=output)
+    assert "seen in an earlier run" not in folder.said.out
+    assert json.loads(path.read_text())["model"]["settings"] == settings
+
+
+@pytest.fixture
+def service() -> Any:
+    with WebService() as running:
+        yield running
+
+
+def ages(folder: Folder) -> dict[str, str]:
+    """Images that are so many minutes old; their names by canonical time."""
+    now = datetime.now(timezone.utc).replace(microsecond=0)
+    names = {}
+    for minutes in (1, 50, 70, 90, 60 * 26):
+        capture_time = now - timedelta(minutes=minutes)
+        folder.put(f"hall_{capture_time:%Y%m%dT%H%M%SZ}.jpg")
+        names[f"{capture_time:%Y-%m-%dT%H:%M:%SZ}"] = str(minutes)
+    return names
+
+
+@shows("--alert_url", "--alert_max_age")
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        (["--alert_max_age", "1h"], {"1", "50"}),
+        (["--alert_max_age", "80m"], {"1", "50", "70"}),
+        (["--alert_max_age", "600s"], {"1"}),
+        (["--alert_max_age", "1d"], {"1", "50", "70", "90"}),
+        (["--alert_max_age", "off"], {"1", "50", "70", "90", "1560"}),
+        ([], {"1", "50", "70", "90", "1560"}),
+    ],
+)
+def test_alerts_are_sent_up_to_their_largest_age(
+    folder: Folder, service: WebService, arguments: list[str], sent: set[str]
+) -> None:
+    names = ages(folder)
+    output = folder.run("--alert_url", f"{service.url}/hook", *arguments)
+    times = [json.loads(request.body)["timestamp"] for request in service.requests]
+    assert {names[timestamp] for timestamp in times} == sent
+    assert len(times) == len(sent)
+    records = map(read_json, (output / "alerts").glob("hall/*.json"))
+    outcomes = {names[record["timestamp"]]: record["targets"][0]["outcome"] for record in records}
+    assert outcomes == {
+        name: "delivered" if name in sent else "not_sent" for name in names.values()
+    }
+
+
+def test_every_alert_url_gets_the_alert(folder: Folder, service: WebService) -> None:
+    folder.put(NAME)
+    urls = [f"{service.url}/{name}" for name in ("one", "other")]
+    folder.run("--alert_url", urls[0], "--alert_url", urls[1])
+    assert sorted(request.path for request in service.requests) == ["/one", "/other"]
+
+
+def test_a_reference_in_an_alert_url_is_looked_up_where_it_is_sent(
+    folder: Folder, service: WebService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.put(NAME)
+    monkeypatch.setenv("ALERT_HOOK", "h00k")
+    output = folder.run("--alert_url", service.url + "/${ALERT_HOOK}")
+    assert [request.path for request in service.requests] == ["/h00k"]
+    assert not any(b"h00k" in path.read_bytes() for path in output.rglob("*") if path.is_file())
+
+
+@shows("--window_seconds")
+def test_the_length_of_a_window(folder: Folder) -> None:
+    for minute in range(4):
+        folder.put(f"hall_20260131T120{minute}30Z.jpg")
+
+    def windows(*arguments: str) -> list[tuple[str, str, int]]:
+        rows = counts(folder.run(*arguments))
+        return [(row["window_start"][11:], row["window_end"][11:], row["images"]) for row in rows]
+
+    assert windows("--window_seconds", "120") == [
+        ("12:00:00Z", "12:02:00Z", 2),
+        ("12:02:00Z", "12:04:00Z", 2),
+    ]
+    assert windows() == [("12:00:00Z", "12:05:00Z", 4)]
+
+
+@shows("--count_shards")
+def test_files_for_the_counts_of_one_window(folder: Folder) -> None:
+    for camera in ("attic", "front-door", "hall", "yard"):
+        folder.put(f"{camera}_20260131T120000Z.jpg")
+    output = folder.run("--count_shards", "3")
+    files = sorted(path.name for path in (output / "counts").iterdir())
+    stem = "20260131T120000Z_20260131T120500Z"
+    assert set(files) <= {f"{stem}-{shard}-of-3.jsonl" for shard in range(3)}
+    assert len(files) > 1
+    assert {row["id"] for row in counts(output)} == {"attic", "front-door", "hall", "yard"}
+    assert [path.name for path in (folder.run() / "counts").iterdir()] == [f"{stem}.jsonl"]
+
+
+@shows("--chart_period_hours")
+def test_the_hours_that_the_chart_shows(folder: Folder) -> None:
+    """The report of a job shows the same period."""
+    for day, hour in ((30, 12), (31, 6), (31, 11), (31, 12)):
+        folder.put(f"hall_202601{day}T{hour:02}3000Z.jpg")
+
+    def shown(*arguments: str) -> tuple[bytes, int]:
+        output = folder.run(*arguments)
+        page = (output / "report" / "report.html").read_text()
+        (images,) = re.findall(r"([0-9]+) images from 1 id", page)
+        return (output / "chart" / "threats.png").read_bytes(), int(images)
+
+    runs = [shown("--chart_period_hours", hours) for hours in ("1.5", "12", "48")]
+    runs.append(shown())
+    assert len({chart for chart, _ in runs}) == 4
+    assert [images for _, images in runs] == [2, 3, 4, 3]
+
+
+START = calendar.timegm((2026, 1, 31, 12, 0, 0))
+
+
+class Stream:
+    """A stream whose images, event time and clock a test plays; the writes of counts are kept."""
+
+    def __init__(self, folder: Folder, patch: pytest.MonkeyPatch) -> None:
+        self.written: list[int] = []
+        self._folder, self._patch = folder, patch
+        write = stores.write_bytes
+
+        def noting(uri: str, data: bytes) -> None:
+            if "/counts/" in uri:
+                rows = map(json.loads, data.splitlines())
+                self.written.append(sum(row["images"] for row in rows))
+            write(uri, data)
+
+        patch.setattr(stores, "write_bytes", noting)
+
+    def file_found(self, seconds: int) -> Found:
+        """An image so many seconds after 12:00, where the source finds it."""
+        capture_time = datetime.fromtimestamp(START + seconds, timezone.utc)
+        path = self._folder.input / f"hall_{capture_time:%Y%m%dT%H%M%SZ}.jpg"
+        path.write_bytes(jpeg())
+        return Found(str(path), len(jpeg()))
+
+    def play(
+        self, *script: Event, arguments: Sequence[str] = (), output: Path | None = None
+    ) -> Path:
+        """The output after a script, with these options."""
+        self.written.clear()
+        self._patch.setattr(PlayedRunner, "script", script)
+        return self._folder.run("--streaming", "--runner", RUNNER, *arguments, output=output)
+
+
+@pytest.fixture
+def stream(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Stream:
+    return Stream(folder, monkeypatch)
+
+
+@shows("--poll_interval_seconds")
+def test_how_long_the_source_waits_between_two_looks(stream: Stream) -> None:
+    """Flink cuts a pause to whole seconds: a part of a second is added for it."""
+
+    def pause(*arguments: str) -> int:
+        stream.play(EventTime(START), arguments=arguments)
+        return int(PlayedRunner.pause)
+
+    assert pause() == 5
+    assert pause("--poll_interval_seconds", "40") == 40
+
+
+@shows("--early_firing_seconds")
+def test_counts_come_while_a_window_fills(stream: Stream) -> None:
+    script = [EventTime(START), stream.file_found(1), Clock(31), stream.file_found(2), Clock(31)]
+    script += [stream.file_found(3), EventTime(START + 300)]
+
+    def written(*arguments: str) -> list[int]:
+        stream.play(*script, arguments=arguments)
+        return list(stream.written)
+
+    assert written() == [1, 2, 3]
+    assert written("--early_firing_seconds", "60") == [2, 3]
+    assert written("--early_firing_seconds", "600") == [3]
+
+
+@shows("--allowed_lateness_seconds")
+def test_how_late_an_image_of_a_stream_is_counted(stream: Stream) -> None:
+    """Its window of five minutes is counted for so long after its end."""
+    on_time, late, other = stream.file_found(0), stream.file_found(1), stream.file_found(2)
+    script = [EventTime(START), on_time, EventTime(START + 300 + 3599), late]
+    script += [EventTime(START + 300 + 3600), other]
+
+    def counted(*arguments: str) -> tuple[int, int]:
+        output = stream.play(*script, arguments=arguments)
+        return counts(output)[0]["images"], len(list((output / "late").glob("*/*.json")))
+
+    assert counted() == (2, 1)
+    assert counted("--allowed_lateness_seconds", "3601") == (3, 0)
+    assert counted("--allowed_lateness_seconds", "3599") == (1, 2)
+
+
+def test_alerts_of_a_stream_are_sent_for_an_hour_by_default(
+    folder: Folder, stream: Stream, service: WebService
+) -> None:
+    names = ages(folder)
+    files = [Found(str(path), len(jpeg())) for path in sorted(folder.input.iterdir())]
+    for arguments, sent in (
+        ([], {"1", "50"}),
+        (["--alert_max_age", "off"], {"1", "50", "70", "90", "1560"}),
+        (["--alert_max_age", "80m"], {"1", "50", "70"}),
+    ):
+        service.requests.clear()
+        stream.play(*files, arguments=["--alert_url", service.url, *arguments])
+        times = [json.loads(request.body)["timestamp"] for request in service.requests]
+        assert {names[timestamp] for timestamp in times} == sent
+
+
+def test_fewer_counts_do_not_overwrite_more_in_a_stream_and_do_in_a_batch(
+    folder: Folder, stream: Stream, tmp_path: Path
+) -> None:
+    """A worker of a stream that was given up for dead may still write."""
+    image = stream.file_found(1)
+    window = "20260131T120000Z_20260131T120500Z.jsonl"
+    row = {"id": "hall", "window_start": "2026-01-31T12:00:00Z"}
+    row |= {"window_end": "2026-01-31T12:05:00Z"}
+    more = {"images": 5, "threat_images": 0, "threats": 0, "alerts": 0, "by_label": {}}
+    left = []
+    for name in ("stream", "batch"):
+        output = tmp_path / name
+        (output / "counts").mkdir(parents=True)
+        (output / "counts" / window).write_text(json.dumps({**row, **more}) + "\n")
+        if name == "stream":
+            stream.play(EventTime(START), image, EventTime(START + 300), output=output)
+        else:
+            folder.run(output=output)
+        left += [archived["images"] for archived in counts(output)]
+    assert left == [5, 1]
+
+
+def test_the_window_of_an_image_of_a_stream_that_is_late(stream: Stream) -> None:
+    image = stream.file_found(130)
+    output = stream.play(
+        EventTime(START + 2 * 86_400), image, arguments=["--window_seconds", "120"]
+    )
+    (row,) = map(read_json, (output / "late").glob("*/*.json"))
+    assert row["window_start"] == "2026-01-31T12:02:00Z"
+    assert row["window_end"] == "2026-01-31T12:04:00Z"
+
+
+def test_files_up_to_the_largest_are_kept_as_they_were_whatever_is_wrong_with_them(
+    folder: Folder, stream: Stream
+) -> None:
+    """Of larger ones the record alone: a name that says nothing, and in a stream a time to come,
+    which a newer version of the file may be taken for."""
+    later = datetime.now(timezone.utc) + timedelta(days=2)
+    sizes = {"most": 1 << 20, "more": (1 << 20) + 1}
+    for name, size in sizes.items():
+        for file_name in (f"{name}.jpg", f"{name}_{later:%Y%m%dT%H%M%SZ}.jpg"):
+            folder.put(file_name, jpeg().ljust(size, b"\0"))
+    files = sorted(folder.input.iterdir())
+    limit = ["--max_file_mib", "1"]
+    script = [EventTime(START), *(Found(str(file), file.stat().st_size) for file in files)]
+    for output in (folder.run(*limit), stream.play(*script, arguments=limit)):
+        kept = {path.name for path in (output / "invalid").glob("*/*.jpg")}
+        assert kept == {file.name for file in files if file.name.startswith("most")}
+        assert set(reasons(output)) == {file.name for file in files}
