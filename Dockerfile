@@ -5,7 +5,7 @@
 #   docker build --tag beam-threats-dataflow --target dataflow-template .
 #
 # What others made comes in by these names, so that a mirror, or a test without a registry, can give
-# its own. The version of Beam's image is that of apache-beam in constraints.txt.
+# its own. The version of Beam's image is that of apache-beam for Python 3.11 in constraints.txt.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BEAM_IMAGE=apache/beam_python3.11_sdk:2.72.0
 ARG MAVEN_IMAGE=maven:3.9-eclipse-temurin-17
@@ -13,10 +13,10 @@ ARG JAVA_IMAGE=eclipse-temurin:17-jre
 ARG LAUNCHER_IMAGE=gcr.io/dataflow-templates-base/python311-template-launcher-base:latest
 
 # ---- The package, built apart: its sources stay out of the images. First without its code, in which
-# setup.py finds no packages: a wheel that is nothing but its list of requirements.
+# pyproject.toml finds no packages: a wheel that is nothing but its list of requirements.
 FROM ${PYTHON_IMAGE} AS package
 WORKDIR /package
-COPY setup.py pyproject.toml constraints.txt ./
+COPY pyproject.toml constraints.txt ./
 RUN touch README.md \
     && pip wheel --no-cache-dir --no-deps --wheel-dir /requirements . \
     && mv constraints.txt /requirements
@@ -67,11 +67,12 @@ HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "/opt
 ENTRYPOINT ["/opt/beam_pipeline/entrypoint.sh"]
 CMD ["--runner", "DirectRunner"]
 
-# ---- Flink's job server, as deploy/flink/cluster.py makes it.
+# ---- Flink's job server, as deploy/flink/cluster.py makes it: the one that fits Beam, or where its
+# parts can't be had, the one that was tried.
 FROM ${MAVEN_IMAGE} AS job-server
 WORKDIR /job-server
 COPY deploy/flink/job-server .
-RUN mvn -B -q package
+RUN mvn -B -q -P beam-2.72 package || mvn -B -q package
 
 FROM ${JAVA_IMAGE} AS java
 

@@ -14,7 +14,9 @@ _TIMEOUT_SECONDS = 5
 
 
 def is_worker_pool(command: bytes) -> bool:
-    """Whether a process's command line, as in /proc/PID/cmdline, is that of boot's worker pool."""
+    """Returns whether a process's command line, as in /proc/PID/cmdline, is that of boot's worker
+    pool.
+    """
     return any(
         argument.lstrip(b"-").partition(b"=")[0] == b"worker_pool"
         for argument in command.split(b"\0")

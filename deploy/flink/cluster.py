@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -35,7 +36,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class Installation:
 
 
 def default_cache() -> Path:
-    """Where the jars are kept."""
+    """Returns where the jars are kept."""
     return Path(os.environ.get("FLINK_HOME_CACHE") or "~/.cache/beam_pipeline/flink").expanduser()
 
 
@@ -106,31 +107,31 @@ def fetch(cache: Path | None = None) -> Installation:
     """
     cache = cache or default_cache()
     java()
-    found = installed(cache)
-    if found is not None:
-        return found
+    installation = installed(cache)
+    if installation is not None:
+        return installation
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Tests of several processes may all be the first.
         flink = _flink(cache)
         if not _complete(flink):
             _fetch_flink(flink)
-        jar = _job_server_jar(cache)
-        if not jar.exists():
-            _fetch_job_server(jar)
-    return Installation(flink, jar)
+        fitting, other = _job_server_jars(cache)
+        if not fitting.exists() and not other.exists():
+            _fetch_job_server(fitting, other)
+    return Installation(flink, fitting if fitting.exists() else other)
 
 
 def installed(cache: Path | None = None) -> Installation | None:
-    """What an earlier `fetch` left; None if it has to run."""
+    """Returns what an earlier `fetch` left; None if it has to run."""
     cache = cache or default_cache()
-    jar = _job_server_jar(cache)
     flink = _flink(cache)
-    return Installation(flink, jar) if jar.exists() and _complete(flink) else None
+    jar = next((jar for jar in _job_server_jars(cache) if jar.exists()), None)
+    return Installation(flink, jar) if jar is not None and _complete(flink) else None
 
 
 def java() -> str:
-    """The Java program.
+    """Returns the Java program.
 
     Raises:
       ClusterError: There is none, or it is too old.
@@ -193,18 +194,37 @@ def _fetch_flink(flink: Path) -> None:
         unpacked.rename(flink)
 
 
-def _job_server_jar(cache: Path) -> Path:
+def beam_profile() -> str:
+    """Returns the profile of pom.xml that makes the job server of the Beam that is installed here.
+
+    Raises:
+      ClusterError: No Beam is installed.
+    """
+    try:
+        major, minor, *_ = importlib.metadata.version("apache-beam").split(".")
+    except importlib.metadata.PackageNotFoundError:
+        raise ClusterError(
+            f"{sys.executable} has no apache-beam; run this with the interpreter that has the job "
+            "installed"
+        ) from None
+    return f"beam-{major}.{minor}"
+
+
+def _job_server_jars(cache: Path) -> tuple[Path, Path]:
+    """Returns where the job server that fits Beam is kept, and the one without a profile."""
     recipe = hashlib.sha256()
     for file in _recipe():
         recipe.update(b"%s\0%s\0" % (file.name.encode(), file.read_bytes()))
-    return cache / "job-server" / f"assembled-{recipe.hexdigest()[:12]}.jar"
+    folder, digest = cache / "job-server", recipe.hexdigest()[:12]
+    return folder / f"{beam_profile()}-{digest}.jar", folder / f"assembled-{digest}.jar"
 
 
 def _recipe() -> list[Path]:
     return [JOB_SERVER / "pom.xml", *sorted((JOB_SERVER / "src").rglob("*.java"))]
 
 
-def _fetch_job_server(jar: Path) -> None:
+def _fetch_job_server(fitting: Path, other: Path) -> None:
+    """Makes the job server that fits Beam; where its parts can't be had, the other."""
     maven = shutil.which("mvn")
     if maven is None:
         raise ClusterError("no mvn on the PATH; install Maven (Debian: maven)")
@@ -213,14 +233,21 @@ def _fetch_job_server(jar: Path) -> None:
             f"{java()} has no javac beside it; install a JDK, such as Debian's "
             "openjdk-17-jdk-headless"
         )
-    jar.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=jar.parent) as temporary:
+    fitting.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=fitting.parent) as temporary:
         _say("assembling Beam's job server from its parts, some minutes")
         for file in _recipe():
             target = Path(temporary) / file.relative_to(JOB_SERVER)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-        failed = _maven(maven, "package", directory=temporary)
+        jar = fitting
+        failed = _maven(
+            maven, "--activate-profiles", beam_profile(), "package", directory=temporary
+        )
+        if failed is not None:
+            _say(f"no job server of {beam_profile()} ({failed}): making that of pom.xml's version")
+            jar = other
+            failed = _maven(maven, "package", directory=temporary)
         if failed is not None:
             raise ClusterError(
                 f"Maven could not make the job server: {failed}; is Maven Central, or the mirror "
@@ -243,7 +270,7 @@ def _maven(program: str, *arguments: str, directory: str) -> str | None:
 
 
 def _reason(output: str) -> str:
-    """The first error of a tool's output, without its decoration."""
+    """Returns the first error of a tool's output, without its decoration."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     error = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "no output")
@@ -279,17 +306,17 @@ class Cluster:
         return ["jobmanager", WORKERS, *(f"taskmanager-{number}" for number in numbers)]
 
     def path(self, *parts: str) -> Path:
-        """A path in the run directory."""
+        """Returns a path in the run directory."""
         return Path(self.run_dir, *parts)
 
     def pids(self) -> dict[str, int]:
-        """The process of each name; a name whose process is gone is left out."""
+        """Returns the process of each name; a name whose process is gone is left out."""
         running = set(_processes(self.path()))
         pids = {name: _read_pid(self.path("pids", f"{name}.pid")) for name in self.names}
         return {name: pid for name, pid in pids.items() if pid in running and pid is not None}
 
     def pipeline_options(self) -> list[str]:
-        """The options with which a Beam pipeline runs on it."""
+        """Returns the options with which a Beam pipeline runs on it."""
         return [
             *("--runner", "FlinkRunner"),
             *("--flink_master", f"127.0.0.1:{self.rest_port}"),
@@ -300,7 +327,7 @@ class Cluster:
         ]
 
     def get(self, path: str, timeout: float = 10) -> Any:
-        """What REST answers.
+        """Returns what REST answers.
 
         Raises:
           OSError: It does not.
@@ -310,7 +337,7 @@ class Cluster:
 
 
 def default_run_dir() -> Path:
-    """The run directory of a cluster for which none is given."""
+    """Returns the run directory of a cluster for which none is given."""
     return (
         Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
         .expanduser()
@@ -319,7 +346,7 @@ def default_run_dir() -> Path:
 
 
 def read(run_dir: Path) -> Cluster:
-    """The cluster of a run directory.
+    """Returns the cluster of a run directory.
 
     Raises:
       ClusterError: None was started there.
@@ -327,7 +354,9 @@ def read(run_dir: Path) -> Cluster:
     try:
         return Cluster(**json.loads((run_dir / STATE_FILE).read_bytes()))
     except (OSError, ValueError, TypeError):
-        raise ClusterError(f"no cluster was started in {run_dir}; run `up` first") from None
+        raise ClusterError(
+            f"no cluster was started in {run_dir}; run `make flink-up` first"
+        ) from None
 
 
 def up(
@@ -338,6 +367,7 @@ def up(
     taskmanagers: int = 1,
     slots: int = 2,
     metrics_ports: str | None = None,
+    settings: Mapping[str, str] | None = None,
     cache: Path | None = None,
     timeout: float = 120,
 ) -> Cluster:
@@ -350,6 +380,7 @@ def up(
       rest_port: 0 for a free one, here and for the next.
       metrics_ports: Where each Java process serves metrics to Prometheus, as one or a range of
         ports, like 9250-9260; on every interface of the machine, which Flink gives no choice in.
+      settings: Keys of Flink's configuration with other values than `config.yaml` has.
       timeout: Seconds.
 
     Raises:
@@ -382,7 +413,11 @@ def up(
         "metrics": _metrics(metrics_ports),
     }
     template = string.Template((HERE / "config.yaml").read_text())
-    cluster.path("conf", "config.yaml").write_text(template.substitute(values))
+    config = template.substitute(values)
+    for key, value in (settings or {}).items():
+        config = re.sub(rf"^{re.escape(key)}:.*\n", "", config, flags=re.MULTILINE)
+        config += f"{key}: {value}\n"
+    cluster.path("conf", "config.yaml").write_text(config)
     shutil.copy(HERE / "log4j.properties", cluster.path("conf"))
     cluster.path(STATE_FILE).write_text(json.dumps(asdict(cluster), indent=2) + "\n")
     try:
@@ -398,12 +433,12 @@ def up(
 def down(run_dir: Path) -> int:
     """Ends every process of a cluster, also orphans of killed ones; how many there were."""
     run_dir = run_dir.resolve()
-    found = _processes(run_dir)
-    _end(run_dir, found)
+    processes = _processes(run_dir)
+    _end(run_dir, processes)
     for file in (run_dir / "pids").glob("*.pid"):
         file.unlink(missing_ok=True)
     shutil.rmtree(run_dir / "tmp", ignore_errors=True)
-    return len(found)
+    return len(processes)
 
 
 def restart(run_dir: Path, name: str, timeout: float = 120) -> int:
@@ -423,7 +458,7 @@ def restart(run_dir: Path, name: str, timeout: float = 120) -> int:
     pid = cluster.pids().get(name)
     if pid is not None:
         # The pool's workers are in its session.
-        group = [one for one in _processes(cluster.path()) if _session(one) == pid]
+        group = [process for process in _processes(cluster.path()) if _session(process) == pid]
         _end(cluster.path(), group)
     _start(cluster, name, java())
     _wait_until_ready(cluster, timeout)
@@ -519,12 +554,14 @@ def _wait_until_ready(cluster: Cluster, timeout: float) -> None:
             # A task manager that was killed is listed until its heartbeat is missed.
             alive = cluster.get("/taskmanagers", timeout=5)["taskmanagers"]
             started = _ids_in_use(cluster)
-            slots = sum(one["slotsNumber"] for one in alive if one["id"] in started)
+            slots = sum(
+                taskmanager["slotsNumber"] for taskmanager in alive if taskmanager["id"] in started
+            )
         except (OSError, ValueError, KeyError):
             pass
         if slots >= wanted and _listens(cluster.worker_pool_port):
             return
-        # Twice in a row: a process that was only just started has no command line for a moment.
+        # Twice in a row: a process that was only just started has no command line at first.
         missing, before = set(cluster.names) - cluster.pids().keys(), missing
         for name in sorted(missing & before):
             raise ClusterError(f"{name} ended at its start: {_last_words(cluster, name)}")
@@ -552,34 +589,34 @@ def _last_words(cluster: Cluster, name: str) -> str:
             lines = cluster.path("log", f"{name}.{ending}").read_text(errors="replace").splitlines()
         except OSError:
             continue
-        told = [line for line in lines if re.search(r"Exception|Error|error", line)]
-        if told:
-            return f"{told[-1].strip()[:300]} ({cluster.path('log')})"
+        errors = [line for line in lines if re.search(r"Exception|Error|error", line)]
+        if errors:
+            return f"{errors[-1].strip()[:300]} ({cluster.path('log')})"
     return f"see {cluster.path('log')}"
 
 
 @contextmanager
 def _port(port: int) -> Iterator[int]:
-    with socket.socket() as one:
+    with socket.socket() as probe:
         # As servers do: the port of a cluster that was just stopped is free.
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            one.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", port))
         except OSError:
             raise ClusterError(
                 f"port {port} is taken; choose another, or 0 for a free one"
             ) from None
-        yield one.getsockname()[1]
+        yield probe.getsockname()[1]
 
 
 def _listens(port: int) -> bool:
-    with socket.socket() as one:
-        one.settimeout(2)
-        return one.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # ---------------------------------------------------------------------------- processes
-# Which processes belong to a cluster is told by an argument that each has, and not by its pid file:
+# An argument of each process shows to which cluster it belongs, not its pid file:
 # that is lost with the directory, and its number may be another process's by now.
 
 
@@ -614,7 +651,7 @@ def _arguments(pid: int) -> list[str]:
             return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
         except OSError:
             return []
-    return next((arguments for one, arguments in _all_processes() if one == pid), [])
+    return next((arguments for process, arguments in _all_processes() if process == pid), [])
 
 
 def _session(pid: int) -> int | None:
@@ -670,17 +707,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=text, description=text)
-        one.add_argument(
+        subparser = commands.add_parser(name, help=text, description=text)
+        subparser.add_argument(
             "--run_dir",
             type=Path,
             default=default_run_dir(),
             help="the cluster's directory (default: %(default)s)",
         )
-        return one
+        return subparser
 
-    def cache(one: argparse.ArgumentParser) -> None:
-        one.add_argument(
+    def cache(subparser: argparse.ArgumentParser) -> None:
+        subparser.add_argument(
             "--cache",
             type=Path,
             default=default_cache(),
@@ -704,8 +741,8 @@ def _parser() -> argparse.ArgumentParser:
     command("down", "stop a cluster")
     command("status", "what a cluster is doing")
     command("args", "the pipeline options with which a job runs on a cluster")
-    one = command("restart-taskmanager", "start a task manager again")
-    one.add_argument("--index", type=int, default=1, help="(%(default)s)")
+    subparser = command("restart-taskmanager", "start a task manager again")
+    subparser.add_argument("--index", type=int, default=1, help="(%(default)s)")
     command("restart-workers", "start the Python workers again")
     return parser
 
@@ -758,6 +795,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(restart(run_dir, WORKERS))
     except ClusterError as error:
         print(f"cluster.py: {error}", file=sys.stderr)
+        if options.command == "args":  # In $(make -s flink-args): the job is not to run elsewhere.
+            print("--no_flink_cluster_was_started")
         return 1
     return 0
 

@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from apache_beam.portability.api import (
     beam_fn_api_pb2_grpc,
     beam_provision_api_pb2,
     beam_provision_api_pb2_grpc,
+    endpoints_pb2,
 )
 from apache_beam.utils import thread_pool_executor
 from google.protobuf import (  # type: ignore[import-untyped,unused-ignore]
@@ -39,6 +41,9 @@ _LOGGER = logging.getLogger("worker_pool")
 SDK_WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _PROVISION_TIMEOUT_SECONDS = 60
 _STOP_SECONDS = 10
+_LOOK_SECONDS = 10.0
+_MISSED_LOOKS = 3
+"""So often in a row must a worker's control endpoint be closed before the worker is ended."""
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
@@ -47,9 +52,13 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     Args:
       log_dir: Where each worker's output goes.
       mark: An argument that each worker gets, by which others can tell whose it is.
+      look_seconds: Between two looks at whether a worker's task manager is still there.
     """
 
-    def __init__(self, log_dir: Path, mark: str | None = None) -> None:
+    def __init__(
+        self, log_dir: Path, mark: str | None = None, look_seconds: float = _LOOK_SECONDS
+    ) -> None:
+        self._look_seconds = look_seconds
         self._log_dir = log_dir
         self._mark = [] if mark is None else [mark]
         self._lock = threading.Lock()
@@ -76,7 +85,10 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         with self._lock:
             self._workers.setdefault(request.worker_id, []).append(worker)
         # Whatever ends it, StopWorker or that its task manager is gone, it leaves no zombie.
-        threading.Thread(target=self._wait, args=(request.worker_id, worker), daemon=True).start()
+        address = _address(environment["CONTROL_API_SERVICE_DESCRIPTOR"])
+        threading.Thread(
+            target=self._wait, args=(request.worker_id, worker, address), daemon=True
+        ).start()
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(
@@ -96,8 +108,24 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             workers = [worker for same in self._workers.values() for worker in same]
         _stop(workers)
 
-    def _wait(self, worker_id: str, worker: subprocess.Popen[bytes]) -> None:
-        code = worker.wait()
+    def _wait(
+        self, worker_id: str, worker: subprocess.Popen[bytes], address: tuple[str, int]
+    ) -> None:
+        """Waits for a worker's end, and ends it where nobody listens for it any more.
+
+        A worker whose connection breaks ends by itself. One whose task manager goes before it has
+        connected would try forever.
+        """
+        missed = 0
+        while True:
+            try:
+                code = worker.wait(self._look_seconds)
+                break
+            except subprocess.TimeoutExpired:
+                missed = 0 if _listens(address) else missed + 1
+            if missed == _MISSED_LOOKS:
+                _LOGGER.warning("worker %s: nobody listens at %s:%d", worker_id, *address)
+                worker.terminate()
         _LOGGER.info("worker %s, process %d, ended with code %d", worker_id, worker.pid, code)
         with self._lock:
             same = self._workers[worker_id]
@@ -107,7 +135,9 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
 
 def _environment(request: beam_fn_api_pb2.StartWorkerRequest) -> dict[str, str]:
-    """What Beam's worker reads from its environment: in a container, its boot program sets it."""
+    """Returns what Beam's worker reads from its environment: in a container, its boot program sets
+    it.
+    """
     with grpc.insecure_channel(request.provision_endpoint.url) as channel:
         info = (
             beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
@@ -137,6 +167,21 @@ def _environment(request: beam_fn_api_pb2.StartWorkerRequest) -> dict[str, str]:
     return environment
 
 
+def _address(descriptor: str) -> tuple[str, int]:
+    """Host and port of an endpoint."""
+    endpoint = text_format.Parse(descriptor, endpoints_pb2.ApiServiceDescriptor())
+    host, _, port = endpoint.url.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
 def _stop(workers: list[subprocess.Popen[bytes]]) -> None:
     for worker in workers:
         worker.terminate()
@@ -148,7 +193,7 @@ def _stop(workers: list[subprocess.Popen[bytes]]) -> None:
 
 
 def main() -> int:
-    """Serves until it is told to end by a signal."""
+    """Serves until a signal ends it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)

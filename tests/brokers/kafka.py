@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ class KafkaBroker:
             "log.dirs": folder / "data",
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.num.partitions": 1,
             "group.initial.rebalance.delay.ms": 0,
             "auto.create.topics.enable": "true",
         }
@@ -82,11 +86,14 @@ class KafkaBroker:
             [*java, "kafka.tools.StorageTool", "format", *identity], check=True, capture_output=True
         )
         self._log = folder / "broker.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*java, "kafka.Kafka", str(config)], stdout=log, stderr=log
-            )
+        self._command = [*java, "kafka.Kafka", str(config)]
         self._admin = AdminClient(self._client_settings())
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, also again after it was killed: what it had, it has."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -129,12 +136,39 @@ class KafkaBroker:
         ]
         _wait(self._admin.create_acls(rules))
 
-    def send(self, topic: str, messages: Iterable[bytes | None], partition: int = 0) -> None:
-        """Writes messages; returns when the broker has them."""
+    def send(
+        self,
+        topic: str,
+        messages: Iterable[bytes | None],
+        partition: int = 0,
+        *,
+        times: Iterable[float] = (),
+    ) -> None:
+        """Writes messages; returns when the broker has them.
+
+        Args:
+          topic: Where to.
+          messages: What.
+          partition: Of the topic.
+          times: When the messages say that they were published, in Unix seconds; else now.
+        """
         producer = Producer(self._client_settings())
-        for message in messages:
-            producer.produce(topic, value=message, partition=partition)
+        for message, at in itertools.zip_longest(messages, times, fillvalue=None):
+            when = {} if at is None else {"timestamp": int(at * 1000)}
+            producer.produce(topic, value=message, partition=partition, **when)
         assert producer.flush(30) == 0
+
+    @contextlib.contextmanager
+    def open_transaction(self, topic: str, messages: Iterable[bytes]) -> Iterator[None]:
+        """Writes messages to the first partition, in a transaction that the block's end commits."""
+        producer = Producer(self._client_settings() | {"transactional.id": topic})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for message in messages:
+            producer.produce(topic, value=message, partition=0)
+        assert producer.flush(30) == 0
+        yield
+        producer.commit_transaction(30)
 
     def committed(self, topic: str, group: str, partition: int = 0) -> int:
         """The offset that a group has committed; negative where it has none."""
@@ -144,6 +178,11 @@ class KafkaBroker:
         (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=10)
         consumer.close()
         return int(found.offset)
+
+    def kill(self) -> None:
+        """Ends it as a machine that dies does."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         self._process.terminate()

@@ -15,10 +15,11 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from google.cloud.dataflow_v1beta3 import TemplateMetadata
 
-from beam_pipeline import cli, job
-from beam_pipeline.errors import SetupError
-from beam_pipeline.options import add_arguments, job_options
-from beam_pipeline.pipeline import build_pipeline
+from beam_pipeline import bundled, cli
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.job.options import add_arguments, job_options
+from beam_pipeline.job.pipeline import build_pipeline
+from beam_pipeline.job.preparation import prepare
 from tests.beam_pipeline.conftest import jpeg
 from tests.deploy.google_cloud import (
     Buckets,
@@ -28,7 +29,7 @@ from tests.deploy.google_cloud import (
     credentials,
     forget_credentials,
 )
-from transforms import stores
+from transforms.storage import stores
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 METADATA = CHECKOUT / "deploy" / "dataflow" / "metadata.json"
@@ -64,7 +65,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buckets]:
         patch.setenv("GOOGLE_CLOUD_PROJECT", "cameras-test")
         forget_credentials(patch)
         made.write("pictures/hall_20260131T120000Z.jpg", jpeg())
-        made.write("rules.yaml", job.BUNDLED_RULES.read_bytes())
+        made.write("rules.yaml", bundled.BUNDLED_RULES.read_bytes())
         yield made
 
 
@@ -88,7 +89,7 @@ def steps_of(*, streaming: bool, pictures: Path) -> set[str]:
     pipeline = beam.Pipeline(runner="FnApiRunner")
     arguments = ["--input", str(pictures), "--output", str(pictures.parent / "out")]
     options = job_options([*arguments, "--model=bundled", f"--streaming={streaming}"])
-    build_pipeline(pipeline, job.prepare(options))
+    build_pipeline(pipeline, prepare(options))
     return {part.full_label for part in pipeline.transforms_stack[0].parts}
 
 
@@ -114,7 +115,7 @@ def test_a_template_holds_the_image_the_hints_and_the_steps(
     said = capsys.readouterr()
     assert code == 0, said.err
     assert said.out == f"template written to {template}; no job was started\n"
-    assert "passed over: no such option: --option_of_the_launcher" in said.err
+    assert "skipped: no such option: --option_of_the_launcher" in said.err
 
     staged = Staged(json.loads(bucket.read(template)), bucket)
     assert staged.type == ("JOB_TYPE_STREAMING" if streaming else "JOB_TYPE_BATCH")
@@ -124,7 +125,7 @@ def test_a_template_holds_the_image_the_hints_and_the_steps(
     hints = staged.hints()
     assert all(one == {MIN_RAM: "8000000000", ACCELERATOR: T4} for one in hints.values()), hints
     named = {name.split("/ParDo(")[0] for name in hints}
-    assert named == WITH_THE_MODEL | ({"ValidateImage/Alone"} if streaming else set())
+    assert named == WITH_THE_MODEL | {f"ValidateImage/{'Alone' if streaming else 'Each'}"}
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "hall_20260131T120000Z.jpg").write_bytes(jpeg())
     assert staged.steps() == steps_of(streaming=streaming, pictures=tmp_path / "pictures")
@@ -260,7 +261,7 @@ def test_a_stream_by_the_default_rules_looks_for_no_rule_file_on_its_workers(
     """The file's place on the launching machine may not exist there."""
     (tmp_path / "pictures").mkdir()
     arguments = ["--input", str(tmp_path / "pictures"), "--output", str(tmp_path / "out")]
-    by = job.prepare(job_options([*arguments, "--model=bundled", "--streaming"])).rules
+    by = prepare(job_options([*arguments, "--model=bundled", "--streaming"])).rules
     monkeypatch.setattr(stores, "read_bytes", lambda path: 1 / 0)
     by.refresh()
     assert caplog.messages == []

@@ -19,11 +19,13 @@ from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import python_sdk_dependencies
 
-from beam_pipeline import cli, options
-from beam_pipeline.errors import SetupError
-from beam_pipeline.job import BUNDLED_SAMPLES
-from beam_pipeline.options import JobOptions, OneLineParser
-from beam_pipeline.run import beam_options
+from beam_pipeline import cli
+from beam_pipeline.bundled import BUNDLED_SAMPLES
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.console.parsing import OneLineParser
+from beam_pipeline.job import options
+from beam_pipeline.job.options import JobOptions
+from beam_pipeline.runners.beam_options import beam_options
 from tests.absent import give_up
 from tests.conftest import Run
 from tests.deploy.manifests import ROOT, Manifest, Pod, check, one, pods, render
@@ -262,7 +264,8 @@ def test_flink_has_the_settings_of_the_local_cluster() -> None:
 
 def test_flink_is_the_version_that_the_job_server_is_for() -> None:
     flink = one(render("stream"), "FlinkDeployment")["spec"]
-    version = flink_cluster.FLINK_VERSION
+    version = "1.20.5"
+    assert version == flink_cluster.FLINK_VERSION
     assert flink["image"] == f"flink:{version}-java17"
     assert flink["flinkVersion"] == "v" + "_".join(version.split(".")[:2])
     for part in ("jobManager", "taskManager"):

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-from beam_pipeline import counts
-from beam_pipeline.job import BUNDLED_RULES, BUNDLED_SAMPLES
+from beam_pipeline.bundled import BUNDLED_RULES, BUNDLED_SAMPLES
+from beam_pipeline.fleet.output_scan import OutputScan
 from tests.absent import give_up
 from tests.beam_pipeline.conftest import tree
 from tests.deploy.pachyderm import SPECS, read_spec, run_datum, unpublished
@@ -198,11 +198,11 @@ def test_the_chart_and_the_counts_are_over_all_datums(judged: Judged, tmp_path: 
     outputs = [pfs / "judge" / "day [1]", pfs / "judge" / "day 2"]
     for column in ("images", "threat_images", "threats", "alerts"):
         parts = [
-            sum(getattr(row, column) for row in counts.read_counts(str(one))) for one in outputs
+            sum(getattr(row, column) for row in OutputScan(str(one)).counts()) for one in outputs
         ]
         assert min(parts) > 0
         assert sum(int(row[column]) for row in rows) == sum(parts)
-    windows = [{row.window_start for row in counts.read_counts(str(one))} for one in outputs]
+    windows = [{row.window_start for row in OutputScan(str(one)).counts()} for one in outputs]
     assert windows[0] & windows[1]
     assert len(rows) == len(windows[0] | windows[1])
 

@@ -25,7 +25,9 @@ def cluster() -> Iterator[Any]:
     run_dir = once.path(f"flink-{os.getpid()}")
     run_dir.mkdir()
     try:
-        yield flink_cluster.up(run_dir, rest_port=0, worker_pool_port=0)
+        yield flink_cluster.up(
+            run_dir, rest_port=0, worker_pool_port=0, metrics_ports="20250-20999"
+        )
     finally:
         flink_cluster.down(run_dir)
 

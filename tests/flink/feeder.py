@@ -1,4 +1,7 @@
-"""Writes pictures into a directory as cameras do: some late, broken, twice, or slowly."""
+"""Writes pictures into a directory as cameras do: some late, broken, twice, or slowly.
+
+One camera falls silent, and the clock of one is hours ahead.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beam_pipeline.job import BUNDLED_SAMPLES
+from beam_pipeline.bundled import BUNDLED_SAMPLES
 
 CAMERAS = ("front-door", "garden", "hall", "office", "street", "warehouse")
+SILENT = "office"
+"""Sends nothing more after the first few pictures of a feeder."""
+AHEAD = "warehouse"
+"""Its clock is five hours ahead: its windows do not end while a test runs."""
+AHEAD_SECONDS = 5 * 3600
 
 
 @dataclass
@@ -56,15 +64,19 @@ class Feeder(threading.Thread):
         started = time.monotonic()
         for at, number in enumerate(self._numbers):
             time.sleep(max(0.0, started + at * self._pause - time.monotonic()))
-            self._feed(number)
+            self._feed(number, is_early=at < 12)
         for thread in self._slow:
             thread.join()
 
-    def _feed(self, number: int) -> None:
+    def _feed(self, number: int, is_early: bool) -> None:
         camera = CAMERAS[number % len(CAMERAS)]
+        if camera == SILENT and not is_early:
+            camera = CAMERAS[(number + 1) % len(CAMERAS)]
         samples = self._samples[camera]
         data = samples[number // len(CAMERAS) % len(samples)].read_bytes()
         age = 2 * 3600 + 600 if number % 37 == 5 else 600 if number % 10 == 3 else 0
+        if camera == AHEAD:
+            age = -AHEAD_SECONDS
         moment = (int(time.time()) - age) * 1000 + number % 1000
         name = f"{camera}_{moment}.jpg"
         if number % 15 == 7:

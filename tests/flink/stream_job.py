@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,21 @@ def kill(cluster: Any, name: str) -> None:
     flink_cluster.restart(Path(cluster.run_dir), name)
 
 
+def scraped(cluster: Any) -> dict[str, list[float]]:
+    """What Prometheus gets from the cluster's Java processes: numbers by metric."""
+    found: dict[str, list[float]] = {}
+    for name in ("jobmanager", "taskmanager-1"):
+        log = cluster.path("log", f"{name}.log").read_text(errors="replace")
+        # The last one: a process that was started again has another.
+        ports = re.findall(r"PrometheusReporter HTTP server on port (\d+)", log)
+        assert ports, f"{name} serves nothing to Prometheus"
+        page = requests.get(f"http://127.0.0.1:{ports[-1]}/metrics", timeout=10)
+        page.raise_for_status()
+        for metric, number in re.findall(r"^(\w+)(?:{.*})? (\S+)$", page.text, re.MULTILINE):
+            found.setdefault(metric, []).append(float(number))
+    return found
+
+
 class StreamJob:
     """A stream on the cluster, submitted as a user submits it.
 
@@ -82,6 +98,10 @@ class StreamJob:
         assert self._client.poll() is None, self._log.read_text()
         running = [id_ for id_, status in self._jobs().items() if status == "RUNNING"]
         return next((id_ for id_ in running if id_ not in before), None)
+
+    def said(self) -> str:
+        """What the submitting program has said so far."""
+        return self._log.read_text()
 
     def counter(self, name: str) -> float:
         """The sum of one of the job's own counters, as Flink's REST shows it."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from beam_pipeline.job import BUNDLED_RULES, BUNDLED_SAMPLES
-from tests.beam_pipeline.notifications.messages import S3_TEST, minio, s3, s3_record
+from beam_pipeline.job.preparation import BUNDLED_RULES, BUNDLED_SAMPLES
+from tests.beam_pipeline.sources.notifications.messages import S3_TEST, minio, s3, s3_record
 from tests.brokers.kafka import KafkaBroker
 from tests.flink.stream_job import StreamJob, kill, wait_for
 from tests.stores.bucket import Bucket
 from tests.stores.servers import KEY_ID, SECRET, Server
 
 TOPIC = "picture-events"
+WINDOW_SECONDS = 5
 MALFORMED = b'{"Records": [{"eventName": "ObjectCreated:Put"}]}'
 
 
@@ -84,3 +88,81 @@ def test_a_stream_judges_each_picture_of_which_it_is_told_once(
     judged = json.loads((output / "final" / "hall" / f"{samples[0].stem}.json").read_bytes())
     assert judged["uri"] == bucket.uri(f"in/hall 1/{samples[0].name}")
     assert len(list((output / "validated").glob("*/*.jpg"))) == len(samples)
+
+
+class Busy(threading.Thread):
+    """Publishes five messages a second until it is stopped, one of them of a new picture.
+
+    Attributes:
+      taken: Of how many pictures it told, by the start of their window, in Unix seconds.
+    """
+
+    def __init__(self, bucket: Bucket, kafka: KafkaBroker, topic: str, picture: bytes) -> None:
+        super().__init__(daemon=True)
+        self._bucket, self._kafka, self._topic, self._picture = bucket, kafka, topic, picture
+        self._end = threading.Event()
+        self.taken: dict[int, int] = {}
+        self.began = time.time()
+
+    def run(self) -> None:
+        number = 0
+        while not self._end.wait(0.2):
+            key, partition = f"other/{number}.jpg", number % 2
+            if number % 5 == 0:
+                at = int(time.time())
+                key = f"in/hall_{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}.jpg"
+                self._bucket.put(key, self._picture)
+                start = at // WINDOW_SECONDS * WINDOW_SECONDS
+                self.taken[start] = self.taken.get(start, 0) + 1
+            message = s3(s3_record(key, bucket=self._bucket.name))
+            self._kafka.send(self._topic, [message], partition=partition)
+            number += 1
+
+    def stop(self) -> None:
+        self._end.set()
+        self.join(timeout=30)
+
+
+def test_windows_close_while_messages_keep_coming_on_a_topic_that_was_quiet(
+    stream: Callable[..., StreamJob],
+    kafka: KafkaBroker,
+    moto_server: Server,
+    tmp_path: Path,
+) -> None:
+    """At five messages a second, on two partitions, one of which is added while the job runs."""
+    bucket, output = Bucket.make(moto_server, "busy"), tmp_path / "out"
+    topic = "quiet-then-busy"
+    kafka.create_topic(topic)
+    stream(
+        *("--input", bucket.uri("in"), "--output", output, *moto_server.options),
+        *("--s3_access_key_id", KEY_ID, "--s3_secret_access_key", SECRET),
+        *("--notifications", f"kafka://{kafka.address}/{topic}?group=quiet"),
+        *("--model", "bundled", "--rules", BUNDLED_RULES, "--poll_interval_seconds", "1"),
+        # Counts are written only once a window is closed.
+        *("--window_seconds", str(WINDOW_SECONDS), "--early_firing_seconds", "3600"),
+    )
+    time.sleep(5)  # The first looks find nothing, and no offset is committed.
+    kafka.add_partitions(topic, 2)
+
+    def closed() -> dict[int, int]:
+        rows = [
+            json.loads(line)
+            for path in (output / "counts").glob("*.jsonl")
+            for line in path.read_text().splitlines()
+        ]
+        return {
+            int(datetime.fromisoformat(row["window_start"]).timestamp()): row["images"]
+            for row in rows
+        }
+
+    picture = sorted((BUNDLED_SAMPLES / "hall").glob("*.jpg"))[0].read_bytes()
+    busy = Busy(bucket, kafka, topic, picture)
+    busy.start()
+    try:
+        wait_for("three windows are closed", lambda: len(closed()) >= 3, 240)
+        wait_for("it went on for a while", lambda: time.time() - busy.began > 30, 60)
+        assert busy.is_alive()
+    finally:
+        busy.stop()
+    assert {start: busy.taken[start] for start in closed()} == closed()
+    assert sorted(closed())[0] == min(busy.taken)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from beam_pipeline.job import BUNDLED_RULES, BUNDLED_SAMPLES
+from beam_pipeline.bundled import BUNDLED_RULES, BUNDLED_SAMPLES
 from tests.beam_pipeline.conftest import tree
 from tests.deploy.pachyderm import read_spec, run_datum
 from tests.stores.first_version_s3 import FirstVersionS3

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from beam_pipeline.job import BUNDLED_SAMPLES
-from tests.flink.stream_job import StreamJob, wait_for
+from beam_pipeline.bundled import BUNDLED_SAMPLES
+from tests.flink.stream_job import StreamJob, scraped, wait_for
 
 ALERT = "version: 1\ndefaults:\n  objects:\n    person: {severity: alert}\n"
 IGNORE = "version: 1\ndefaults:\n  objects:\n    person: {severity: ignore}\n"
@@ -32,18 +33,25 @@ def test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused(
     ).read_bytes()
     moments = iter(range(1_000))
 
+    version = ""
+
     def severity() -> str | None:
         """What a new picture of a person is judged to be."""
+        nonlocal version
         name = f"hall_{int(time.time() * 1000) + next(moments)}"
         (pictures / f"{name}.jpg").write_bytes(person)
         path = output / "final" / "hall" / f"{name}.json"
         wait_for("a verdict", path.exists)
-        found: str | None = json.loads(path.read_text())["threat"]["severity"]
+        threat = json.loads(path.read_text())["threat"]
+        version = threat["rules_version"]
+        found: str | None = threat["severity"]
         return found
 
     assert severity() == "alert"
     rules.write_text(IGNORE)
     wait_for("the edited rules are in force", lambda: severity() is None, 60)
+    in_force = f"rules version {version} is in force from now on\n"
+    wait_for("the one who waits is told", lambda: in_force in job.said(), 60)
     rules.write_text("version: 1\nprofile: {}\n")
     wait_for(
         "the broken file is refused",
@@ -57,3 +65,22 @@ def test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused(
     )
     assert "the rule file is refused" in logs
     assert job.counter("images.valid") >= 3
+    _check_what_prometheus_gets(cluster)
+    job.cancel()
+    summary = rf"^rules +{re.escape(str(rules))}, version {version}$"
+    assert re.search(summary, job.said(), re.MULTILINE), job.said()
+
+
+def _check_what_prometheus_gets(cluster: Any) -> None:
+    """Real numbers of what the model was given, and how long it took."""
+
+    def total(name: str) -> float:
+        return sum(scraped(cluster).get(f"flink_taskmanager_job_task_operator_threats_{name}", []))
+
+    # Flink's reporters show what the workers have told at the end of a bundle.
+    wait_for("images that were handed to the model", lambda: total("model_images") >= 3)
+    batches, images = total("model_batches"), total("images_valid")
+    assert 1 <= batches <= images
+    milliseconds = total("model_microseconds") / batches / 1000
+    assert 0.1 < milliseconds < 60_000
+    assert scraped(cluster)["flink_jobmanager_numRunningJobs"] != [0.0]

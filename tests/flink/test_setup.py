@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import socket
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipeline import cli
-from beam_pipeline.flink import joined, stream_arguments
+from beam_pipeline.runners.beam_options import beam_options
+from beam_pipeline.runners.flink import (
+    check_flink,
+    join_java_options,
+    shared_paths,
+    stream_arguments,
+)
 from tests.transforms.web_service import WebService, status
 
 
@@ -19,7 +28,8 @@ from tests.transforms.web_service import WebService, status
 def jar(tmp_path: Path) -> Path:
     """What stands for a job server: it is not started."""
     file = tmp_path / "job-server.jar"
-    file.write_bytes(b"")
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("META-INF/MANIFEST.MF", "Main-Class: org.example.Main\n")
     return file
 
 
@@ -122,7 +132,7 @@ def test_a_stream_is_checkpointed_unless_it_is_told_otherwise() -> None:
 
 def test_a_value_of_flinks_own_options_may_stand_in_a_word_of_its_own() -> None:
     given = ["--savepoint_path", "file:/s", "--object_reuse", "--runner", "FlinkRunner", "x"]
-    assert joined(given) == [
+    assert join_java_options(given) == [
         *("--savepoint_path=file:/s", "--object_reuse", "--runner", "FlinkRunner", "x")
     ]
 
@@ -132,3 +142,92 @@ def test_a_misspelt_option_of_flink_is_refused(
     capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     assert "no such option" in refused(capsys, option)
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "no program"])
+def test_a_jar_that_is_no_job_server(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str
+) -> None:
+    wrong = tmp_path / "wrong.jar"
+    wrong.write_bytes(b"not found\n" if kind == "text" else b"")
+    if kind == "no program":
+        with zipfile.ZipFile(wrong, "w") as archive:
+            archive.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
+    line = refused(capsys, "--flink_master", "[local]", "--flink_job_server_jar", wrong)
+    assert f"--flink_job_server_jar {wrong}: is no program in a jar" in line
+
+
+def test_no_jar_and_none_to_be_fetched(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    line = refused(capsys, "--flink_master", "[local]", "--jar_cache_dir", tmp_path)
+    assert "--flink_job_server_jar is missing, and Beam's own job server can't be fetched" in line
+    assert "make flink-up" in line
+
+
+@pytest.mark.parametrize("form", ["file://{}", "file:{}", "{}", "{}/_metadata"])
+def test_a_savepoint_that_is_not_there(
+    capsys: pytest.CaptureFixture[str], jar: Path, tmp_path: Path, form: str
+) -> None:
+    given = form.format(tmp_path / "savepoint-1")
+    line = refused(
+        capsys,
+        *("--flink_master", "[local]", "--flink_job_server_jar", jar),
+        *("--savepoint_path", given, "--streaming", "--input", tmp_path, "--model", "bundled"),
+    )
+    assert f"--savepoint_path {given}: no savepoint is there" in line
+
+
+def test_a_savepoint_that_is_there_passes(jar: Path, tmp_path: Path) -> None:
+    (tmp_path / "savepoint 1").mkdir()
+    (tmp_path / "savepoint 1" / "_metadata").write_bytes(b"")
+    for given in ((tmp_path / "savepoint 1").as_uri(), tmp_path / "savepoint 1", "s3://b/s"):
+        check_flink(
+            beam_options(
+                [
+                    *("--runner", "FlinkRunner", "--flink_master", "[local]"),
+                    *("--flink_job_server_jar", str(jar), "--savepoint_path", str(given)),
+                ]
+            )
+        )
+
+
+@pytest.mark.parametrize("runner", ["PortableRunner", "FlinkRunner"])
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_job_endpoint_where_no_job_service_answers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, runner: str, listens: bool
+) -> None:
+    started = time.monotonic()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        if listens:  # As another service does, or one that hangs.
+            other.listen()
+        endpoint = f"127.0.0.1:{other.getsockname()[1]}"
+        code = cli.main(
+            ["--runner", runner, "--job_endpoint", endpoint, "--output", str(tmp_path / "out")]
+        )
+    told = capsys.readouterr().err
+    assert (code, len(told.splitlines())) == (2, 1), told
+    assert f"--job_endpoint {endpoint}: no Beam job service answers there" in told
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("master", "local"),
+    [
+        ("[local]", True),
+        ("localhost:8081", True),
+        ("http://127.0.0.1:8081", True),
+        ("flink.example.com:8081", False),
+        ("https://10.0.0.7:8081", False),
+    ],
+)
+def test_paths_of_this_machine_for_another_ones_workers_are_told(master: str, local: bool) -> None:
+    options = PipelineOptions(["--runner", "FlinkRunner", "--flink_master", master])
+    told = shared_paths(options, {"input": "/in", "output": "s3://b/out", "model": "/m"})
+    assert (told is None) is local
+    if told is not None:
+        assert told.startswith(f"--flink_master {master} is another machine: ")
+        assert "--input /in, --model /m must be one shared mount" in told

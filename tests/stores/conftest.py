@@ -13,14 +13,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from tests.absent import give_up
 from tests.stores.bucket import Bucket
-from tests.stores.servers import NoServer, Proxy, Server, gcs, s3proxy
+from tests.stores.servers import NoServerError, Proxy, Server, gcs, s3proxy
 
 
 def _serve(make: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
     try:
         with make() as server:
             yield server
-    except NoServer as error:
+    except NoServerError as error:
         give_up(str(error))
 
 

@@ -16,6 +16,72 @@ from botocore.credentials import Credentials
 REGION, KEY, SECRET = "us-east-1", "any", "any"
 
 
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        bucket, _, key = unquote(address.path.lstrip("/")).partition("/")
+        if not self.server.store._is_signed(self):
+            self._refuse(403, "SignatureDoesNotMatch")
+        elif bucket not in self.server.store.objects:
+            self._refuse(404, "NoSuchBucket")
+        elif key:
+            self._object(self.server.store.objects[bucket].get(key))
+        else:
+            query = parse_qs(address.query, keep_blank_values=True)
+            self._listing(bucket, {name: values[0] for name, values in query.items()})
+
+    do_HEAD = do_GET
+
+    def _not_implemented(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._refuse(501, "NotImplemented")
+
+    do_PUT = do_POST = do_DELETE = _not_implemented
+
+    def _listing(self, bucket: str, query: dict[str, str]) -> None:
+        self.server.store.listed.append(query)
+        self._send(200, self.server.store._listing(bucket, query).encode())
+
+    def _object(self, data: bytes | None) -> None:
+        if data is None:
+            self._refuse(404, "NoSuchKey")
+            return
+        asked = self.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+        extent = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        etag = {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
+        self._send(206 if asked else 200, data[start:], etag | (extent if asked else {}))
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._send(status, f"<Error><Code>{code}</Code></Error>".encode())
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Last-Modified", "Sat, 31 Jan 2026 18:00:00 GMT")
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, store: FirstVersionS3) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.store = store
+
+
 class FirstVersionS3:
     """The server: objects can be listed and read, all else is refused.
 
@@ -34,70 +100,7 @@ class FirstVersionS3:
         self.page = 1000
         self.listed: list[dict[str, str]] = []
         self.heeds_marker = True
-        store = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                address = urlsplit(self.path)
-                bucket, _, key = unquote(address.path.lstrip("/")).partition("/")
-                if not store._is_signed(self):
-                    self._refuse(403, "SignatureDoesNotMatch")
-                elif bucket not in store.objects:
-                    self._refuse(404, "NoSuchBucket")
-                elif key:
-                    self._object(store.objects[bucket].get(key))
-                else:
-                    query = parse_qs(address.query, keep_blank_values=True)
-                    self._listing(bucket, {name: values[0] for name, values in query.items()})
-
-            do_HEAD = do_GET
-
-            def _not_implemented(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self._refuse(501, "NotImplemented")
-
-            do_PUT = do_POST = do_DELETE = _not_implemented
-
-            def _listing(self, bucket: str, query: dict[str, str]) -> None:
-                store.listed.append(query)
-                self._send(200, store._listing(bucket, query).encode())
-
-            def _object(self, data: bytes | None) -> None:
-                if data is None:
-                    self._refuse(404, "NoSuchKey")
-                    return
-                asked = self.headers.get("Range")
-                start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
-                extent = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-                etag = {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
-                self._send(206 if asked else 200, data[start:], etag | (extent if asked else {}))
-
-            def _refuse(self, status: int, code: str) -> None:
-                self._send(status, f"<Error><Code>{code}</Code></Error>".encode())
-
-            def _send(
-                self, status: int, body: bytes, headers: dict[str, str] | None = None
-            ) -> None:
-                self.send_response(status)
-                for name, value in (headers or {}).items():
-                    self.send_header(name, value)
-                self.send_header("Last-Modified", "Sat, 31 Jan 2026 18:00:00 GMT")
-                self.send_header("Content-Type", "application/octet-stream")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 

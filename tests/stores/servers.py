@@ -26,7 +26,7 @@ KEY_ID, SECRET = "camera-tests", "the-secret-of-the-camera-tests"
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_pipeline"
 
 
-class NoServer(RuntimeError):
+class NoServerError(RuntimeError):
     """A server that can't be had on this machine, and why."""
 
 
@@ -80,7 +80,7 @@ def _process(command: list[str], url: str, **environment: str) -> Iterator[None]
                     if process.poll() is not None or time.monotonic() > deadline:
                         log.seek(0)
                         said = log.read().decode(errors="replace")[-2000:]
-                        raise NoServer(f"{command[0]} does not start: {said}") from None
+                        raise NoServerError(f"{command[0]} does not start: {said}") from None
                     time.sleep(0.1)
             yield
         finally:
@@ -111,11 +111,11 @@ def s3proxy() -> Iterator[Server]:
     """S3 by s3proxy over a directory: another implementation, which checks signatures.
 
     Raises:
-      NoServer: There is no Java, or Maven can't fetch it.
+      NoServerError: There is no Java, or Maven can't fetch it.
     """
     java = shutil.which("java")
     if java is None:
-        raise NoServer("s3proxy needs Java, and there is no `java`")
+        raise NoServerError("s3proxy needs Java, and there is no `java`")
     jar = _maven_jar(S3PROXY, _CACHE / "tests")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -142,7 +142,7 @@ def _maven_jar(artifact: str, folder: Path) -> Path:
         return jar
     maven = shutil.which("mvn")
     if maven is None:
-        raise NoServer(f"{artifact} comes by Maven, and there is no `mvn`")
+        raise NoServerError(f"{artifact} comes by Maven, and there is no `mvn`")
     done = subprocess.run(
         [
             *(maven, "-q", "-B", "dependency:copy"),
@@ -153,7 +153,7 @@ def _maven_jar(artifact: str, folder: Path) -> Path:
         check=False,
     )
     if done.returncode:
-        raise NoServer(f"Maven can't fetch {artifact}: {done.stdout[-500:]}")
+        raise NoServerError(f"Maven can't fetch {artifact}: {done.stdout[-500:]}")
     return jar
 
 
@@ -172,6 +172,84 @@ Decide = Callable[[str, str], int | None]
 """Of a request's method and path: the status to answer with, or None to pass it on."""
 
 
+class _Handler(BaseHTTPRequestHandler):
+    server: _ProxyServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self.upstream = http.client.HTTPConnection(self.server.host, timeout=60)
+
+    def finish(self) -> None:
+        self.upstream.close()
+        super().finish()
+
+    def _pass_on(self) -> None:
+        body = self._body()
+        with self.server.proxy._lock:
+            self.server.proxy.requests.append((self.command, self.path))
+            status = self.server.proxy.decide(self.command, self.path)
+            self.server.proxy.refused += status is not None
+        time.sleep(self.server.proxy.delay)
+        if status is not None:
+            self._answer(status, {}, _says(self.server.scheme, status))
+            return
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() not in ("transfer-encoding", "connection", "expect")
+        }
+        headers["Content-Length"] = str(len(body))
+        self.upstream.request(self.command, self.path, body, headers)
+        answer = self.upstream.getresponse()
+        self._answer(answer.status, dict(answer.getheaders()), answer.read())
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.send_response_only(status)
+        left_out = ("transfer-encoding", "connection")
+        for name, value in headers.items():
+            if name.lower() not in left_out and not (
+                name.lower() == "content-length" and self.command != "HEAD"
+            ):
+                self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class _ProxyServer(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, proxy: Proxy, upstream: Server) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.proxy = proxy
+        self.host = urlsplit(upstream.url).netloc
+        self.scheme = upstream.scheme
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that goes away is no news."""
+
+
 class Proxy:
     """Stands before a store, and delays or refuses what a test says.
 
@@ -187,79 +265,7 @@ class Proxy:
         self.requests: list[tuple[str, str]] = []
         self.refused = 0
         self._lock = threading.Lock()
-        host = urlsplit(upstream.url).netloc
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def setup(self) -> None:
-                super().setup()
-                self.upstream = http.client.HTTPConnection(host, timeout=60)
-
-            def finish(self) -> None:
-                self.upstream.close()
-                super().finish()
-
-            def _pass_on(self) -> None:
-                body = self._body()
-                with proxy._lock:
-                    proxy.requests.append((self.command, self.path))
-                    status = proxy.decide(self.command, self.path)
-                    proxy.refused += status is not None
-                time.sleep(proxy.delay)
-                if status is not None:
-                    self._answer(status, {}, _says(upstream.scheme, status))
-                    return
-                headers = {
-                    name: value
-                    for name, value in self.headers.items()
-                    if name.lower() not in ("transfer-encoding", "connection", "expect")
-                }
-                headers["Content-Length"] = str(len(body))
-                self.upstream.request(self.command, self.path, body, headers)
-                answer = self.upstream.getresponse()
-                self._answer(answer.status, dict(answer.getheaders()), answer.read())
-
-            def _body(self) -> bytes:
-                if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-                    return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                parts = []
-                while size := int(self.rfile.readline().split(b";")[0], 16):
-                    parts.append(self.rfile.read(size))
-                    self.rfile.readline()
-                self.rfile.readline()
-                return b"".join(parts)
-
-            def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-                self.send_response_only(status)
-                left_out = ("transfer-encoding", "connection")
-                for name, value in headers.items():
-                    if name.lower() not in left_out and not (
-                        name.lower() == "content-length" and self.command != "HEAD"
-                    ):
-                        self.send_header(name, value)
-                if self.command != "HEAD":
-                    self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Threads(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-            request_queue_size = 64
-
-            def handle_error(self, *_: Any) -> None:
-                """A client that goes away is no news."""
-
-        self._server = Threads(("127.0.0.1", 0), Handler)
+        self._server = _ProxyServer(self, upstream)
         self.server = upstream.behind(f"http://127.0.0.1:{self._server.server_address[1]}")
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 

@@ -8,9 +8,9 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipeline.sources import list_images
+from beam_pipeline.sources.listing import list_images
 from tests.stores.first_version_s3 import FirstVersionS3
-from transforms import stores
+from transforms.storage import stores
 
 KEYS = [
     *(f"hall/hall_{number:04}.jpg" for number in range(21)),

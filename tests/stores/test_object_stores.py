@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from beam_pipeline.sources import list_images
+from beam_pipeline.sources.listing import list_images
+from beam_pipeline.sources.watching import KnownFiles, Watcher
 from tests.stores.bucket import Bucket
 from tests.stores.servers import Proxy, Server
-from transforms import stores
-from transforms.object_stores import object_store
+from transforms.storage import stores
+from transforms.storage.object_stores import object_store
 
 Use = Callable[[Server], None]
 StandBefore = Callable[[Server], Proxy]
@@ -39,6 +40,16 @@ def test_what_is_written_is_read_back(bucket: Bucket, use: Use, data: bytes) -> 
     assert bucket.unfinished_uploads() == []
 
 
+def test_names_are_found_by_what_they_begin_with(bucket: Bucket, use: Use) -> None:
+    use(bucket.server)
+    for name in ("hall_2026-01-31T10:00:00Z.json", "hall_2026.json", "hall_2025.json"):
+        stores.write_bytes(bucket.uri(f"final/hall/{name}"), b"")
+    stores.write_bytes(bucket.uri("final/hall/hall_2026/deeper.json"), b"")
+    found = stores.names_with_prefix(bucket.uri("final/hall"), ["hall_2026", "hall_1"])
+    assert found == ["hall_2026-01-31T10:00:00Z.json", "hall_2026.json"]
+    assert stores.names_with_prefix(bucket.uri("final/hall"), ["gate"]) == []
+
+
 def test_a_listing_has_many_pages(bucket: Bucket, use: Use) -> None:
     use(bucket.server)
     # S3 gives a thousand names a page; the emulator of GCS is slow to take so many.
@@ -57,6 +68,21 @@ def test_a_listing_has_many_pages(bucket: Bucket, use: Use) -> None:
     assert len(list(list_images(bucket.uri("cameras/00?[13579]_*")))) == 50
     assert len(list(list_images(bucket.uri()))) == count + 1
     assert list(list_images(bucket.uri("camera"))) == []
+
+
+def test_a_watched_object_is_handed_on_once_in_each_version(bucket: Bucket, use: Use) -> None:
+    use(bucket.server)
+    known = KnownFiles()
+    for number in range(4):  # Of one size, and in the same second, which is all that S3 tells.
+        stores.write_bytes(bucket.uri("cameras/1.jpg"), str(number).encode())
+        for expected in ([bucket.uri("cameras/1.jpg")], []):
+            look = Watcher(bucket.uri("cameras")).poll(known)
+            assert [one.uri for one in look.ready] == expected
+            known = look.known
+    stores.write_bytes(bucket.uri("cameras/2.jpg"), b"")
+    assert [one.uri for one in Watcher(bucket.uri("cameras")).poll(known).ready] == [
+        bucket.uri("cameras/2.jpg")
+    ]
 
 
 def test_what_is_not_there_and_what_is_refused_are_told_apart(

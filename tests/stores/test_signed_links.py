@@ -22,18 +22,19 @@ from tests.stores.bucket import Bucket
 from tests.stores.servers import SECRET, Server
 from tests.transforms.pictures import jpeg
 from tests.transforms.results import judged
-from transforms import signed_links, stores
-from transforms.alerts import alert_for
-from transforms.messages import compose
-from transforms.signed_links import signed_link
+from transforms.alerting import signed_links
+from transforms.alerting.alerts import alert_for
+from transforms.alerting.messages import compose
+from transforms.alerting.signed_links import signed_link
+from transforms.storage import stores
 
 Use = Callable[[Server], None]
 KEY = "a folder/+ü%20.jpg"
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signed_links, "_said", set())
+def nothing_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signed_links, "_logged", set())
 
 
 @pytest.fixture
@@ -82,20 +83,24 @@ def test_messages_have_links_and_logs_and_records_have_none(
 ) -> None:
     caplog.set_level(1)
     image = judged(threats=[("person", "alert")])
-    by = rules.parse_rules("version: 1\ndefaults: {objects: {person: }}\n", "rules.yaml")
+    by = rules.parse_rules(
+        "version: 1\nmessage: {link_hours: 48}\ndefaults: {objects: {person: }}\n", "rules.yaml"
+    )
     alert = alert_for(image, s3_bucket.uri("out"), by)
     assert alert is not None
     data = jpeg()
     final = {**image.to_json(), "sha256": hashlib.sha256(data).hexdigest()}
     s3_bucket.put(f"out/validated/hall/{image.image.file}", data)
     s3_bucket.put(f"out/final/hall/{image.image.stem}.json", stores.json_bytes(final))
-    message = compose(alert.body, by, link_hours=48)
+    message = compose(alert.body, by)
     everywhere = (caplog.text, *capfd.readouterr(), json.dumps(message.body))
     assert requests.get(message.links["picture"], timeout=10).content == data
     assert requests.get(message.links["data"], timeout=10).json() == final
     assert f"Picture: {message.links['picture']}\n" in message.text
-    assert f"What was seen: {message.links['data']}\n" in message.text
+    assert f"Data: {message.links['data']}\n" in message.text
     assert "The links open for 48 hours, for anyone who has them." in message.text
+    for link in message.links.values():
+        assert query(link)["X-Amz-Expires"] == "172800"
     signature = query(message.links["data"])["X-Amz-Signature"]
     assert "botocore" in {one.name.split(".")[0] for one in caplog.records}
     assert not [text for text in everywhere if signature in text or SECRET in text]
@@ -113,7 +118,7 @@ def test_without_keys_for_s3_there_is_no_link_and_the_log_says_so_once(
     }
     # A region of its own: a client that was made with keys is kept for the same options.
     use(Server("", "s3", nowhere, ("--s3_region_name=eu-north-1",)))
-    assert [signed_link(f"s3://camera-tests-bucket/{at}.jpg") for at in range(3)] == [None] * 3
+    assert [signed_link(f"s3://camera-tests-bucket/{at}.jpg", 24) for at in range(3)] == [None] * 3
     said = [one for one in caplog.messages if "messages have no links to s3://" in one]
     assert len(said) == 1
     assert "set AWS_ACCESS_KEY_ID" in said[0]
@@ -204,7 +209,7 @@ def test_without_a_key_for_gcs_there_is_no_link_and_the_log_says_so_once(
     gcs_server: Server, use: Use, caplog: pytest.LogCaptureFixture
 ) -> None:
     use(gcs_server)
-    assert [signed_link(f"gs://camera-tests-bucket/{at}.jpg") for at in range(3)] == [None] * 3
+    assert [signed_link(f"gs://camera-tests-bucket/{at}.jpg", 24) for at in range(3)] == [None] * 3
     said = [one for one in caplog.messages if "messages have no links to gs://" in one]
     assert len(said) == 1
     assert "--impersonate_service_account" in said[0]
@@ -212,5 +217,5 @@ def test_without_a_key_for_gcs_there_is_no_link_and_the_log_says_so_once(
 
 @pytest.mark.parametrize("uri", ["/out/final/a.json", "out/a.json", "hdfs://a/b.json"])
 def test_other_places_have_no_links(uri: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert signed_link(uri) is None
+    assert signed_link(uri, 24) is None
     assert caplog.text == ""

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--timeout_seconds", type=float, default=900, help="(%(default)s)")
     options = parser.parse_args()
     deadline = time.monotonic() + options.timeout_seconds
-    told = ""
+    printed = ""
     while True:
         try:
             jobs = _get(f"{options.rest}/jobs/overview")["jobs"]
@@ -48,12 +48,12 @@ def main() -> int:
             free = _get(f"{options.rest}/overview")["slots-available"]
             if free >= options.slots:
                 return 0
-            found = f"{free} free slots of the {options.slots} that are needed"
+            state = f"{free} free slots of the {options.slots} that are needed"
         except (OSError, ValueError, KeyError, TypeError) as error:  # It is starting.
-            found = f"no answer yet ({type(error).__name__})"
-        if found != told:
-            print(f"{options.rest}: {found}", file=sys.stderr, flush=True)
-            told = found
+            state = f"no answer yet ({type(error).__name__})"
+        if state != printed:
+            print(f"{options.rest}: {state}", file=sys.stderr, flush=True)
+            printed = state
         if time.monotonic() > deadline:
             print(f"{options.rest}: given up", file=sys.stderr)
             return 1

@@ -1,0 +1,130 @@
+"""What an image costs in requests to a store, by method and folder, whatever else the job does.
+
+A store takes money for each request: at a million cameras they cost more than the processors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from tests.beam_pipeline.conftest import jpeg
+from tests.beam_pipeline.played import RUNNER, EventTime, Found, PlayedRunner
+from tests.conftest import Command
+from tests.stores.bucket import Bucket
+from tests.stores.servers import Proxy, Server
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+IMAGES = 3
+"""Of each camera: `valid` and `broken` send what their names say, `late` sends valid images."""
+
+VALID = {"GET in": 1, "PUT validated": 1, "PUT detections": 1, "PUT final": 1}
+# What a run says of an invalid image takes the place of a verdict that an earlier run has given.
+INVALID = {"GET in": 1, "PUT invalid": 2, "GET final": 1, "GET detections": 1, "DELETE late": 1}
+
+
+class Job:
+    """The job with its input and output in a bucket, and the requests that it makes."""
+
+    def __init__(
+        self, bucket: Bucket, proxy: Proxy, command: Command, patch: pytest.MonkeyPatch
+    ) -> None:
+        self._bucket, self._proxy, self._command, self._patch = bucket, proxy, command, patch
+
+    def put(self, camera: str, data: bytes, begin: datetime, number: int = IMAGES) -> list[Found]:
+        """Images of a camera, one a second."""
+        found = []
+        for second in range(number):
+            key = f"in/{camera}_{begin + timedelta(seconds=second):%Y%m%dT%H%M%SZ}.jpg"
+            self._bucket.put(key, data)
+            found.append(Found(self._bucket.uri(key), len(data)))
+        return found
+
+    def run(self, *script: Found | EventTime) -> list[tuple[str, str]]:
+        """Method and key of the requests until the pipeline was done; a stream plays the script."""
+        arguments: Sequence[str] = ()
+        if script:
+            self._patch.setattr(PlayedRunner, "script", script)
+            arguments = ("--streaming", "--runner", RUNNER)
+        self._proxy.requests.clear()
+        done = self._command(
+            *(*self._proxy.server.options, "--model", "bundled", *arguments),
+            *("--input", self._bucket.uri("in"), "--output", self._bucket.uri("out")),
+        )
+        assert done.code == 0, done.err
+        requests = []
+        for method, path in self._proxy.requests:
+            key = unquote(urlsplit(path).path).removeprefix(f"/{self._bucket.name}").strip("/")
+            if (method, key) == ("PUT", "out/chart/threats.png"):
+                return requests
+            prefix = parse_qs(urlsplit(path).query).get("prefix", [""])[0]
+            requests.append((method, key or f"listing of {prefix}"))
+        raise AssertionError("no chart was written")
+
+
+def of_each(requests: Sequence[tuple[str, str]]) -> dict[str, dict[str, float]]:
+    """Requests for an image of each camera, on average, by method and top folder."""
+    counted: dict[str, Counter[str]] = {}
+    for method, key in requests:
+        name = re.search(r"/([a-z]+)_[0-9TZ]+(-[0-9a-f]{8})?\.(jpg|json)(\.json)?$", key)
+        if name:
+            folder = key.removeprefix("out/").split("/")[0]
+            counted.setdefault(name[1], Counter())[f"{method} {folder}"] += 1
+    return {
+        camera: {what: number / IMAGES for what, number in sorted(of.items())}
+        for camera, of in sorted(counted.items())
+    }
+
+
+@pytest.fixture
+def job(
+    moto_bucket: Bucket,
+    command: Command,
+    use: Callable[[Server], None],
+    proxy: Callable[[Server], Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Job:
+    before = proxy(moto_bucket.server)
+    use(before.server)
+    return Job(moto_bucket, before, command, monkeypatch)
+
+
+def listings(requests: Sequence[tuple[str, str]]) -> Counter[str]:
+    """How often each folder was listed: `invalid/` once for each step that looks for what earlier
+    runs have recorded, whatever the number of images and bundles, and once more in the end."""
+    return Counter(key.removeprefix("listing of ") for _, key in requests if "listing" in key)
+
+
+def test_an_image_of_a_batch_costs_one_get_and_three_puts(job: Job) -> None:
+    job.put("valid", jpeg(), NOON)
+    job.put("broken", b"no JPEG", NOON)
+    requests = job.run()
+    assert of_each(requests) == {"broken": INVALID, "valid": VALID}
+    assert listings(requests)["out/invalid/"] == 3
+
+
+def test_an_image_of_a_stream_costs_the_same_unless_it_is_late_or_invalid(job: Job) -> None:
+    late = job.put("late", jpeg(), NOON - timedelta(hours=5))
+    on_time = job.put("valid", jpeg(), NOON) + job.put("broken", b"no JPEG", NOON)
+    requests = job.run(EventTime(NOON.timestamp()), *on_time, *late)
+    listed = listings(requests)
+    assert listed.pop("out/invalid/") == 2
+    # What is in `final/` of a late image's capture time: one for each form in which a name may
+    # write it.
+    assert sum(number for key, number in listed.items() if "out/final/late/" in key) == 4 * IMAGES
+    assert not any("out/final/valid" in key for key in listed)
+    kept = [key for method, key in requests if "/_known/" in key]
+    assert kept == [f"out/late/_known/late/20260131T07000{second}Z.state" for second in range(3)]
+    assert of_each(requests) == {
+        # A stream can't know of another file of that name, nor carry bytes to where records are
+        # kept: both are asked for.
+        "broken": {**INVALID, "GET in": 2, "GET invalid": 2, "DELETE validated": 1},
+        # Its window is forgotten: what is known of it is looked up, under each of eleven reasons.
+        "late": {**VALID, "GET invalid": 22, "PUT late": 1},
+        "valid": VALID,
+    }
