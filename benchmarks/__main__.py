@@ -1,4 +1,4 @@
-"""`python -m benchmarks [speed|overhead|memory ...]`: measures, and prints tables in Markdown.
+"""`python -m benchmarks [PART ...]`: measures, and prints tables in Markdown.
 
 Every part compares things in one run, each in a process of its own, in turn, because machines
 drift: the ratios are to be quoted, not the seconds.
@@ -26,7 +26,7 @@ SHARED = ROOT.parent / "shared"
 
 
 def in_process(module: str, *arguments: str | Path | int) -> dict[str, Any]:
-    """What `python -m benchmarks.MODULE` printed as JSON on its last line."""
+    """Returns what `python -m benchmarks.MODULE` printed as JSON on its last line."""
     finished = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)],
         cwd=ROOT,
@@ -43,13 +43,13 @@ def in_process(module: str, *arguments: str | Path | int) -> dict[str, Any]:
 def speed(photos: Path, model: Path, images: int, rounds: int) -> None:
     """The job with all its outputs written against a bare loop over the same files."""
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = Path(scratch) / "pictures"
-        copies_of_photographs(photos, pictures, images)
+        images_folder = Path(scratch) / "pictures"
+        copies_of_photographs(photos, images_folder, images)
         bare, job, ratios = [], [], []
         for turn in range(rounds):
-            bare.append(in_process("bare_loop", pictures, model)["images_per_second"])
+            bare.append(in_process("bare_loop", images_folder, model)["images_per_second"])
             output = Path(scratch) / f"output-{turn}"
-            job.append(in_process("whole_job", pictures, model, output)["images_per_second"])
+            job.append(in_process("whole_job", images_folder, model, output)["images_per_second"])
             ratios.append(job[-1] / bare[-1])
     print(f"\n### Speed: {images} photographs, {rounds} rounds in turn, start-up taken out\n")
     print("| | images/s (median) | least to most |")
@@ -59,14 +59,40 @@ def speed(photos: Path, model: Path, images: int, rounds: int) -> None:
     print(f"| ratio, round by round | {spread(ratios, 2)} |")
 
 
+def runtimes(photos: Path, model: Path, rounds: int) -> None:
+    """The model's calls alone, as a SavedModel and converted, and what 8-bit weights cost."""
+    annotations = photos.with_name(f"{photos.name}.annotations.json")
+    truth = [annotations] if annotations.is_file() else []
+    names = ("savedmodel", "tflite", "tflite-int8")
+    speeds: dict[tuple[str, int], list[float]] = {}
+    precision = {}
+    for _ in range(rounds):
+        for threads in (1, os.cpu_count() or 1):
+            for name in names:
+                result = in_process("model_alone", photos, model, name, threads, *truth)
+                speeds.setdefault((name, threads), []).append(result["images_per_second"])
+                precision[name] = result.get("average_precision")
+    print(f"\n### Runtimes: photographs in memory, {rounds} rounds in turn\n")
+    print("| runtime | calls at once | images/s (median) | least to most | ratio | AP |")
+    print("|---|---|---|---|---|---|")
+    for (name, threads), measured in speeds.items():
+        whole = speeds["savedmodel", threads]
+        ratio = statistics.median(one / two for one, two in zip(measured, whole, strict=True))
+        ap = precision[name]
+        told = "" if ap is None else f"{ap:.4f}"
+        print(f"| {name} | {threads} | {spread(measured)} | {ratio:.2f} | {told} |")
+
+
 def overhead(images: int) -> None:
     """What the framework itself costs an image, with a model that does nothing."""
     with tempfile.TemporaryDirectory() as scratch:
-        pictures, model = Path(scratch) / "pictures", Path(scratch) / "idle"
-        small_pictures(pictures, images)
+        images_folder, model = Path(scratch) / "pictures", Path(scratch) / "idle"
+        small_pictures(images_folder, images)
         in_process("idle_model", model)
-        bare = in_process("bare_loop", pictures, model)["images_per_second"]
-        job = in_process("whole_job", pictures, model, Path(scratch) / "out")["images_per_second"]
+        bare = in_process("bare_loop", images_folder, model)["images_per_second"]
+        job = in_process("whole_job", images_folder, model, Path(scratch) / "out")[
+            "images_per_second"
+        ]
     print(f"\n### The framework's own cost: {images} small pictures, a model that does nothing\n")
     print("| | images/s | ms an image |")
     print("|---|---|---|")
@@ -75,15 +101,15 @@ def overhead(images: int) -> None:
 
 
 def memory(few: int, many: int) -> None:
-    """The job's peak memory with few and with many small pictures."""
+    """The job's peak memory with few and with many small images."""
     peaks = []
     for images in (few, many):
         with tempfile.TemporaryDirectory() as scratch:
-            pictures, model = Path(scratch) / "pictures", Path(scratch) / "idle"
-            small_pictures(pictures, images)
+            images_folder, model = Path(scratch) / "pictures", Path(scratch) / "idle"
+            small_pictures(images_folder, images)
             in_process("idle_model", model)
             peaks.append(
-                in_process("whole_job", pictures, model, Path(scratch) / "out")["peak_mib"]
+                in_process("whole_job", images_folder, model, Path(scratch) / "out")["peak_mib"]
             )
     print("\n### Peak memory of the job, small pictures\n")
     print("| pictures | peak MiB |")
@@ -93,13 +119,13 @@ def memory(few: int, many: int) -> None:
 
 
 def stores(photos: Path, model: Path, images: int, rounds: int) -> None:
-    """The same pictures from the local disk and from S3 on the loopback, near and far."""
+    """The same images from the local disk and from S3 on the loopback, near and far."""
     rows: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch, s3proxy() as near, Proxy(near) as proxy:
-        pictures = Path(scratch) / "pictures"
-        copies_of_photographs(photos, pictures, images)
+        images_folder = Path(scratch) / "pictures"
+        copies_of_photographs(photos, images_folder, images)
         bucket = Bucket.make(near, "pictures-to-measure-with")
-        bucket.put_tree(pictures, "pictures")
+        bucket.put_tree(images_folder, "pictures")
         os.environ.update(near.environment)
 
         def measure(row: str, source: Path | str, output: Path | str, *options: str) -> None:
@@ -109,7 +135,7 @@ def stores(photos: Path, model: Path, images: int, rounds: int) -> None:
         for turn in range(rounds):
             output = Path(scratch) / f"output-{turn}"
             source = bucket.uri("pictures")
-            measure("the local disk", pictures, output / "local")
+            measure("the local disk", images_folder, output / "local")
             measure("S3", source, output / "near", *near.options)
             for milliseconds in (20, 50):
                 proxy.delay = milliseconds / 1000
@@ -125,7 +151,9 @@ def stores(photos: Path, model: Path, images: int, rounds: int) -> None:
     print("| pictures from | images/s (median) | least to most | of the local disk's |")
     print("|---|---|---|---|")
     for row, speeds in rows.items():
-        ratio = statistics.median(one / two for one, two in zip(speeds, local, strict=True))
+        ratio = statistics.median(
+            speed / local_speed for speed, local_speed in zip(speeds, local, strict=True)
+        )
         print(f"| {row} | {spread(speeds)} | {ratio:.2f} |")
 
 
@@ -136,7 +164,7 @@ def spread(values: list[float], decimals: int = 1) -> str:
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """Returns what it was measured on."""
     kind = platform.processor() or platform.machine()
     version = platform.python_version()
     return f"{kind}, {os.cpu_count()} processors, Python {version}, {platform.system()}"
@@ -144,7 +172,9 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="speed, overhead, memory, stores")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="speed, runtimes, overhead, memory, stores"
+    )
     parser.add_argument("--photos", type=Path, default=SHARED / "photos" / "coco")
     parser.add_argument(
         "--model", type=Path, default=SHARED / "models" / "yolox_nano_coco" / "saved_model"
@@ -152,14 +182,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=720)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    parts = args.parts or ["speed", "overhead", "memory", "stores"]
+    parts = args.parts or ["speed", "runtimes", "overhead", "memory", "stores"]
     print(machine())
     real = args.photos.is_dir() and args.model.exists()
-    for part in {"speed", "stores"} & set(parts):
+    for part in {"speed", "runtimes", "stores"} & set(parts):
         if not real:
             print(f"{part}: give --photos (a directory of JPEGs) and --model (a SavedModel)")
     if "speed" in parts and real:
         speed(args.photos, args.model, args.images, args.rounds)
+    if "runtimes" in parts and real:
+        runtimes(args.photos, args.model, args.rounds)
     if "overhead" in parts:
         overhead(2000)
     if "memory" in parts:

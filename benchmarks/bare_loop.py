@@ -19,7 +19,7 @@ SIDE = 416
 
 
 def decode(path: Path) -> np.ndarray:
-    """One picture, decoded at the scale that fits a square of the model's size, letterboxed."""
+    """One image, decoded at the scale that fits a square of the model's size, letterboxed."""
     image = Image.open(path)
     scale = min(SIDE / image.width, SIDE / image.height)
     size = round(image.width * scale), round(image.height * scale)
@@ -35,7 +35,7 @@ def main() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
-    pictures, model = sorted(Path(sys.argv[1]).glob("*.jpg")), sys.argv[2]
+    files, model = sorted(Path(sys.argv[1]).glob("*.jpg")), sys.argv[2]
     loaded = tf.saved_model.load(model)
     detect = loaded.signatures["serving_default"]
 
@@ -45,11 +45,11 @@ def main() -> None:
         for value in outputs.values():
             value.numpy()
 
-    run(pictures[:BATCH])
+    run(files[:BATCH])
     started = time.monotonic()
-    for at in range(0, len(pictures), BATCH):
-        run(pictures[at : at + BATCH])
-    print(json.dumps({"images_per_second": len(pictures) / (time.monotonic() - started)}))
+    for at in range(0, len(files), BATCH):
+        run(files[at : at + BATCH])
+    print(json.dumps({"images_per_second": len(files) / (time.monotonic() - started)}))
 
 
 if __name__ == "__main__":

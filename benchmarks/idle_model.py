@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from transforms.tensorflow_runtime import load_tensorflow
+from transforms.models.tensorflow_runtime import load_tensorflow
 
 
 def main() -> None:

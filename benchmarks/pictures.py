@@ -1,4 +1,4 @@
-"""Pictures to measure with, under names that the job takes."""
+"""Images to measure with, under names that the job takes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _CAMERAS = 8
 
 
 def _name(number: int) -> str:
-    moment = _START + timedelta(seconds=5 * number)
-    return f"camera-{number % _CAMERAS}_{moment:%Y%m%dT%H%M%SZ}.jpg"
+    capture_time = _START + timedelta(seconds=5 * number)
+    return f"camera-{number % _CAMERAS}_{capture_time:%Y%m%dT%H%M%SZ}.jpg"
 
 
 def copies_of_photographs(photos: Path, target: Path, images: int) -> None:
@@ -27,7 +27,7 @@ def copies_of_photographs(photos: Path, target: Path, images: int) -> None:
 
 
 def small_pictures(target: Path, images: int) -> None:
-    """Plain pictures of 320x240 pixels, each with other bytes."""
+    """Plain images of 320x240 pixels, each with other bytes."""
     target.mkdir(parents=True)
     for number in range(images):
         colour = (number % 256, number // 256 % 256, 90)

@@ -1,8 +1,8 @@
 """`python -m benchmarks.stream [latency|batch|state ...]`: measures the stream on a real Flink.
 
-- latency: from the moment when a picture's file is whole to its alert on the service's socket.
-- batch: pictures a second of the batch job on Flink, beside DirectRunner and a bare loop.
-- state: size of a checkpoint after few and after many pictures, with a model that does nothing.
+- latency: from the time when an image's file is whole to its alert on the service's socket.
+- batch: images a second of the batch job on Flink, beside DirectRunner and a bare loop.
+- state: size of a checkpoint after few and after many images, with a model that does nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def cluster(scratch: Path) -> Iterator[Any]:
 
 
 def feed(target: Path, sources: Sequence[Path], count: int, rate: float) -> dict[str, float]:
-    """Moves pictures in at a rate; when each was there, by its event's second and camera."""
+    """Moves images in at a rate; when each was there, by its event's second and camera."""
     closed = {}
     first = time.monotonic()
     for number in range(count):
@@ -52,23 +52,25 @@ def feed(target: Path, sources: Sequence[Path], count: int, rate: float) -> dict
     return closed
 
 
-def latency(scratch: Path, flink: Any, pictures: Sequence[Path], model: Path, rate: float) -> None:
+def latency(
+    scratch: Path, flink: Any, images_folder: Sequence[Path], model: Path, rate: float
+) -> None:
     """One row of the table: p50 and p95 of file closed to alert received."""
-    place = scratch / f"latency-{rate:g}"
-    (place / "in").mkdir(parents=True)
-    (place / "rules.yaml").write_text(RULES)
+    folder = scratch / f"latency-{rate:g}"
+    (folder / "in").mkdir(parents=True)
+    (folder / "rules.yaml").write_text(RULES)
     with WebService() as service:
         job = StreamJob(
-            *(flink, place / "log"),
-            *("--input", place / "in", "--output", place / "out", "--model", model),
-            *("--model_input_size", "416", "--rules", place / "rules.yaml"),
+            *(flink, folder / "log"),
+            *("--input", folder / "in", "--output", folder / "out", "--model", model),
+            *("--model_input_size", "416", "--rules", folder / "rules.yaml"),
             *("--poll_interval_seconds", "1", "--alert_url", service.url),
         )
         try:
-            feed(place / "in", pictures, 4, 4)
-            final = place / "out" / "final"
+            feed(folder / "in", images_folder, 4, 4)
+            final = folder / "out" / "final"
             wait_for("the first verdicts", lambda: len(list(final.glob("*/*.json"))) == 4)
-            closed = feed(place / "in", pictures, round(60 * rate), rate)
+            closed = feed(folder / "in", images_folder, round(60 * rate), rate)
             wait_for(
                 "all verdicts",
                 lambda: len(list(final.glob("*/*.json"))) == len(closed) + 4,
@@ -87,21 +89,25 @@ def latency(scratch: Path, flink: Any, pictures: Sequence[Path], model: Path, ra
     print(f"| {rate:g} | {len(closed)} | {len(seconds)} | {cuts[9]:.2f} s | {cuts[18]:.2f} s |")
 
 
-def flink_batch(scratch: Path, flink: Any, pictures: Path, model: Path) -> float:
-    """Pictures a second of the batch job on Flink, from the 16th verdict to the last."""
-    count, output = len(list(pictures.iterdir())), scratch / "flink-batch"
+def flink_batch(scratch: Path, flink: Any, images_folder: Path, model: Path) -> float:
+    """Images a second of the batch job on Flink, from the 16th verdict to the last."""
+    count, output = len(list(images_folder.iterdir())), scratch / "flink-batch"
     final = output / "final"
     job = subprocess.Popen(
         [
             *(sys.executable, "-m", "beam_pipeline", *flink.pipeline_options()),
-            *("--runner", "FlinkRunner", "--input", pictures, "--output", output),
+            *("--runner", "FlinkRunner", "--input", images_folder, "--output", output),
             *("--model", model, "--model_input_size", "416"),
         ],
         stdout=subprocess.DEVNULL,
     )
 
     def done() -> int:
-        return sum(len(os.listdir(one)) for one in final.iterdir()) if final.is_dir() else 0
+        return (
+            sum(len(os.listdir(camera_folder)) for camera_folder in final.iterdir())
+            if final.is_dir()
+            else 0
+        )
 
     warm = wait_for("the first verdicts", lambda: done() >= 16 and done(), 300)
     begun = time.monotonic()
@@ -115,42 +121,42 @@ def flink_batch(scratch: Path, flink: Any, pictures: Path, model: Path) -> float
 
 def batch(scratch: Path, flink: Any, photos: Path, model: Path, images: int, rounds: int) -> None:
     """The batch job on Flink, on DirectRunner, and a bare loop, in turn."""
-    pictures = scratch / "pictures"
-    copies_of_photographs(photos, pictures, images)
+    images_folder = scratch / "pictures"
+    copies_of_photographs(photos, images_folder, images)
     names = ("bare loop", "the job on DirectRunner", "the job on Flink, 2 slots")
     speeds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
-        speeds[names[0]].append(in_process("bare_loop", pictures, model)["images_per_second"])
-        direct = in_process("whole_job", pictures, model, scratch / f"direct-{turn}")
+        speeds[names[0]].append(in_process("bare_loop", images_folder, model)["images_per_second"])
+        direct = in_process("whole_job", images_folder, model, scratch / f"direct-{turn}")
         speeds[names[1]].append(direct["images_per_second"])
-        speeds[names[2]].append(flink_batch(scratch, flink, pictures, model))
+        speeds[names[2]].append(flink_batch(scratch, flink, images_folder, model))
     print(f"\n### The batch job on Flink: {images} photographs, {rounds} rounds in turn\n")
     print("| | images/s (median) | of DirectRunner, round by round |")
     print("|---|---|---|")
-    for name, found in speeds.items():
+    for name, measured in speeds.items():
         of_direct = statistics.median(
-            one / other for one, other in zip(found, speeds[names[1]], strict=True)
+            rate / other_rate for rate, other_rate in zip(measured, speeds[names[1]], strict=True)
         )
-        print(f"| {name} | {statistics.median(found):.1f} | {of_direct:.2f} |")
+        print(f"| {name} | {statistics.median(measured):.1f} | {of_direct:.2f} |")
 
 
 def state(scratch: Path, flink: Any, few: int, many: int, rate: float) -> None:
-    """The size of a checkpoint after few and after many pictures of one job."""
-    place, model = scratch / "state", scratch / "idle"
-    (place / "in").mkdir(parents=True)
-    small_pictures(place / "small", 200)
+    """The size of a checkpoint after few and after many images of one job."""
+    folder, model = scratch / "state", scratch / "idle"
+    (folder / "in").mkdir(parents=True)
+    small_pictures(folder / "small", 200)
     in_process("idle_model", model)
     job = StreamJob(
-        *(flink, place / "log", "--input", place / "in", "--output", place / "out"),
+        *(flink, folder / "log", "--input", folder / "in", "--output", folder / "out"),
         *("--model", model, "--model_input_size", "320", "--no_store_validated"),
         *("--poll_interval_seconds", "1", "--window_seconds", "10"),
         *("--allowed_lateness_seconds", "10"),
     )
     try:
-        sources = sorted((place / "small").glob("*.jpg"))
+        sources = sorted((folder / "small").glob("*.jpg"))
         sizes = []
         for count, so_far in ((few, few), (many - few, many)):
-            feed(place / "in", sources, count, rate)
+            feed(folder / "in", sources, count, rate)
             wait_for(
                 "all are judged", lambda so_far=so_far: job.counter("images.valid") >= so_far, 900
             )
@@ -168,10 +174,10 @@ def _next_checkpoint(job: StreamJob) -> Callable[[], int | None]:
     begun = job.checkpoints()["counts"]["completed"]
 
     def size() -> int | None:
-        found = job.checkpoints()
-        if found["counts"]["completed"] < begun + 2:
+        checkpoints = job.checkpoints()
+        if checkpoints["counts"]["completed"] < begun + 2:
             return None
-        return int(found["latest"]["completed"]["state_size"])
+        return int(checkpoints["latest"]["completed"]["state_size"])
 
     return size
 

@@ -13,13 +13,13 @@ import threading
 import time
 
 from beam_pipeline import cli
-from transforms.counters import counted_here
+from transforms.runtime.counters import counted_here
 
 _WARM = 16
 
 
 def main() -> None:
-    pictures, model, output, *more = sys.argv[1:]
+    images_folder, model, output, *more = sys.argv[1:]
     begun: list[tuple[float, int]] = []
 
     def watch() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     threading.Thread(target=watch, daemon=True).start()
     code = cli.main(
         [
-            *("--runner", "DirectRunner", "--input", pictures, "--model", model),
+            *("--runner", "DirectRunner", "--input", images_folder, "--model", model),
             *("--output", output, "--model_input_size", "416", *more),
         ]
     )

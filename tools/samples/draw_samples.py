@@ -1,6 +1,6 @@
 """Draws the bundled samples: an hour of pictures from eight cameras, and every kind of bad file.
 
-    python -m beam_pipeline.bundled.draw_samples [--output DIR] [--seed N]
+    python -m tools.samples.draw_samples [--output DIR] [--seed N]
 
 writes `DIR/samples/` and `DIR/truth.json`. The same seed gives the same pictures, and with the same
 version of Pillow and of its JPEG library the same bytes. Each camera's day is told by a `_Camera`:
@@ -10,7 +10,6 @@ what it looks at, how it spells its timestamps, what comes and goes.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import random
@@ -20,10 +19,11 @@ from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from beam_pipeline.bundled.places import Place, draw_place
-from beam_pipeline.bundled.scenes import (
+from beam_pipeline.bundled import BUNDLED_SAMPLES
+from tools.samples.places import Place, draw_place
+from tools.samples.scenes import (
     COCO_IDS,
     Box,
     Light,
@@ -34,7 +34,6 @@ from beam_pipeline.bundled.scenes import (
     parked,
 )
 
-HERE = Path(__file__).parent
 START = datetime(2026, 1, 31, 17, 30, tzinfo=timezone.utc)
 PICTURES = 30
 """Pictures a camera; one every two minutes makes an hour."""
@@ -284,10 +283,6 @@ def _with_size(data: bytes, width: int, height: int) -> bytes:
     return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def _with_bad_tables(data: bytes) -> bytes:
     """The JPEG with its Huffman tables overwritten, so that its scan means nothing."""
     at = data.index(b"\xff\xc4")
@@ -303,15 +298,13 @@ def draw_invalid(*, seed: int = SEED) -> list[Invalid]:
         return draw_sample(by_id[camera_id], index, seed=seed)
 
     def again(original: Sample) -> bytes:
-        """The same picture, compressed once more: other bytes, whose sha256 is the larger one, so
-        that the job keeps the original."""
+        """The same image, out of focus: other bytes, in which a detector is less sure of what it
+        sees, so that the job keeps the original."""
+        buffer = io.BytesIO()
         with Image.open(io.BytesIO(original.data)) as image:
-            for quality in range(45, 15, -1):
-                buffer = io.BytesIO()
-                image.save(buffer, "JPEG", quality=quality, optimize=True)
-                if _sha256(buffer.getvalue()) > _sha256(original.data):
-                    return buffer.getvalue()
-        raise ValueError(f"no copy of {original.file} has a larger sha256")
+            blurred = image.filter(ImageFilter.GaussianBlur(3))
+            blurred.save(buffer, "JPEG", quality=45, optimize=True)
+        return buffer.getvalue()
 
     def shrunk(size: tuple[int, int]) -> bytes:
         return _encode(sample("hall", 0).scene.image.resize(size, Image.Resampling.BILINEAR))
@@ -397,12 +390,12 @@ def _write(path: Path, data: bytes) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m beam_pipeline.bundled.draw_samples", description="Draw the bundled samples."
+        prog="python -m tools.samples.draw_samples", description="Draw the bundled samples."
     )
     parser.add_argument(
         "--output",
         type=Path,
-        default=HERE,
+        default=BUNDLED_SAMPLES.parent,
         metavar="DIR",
         help="where samples/ and truth.json go (default: this package)",
     )

@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_pipeline.bundled.drawing import (
+from tools.samples.drawing import (
     Canvas,
     Colour,
     Point,
@@ -122,6 +123,58 @@ def _pose(rng: Random) -> _Pose:
     return _Pose((0.06, -0.06), (0.02, 0.02), (0.1, -0.08), (0.15, 0.15))
 
 
+class _Head(NamedTuple):
+    """Where a head is and where it looks: `facing` is -1 (left) or 1, `breadth` 0 to 1 (at us)."""
+
+    centre: Point
+    facing: int
+    sideways: float
+    breadth: float
+    size: float
+
+
+def _draw_head(
+    figure: _Figure, rng: Random, at: _Head, skin: Colour, hair: Colour, top: Colour
+) -> None:
+    style = rng.choice(("short", "long", "cap", "hood", "back"))
+    crown = (
+        at.centre[0] - at.facing * 0.025 * abs(at.sideways) * at.size,
+        at.centre[1] + 0.03 * at.size,
+    )
+    if style == "long":
+        figure.limb(
+            crown, (crown[0], at.centre[1] - 0.14 * at.size), 0.12 * at.size, 0.1 * at.size, hair
+        )
+    elif style == "hood":
+        figure.disc(crown, 0.135 * at.size, 0.155 * at.size, shade(top, 0.85))
+    else:
+        figure.disc(crown, 0.114 * at.size, 0.125 * at.size, hair)
+    if style == "back" and at.breadth > 0.3:
+        figure.disc(at.centre, 0.1 * at.size, 0.125 * at.size, hair)
+    else:
+        face = (
+            at.centre[0] + at.facing * 0.02 * abs(at.sideways) * at.size,
+            at.centre[1] - 0.015 * at.size,
+        )
+        figure.disc(face, 0.092 * at.size, 0.115 * at.size, skin)
+    if style == "cap":
+        cap = shade(rng.choice(CLOTHES), 0.8)
+        figure.disc(
+            (at.centre[0], at.centre[1] + 0.075 * at.size), 0.11 * at.size, 0.07 * at.size, cap
+        )
+        brim = (
+            at.centre[0] + at.facing * 0.16 * abs(at.sideways) * at.size,
+            at.centre[1] + 0.06 * at.size,
+        )
+        figure.limb(
+            (at.centre[0], at.centre[1] + 0.06 * at.size),
+            brim,
+            0.02 * at.size,
+            0.015 * at.size,
+            cap,
+        )
+
+
 def draw_person(view: View, x: float, z: float, rng: Random) -> Sprite:
     """A person of 1.5 to 1.92 metres: clothes, hair, a pose, now and then a bag or a box."""
     size = rng.uniform(1.5, 1.92) / 1.76
@@ -199,24 +252,7 @@ def draw_person(view: View, x: float, z: float, rng: Random) -> Sprite:
 
     head = (neck[0] + 0.02 * sideways * size + math.sin(lean) * 0.1, neck[1] + 0.17 * size)
     figure.limb(neck, head, 0.055 * size, 0.055 * size, shade(skin, 0.9))
-    style = rng.choice(("short", "long", "cap", "hood", "back"))
-    crown = (head[0] - facing * 0.025 * abs(sideways) * size, head[1] + 0.03 * size)
-    if style == "long":
-        figure.limb(crown, (crown[0], head[1] - 0.14 * size), 0.12 * size, 0.1 * size, hair)
-    elif style == "hood":
-        figure.disc(crown, 0.135 * size, 0.155 * size, shade(top, 0.85))
-    else:
-        figure.disc(crown, 0.114 * size, 0.125 * size, hair)
-    if style == "back" and breadth > 0.3:
-        figure.disc(head, 0.1 * size, 0.125 * size, hair)
-    else:
-        face = (head[0] + facing * 0.02 * abs(sideways) * size, head[1] - 0.015 * size)
-        figure.disc(face, 0.092 * size, 0.115 * size, skin)
-    if style == "cap":
-        cap = shade(rng.choice(CLOTHES), 0.8)
-        figure.disc((head[0], head[1] + 0.075 * size), 0.11 * size, 0.07 * size, cap)
-        brim = (head[0] + facing * 0.16 * abs(sideways) * size, head[1] + 0.06 * size)
-        figure.limb((head[0], head[1] + 0.06 * size), brim, 0.02 * size, 0.015 * size, cap)
+    _draw_head(figure, rng, _Head(head, facing, sideways, breadth, size), skin, hair, top)
 
     hand = arm(0, facing, near)
     luggage = rng.random()
@@ -402,82 +438,94 @@ BODIES: tuple[_Body, ...] = (
 )  # fmt: skip
 
 
-def draw_car(
-    view: View, x: float, z: float, rng: Random, *, yaw: float, size: float = 1.0
-) -> Sprite:
-    """A car as a solid in perspective.
+class _Car:
+    """A car as a solid in perspective; the arguments are those of `draw_car`."""
 
-    Args:
-      yaw: radians; 0 points the bonnet to the right, pi / 2 away from the camera.
-      size: 1 for a real car, about 0.3 for one to ride on in a hall.
-    """
-    body = rng.choice(BODIES)
-    paint = rng.choice(PAINT)
-    length, height = rng.uniform(0.94, 1.06) * size, rng.uniform(0.97, 1.05) * size
-    half = body.width / 2 * size
-    belt = body.profile[body.cabin[0]][1] * height
-    roof = max(up for _, up in body.profile) * height
-    cos, sin = math.cos(yaw), math.sin(yaw)
+    def __init__(
+        self, view: View, x: float, z: float, rng: Random, yaw: float, size: float
+    ) -> None:
+        self._view, self._x, self._z, self._size = view, x, z, size
+        self._body = rng.choice(BODIES)
+        self._paint = rng.choice(PAINT)
+        self._length, self._height = rng.uniform(0.94, 1.06) * size, rng.uniform(0.97, 1.05) * size
+        self._half = self._body.width / 2 * size
+        self._belt = self._body.profile[self._body.cabin[0]][1] * self._height
+        self._roof = max(up for _, up in self._body.profile) * self._height
+        self._cos, self._sin = math.cos(yaw), math.sin(yaw)
+        self._profile = [
+            (along * self._length, up * self._height) for along, up in self._body.profile
+        ]
+        corners = [self._world(along, up, side) for along, up in self._profile for side in (-1, 1)]
+        ground = [self._world(along, 0.0, side) for along, _ in self._profile for side in (-1, 1)]
+        flat = np.array(self._view.project(corners + ground))
+        self._canvas = Canvas(
+            (
+                flat[:, 0].min() - 2,
+                flat[:, 1].min() - 2,
+                flat[:, 0].max() + 2,
+                flat[:, 1].max() + 2,
+            ),
+            oversample=oversampling(float(np.ptp(flat[:, 1])) * 1.4),
+        )
+        self._eye = np.array([0.0, self._view.mount, 0.0])
+        self._sun = np.array([-0.35, 0.85, -0.4])
+        self._faces: list[tuple[float, Callable[[], None]]] = []
 
-    def world(along: float, up: float, side: float) -> tuple[float, float, float]:
+    def _world(self, along: float, up: float, side: float) -> tuple[float, float, float]:
         """Car coordinates (already sized, metres) in the world; `side` is -1 (right) to 1."""
-        inward = 1.0 - 0.24 * max(0.0, up - belt) / (roof - belt)
-        offset = side * half * inward
-        return x + along * cos - offset * sin, up, z + along * sin + offset * cos
+        inward = 1.0 - 0.24 * max(0.0, up - self._belt) / (self._roof - self._belt)
+        offset = side * self._half * inward
+        return (
+            self._x + along * self._cos - offset * self._sin,
+            up,
+            self._z + along * self._sin + offset * self._cos,
+        )
 
-    profile = [(along * length, up * height) for along, up in body.profile]
-    corners = [world(along, up, side) for along, up in profile for side in (-1, 1)]
-    ground = [world(along, 0.0, side) for along, _ in profile for side in (-1, 1)]
-    flat = np.array(view.project(corners + ground))
-    canvas = Canvas(
-        (flat[:, 0].min() - 2, flat[:, 1].min() - 2, flat[:, 0].max() + 2, flat[:, 1].max() + 2),
-        oversample=oversampling(float(np.ptp(flat[:, 1])) * 1.4),
-    )
-    eye = np.array([0.0, view.mount, 0.0])
-    sun = np.array([-0.35, 0.85, -0.4])
+    def _lighting(self, normal: NDArray[np.float64]) -> float:
+        return float(0.62 + 0.48 * max(0.0, float(normal @ self._sun)))
 
-    def lighting(normal: NDArray[np.float64]) -> float:
-        return float(0.62 + 0.48 * max(0.0, float(normal @ sun)))
+    def _patch(self, points: list[tuple[float, float, float]], fill: Colour) -> None:
+        self._canvas.polygon(self._view.project(points), fill)
 
-    def patch(points: list[tuple[float, float, float]], fill: Colour) -> None:
-        canvas.polygon(view.project(points), fill)
-
-    faces: list[tuple[float, Callable[[], None]]] = []
-
-    def strip(index: int) -> None:
-        (a0, u0), (a1, u1) = profile[index], profile[index + 1]
-        quad = [world(a0, u0, -1), world(a0, u0, 1), world(a1, u1, 1), world(a1, u1, -1)]
+    def _strip(self, index: int) -> None:
+        (a0, u0), (a1, u1) = self._profile[index], self._profile[index + 1]
+        quad = [
+            self._world(a0, u0, -1),
+            self._world(a0, u0, 1),
+            self._world(a1, u1, 1),
+            self._world(a1, u1, -1),
+        ]
         corner = np.array(quad)
         normal = np.cross(corner[1] - corner[0], corner[3] - corner[0])
         normal /= np.linalg.norm(normal)
         middle = corner.mean(axis=0)
-        if normal @ (eye - middle) <= 0:
+        if normal @ (self._eye - middle) <= 0:
             return
 
         def draw() -> None:
-            patch(quad, shade(paint, lighting(normal)))
-            if index in body.glass:
+            self._patch(quad, shade(self._paint, self._lighting(normal)))
+            if index in self._body.glass:
                 pane = [
-                    world(a0 + (a1 - a0) * t, u0 + (u1 - u0) * t, side)
+                    self._world(a0 + (a1 - a0) * t, u0 + (u1 - u0) * t, side)
                     for t, side in ((0.08, -0.88), (0.08, 0.88), (0.9, 0.86), (0.9, -0.86))
                 ]
-                patch(pane, shade(GLASS, 0.7 + 0.5 * lighting(normal)))
-            lamps(index)
+                self._patch(pane, shade(GLASS, 0.7 + 0.5 * self._lighting(normal)))
+            self._lamps(index)
 
-        faces.append((float(np.linalg.norm(middle - eye)), draw))
+        self._faces.append((float(np.linalg.norm(middle - self._eye)), draw))
 
-    def lamps(index: int) -> None:
-        last = len(profile) - 2
+    def _lamps(self, index: int) -> None:
+        last = len(self._profile) - 2
         if index not in (0, 1, last - 1, last):
             return
         ahead = index >= last - 1
-        (a0, u0), (a1, u1) = profile[index], profile[index + 1]
+        (a0, u0), (a1, u1) = self._profile[index], self._profile[index + 1]
         if index in (1, last - 1):
             colour: Colour = (246, 240, 214) if ahead else (186, 30, 28)
             for inner, outer in ((-0.94, -0.6), (0.6, 0.94)):
-                patch(
+                self._patch(
                     [
-                        world(a0 + (a1 - a0) * t, u0 + (u1 - u0) * t, side)
+                        self._world(a0 + (a1 - a0) * t, u0 + (u1 - u0) * t, side)
                         for t, side in ((0.1, inner), (0.1, outer), (0.75, outer), (0.75, inner))
                     ],
                     colour,
@@ -487,86 +535,124 @@ def draw_car(
                 (0.05, 0.3, 0.96, (44, 46, 50)),
                 (0.42, 0.68, 0.3, (232, 230, 214)),
             ):
-                patch(
+                self._patch(
                     [
-                        world(a0 + (a1 - a0) * t, u0 + (u1 - u0) * t, side)
+                        self._world(a0 + (a1 - a0) * t, u0 + (u1 - u0) * t, side)
                         for t, side in ((low, -reach), (low, reach), (high, reach), (high, -reach))
                     ],
                     colour,
                 )
 
-    def flank(side: int) -> None:
-        outward = np.array([-sin * side, 0.1, cos * side])
-        middle = np.array(world(0.0, 0.6 * height, side))
-        if outward @ (eye - middle) <= 0:
+    def _flank(self, side: int) -> None:
+        outward = np.array([-self._sin * side, 0.1, self._cos * side])
+        middle = np.array(self._world(0.0, 0.6 * self._height, side))
+        if outward @ (self._eye - middle) <= 0:
             return
 
         def draw() -> None:
-            light = lighting(outward)
-            patch([world(along, up, side) for along, up in profile], shade(paint, light))
-            first, last = body.cabin
-            cabin = profile[first : last + 1]
+            light = self._lighting(outward)
+            self._patch(
+                [self._world(along, up, side) for along, up in self._profile],
+                shade(self._paint, light),
+            )
+            first, last = self._body.cabin
+            cabin = self._profile[first : last + 1]
             centre = sum(a for a, _ in cabin) / len(cabin), sum(u for _, u in cabin) / len(cabin)
             window = [
                 (centre[0] + (a - centre[0]) * 0.84, centre[1] + (u - centre[1]) * 0.74)
                 for a, u in cabin
             ]
-            if body.panes == 1:
+            if self._body.panes == 1:
                 front = max(a for a, _ in window)
-                window = [(max(a, front - 1.25 * size), u) for a, u in window]
-            patch([world(a, u, side) for a, u in window], shade(GLASS, 0.75 + 0.4 * light))
+                window = [(max(a, front - 1.25 * self._size), u) for a, u in window]
+            self._patch(
+                [self._world(a, u, side) for a, u in window], shade(GLASS, 0.75 + 0.4 * light)
+            )
             left, right = min(a for a, _ in window), max(a for a, _ in window)
-            for pane in range(1, body.panes):
-                post = left + (right - left) * (pane / body.panes + 0.03)
-                w = 0.045 * size
-                patch(
-                    [world(post - w, belt, side), world(post + w, belt, side),
-                     world(post + w, roof * 0.99, side), world(post - w, roof * 0.99, side)],
-                    shade(paint, light * 0.92),
-                )  # fmt: skip
-            sill = profile[0][1]
-            patch(
-                [world(profile[0][0], sill, side), world(profile[-1][0], sill, side),
-                 world(profile[-1][0], sill + 0.12 * size, side),
-                 world(profile[0][0], sill + 0.12 * size, side)],
-                shade(paint, light * 0.6),
-            )  # fmt: skip
-            for axle in body.axles:
+            for pane in range(1, self._body.panes):
+                post = left + (right - left) * (pane / self._body.panes + 0.03)
+                w = 0.045 * self._size
+                self._patch(
+                    [
+                        self._world(post - w, self._belt, side),
+                        self._world(post + w, self._belt, side),
+                        self._world(post + w, self._roof * 0.99, side),
+                        self._world(post - w, self._roof * 0.99, side),
+                    ],
+                    shade(self._paint, light * 0.92),
+                )
+            sill = self._profile[0][1]
+            self._patch(
+                [
+                    self._world(self._profile[0][0], sill, side),
+                    self._world(self._profile[-1][0], sill, side),
+                    self._world(self._profile[-1][0], sill + 0.12 * self._size, side),
+                    self._world(self._profile[0][0], sill + 0.12 * self._size, side),
+                ],
+                shade(self._paint, light * 0.6),
+            )
+            for axle in self._body.axles:
                 for radius, fill in ((0.41, (20, 20, 22)), (0.34, RUBBER), (0.2, METAL)):
                     wheel = [
-                        world(
-                            axle * length + radius * size * math.cos(turn),
-                            max(0.0, 0.34 * size + radius * size * math.sin(turn))
+                        self._world(
+                            axle * self._length + radius * self._size * math.cos(turn),
+                            max(0.0, 0.34 * self._size + radius * self._size * math.sin(turn))
                             if radius < 0.4
-                            else max(0.2 * size, 0.34 * size + radius * size * math.sin(turn)),
+                            else max(
+                                0.2 * self._size,
+                                0.34 * self._size + radius * self._size * math.sin(turn),
+                            ),
                             side * (1.01 if radius < 0.4 else 1.0),
                         )
                         for turn in np.linspace(0, 2 * math.pi, 20, endpoint=False)
                     ]
-                    patch(wheel, fill)
+                    self._patch(wheel, fill)
 
-        faces.append((float(np.linalg.norm(middle - eye)), draw))
+        self._faces.append((float(np.linalg.norm(middle - self._eye)), draw))
 
-    for along in body.axles:
-        for side in (-0.95, 0.95):
-            tread = [
-                world(along * length + r, up, s)
-                for r, up, s in (
-                    (-0.3 * size, 0.0, side), (0.3 * size, 0.0, side),
-                    (0.3 * size, 0.4 * size, side), (-0.3 * size, 0.4 * size, side),
-                )
-            ]  # fmt: skip
-            patch(tread, (16, 16, 18))
-            front_tread = [
-                world(along * length, up, s)
-                for up, s in ((0.0, side), (0.0, side * 0.78), (0.4 * size, side * 0.78),
-                              (0.4 * size, side))
-            ]  # fmt: skip
-            patch(front_tread, (16, 16, 18))
-    for index in range(len(profile) - 1):
-        strip(index)
-    for side in (-1, 1):
-        flank(side)
-    for _, draw in sorted(faces, key=lambda face: -face[0]):
-        draw()
-    return canvas.sprite()
+    def _draw_wheels_below(self) -> None:
+        for along in self._body.axles:
+            for side in (-0.95, 0.95):
+                tread = [
+                    self._world(along * self._length + r, up, s)
+                    for r, up, s in (
+                        (-0.3 * self._size, 0.0, side),
+                        (0.3 * self._size, 0.0, side),
+                        (0.3 * self._size, 0.4 * self._size, side),
+                        (-0.3 * self._size, 0.4 * self._size, side),
+                    )
+                ]
+                self._patch(tread, (16, 16, 18))
+                front_tread = [
+                    self._world(along * self._length, up, s)
+                    for up, s in (
+                        (0.0, side),
+                        (0.0, side * 0.78),
+                        (0.4 * self._size, side * 0.78),
+                        (0.4 * self._size, side),
+                    )
+                ]
+                self._patch(front_tread, (16, 16, 18))
+
+    def sprite(self) -> Sprite:
+        """The drawing."""
+        self._draw_wheels_below()
+        for index in range(len(self._profile) - 1):
+            self._strip(index)
+        for side in (-1, 1):
+            self._flank(side)
+        for _, draw in sorted(self._faces, key=lambda face: -face[0]):
+            draw()
+        return self._canvas.sprite()
+
+
+def draw_car(
+    view: View, x: float, z: float, rng: Random, *, yaw: float, size: float = 1.0
+) -> Sprite:
+    """A car as a solid in perspective.
+
+    Args:
+      yaw: radians; 0 points the bonnet to the right, pi / 2 away from the camera.
+      size: 1 for a real car, about 0.3 for one to ride on in a hall.
+    """
+    return _Car(view, x, z, rng, yaw, size).sprite()

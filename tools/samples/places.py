@@ -14,7 +14,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from beam_pipeline.bundled.drawing import (
+from tools.samples.drawing import (
     Canvas,
     Colour,
     Point,

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from beam_pipeline.bundled.drawing import Sprite, View
-from beam_pipeline.bundled.objects import draw_bicycle, draw_car, draw_dog, draw_person
-from beam_pipeline.bundled.places import PLACES, Bay, Furniture, Place, draw_place
+from tools.samples.drawing import Sprite, View
+from tools.samples.objects import draw_bicycle, draw_car, draw_dog, draw_person
+from tools.samples.places import PLACES, Bay, Furniture, Place, draw_place
 
 COCO_IDS: dict[str, int] = {"person": 1, "bicycle": 2, "car": 3, "dog": 18}
 """The labels that are drawn, and their COCO category ids."""
@@ -258,7 +258,8 @@ def _rain(size: tuple[int, int], amount: float, rng: Random) -> NDArray[np.float
         x, y = rng.uniform(0, size[0]), rng.uniform(-10, size[1])
         length = rng.uniform(0.02, 0.06) * size[1]
         draw.line([(x, y), (x + slant * length, y + length)], fill=rng.randrange(40, 110))
-    return np.asarray(streaks, np.float32)[..., None] / 255
+    brightness: NDArray[np.float32] = np.asarray(streaks, np.float32)[..., None] / np.float32(255)
+    return brightness
 
 
 def _caption(image: Image.Image, text: str) -> None:
@@ -327,7 +328,8 @@ def _night_glow(place: Place, layers: Sequence[_Layer], image: Image.Image) -> N
         if layer.subject is not None or layer.z > near:
             visible.paste(0, (layer.sprite.left, layer.sprite.top), layer.sprite.image)
     soft = visible.filter(ImageFilter.BoxBlur(1))
-    return np.asarray(place.glow, np.float32) * (np.asarray(soft, np.float32)[..., None] / 255)
+    shares: NDArray[np.float32] = np.asarray(soft, np.float32)[..., None] / np.float32(255)
+    return np.asarray(place.glow, np.float32) * shares
 
 
 def random_light(rng: Random, indoor: bool) -> Light:

@@ -1,6 +1,6 @@
 """Trains the bundled detector on freshly drawn scenes and exports it.
 
-    python -m beam_pipeline.bundled.train_detector [--output DIR] [--steps N] [--scenes N]
+    python -m tools.samples.train_detector [--output DIR] [--steps N] [--scenes N]
 
 The detector is a small anchor-free single-shot network after CenterNet (Zhou et al. 2019, "Objects
 as Points") with TTFNet's elliptic targets (Liu et al. 2020): one heat map for each class on a grid
@@ -25,10 +25,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from beam_pipeline.bundled.scenes import COCO_IDS, Scene, random_scenes
-from transforms.jpeg import decode_letterboxed, read_header
+from beam_pipeline.bundled import BUNDLED_MODEL
+from tools.samples.scenes import COCO_IDS, Scene, random_scenes
+from transforms.images.jpeg import decode_letterboxed, read_header
 
-HERE = Path(__file__).parent
 SIZE = 320
 """Side of the square input, pixels."""
 STRIDE = 8
@@ -506,13 +506,13 @@ def report(judged: dict[str, Curve]) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m beam_pipeline.bundled.train_detector",
+        prog="python -m tools.samples.train_detector",
         description="Train the bundled detector on drawn scenes and export it.",
     )
     parser.add_argument(
         "--output",
         type=Path,
-        default=HERE / "detector",
+        default=BUNDLED_MODEL,
         metavar="DIR",
         help="where the SavedModel goes (default: detector/ in this package)",
     )

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_pipeline.bundled import train_detector as td
+from beam_pipeline import bundled
+from tools.samples import train_detector as td
 
-DETECTOR = td.HERE / "detector"
+DETECTOR = bundled.BUNDLED_MODEL
 JUDGED_SEED = 2_000_000
 """Far from every seed that training, calibration and the script's own report draw with."""
 
@@ -26,10 +27,10 @@ def signature() -> Any:
 
 @pytest.fixture(scope="module")
 def samples() -> td.Examples:
-    truth = json.loads((td.HERE / "truth.json").read_text())
+    truth = json.loads((bundled.BUNDLED_RULES.with_name("truth.json")).read_text())
     images, boxes, classes = [], [], []
     for entry in truth["images"]:
-        images.append(td.letterbox((td.HERE / "samples" / entry["file"]).read_bytes()))
+        images.append(td.letterbox((bundled.BUNDLED_SAMPLES / entry["file"]).read_bytes()))
         scale = td.SIZE / max(entry["width"], entry["height"])
         size = np.array([entry["width"], entry["height"]] * 2, np.float32) * scale
         found = [(x, y, x + w, y + h) for x, y, w, h in (o["bbox"] for o in entry["objects"])]

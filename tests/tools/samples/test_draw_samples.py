@@ -11,19 +11,22 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from beam_pipeline.bundled import draw_samples as ds
+from beam_pipeline import bundled
+from tools.samples import draw_samples as ds
 
 REASONS = {
     "bad_name", "bad_timestamp", "timestamp_not_utc", "timestamp_in_future", "empty_file",
     "not_jpeg", "corrupt_jpeg", "resolution_too_low", "resolution_too_high", "duplicate",
 }  # fmt: skip
-SAMPLES = ds.HERE / "samples"
+SAMPLES = bundled.BUNDLED_SAMPLES
 CAMERAS = {camera.id: camera for camera in ds.CAMERAS}
 
 
 @pytest.fixture(scope="module")
 def truth() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((ds.HERE / "truth.json").read_text())
+    document: dict[str, Any] = json.loads(
+        (bundled.BUNDLED_RULES.with_name("truth.json")).read_text()
+    )
     return document
 
 
@@ -145,4 +148,4 @@ def test_a_duplicate_shares_the_moment_and_not_the_bytes(truth: dict[str, Any]) 
     for copy, first in ((street, original.file), (hall, hall.replace("resent/", ""))):
         data, other = (SAMPLES / copy).read_bytes(), (SAMPLES / first).read_bytes()
         assert data != other
-        assert np.abs(upright(data) - upright(other)).mean() < 8
+        assert np.abs(upright(data) - upright(other)).mean() < 12  # It is out of focus.

@@ -1,0 +1,86 @@
+"""A model on photographs that are decoded already: its speed, and its average precision.
+
+`python -m benchmarks.model_alone PHOTOGRAPHS MODEL RUNTIME THREADS [ANNOTATIONS]` prints images a
+second with so many calls at once and, with COCO annotations, COCO's average precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from transforms.detect_objects import to_detections
+from transforms.images.jpeg import decode_letterboxed, read_header
+from transforms.models.detector import Detector, RawDetections, inspect_model
+from transforms.models.labels import COCO
+from transforms.models.model_files import fetch_model
+from transforms.models.runtimes import runtime_of
+
+SIDE = 416
+_SECONDS = 15
+
+
+def main() -> None:
+    photographs, path, asked, threads, *annotations = sys.argv[1:]
+    files = fetch_model(path)
+    spec = inspect_model(files.path, SIDE)
+    _, converted = runtime_of(spec, files.info.version, asked)
+    detector = Detector(spec, converted=converted, threads=int(threads))
+    names = sorted(Path(photographs).glob("*.jpg"))
+    images = [decode_letterboxed(read_header(one.read_bytes()), spec.input_size) for one in names]
+    pixels = [one.pixels for one in images]
+    results = detector.detect(pixels)
+    result: dict[str, Any] = {}
+    if annotations:
+        found = [
+            {"file": name.name, "raw": raw, "content": image.content}
+            for name, raw, image in zip(names, results, images, strict=True)
+        ]
+        result["average_precision"] = average_precision(Path(annotations[0]), found)
+    done, started = 0, time.monotonic()
+    while (seconds := time.monotonic() - started) < _SECONDS:
+        detector.detect(pixels)
+        done += len(pixels)
+    print(json.dumps({**result, "images_per_second": done / seconds}))
+
+
+def average_precision(annotations: Path, found: list[dict[str, Any]]) -> float:
+    """COCO's AP, over overlaps of 0.5 to 0.95, of what was found in some of its photographs."""
+    from pycocotools.coco import COCO as Truth
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = Truth(str(annotations))
+        sizes = {one["file_name"].rsplit("/", 1)[-1]: one for one in truth.dataset["images"]}
+        rows = []
+        for one in found:
+            assert isinstance(one["raw"], RawDetections)
+            image = sizes[one["file"]]
+            across, down = image["width"], image["height"]
+            for seen in to_detections(
+                one["raw"], content=one["content"], labels=COCO, min_score_kept=0.01
+            ):
+                x, y, width, height = seen.bbox
+                rows.append(
+                    {
+                        "image_id": image["id"],
+                        "category_id": int(seen.category),
+                        "bbox": [x * across, y * down, width * across, height * down],
+                        "score": seen.conf,
+                    }
+                )
+        evaluation = COCOeval(truth, truth.loadRes(rows), "bbox")
+        evaluation.params.imgIds = [sizes[one["file"]]["id"] for one in found]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Programs that make what is bundled; not part of the package."""

@@ -1,0 +1,1 @@
+"""Draws the bundled samples and trains their detector."""
