@@ -1,4 +1,4 @@
-"""Draws the README's pictures from the job's output on the bundled samples.
+"""Draws the pictures of README.md and docs/ from the job's output on the bundled samples.
 
 `make run`, then `.venv/bin/python docs/draw_pictures.py output`. The report is looked at by
 Debian's Chromium (`apt-get install chromium`).
@@ -52,7 +52,7 @@ def photograph_report(page: Path, picture: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        tab = browser.new_page(viewport={"width": 1280, "height": 2250}, color_scheme="light")
+        tab = browser.new_page(viewport={"width": 1280, "height": 1800}, color_scheme="light")
         tab.goto(page.resolve().as_uri())
         tab.screenshot(path=picture, type="jpeg", quality=72)
         browser.close()
