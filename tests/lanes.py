@@ -14,7 +14,7 @@ import pytest
 _FIRST = (
     "tests/flink/",
     "tests/stores/",
-    "tests/beam_pipeline/test_alerts_job.py",
+    "tests/beam_pipeline/fleet/test_waiting_alerts_job.py",
     "tests/beam_pipeline/test_resume_job.py",
     "tests/beam_pipeline/test_samples_job.py",
     "tests/deploy/test_pachyderm.py",

@@ -3,17 +3,56 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import subprocess
 import sys
+import tarfile
 import venv
+from importlib import metadata
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("beam_pipeline", "transforms", "rules")
 
 
-def test_the_installed_package_runs_on_its_samples_outside_the_checkout(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, made as Beam makes it for its `--setup_file`."""
+    folder = tmp_path_factory.mktemp("source")
+    checkout = folder / "checkout"
+    checkout.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", folder],
+        cwd=checkout,
+        check=True,
+        timeout=100,
+        capture_output=True,
+    )
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+def test_the_source_distribution_has_every_file_of_the_packages(source: Path) -> None:
+    with tarfile.open(source) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    listed = subprocess.run(
+        ["git", "ls-files", "--", *PACKAGES], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert set(listed.stdout.splitlines()) - held == set()
+    assert "pyproject.toml" in held
+
+
+def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
+    source: Path, tmp_path: Path
+) -> None:
     """Only the package itself is installed; its requirements come from this environment."""
     place = tmp_path / "venv"
     venv.create(place, with_pip=False, system_site_packages=False)
@@ -21,7 +60,7 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(tmp_path
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--python", python),
-            *("install", "--quiet", "--no-deps", ROOT),
+            *("install", "--quiet", "--no-deps", source),
         ],
         check=True,
         timeout=200,
@@ -43,7 +82,7 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(tmp_path
     )
     assert str(place) in where.stdout
     finished = subprocess.run(
-        [python, "-m", "beam_pipeline", "--runner", "DirectRunner"],
+        [place / "bin" / "beam-threats", "--runner", "DirectRunner"],
         cwd=workplace,
         env=environment,
         capture_output=True,
@@ -55,3 +94,19 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(tmp_path
     with Image.open(workplace / "output" / "chart" / "threats.png") as chart:
         chart.verify()
     assert list((workplace / "output" / "final").rglob("*.json"))
+    said = subprocess.run(
+        [place / "bin" / "beam-threats", "--version"],
+        cwd=workplace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    version, beam, tensorflow = map(
+        metadata.version, ("beam-threat-detection", "apache-beam", "tensorflow")
+    )
+    python_version = platform.python_version()
+    assert said.stdout == (
+        f"beam-threats {version} "
+        f"(Python {python_version}, Apache Beam {beam}, TensorFlow {tensorflow})\n"
+    )

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from beam_pipeline.report import write_report
+from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.pages.report import write_report
+from beam_pipeline.pages.report.gathering import ReportOptions
 from tests.absent import give_up
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.transforms.archives import seen
@@ -50,17 +52,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     images.append(seen("hall", "2026-01-31T20:00:00Z", (HOSTILE, 0.9), sha256=SHA256))
     label = HOSTILE.replace("\\", "\\\\").replace('"', '\\"')
-    by = f'version: 1\ndefaults:\n  objects: {{person: {{}}, "{label}": {{}}}}\n'
+    rule_text = f'version: 1\ndefaults:\n  objects: {{person: {{}}, "{label}": {{}}}}\n'
     named = HOSTILE.replace("/", "_")
     write_fleet(
         folder,
         images,
-        by=by,
+        rule_text=rule_text,
         targets=lambda _: [{"target": HOSTILE, "outcome": "failed", "detail": HOSTILE}],
         invalid=[("bad_name", f"{named}.jpg", HOSTILE)],
     )
     roof = rules.parse_rules("version: 1\ncameras: {roof: {objects: {person: {}}}}\n", "rules.yaml")
-    return Path(write_report([str(folder)], by=roof))
+    return Path(write_report(OutputScan(str(folder)), ReportOptions(ruleset=roof)))
 
 
 class Opened:
@@ -159,7 +161,7 @@ def test_the_table_filters_by_name_and_by_what_is_wrong(opened: Opened) -> None:
 
 def test_an_alert_opens_by_keyboard_and_tells_why(opened: Opened) -> None:
     alert = opened.tab.locator("details.alert").nth(1)
-    why = alert.get_by_text("a threat of severity alert by defaults.objects.person")
+    why = alert.get_by_text("a threat of severity alert, rule defaults.objects.person")
     assert not why.is_visible()
     alert.locator("summary").press("Enter")
     assert why.is_visible()

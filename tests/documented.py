@@ -1,0 +1,146 @@
+"""The shell commands that README.md and pages of docs/ show, as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (
+    "README.md",
+    "docs/running.md",
+    "docs/output.md",
+    "docs/rules.md",
+    "docs/report.md",
+    "docs/health.md",
+    "docs/backtest.md",
+    "docs/evaluate.md",
+    "docs/benchmarks.md",
+    "docs/flink.md",
+)
+PYTHON = ".venv/bin/python -m beam_pipeline"
+
+SAMPLES = "tests/beam_pipeline/test_documented_commands.py"
+BATCH = "tests/flink/test_batch.py"
+STREAM = "tests/flink/test_documented_stream.py"
+
+WHERE: dict[str, dict[str, str]] = {
+    "README.md": {
+        "make run": SAMPLES,
+        "make test": "not here: it is what runs this",
+        f"{PYTHON} rules check": SAMPLES,
+        f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES,
+        f"{PYTHON} counts": SAMPLES,
+        f"{PYTHON} health": SAMPLES,
+        f"{PYTHON} backtest": SAMPLES,
+        f"{PYTHON} alerts resend": SAMPLES,
+        "make flink-up": "not here: the session's cluster is started by the same program",
+        f"{PYTHON} $(make -s flink-args) --streaming": STREAM,
+        "make flink-down": "not here: the session's cluster is stopped by the same program",
+    },
+    "docs/running.md": {f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES},
+    "docs/output.md": {f"{PYTHON} counts": SAMPLES, f"{PYTHON} chart": SAMPLES},
+    "docs/rules.md": {f"{PYTHON} rules": SAMPLES},
+    "docs/report.md": {f"{PYTHON} report": SAMPLES},
+    "docs/health.md": {f"{PYTHON} health": SAMPLES},
+    "docs/backtest.md": {
+        f"{PYTHON} pack": SAMPLES,
+        f"{PYTHON} backtest": SAMPLES,
+        f"{PYTHON} export": SAMPLES,
+    },
+    "docs/evaluate.md": {f"{PYTHON} evaluate": SAMPLES, f"{PYTHON} tune": SAMPLES},
+    "docs/benchmarks.md": {
+        "make bench": "not here: it measures for minutes, alone on the machine",
+        "make bench-stream": "not here: it measures for minutes, alone on the machine",
+        "make bench-backtest": "not here: it measures for minutes, alone on the machine",
+        ".venv/bin/python -m tests.rules.drawn_day": "not here: test_drawn_day.py does fewer days",
+    },
+    "docs/flink.md": {
+        "make flink-up": "not here: the session's cluster is started by the same program",
+        f"{PYTHON} $(make -s flink-args) --output": BATCH,
+        "make flink-down": "not here: the session's cluster is stopped by the same program",
+        f"{PYTHON} --runner FlinkRunner --flink_master '[local]'": BATCH,
+        f"{PYTHON} $(make -s flink-args) --streaming --input": STREAM,
+        "JOB=": STREAM,
+        "curl": STREAM,
+        "until": STREAM,
+        "ls": STREAM,
+        f"{PYTHON} $(make -s flink-args) --streaming …": STREAM,
+    },
+}
+"""Which file of tests runs a command, by how it begins; or why none does."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+      page: Where it stands, from the checkout on.
+      text: The command with its lines joined, without the comment behind it.
+    """
+
+    page: str
+    text: str
+
+    @property
+    def where(self) -> str | None:
+        """Which file of tests runs it, or why none does; None where nobody has said."""
+        begins = [start for start in WHERE[self.page] if self.text.startswith(start)]
+        return WHERE[self.page][max(begins, key=len)] if begins else None
+
+
+def commands(page: str) -> list[Command]:
+    """The commands of a page, in their order."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    lines = [
+        re.sub(r"(^|\s+)#\s.*", "", line)
+        for block in blocks
+        for line in re.sub(r"\\\n\s*", "", block).splitlines()
+    ]
+    return [Command(page, re.sub(r" +", " ", line)) for line in lines if line]
+
+
+def run_by(file: str, *pages: str) -> list[Command]:
+    """The commands that a file of tests runs."""
+    return [one for page in pages or PAGES for one in commands(page) if one.where == file]
+
+
+def substituted(text: str, places: Mapping[str, str]) -> str:
+    """A command with other places in it: each must be there."""
+    for written, here in places.items():
+        assert written in text, (written, text)
+        text = text.replace(written, here)
+    return text
+
+
+def make_checkout(folder: Path) -> None:
+    """What commands need of a checkout, so that they can write into it."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "deploy"):
+        (folder / name).symlink_to(ROOT / name)
+    environment = folder / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    python = environment / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    (environment / ".ready").touch()  # Newer than what it is made from, by `make`.
+
+
+def shell(
+    text: str, folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command as a person's shell does."""
+    return subprocess.run(
+        ["bash", "-uo", "pipefail", "-c", text],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )

@@ -1,0 +1,40 @@
+"""How far tests search for counterexamples: thousands of examples in `make test`, 100,000 or as
+many as asked for by `make search`.
+
+A test that takes part is decorated, or its state machine's settings are set, by :func:`search`, and
+is marked `search`:
+
+    @pytest.mark.search
+    @search(2000)
+    @given(...)
+    def test_nothing_is_lost(...): ...
+
+`make search ARGS="-k watching"` runs some of them. Each counterexample that is found is kept as a
+plain test.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+
+_EXAMPLES = "SEARCH_EXAMPLES"
+
+
+def search(examples: int, **others: Any) -> settings:
+    """Settings of a test that searches.
+
+    Args:
+      examples: How many are tried in `make test`; `make search` tries as many as it says.
+      others: Further settings of hypothesis.
+    """
+    asked = int(os.environ.get(_EXAMPLES, "0"))
+    return settings(
+        max_examples=asked or examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        **others,
+    )
