@@ -25,6 +25,8 @@ ARGS ?=
 # Tests run in three processes: on two processors, as many of them wait for servers. More take 2 GB
 # each: ARGS="-n 4", or "-n 0" for none.
 TOGETHER := -n 3 --dist loadscope
+# A test that fails runs once more, and is listed with its traceback (docs/testing.md).
+AGAIN := --reruns 1 --rerun-show-tracebacks
 
 .PHONY: run test search fuzz lint docs mutants bench bench-stream bench-backtest soak lock clean flink-up flink-args flink-down
 
@@ -32,7 +34,7 @@ run: $(READY)
 	$(BIN)/python -m beam_pipeline --runner DirectRunner $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
+	$(BIN)/python -m pytest $(TOGETHER) $(AGAIN) $(ARGS)
 
 search: $(READY)
 	SEARCH_EXAMPLES=$(or $(EXAMPLES),100000) $(BIN)/python -m pytest -m search --timeout 0 $(ARGS)

@@ -17,6 +17,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
+from hypothesis import settings
 
 from beam_pipeline import cli
 from tests import lanes, once
@@ -49,6 +50,11 @@ _kept: dict[tuple[int, str], list[Any]] = defaultdict(list)
 _runs = itertools.count()
 # Java's programs live for minutes here: its second compiler would cost more than it gives.
 _JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
+
+# Properties try the same examples in each run, as the searches do (tests/search.py).
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.load_profile("same")
 
 
 @pytest.hookimpl(trylast=True)

@@ -33,8 +33,9 @@ class FileByFile:
         self._seconds[file] += report.duration
         if report.when == "call" or report.outcome != "passed":
             outcomes[report.outcome] += 1
-        if report.failed:
-            self._terminal.write_line(f"FAILED {report.nodeid} ({report.when})")
+        if report.failed or report.outcome == "rerun":
+            word = "FAILED" if report.failed else "RERUN"
+            self._terminal.write_line(f"{word} {report.nodeid} ({report.when})")
         if report.when == "teardown":
             self._left[file] -= 1
             if not self._left[file]:

@@ -1,6 +1,9 @@
 """How far tests search for counterexamples: thousands of examples in `make test`, 100,000 or as
 many as asked for by `make search`.
 
+`make test` tries the same examples each time, so that a counterexample appears with the change that
+brings it, not by chance; `make search` tries other examples in each run.
+
 A test that takes part is decorated, or its state machine's settings are set, by :func:`search`, and
 is marked `search`:
 
@@ -35,6 +38,7 @@ def search(examples: int, **others: Any) -> settings:
         max_examples=asked or examples,
         deadline=None,
         database=None,
+        derandomize=not asked,
         suppress_health_check=list(HealthCheck),
         **others,
     )
