@@ -44,6 +44,10 @@ NOW = datetime(2026, 2, 1, tzinfo=UTC)
         ("20260131T235959+00", "2026-01-31T23:59:59Z"),
         ("2026-01-31T23:59:59+00:00", "2026-01-31T23:59:59Z"),
         ("2026-01-31T23-59-59+00-00", "2026-01-31T23:59:59Z"),
+        ("20260131235959", "2026-01-31T23:59:59Z"),
+        ("20260131235959123", "2026-01-31T23:59:59.123Z"),
+        ("20260131235959000", "2026-01-31T23:59:59Z"),
+        ("00010101000000", "0001-01-01T00:00:00Z"),
         ("1769903999", "2026-01-31T23:59:59Z"),
         ("1769903999123", "2026-01-31T23:59:59.123Z"),
         ("0000000000", "1970-01-01T00:00:00Z"),
@@ -81,11 +85,23 @@ def test_a_name_in_unix_time_begins_so_too(milliseconds):
         assert f"hall_{text}.jpg".startswith(name_prefixes(camera, canonical_time(parsed)))
 
 
+@given(capture_time=CAPTURE_TIMES, has_milliseconds=st.booleans())
+def test_a_name_in_digits_gives_its_capture_time_and_begins_so_too(capture_time, has_milliseconds):
+    unit = 1000 if has_milliseconds else 1_000_000
+    capture_time -= timedelta(microseconds=capture_time.microsecond % unit)
+    text = f"{capture_time:%Y%m%d%H%M%S}".rjust(14, "0")
+    text += f"{capture_time.microsecond // 1000:03d}" if has_milliseconds else ""
+    camera, parsed = parse_name(f"hall_{text}.jpg")
+    assert (camera, parsed) == ("hall", capture_time.replace(tzinfo=UTC))
+    assert f"hall_{text}.jpg".startswith(name_prefixes(camera, canonical_time(parsed)))
+
+
 def test_there_are_few_prefixes():
     assert name_prefixes("hall", "2026-01-31T23:59:59.120Z") == (
         "hall_20260131T235959",
         "hall_2026-01-31T23:59:59",
         "hall_2026-01-31T23-59-59",
+        "hall_20260131235959",
         "hall_1769903999",
     )
 
@@ -101,7 +117,15 @@ def test_there_are_few_prefixes():
         ("", reasons.BAD_TIMESTAMP),
         ("yesterday", reasons.BAD_TIMESTAMP),
         ("20260131", reasons.BAD_TIMESTAMP),
-        ("20260131235959", reasons.BAD_TIMESTAMP),
+        ("20260131235959Z", reasons.BAD_TIMESTAMP),
+        ("20260131235959.5", reasons.BAD_TIMESTAMP),
+        ("20260131235959+00", reasons.BAD_TIMESTAMP),
+        ("202601312359591", reasons.BAD_TIMESTAMP),
+        ("2026013123595912", reasons.BAD_TIMESTAMP),
+        ("202601312359591234", reasons.BAD_TIMESTAMP),
+        ("20260132000000", reasons.BAD_TIMESTAMP),
+        ("20260131240000000", reasons.BAD_TIMESTAMP),
+        ("00000101000000", reasons.BAD_TIMESTAMP),
         ("20260131T2359Z", reasons.BAD_TIMESTAMP),
         ("20260131t235959z", reasons.BAD_TIMESTAMP),
         ("20260131 235959", reasons.BAD_TIMESTAMP),

@@ -23,6 +23,7 @@ _CALENDAR_FORMS = (
         r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2})-([0-9]{2})-([0-9]{2})" + _FRACTION_AND_ZONE
     ),
 )
+_DIGITS = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{3})?")
 _UNIX = re.compile(r"[0-9]{10}|[0-9]{13}")
 
 
@@ -53,11 +54,11 @@ def parse_timestamp(text: str) -> datetime:
     if _UNIX.fullmatch(text):
         milliseconds = int(text) * (1 if len(text) == 13 else 1000)
         return EPOCH + timedelta(milliseconds=milliseconds)
-    for form in _CALENDAR_FORMS:
+    for form in (*_CALENDAR_FORMS, _DIGITS):
         if match := form.fullmatch(text):
-            *parts, fraction, zone = match.groups()
+            fraction, zone = match[7], match[8] if form.groups == 8 else None
             try:
-                year, month, day, hour, minute, second = map(int, parts)
+                year, month, day, hour, minute, second = map(int, match.groups()[:6])
                 micros = int((fraction or "").ljust(6, "0"))
                 capture_time = datetime(
                     year, month, day, hour, minute, second, micros, tzinfo=timezone.utc
@@ -74,7 +75,8 @@ def parse_timestamp(text: str) -> datetime:
             return capture_time
     raise InvalidNameError(
         reasons.BAD_TIMESTAMP,
-        f"{printable(text)!r} is neither like 20260131T235959Z nor Unix time of 10 or 13 digits",
+        f"{printable(text)!r} is neither like 20260131T235959Z, nor a time of 14 or 17 digits, nor "
+        "Unix time of 10 or 13 digits",
     )
 
 
@@ -122,6 +124,7 @@ def name_prefixes(camera: str, timestamp: str) -> tuple[str, ...]:
             f"{year}{capture_time:%m%dT%H%M%S}",
             f"{year}-{capture_time:%m-%dT%H:%M:%S}",
             f"{year}-{capture_time:%m-%dT%H-%M-%S}",
+            f"{year}{capture_time:%m%d%H%M%S}",
             f"{second:010d}",
         )
     )
