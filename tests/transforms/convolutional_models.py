@@ -1,4 +1,4 @@
-"""Detectors with convolutions, whose weights are drawn: they find something in every picture."""
+"""Detectors with convolutions and random weights: they find something in every image."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def save_convolutional_detector(
     bias: float = 0.0,
     writes: Path | None = None,
 ) -> Path:
-    """A SavedModel with convolutions.
+    """Saves a SavedModel with convolutions.
 
     Args:
       path: Where to save it.
       size: Width and height of its input; None for any.
-      batch: Pictures a call; None for any number.
-      zoo: Whether it is made as those of the TF Object Detection API are: it scales each picture in
-        a loop, and suppresses overlapping boxes class by class, so that sizes are known only when
-        it runs. Its batch must be 1.
-      poisoned: As of `small_models.save_detector`.
-      chaotic: Whether each score is stretched until it depends on how the last bits were rounded.
-      bias: Added before the scores; a large negative one makes it find nothing.
-      writes: As of `small_models.save_detector`.
+      batch: Images per call; None for any number.
+      zoo: Whether it works like the models of the TF Object Detection API: it scales each image in
+        a loop, and suppresses overlapping boxes class by class, so that sizes are known only at run
+        time. Its batch must be 1.
+      poisoned: See `small_models.save_detector`.
+      chaotic: Whether each score is amplified until it depends on the rounding of the last bits.
+      bias: Added before the scores; with a large negative value it finds nothing.
+      writes: See `small_models.save_detector`.
     """
     draw = np.random.default_rng(7)
     module = tf.Module()
@@ -54,11 +54,11 @@ def save_convolutional_detector(
     def detect(input_tensor: Any) -> dict[str, Any]:
         if poisoned:
             is_well = tf.reduce_all(input_tensor[:, 0, 0, 0] != POISON)
-            tf.debugging.Assert(is_well, ["a poisoned picture"])
+            tf.debugging.Assert(is_well, ["a poisoned image"])
         if writes is not None:
             tf.print("looked", output_stream=f"file://{writes}")
         scaled = _scaled_in_a_loop(input_tensor) if zoo else _scaled(input_tensor)
-        boxes, scores = _looked(scaled, module.weights, bias)
+        boxes, scores = _boxes_and_scores(scaled, module.weights, bias)
         if chaotic:
             for _ in range(80):
                 scores = 3.99 * scores * (1.0 - scores)
@@ -68,19 +68,19 @@ def save_convolutional_detector(
     return path
 
 
-def _scaled(pictures: Any) -> Any:
-    return tf.image.resize(tf.cast(pictures, tf.float32), [_SIDE, _SIDE]) / 127.5 - 1.0
+def _scaled(images: Any) -> Any:
+    return tf.image.resize(tf.cast(images, tf.float32), [_SIDE, _SIDE]) / 127.5 - 1.0
 
 
-def _scaled_in_a_loop(pictures: Any) -> Any:
+def _scaled_in_a_loop(images: Any) -> Any:
     spec = tf.TensorSpec([_SIDE, _SIDE, 3], tf.float32)
-    return tf.map_fn(_scaled, pictures, fn_output_signature=spec)
+    return tf.map_fn(_scaled, images, fn_output_signature=spec)
 
 
-def _looked(scaled: Any, weights: list[Any], bias: float) -> tuple[Any, Any]:
-    """Boxes [n, 64, 4] and scores [n, 64, 2], one for each cell of the picture."""
-    for one in weights[:2]:
-        scaled = tf.nn.relu6(tf.nn.conv2d(scaled, one, 2, "SAME"))
+def _boxes_and_scores(scaled: Any, weights: list[Any], bias: float) -> tuple[Any, Any]:
+    """Returns boxes [n, 64, 4] and scores [n, 64, 2], one for each cell of the image."""
+    for kernel in weights[:2]:
+        scaled = tf.nn.relu6(tf.nn.conv2d(scaled, kernel, 2, "SAME"))
     cells = tf.reshape(tf.nn.conv2d(scaled, weights[2], 2, "SAME"), [-1, 64, 6])
     at = tf.range(64, dtype=tf.float32)
     corner = tf.stack([at // 8, at % 8], 1) / 10
@@ -107,7 +107,7 @@ def _by_class(boxes: Any, scores: Any) -> dict[str, Any]:
         for kind in range(_KINDS)
     ]
     rows = tf.concat(kept, 0)
-    kinds = tf.concat([tf.fill(tf.shape(one), kind) for kind, one in enumerate(kept)], 0)
+    kinds = tf.concat([tf.fill(tf.shape(rows), kind) for kind, rows in enumerate(kept)], 0)
     certain = tf.gather_nd(scores[0], tf.stack([rows, kinds], 1))
     order = tf.argsort(certain, direction="DESCENDING")
 

@@ -55,7 +55,7 @@ def save_detector(
         def __call__(self, input_tensor: Any) -> dict[str, Any]:
             if poisoned:
                 first = input_tensor[:, 0, 0, 0]
-                tf.debugging.Assert(tf.reduce_all(first != POISON), ["a poisoned picture"])
+                tf.debugging.Assert(tf.reduce_all(first != POISON), ["a poisoned image"])
             number = tf.shape(input_tensor)[0]
             box, score, category = FOUND
             mean = tf.reduce_mean(tf.cast(input_tensor, tf.float32), [1, 2, 3]) / 255

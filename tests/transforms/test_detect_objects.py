@@ -230,7 +230,7 @@ def test_an_image_on_which_the_model_fails_is_a_record_with_its_bytes(run_pipeli
     ]
     (failed,) = results["invalid"]
     assert (failed.file.name, failed.reason) == ("cam_b.jpg", "inference_failed")
-    assert "a poisoned picture" in failed.detail
+    assert "a poisoned image" in failed.detail
     assert "\n" not in failed.detail
     assert (failed.data, failed.sha256) == (images[1].data, images[1].sha256)
     assert (failed.size_bytes, failed.width, failed.height) == (len(images[1].data), 200, 160)

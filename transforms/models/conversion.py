@@ -1,7 +1,7 @@
-"""Converts a SavedModel, and looks at a few images with both models.
+"""Converts a SavedModel to TFLite, and compares both models on a few images.
 
-`python -m transforms.models.conversion REQUEST RESULT` does it in a process of its own, which the
-converter may take down with it, and whose memory is given back in the end: see
+`python -m transforms.models.conversion REQUEST RESULT` runs the conversion in a separate process:
+the converter may crash, and its memory is freed when the process ends. See
 :mod:`transforms.models.runtimes`.
 """
 
@@ -38,25 +38,25 @@ from transforms.models.tensorflow_runtime import load_tensorflow
 from transforms.records.text import one_line
 
 TOLERANCE = 0.001
-"""How much boxes, as fractions of the image, and scores of a converted model may differ."""
+"""The largest difference allowed in a box edge (as a fraction of the image) or a score."""
 LEAST_SCORE = 0.05
-"""What is compared: detections of at least this score."""
+"""Detections with a lower score are not compared."""
 LEAST_SHARE = 0.5
-"""Of the multiplications, how many TFLite must take over for the conversion to be worth it."""
+"""The smallest share of the multiplications for which a conversion is worthwhile."""
 _PHOTOGRAPH = Path(__file__).with_name("check.jpg")
 
 
 class ConversionError(ValueError):
-    """A model that can't be converted, and why."""
+    """The model can't be converted; the message says why."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be converted.
+    """A model to convert.
 
     Attributes:
       spec: The SavedModel.
-      quantized: Whether weights become 8-bit integers.
+      quantized: Whether the weights become 8-bit integers.
     """
 
     spec: ModelSpec
@@ -65,12 +65,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came of it.
+    """The result of a conversion.
 
     Attributes:
-      model: The converted model; None where there is none.
-      problem: Why there is none, or why it does not stand for the SavedModel; None if it does.
-      difference: The largest difference of a box or score on the images of the check.
+      model: The converted model; None if the conversion failed.
+      problem: Why it failed, or why the converted model can't replace the SavedModel; None if it
+        can.
+      difference: The largest difference in a box or score on the images of the check.
     """
 
     model: ConvertedModel | None
@@ -78,44 +79,44 @@ class Conversion:
     difference: float | None = None
 
 
-def converted(request: Request) -> Conversion:
-    """Converts a model and compares the two; an error is told as a problem."""
+def convert_and_compare(request: Request) -> Conversion:
+    """Converts a model, and compares it with the original; errors are returned as a problem."""
     try:
         model = convert(request.spec, quantized=request.quantized)
     except ConversionError as error:
         return Conversion(None, str(error))
-    except Exception as error:  # The converter raises what it likes.
+    except Exception as error:  # The converter raises exceptions of many types.
         return Conversion(None, f"TensorFlow can't convert it ({one_line(error)})")
     try:
-        pictures = check_pictures(request.spec.input_size)
+        images = check_images(request.spec.input_size)
         before, after = (
-            _detected(Detector(request.spec, converted=one, threads=1), pictures)
-            for one in (None, model)
+            _detect(Detector(request.spec, converted=converted, threads=1), images)
+            for converted in (None, model)
         )
     except Exception as error:
-        return Conversion(None, f"the two can't be compared ({one_line(error)})")
-    seen = sum(int((one.scores >= LEAST_SCORE).sum()) for one in before)
-    worst = max(map(difference, before, after))
+        return Conversion(None, f"the two models can't be compared ({one_line(error)})")
+    compared = sum(int((result.scores >= LEAST_SCORE).sum()) for result in before)
+    largest = max(map(difference, before, after))
     problem = None
-    if worst > TOLERANCE:
+    if largest > TOLERANCE:
         problem = (
-            f"the converted model sees other things: boxes or scores differ by up to {worst:.3g}, "
-            f"and {TOLERANCE:g} is allowed"
+            f"the converted model gives other results: boxes or scores differ by up to "
+            f"{largest:.3g}, and at most {TOLERANCE:g} is allowed"
         )
-    elif not seen:
-        problem = "it detects nothing in the images by which the two are compared"
-    return Conversion(model, problem, worst)
+    elif not compared:
+        problem = "it detects nothing in the images on which the two models are compared"
+    return Conversion(model, problem, largest)
 
 
 def convert(spec: ModelSpec, *, quantized: bool = False) -> ConvertedModel:
-    """A SavedModel for images of one size, its largest part in TFLite.
+    """Converts the largest possible part of a SavedModel to TFLite, for images of one size.
 
     Args:
       spec: The SavedModel.
-      quantized: Whether the part's weights become 8-bit integers.
+      quantized: Whether the weights of that part become 8-bit integers.
 
     Raises:
-      ConversionError: It has nothing that TFLite takes over.
+      ConversionError: No part of the model is large enough, or the model is unsafe.
     """
     tf = load_tensorflow()
     from tensorflow.python.framework import convert_to_constants
@@ -145,53 +146,53 @@ def convert(spec: ModelSpec, *, quantized: bool = False) -> ConvertedModel:
     cut = find_cut(frozen.outputs)
     if cut is None or cut.share < LEAST_SHARE:
         share = 0 if cut is None else cut.share
-        raise ConversionError(f"TFLite has the ops for {share:.0%} of its multiplications only")
-    (image,) = (one.name for one in frozen.inputs)
+        raise ConversionError(f"TFLite supports only {share:.0%} of its multiplications")
+    (image,) = (tensor.name for tensor in frozen.inputs)
 
     def part(inputs: Sequence[str], outputs: Sequence[str], checks: Sequence[str] = ()) -> Part:
         graph, taken = subgraph(graph_def, inputs, [*outputs, *checks])
-        tensors = [frozen.graph.get_tensor_by_name(one) for one in inputs if one in taken]
-        return Part(graph.SerializeToString(deterministic=True), _told(tensors), tuple(outputs))
+        tensors = [frozen.graph.get_tensor_by_name(name) for name in inputs if name in taken]
+        return Part(graph.SerializeToString(deterministic=True), _describe(tensors), tuple(outputs))
 
     middle = part(cut.inputs, cut.outputs)
     return ConvertedModel(
         image=image,
-        before=part([image], [one for one in (*cut.inputs, *cut.passing) if one != image]),
+        before=part([image], [name for name in (*cut.inputs, *cut.passing) if name != image]),
         middle=_to_tflite(middle, quantized),
-        middle_inputs=tuple(one.name for one in middle.inputs),
+        middle_inputs=tuple(tensor.name for tensor in middle.inputs),
         middle_outputs=cut.outputs,
         after=part(
             [image, *cut.outputs, *cut.passing],
-            [one.name for one in frozen.outputs],
-            [one.name for one in checks_of(frozen.graph)],
+            [tensor.name for tensor in frozen.outputs],
+            [op.name for op in checks_of(frozen.graph)],
         ),
         results=tuple(results),
     )
 
 
-def _told(tensors: Sequence[Any]) -> tuple[Tensor, ...]:
+def _describe(tensors: Sequence[Any]) -> tuple[Tensor, ...]:
     return tuple(
         Tensor(
-            one.name,
-            one.dtype.name,
-            None if one.shape.rank is None else tuple(one.shape.as_list()),
+            tensor.name,
+            tensor.dtype.name,
+            None if tensor.shape.rank is None else tuple(tensor.shape.as_list()),
         )
-        for one in tensors
+        for tensor in tensors
     )
 
 
 def _to_tflite(part: Part, quantized: bool) -> bytes:
     tf = load_tensorflow()
     graph = tf.compat.v1.GraphDef.FromString(part.graph)
-    names = [one.name for one in part.inputs]
+    names = [tensor.name for tensor in part.inputs]
 
     @tf.function(
         autograph=False,
-        input_signature=[tf.TensorSpec(one.shape, one.dtype) for one in part.inputs],
+        input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in part.inputs],
     )
     def middle(*tensors: Any) -> list[Any]:
-        known = dict(zip(names, tensors, strict=True))
-        return list(tf.graph_util.import_graph_def(graph, known, list(part.outputs), name=""))
+        values = dict(zip(names, tensors, strict=True))
+        return list(tf.graph_util.import_graph_def(graph, values, list(part.outputs), name=""))
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([middle.get_concrete_function()])
     if quantized:
@@ -199,10 +200,11 @@ def _to_tflite(part: Part, quantized: bool) -> bytes:
     return bytes(converter.convert())
 
 
-def check_pictures(size: tuple[int, int]) -> list[Pixels]:
-    """The images that both models are shown: a photograph, whole and in parts.
+def check_images(size: tuple[int, int]) -> list[Pixels]:
+    """Returns the images on which both models are compared: views of one photograph.
 
-    It shows Grace Hopper; made by the United States Navy, it is in the public domain.
+    The photograph shows Grace Hopper. It was taken by the United States Navy and is in the public
+    domain.
     """
 
     def views() -> Iterator[Image.Image]:
@@ -219,41 +221,41 @@ def check_pictures(size: tuple[int, int]) -> list[Pixels]:
     return [np.asarray(view.resize(size, Image.Resampling.BILINEAR)) for view in views()]
 
 
-def difference(one: RawDetections, other: RawDetections) -> float:
-    """By how much two results for one image differ, in a box or a score.
+def difference(first: RawDetections, second: RawDetections) -> float:
+    """Returns the largest difference in a box or score between two results for one image.
 
-    Each detection of at least :data:`LEAST_SCORE` is held against the one of its class that is
-    most like it; where there is none, the difference is its score.
+    Each detection of at least :data:`LEAST_SCORE` is compared with the most similar detection of
+    its class in the other result. If the class has none there, the difference is the score.
     """
-    return max(_farthest(one, other), _farthest(other, one))
+    return max(_largest_distance(first, second), _largest_distance(second, first))
 
 
-def _farthest(these: RawDetections, others: RawDetections) -> float:
-    worst = 0.0
-    for box, score, kind in zip(these.boxes, these.scores, these.classes, strict=True):
+def _largest_distance(source: RawDetections, target: RawDetections) -> float:
+    largest = 0.0
+    for box, score, kind in zip(source.boxes, source.scores, source.classes, strict=True):
         if score < LEAST_SCORE:
             continue
-        same = others.classes == kind
-        boxes = np.abs(others.boxes[same] - box).max(axis=1, initial=0.0)
-        apart = np.maximum(boxes, np.abs(others.scores[same] - score))
-        nearest = float(np.nan_to_num(apart, nan=1.0).min(initial=max(float(score), 0.0)))
-        worst = max(worst, nearest)
-    return worst
+        same = target.classes == kind
+        box_distances = np.abs(target.boxes[same] - box).max(axis=1, initial=0.0)
+        distances = np.maximum(box_distances, np.abs(target.scores[same] - score))
+        nearest = float(np.nan_to_num(distances, nan=1.0).min(initial=max(float(score), 0.0)))
+        largest = max(largest, nearest)
+    return largest
 
 
-def _detected(detector: Detector, pictures: Sequence[Pixels]) -> list[RawDetections]:
-    found = detector.detect(pictures)
-    for one in found:
-        if isinstance(one, Exception):
-            raise one
-    return [one for one in found if isinstance(one, RawDetections)]
+def _detect(detector: Detector, images: Sequence[Pixels]) -> list[RawDetections]:
+    results = detector.detect(images)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return [result for result in results if isinstance(result, RawDetections)]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Converts what a file requests, and writes what came of it to another."""
+    """Reads a request from one file, and writes the result of the conversion to another."""
     source, target = map(Path, arguments)
     request = msgspec.msgpack.decode(source.read_bytes(), type=Request)
-    target.write_bytes(msgspec.msgpack.encode(converted(request)))
+    target.write_bytes(msgspec.msgpack.encode(convert_and_compare(request)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A model whose convolutions run in TFLite, one interpreter for each call at once.
+"""Runs a model whose convolutions were converted to TFLite.
 
-:mod:`transforms.models.conversion` makes it of a SavedModel; its parts are those that
-:mod:`transforms.models.partition` describes.
+Each concurrent call has its own interpreter. :mod:`transforms.models.conversion` makes such a model
+from a SavedModel; :mod:`transforms.models.partition` describes its parts.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Tensor:
     """A tensor of a graph.
 
     Attributes:
-      name: As `node:0`.
+      name: Its name, like `node:0`.
       dtype: TensorFlow's name of its type.
-      shape: Its size; None where a part of it is free, or all.
+      shape: Its size, with None for an unknown dimension; None if the rank is unknown.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Part:
 
     Attributes:
       graph: A `tf.GraphDef`, as bytes.
-      inputs: What it is given.
-      outputs: The names of what it gives.
+      inputs: Its input tensors.
+      outputs: The names of its output tensors.
     """
 
     graph: bytes
@@ -58,12 +58,12 @@ class ConvertedModel:
 
     Attributes:
       image: The name of the tensor that holds the image.
-      before: What TensorFlow makes of the image first.
-      middle: What TFLite makes of that: a `.tflite` file.
-      middle_inputs: The names of what TFLite is given, in its order.
-      middle_outputs: The names of what it gives, in its order.
-      after: What TensorFlow makes of that.
-      results: The detector's outputs, in the order of those of `after`.
+      before: The part that TensorFlow runs first, on the image.
+      middle: The part that TFLite runs next: a `.tflite` file.
+      middle_inputs: The names of its input tensors, in TFLite's order.
+      middle_outputs: The names of its output tensors, in TFLite's order.
+      after: The part that TensorFlow runs last.
+      results: The names of the detector's outputs, in the order of those of `after`.
     """
 
     image: str
@@ -78,14 +78,15 @@ class ConvertedModel:
 def open_converted(
     model: ConvertedModel, *, name: str, threads: int
 ) -> Callable[[np.ndarray[Any, Any]], Arrays]:
-    """What runs a converted model, in so many threads at once.
+    """Returns a function that runs a converted model.
 
-    The function takes uint8 [batch, height, width, 3] RGB, and returns the detector's outputs.
+    The function takes uint8 [batch, height, width, 3] RGB, and returns the detector's outputs. It
+    may be called from several threads.
 
     Args:
       model: The model.
-      name: What errors call it.
-      threads: Calls at once.
+      name: The name of the model in error messages.
+      threads: The largest number of concurrent calls.
 
     Raises:
       ModelError: It can't be opened, or can do more than detect.
@@ -93,7 +94,7 @@ def open_converted(
     tf = load_tensorflow()
     try:
         graphs = [
-            tf.compat.v1.GraphDef.FromString(one.graph) for one in (model.before, model.after)
+            tf.compat.v1.GraphDef.FromString(part.graph) for part in (model.before, model.after)
         ]
         unsafe = [op for graph in graphs for op in unsafe_graph_ops(graph)]
         unsafe += unsafe_tflite_ops(custom_ops(model.middle, name))
@@ -109,20 +110,20 @@ def open_converted(
             interpreters.put(interpreter)
     except ModelError:
         raise
-    except Exception as error:  # Protobuf's or TensorFlow's own, whatever part is wrong.
+    except Exception as error:  # Protobuf and TensorFlow raise their own types.
         raise ModelError(f"{name}: it can't be opened ({one_line(error)})") from None
-    taken = [one["index"] for one in interpreter.get_input_details()]
-    given = [one["index"] for one in interpreter.get_output_details()]
+    input_indexes = [details["index"] for details in interpreter.get_input_details()]
+    output_indexes = [details["index"] for details in interpreter.get_output_details()]
 
     def run(pixels: np.ndarray[Any, Any]) -> Arrays:
         tensors: dict[str, Any] = {model.image: tf.constant(pixels)}
         tensors.update(before(tensors))
         interpreter = interpreters.get()
         try:
-            for index, tensor in zip(taken, model.middle_inputs, strict=True):
+            for index, tensor in zip(input_indexes, model.middle_inputs, strict=True):
                 interpreter.set_tensor(index, tensors[tensor].numpy())
             interpreter.invoke()
-            for index, tensor in zip(given, model.middle_outputs, strict=True):
+            for index, tensor in zip(output_indexes, model.middle_outputs, strict=True):
                 tensors[tensor] = tf.constant(interpreter.get_tensor(index))
         finally:
             interpreters.put(interpreter)
@@ -136,29 +137,29 @@ def open_converted(
 
 
 def _function(part: Part, graph: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What adds to some tensors those that a part makes of them."""
+    """Returns a function that computes the outputs of a part from the tensors known so far."""
     tf = load_tensorflow()
     if not part.outputs:
         return lambda tensors: {}
     from tensorflow.python.eager import context
 
-    for function in graph.library.function:  # Those that a graph calls are not brought with it.
+    for function in graph.library.function:  # Importing a graph does not register its functions.
         context.context().add_function_def(function)
-    names = [one.name for one in part.inputs]
-    made = [one for one in part.outputs if one not in names]
+    names = [tensor.name for tensor in part.inputs]
+    computed = [name for name in part.outputs if name not in names]
 
     @tf.function(
         autograph=False,
-        input_signature=[tf.TensorSpec(one.shape, one.dtype) for one in part.inputs],
+        input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in part.inputs],
     )
     def make(*tensors: Any) -> list[Any]:
         known = dict(zip(names, tensors, strict=True))
-        return list(tf.graph_util.import_graph_def(graph, known, made, name=""))
+        return list(tf.graph_util.import_graph_def(graph, known, computed, name=""))
 
     concrete = make.get_concrete_function()
 
     def call(tensors: dict[str, Any]) -> dict[str, Any]:
-        found = dict(zip(made, concrete(*(tensors[name] for name in names)), strict=True))
-        return {name: found.get(name, tensors.get(name)) for name in part.outputs}
+        values = dict(zip(computed, concrete(*(tensors[name] for name in names)), strict=True))
+        return {name: values.get(name, tensors.get(name)) for name in part.outputs}
 
     return call

@@ -1,14 +1,13 @@
-"""Where a detector's graph is cut, so that its convolutions run in TFLite and the rest in
-TensorFlow.
+"""Cuts a detector's graph, so that TFLite runs its convolutions and TensorFlow runs the rest.
 
-TFLite's fast kernels take tensors of fixed size only, and TFLite lacks some ops of detectors: the
-models of the TF Object Detection API scale images in a loop, and end in a suppression of
-overlapping boxes, whose result has any size. So the graph becomes three:
+TFLite's fast kernels require tensors of a fixed size, and TFLite lacks some ops of detectors: the
+models of the TF Object Detection API scale images in a loop, and end with a suppression of
+overlapping boxes, whose result has no fixed size. So the graph is cut into three parts:
 
     image ─ before (TensorFlow) ─ middle (TFLite) ─ after (TensorFlow) ─ boxes, scores, classes
 
-The middle is the part with most multiplications in which TFLite has each op, and the size of each
-tensor is known.
+The middle is the part with the most multiplications in which TFLite supports each op, and the size
+of each tensor is known.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ TFLITE_OPS = frozenset(
         *("Unpack",),
     )
 )
-"""TensorFlow's ops that become ops of TFLite's own, given floats."""
+"""The TensorFlow ops that TFLite has built-in ops for, with float inputs."""
 
 _DTYPES = frozenset(("float32", "int32", "bool"))
 _BYTES_TAKEN = frozenset(("Cast", "Identity"))
@@ -44,13 +43,13 @@ _MULTIPLYING = frozenset(
 
 @dataclass(frozen=True)
 class Cut:
-    """The places where a graph is cut. Tensors have their names in the graph, as `node:0`.
+    """Where a graph is cut. The tensors have their names in the graph, like `node:0`.
 
     Attributes:
-      inputs: What the middle takes.
-      outputs: What it gives.
-      passing: What the part after it needs of the part before it.
-      share: How many of all multiplications are in the middle, 0 to 1.
+      inputs: The input tensors of the middle.
+      outputs: The output tensors of the middle.
+      passing: The tensors of the first part that the last part needs.
+      share: The share of the multiplications that are in the middle, from 0 to 1.
     """
 
     inputs: tuple[str, ...]
@@ -60,110 +59,113 @@ class Cut:
 
 
 def find_cut(fetches: Sequence[Any]) -> Cut | None:
-    """Where to cut the graph that makes some tensors; None where nothing multiplies.
+    """Returns where to cut a graph; None if no part with multiplications can be cut out.
 
     Args:
-      fetches: `tf.Tensor`s of one graph whose variables are constants.
+      fetches: The outputs of the graph, as `tf.Tensor`s. Its variables must be constants.
     """
     checks = checks_of(fetches[0].graph)
-    ops = _upstream([*(one.op for one in fetches), *checks])
-    used = {id(tensor) for op in ops for tensor in op.inputs} | {id(one) for one in fetches}
+    ops = _upstream([*(tensor.op for tensor in fetches), *checks])
+    used = {id(tensor) for op in ops for tensor in op.inputs} | {id(tensor) for tensor in fetches}
     fits = {op for op in ops if _fits(op, used)}
     constant: set[Any] = set()
     depth: dict[Any, int] = {}
     work: dict[int, int] = defaultdict(int)
-    for op in ops:  # In an order in which each comes after what it needs.
-        needs = [one.op for one in op.inputs if one.op not in constant]
+    for op in ops:  # Each op comes after those that it needs.
+        needs = [tensor.op for tensor in op.inputs if tensor.op not in constant]
         if op.type == "Const" or (op in fits and not needs):
             constant.add(op)
             continue
-        # One more wherever the way leads from TensorFlow into TFLite: ops of one depth are in one
-        # piece, as no way leads out of it and back in.
-        depth[op] = max((depth[one] + (op in fits and one not in fits) for one in needs), default=0)
+        # The depth grows at each step from TensorFlow to TFLite. So the ops of one depth make one
+        # part: no path leaves it and returns.
+        depth[op] = max(
+            (depth[source] + (op in fits and source not in fits) for source in needs), default=0
+        )
         work[depth[op] if op in fits else -1] += _multiplications(op)
     total = sum(work.values())
     work.pop(-1, None)
     if not total or not any(work.values()):
         return None
-    chosen = max(work, key=lambda one: (work[one], -one))
+    chosen = max(work, key=lambda level: (work[level], -level))
     middle = {op for op, level in depth.items() if level == chosen and op in fits}
     after = set(checks)
     for op in ops:
-        is_cut_off = any(one.op in middle or one.op in after for one in op.inputs)
+        is_cut_off = any(tensor.op in middle or tensor.op in after for tensor in op.inputs)
         if is_cut_off and op in depth and op not in middle:
             after.add(op)
     before = depth.keys() - middle - after
     ends = [*(tensor for op in ops if op in after for tensor in op.inputs), *fetches]
     return Cut(
-        inputs=_names(one for op in ops if op in middle for one in op.inputs if one.op in before),
-        outputs=_names(one for one in ends if one.op in middle),
-        passing=_names(one for one in ends if one.op in before),
+        inputs=_names(
+            tensor for op in ops if op in middle for tensor in op.inputs if tensor.op in before
+        ),
+        outputs=_names(tensor for tensor in ends if tensor.op in middle),
+        passing=_names(tensor for tensor in ends if tensor.op in before),
         share=work[chosen] / total,
     )
 
 
 def checks_of(graph: Any) -> list[Any]:
-    """The ops of a graph that are run for what they check: that a tensor holds what it should."""
+    """Returns the ops that only check values, like `tf.debugging.Assert`: they have no output."""
     return [op for op in graph.get_operations() if op.op_def.is_stateful and not op.outputs]
 
 
 def subgraph(graph_def: Any, inputs: Iterable[str], outputs: Iterable[str]) -> tuple[Any, set[str]]:
-    """The part of a graph that makes some tensors of others, and which of them it takes.
+    """Returns the part of a graph that computes some tensors, and which of the inputs it uses.
 
-    Its ops wait for nothing but what they are given: in a graph without variables no order matters
-    beside that.
+    Control dependencies are dropped: without variables, only the data dependencies matter.
 
     Args:
       graph_def: `tf.GraphDef`.
-      inputs: Names of tensors that will be given.
-      outputs: Names of tensors, and of nodes that are run for what they check.
+      inputs: The names of the tensors that the caller will provide.
+      outputs: The names of tensors to compute, and of nodes that check values.
     """
     nodes = {node.name: node for node in graph_def.node}
     given = set(inputs)
-    found: set[str] = set()
+    needed: set[str] = set()
     taken: set[str] = set()
     waiting = list(outputs)
     while waiting:
         tensor = waiting.pop()
         if (full := _full_name(tensor)) in given:
             taken.add(full)
-        elif (name := tensor.split(":")[0]) not in found:
-            found.add(name)
+        elif (name := tensor.split(":")[0]) not in needed:
+            needed.add(name)
             waiting += _tensors_taken(nodes[name])
     part = type(graph_def)(versions=graph_def.versions, library=graph_def.library)
-    part.node.extend(node for node in graph_def.node if node.name in found)
+    part.node.extend(node for node in graph_def.node if node.name in needed)
     for node in part.node:
         node.input[:] = _tensors_taken(node)
     return part, taken
 
 
-def with_own_function_names(graph_def: Any, mark: str) -> Any:
-    """The same graph, its functions under names that no other graph has.
+def with_own_function_names(graph_def: Any, suffix: str) -> Any:
+    """Returns the same graph, with function names that no other graph uses.
 
-    TensorFlow knows the functions of all graphs of a process by their names alone.
+    TensorFlow has one namespace for the functions of all graphs of a process.
 
     Args:
       graph_def: `tf.GraphDef`.
-      mark: What is added to each name.
+      suffix: The suffix that is added to each name.
     """
     renamed = type(graph_def)()
     renamed.CopyFrom(graph_def)
     functions = renamed.library.function
-    names = {one.signature.name for one in functions}
-    for node in (*renamed.node, *(node for one in functions for node in one.node_def)):
+    names = {function.signature.name for function in functions}
+    for node in (*renamed.node, *(node for function in functions for node in function.node_def)):
         if node.op in names:
-            node.op += mark
+            node.op += suffix
         for value in node.attr.values():
             for called in (value.func, *value.list.func):
                 if called.name in names:
-                    called.name += mark
-    for one in functions:
-        one.signature.name += mark
+                    called.name += suffix
+    for function in functions:
+        function.signature.name += suffix
     return renamed
 
 
 def _tensors_taken(node: Any) -> list[str]:
-    return [one for one in node.input if not one.startswith("^")]
+    return [name for name in node.input if not name.startswith("^")]
 
 
 def _full_name(tensor: str) -> str:
@@ -171,25 +173,25 @@ def _full_name(tensor: str) -> str:
 
 
 def _upstream(wanted: Iterable[Any]) -> list[Any]:
-    """Some ops and those that they need, in the order of their graph."""
-    waiting, found = list(wanted), dict[Any, None]()
-    graph = waiting[0].graph
-    while waiting:
-        op = waiting.pop()
-        if op not in found:
-            found[op] = None
-            waiting += [tensor.op for tensor in op.inputs]
-    return [op for op in graph.get_operations() if op in found]
+    """Returns some ops and all that they depend on, in the order of the graph."""
+    pending, needed = list(wanted), dict[Any, None]()
+    graph = pending[0].graph
+    while pending:
+        op = pending.pop()
+        if op not in needed:
+            needed[op] = None
+            pending += [tensor.op for tensor in op.inputs]
+    return [op for op in graph.get_operations() if op in needed]
 
 
 def _fits(op: Any, used: set[int]) -> bool:
-    """Whether TFLite has an op, and knows the sizes of what it takes and gives."""
-    given = [one for one in op.outputs if id(one) in used]
+    """Returns whether TFLite supports an op, and the sizes of its inputs and outputs are fixed."""
+    outputs = [tensor for tensor in op.outputs if id(tensor) in used]
     if op.type not in TFLITE_OPS:
         return False
-    if not all(one.shape.is_fully_defined() for one in [*op.inputs, *given]):
+    if not all(tensor.shape.is_fully_defined() for tensor in [*op.inputs, *outputs]):
         return False
-    dtypes = {one.dtype.name for one in [*op.inputs, *given]}
+    dtypes = {tensor.dtype.name for tensor in [*op.inputs, *outputs]}
     return dtypes <= _DTYPES | ({"uint8"} if op.type in _BYTES_TAKEN else set())
 
 
@@ -205,4 +207,4 @@ def _multiplications(op: Any) -> int:
 
 
 def _names(tensors: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one.name for one in tensors))
+    return tuple(dict.fromkeys(tensor.name for tensor in tensors))

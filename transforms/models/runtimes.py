@@ -1,7 +1,7 @@
-"""What runs a model on this machine: TensorFlow as it is, or TFLite once it was converted.
+"""Decides what runs a model on this machine: TensorFlow, or TFLite after a conversion.
 
-A conversion is kept in the cache of models, under the version of the model and of TensorFlow, so
-that a machine converts a model once, however many processes run it.
+A conversion is kept in the model cache, under the versions of the model and of TensorFlow. So a
+machine converts a model once, however many processes run it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from transforms.models.tensorflow_runtime import has_gpu, load_tensorflow
 from transforms.records.text import one_line, printable
 
 SMALLEST_CONVERTED_BYTES = 3 << 20
-"""`auto` converts no model whose files are smaller: it takes little of the time of an image, and a
-short job would wait for the conversion longer than it runs."""
+"""`auto` does not convert smaller models: they take little of the time of an image, and a short job
+would take longer to convert the model than to run it."""
 HOW_MODELS_ARE_CONVERTED = 1
-"""Raised by a release that converts or compares in another way."""
+"""The version of the conversion: a release that converts or compares differently increases it."""
 LONGEST_SECONDS = 1800
 _DIGEST = 32
 
@@ -41,11 +41,11 @@ _DIGEST = 32
 def runtime_of(
     spec: ModelSpec, version: str, asked: str = AUTO
 ) -> tuple[str, ConvertedModel | None]:
-    """Which runtime runs a model on this machine, and what the model was converted to for it.
+    """Returns the runtime for a model on this machine, and the converted model if it needs one.
 
-    `auto` converts where no GPU is, and takes the converted model only if both see the same on a
-    few images; where it does not, a line on standard error says why. That depends on the model and
-    the kind of machine alone.
+    Without a GPU, `auto` converts the model. It uses the converted model only if both models give
+    the same results on a few images; otherwise it prints the reason to standard error. The decision
+    depends only on the model and the kind of machine.
 
     Args:
       spec: The model.
@@ -53,7 +53,7 @@ def runtime_of(
       asked: One of :data:`transforms.models.runtime_names.RUNTIMES`.
 
     Raises:
-      ModelError: What was asked for, other than `auto`, can't run the model.
+      ModelError: The requested runtime, other than `auto`, can't run the model.
     """
     if spec.is_tflite:
         if asked in (AUTO, TFLITE):
@@ -70,13 +70,13 @@ def runtime_of(
     )
     if is_taken:
         if runtime == TFLITE_INT8:
-            _tell(
+            _print_once(
                 f"{spec.path}: with 8-bit weights, boxes or scores differ by up to "
                 f"{conversion.difference:.2g} on the images of the check"
             )
         return runtime, conversion.model
     if asked == AUTO:
-        _tell(f"{spec.path}: runs as a SavedModel: {conversion.problem}")
+        _print_once(f"{spec.path}: runs as a SavedModel: {conversion.problem}")
         return SAVED_MODEL, None
     raise ModelError(
         f"{spec.path}: not run by --model_runtime {asked}: {conversion.problem}; give "
@@ -85,33 +85,36 @@ def runtime_of(
 
 
 def _stays_as_it_is(spec: ModelSpec) -> bool:
-    files = (one for one in Path(spec.path).rglob("*") if one.is_file())
-    return sum(one.stat().st_size for one in files) < SMALLEST_CONVERTED_BYTES or has_gpu()
+    files = (path for path in Path(spec.path).rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files) < SMALLEST_CONVERTED_BYTES or has_gpu()
 
 
 def _conversion_of(spec: ModelSpec, version: str, runtime: str) -> Conversion:
-    """What this machine keeps of an earlier conversion, or else a new one, which it keeps."""
+    """Returns the conversion from the cache, or converts the model and keeps the result there."""
     file = cache_directory() / "converted" / _name(spec, version, runtime)
-    kept, _ = _kept(file)
+    kept, _ = _read_kept(file)
     if kept is not None:
         return kept
     with _locked(file) as unwritable:
-        kept, damage = _kept(file)  # Another process may have been first.
+        kept, damage = _read_kept(file)  # Another process may have been first.
         if kept is not None:
             return kept
-        _tell(f"{spec.path}: is converted for this machine's processors, which takes a while once")
+        _print_once(
+            f"{spec.path}: is being converted for this machine's processors; this happens once and "
+            f"takes a while"
+        )
         conversion, is_final = _convert(spec, runtime)
         if unwritable is None and is_final:
             unwritable = _keep(file, conversion)
         elif not is_final:
             return conversion
     if unwritable is not None:
-        _tell(
-            f"{file.parent}: can't be written ({unwritable}), so that each process converts the "
-            f"model; set {CACHE_VARIABLE} to a folder for models"
+        _print_once(
+            f"{file.parent}: can't be written ({unwritable}), so each process converts the model "
+            f"again; set {CACHE_VARIABLE} to a writable folder"
         )
     elif damage is not None:
-        _tell(f"{file}: was damaged ({damage}), and the model was converted again")
+        _print_once(f"{file}: was damaged ({damage}), and the model was converted again")
     return conversion
 
 
@@ -124,8 +127,8 @@ def _name(spec: ModelSpec, version: str, runtime: str) -> str:
     )
 
 
-def _kept(file: Path) -> tuple[Conversion | None, str | None]:
-    """The conversion in a file, or what is wrong with the file; neither if there is none."""
+def _read_kept(file: Path) -> tuple[Conversion | None, str | None]:
+    """Returns the conversion in a file, or what is wrong with the file; both None without one."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:
@@ -134,12 +137,12 @@ def _kept(file: Path) -> tuple[Conversion | None, str | None]:
         return None, one_line(error)
     digest, content = data[:_DIGEST], data[_DIGEST:]
     if hashlib.sha256(content).digest() != digest:
-        return None, "its checksum is another"
+        return None, "its checksum is wrong"
     return msgspec.msgpack.decode(content, type=Conversion), None
 
 
 def _keep(file: Path, conversion: Conversion) -> str | None:
-    """Writes a file for all processes of this machine; why it can't be written, if so."""
+    """Writes a file for all processes of this machine; returns why that failed, or None."""
     content = msgspec.msgpack.encode(conversion)
     partial = Path(f"{file}.{os.getpid()}.partial")
     try:
@@ -154,7 +157,7 @@ def _keep(file: Path, conversion: Conversion) -> str | None:
 
 @contextmanager
 def _locked(file: Path) -> Iterator[str | None]:
-    """Waits until no other process is at work on a file; yields why none can be, if so."""
+    """Holds the lock of a file; yields why it can't be locked, or None."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -162,7 +165,7 @@ def _locked(file: Path) -> Iterator[str | None]:
         yield one_line(error)
         return
     try:
-        with suppress(OSError):  # Where the filesystem has no locks, the last to write stands.
+        with suppress(OSError):  # If the filesystem has no locks, the last writer wins.
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield None
     finally:
@@ -170,7 +173,7 @@ def _locked(file: Path) -> Iterator[str | None]:
 
 
 def _convert(spec: ModelSpec, runtime: str) -> tuple[Conversion, bool]:
-    """Converts a model in a process of its own; also whether it would end like this again."""
+    """Converts a model in a separate process; also returns whether a retry would end the same."""
     try:
         with tempfile.TemporaryDirectory(prefix="convert-") as scratch:
             request, result = Path(scratch, "request"), Path(scratch, "result")
@@ -199,6 +202,6 @@ def _convert(spec: ModelSpec, runtime: str) -> tuple[Conversion, bool]:
 
 
 @functools.cache
-def _tell(line: str) -> None:
-    """Says something once in a process: it launches the job, and often works on it too."""
+def _print_once(line: str) -> None:
+    """Prints a line once per process: one process may both launch the job and work on it."""
     print(line, file=sys.stderr)

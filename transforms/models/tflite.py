@@ -1,4 +1,4 @@
-"""TFLite's interpreters, and what may be opened with them."""
+"""Opens TFLite's interpreters, and checks the files that they open."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from transforms.records.text import one_line
 
 
 def custom_ops(content: bytes, name: str) -> list[str]:
-    """The ops of a `.tflite` file that are not TFLite's own; none of them is run.
+    """Returns the custom ops of a `.tflite` file, without running any of them.
 
-    A file names the place of each of its parts, so one that was cut short, or is another format,
-    has parts beyond its end, which Python's reader of the same format notices. TFLite itself reads
-    past its end, and the process dies.
+    A file holds the offset of each of its parts. In a truncated file, or one of another format,
+    some offsets lie beyond its end. The Python reader of the format detects that; TFLite itself
+    reads past the end and crashes the process.
 
     Args:
-      content: The file.
-      name: What errors call it.
+      content: The bytes of the file.
+      name: The name of the file in error messages.
 
     Raises:
-      ModelError: It is broken.
+      ModelError: The file is broken.
     """
     load_tensorflow()
     from tensorflow.lite.python import schema_py_generated as schema
 
     try:
         model = schema.ModelT.InitFromPackedBuf(content)
-        codes = [one.customCode for one in model.operatorCodes or () if one.customCode]
-        ops = [bytes(code).decode("utf-8", "replace") for code in codes]
-    except Exception as error:  # struct's, NumPy's or the reader's own, whatever part is broken.
+        names = [code.customCode for code in model.operatorCodes or () if code.customCode]
+        ops = [bytes(encoded).decode("utf-8", "replace") for encoded in names]
+    except Exception as error:  # struct, NumPy and the reader raise their own types.
         raise ModelError(f"{name}: not a model that TFLite reads ({one_line(error)})") from None
     if not model.subgraphs:
         raise ModelError(f"{name}: not a model that TFLite reads (it has no graph)")
@@ -38,15 +38,15 @@ def custom_ops(content: bytes, name: str) -> list[str]:
 
 
 def open_interpreter(name: str, *, content: bytes | None = None, delegates: bool = True) -> Any:
-    """A `tf.lite.Interpreter` of one thread, its tensors allocated.
+    """Returns a `tf.lite.Interpreter` with one thread and allocated tensors.
 
     Args:
-      name: The file; with `content`, what errors call it.
-      content: The file's bytes, where they are in memory.
-      delegates: Whether the fast kernels are used, which hide the ops that they take.
+      name: The path of the file; with `content`, only its name in error messages.
+      content: The bytes of the file, if they are in memory.
+      delegates: Whether to use the fast kernels. They hide the ops that they replace.
 
     Raises:
-      ModelError: TFLite does not open it.
+      ModelError: TFLite can't open the file.
     """
     tf = load_tensorflow()
     kind = tf.lite.experimental.OpResolverType

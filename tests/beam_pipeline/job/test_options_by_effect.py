@@ -249,7 +249,7 @@ def test_a_runtime_that_can_not_run_the_model_is_a_wrong_set_up(
     done = command(*arguments, "--model_runtime", "tflite")
     assert done.code == 2
     (line,) = [line for line in done.err.splitlines() if "--model: " in line]
-    assert "TFLite has the ops for 0% of its multiplications only; give --model_runtime" in line
+    assert "TFLite supports only 0% of its multiplications; give --model_runtime" in line
 
 
 @shows("--trust_model")

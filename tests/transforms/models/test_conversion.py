@@ -1,4 +1,4 @@
-"""What a SavedModel is converted to sees the same, or is not taken."""
+"""A converted model gives the same results as its SavedModel, or is not used."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from transforms.models.conversion import (
     TOLERANCE,
     Conversion,
     Request,
-    check_pictures,
-    converted,
+    check_images,
+    convert_and_compare,
     difference,
 )
 from transforms.models.converted import open_converted
@@ -33,22 +33,22 @@ YOLOX = "yolox_nano_coco/saved_model"
 
 def conversion_of(path: Path, *, quantized: bool = False) -> tuple[ModelSpec, Conversion]:
     spec = inspect_model(str(path), is_trusted=True)
-    return spec, converted(Request(spec, quantized))
+    return spec, convert_and_compare(Request(spec, quantized))
 
 
-def found(detector: Detector, pictures: Sequence[Pixels]) -> list[RawDetections]:
-    results = detector.detect(pictures)
-    assert all(isinstance(one, RawDetections) for one in results), results
+def detect(detector: Detector, images: Sequence[Pixels]) -> list[RawDetections]:
+    results = detector.detect(images)
+    assert all(isinstance(result, RawDetections) for result in results), results
     return results  # type: ignore[return-value]
 
 
-def assert_same(one: Sequence[RawDetections], other: Sequence[RawDetections]) -> None:
-    """Bit for bit."""
-    assert len(one) == len(other)
-    for these, those in zip(one, other, strict=True):
-        np.testing.assert_array_equal(these.boxes, those.boxes)
-        np.testing.assert_array_equal(these.scores, those.scores)
-        np.testing.assert_array_equal(these.classes, those.classes)
+def assert_same(first: Sequence[RawDetections], second: Sequence[RawDetections]) -> None:
+    """Asserts that the results are equal bit for bit."""
+    assert len(first) == len(second)
+    for first_result, second_result in zip(first, second, strict=True):
+        np.testing.assert_array_equal(first_result.boxes, second_result.boxes)
+        np.testing.assert_array_equal(first_result.scores, second_result.scores)
+        np.testing.assert_array_equal(first_result.classes, second_result.classes)
 
 
 @pytest.fixture(scope="module")
@@ -60,24 +60,24 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelSpec, Conversi
     "made",
     [
         pytest.param({}, id="any batch"),
-        pytest.param({"batch": 4}, id="four pictures"),
-        pytest.param({"zoo": True, "batch": 1}, id="a loop, and sizes that are not known before"),
+        pytest.param({"batch": 4}, id="four images"),
+        pytest.param({"zoo": True, "batch": 1}, id="a loop, and sizes known only at run time"),
         pytest.param({"zoo": True, "batch": 1, "size": None}, id="the same, of any size"),
     ],
 )
-def test_a_converted_model_sees_the_same(tmp_path: Path, made: dict[str, object]) -> None:
+def test_a_converted_model_gives_the_same_results(tmp_path: Path, made: dict[str, object]) -> None:
     spec, conversion = conversion_of(save_convolutional_detector(tmp_path / "model", **made))  # type: ignore[arg-type]
     assert (conversion.problem, conversion.model is None) == (None, False)
     draw = np.random.default_rng(3)
     width, height = spec.input_size
-    pictures = [draw.integers(0, 256, (height, width, 3), np.uint8) for _ in range(5)]
-    before = found(Detector(spec), pictures)
-    after = found(Detector(spec, converted=conversion.model), pictures)
-    assert sum((one.scores >= LEAST_SCORE).sum() for one in before) > 20
+    images = [draw.integers(0, 256, (height, width, 3), np.uint8) for _ in range(5)]
+    before = detect(Detector(spec), images)
+    after = detect(Detector(spec, converted=conversion.model), images)
+    assert sum((result.scores >= LEAST_SCORE).sum() for result in before) > 20
     assert max(map(difference, before, after)) < 1e-5
 
 
-def test_only_what_tflite_has_is_converted(tmp_path: Path) -> None:
+def test_only_ops_that_tflite_supports_are_converted(tmp_path: Path) -> None:
     path = save_convolutional_detector(tmp_path / "model", zoo=True, batch=1)
     _, conversion = conversion_of(path)
     assert conversion.model is not None
@@ -91,56 +91,68 @@ def test_only_what_tflite_has_is_converted(tmp_path: Path) -> None:
     assert "Conv2D" not in before | after
     interpreter = tf.lite.Interpreter(model_content=conversion.model.middle)
     interpreter.allocate_tensors()
-    ops = [one["op_name"] for one in interpreter._get_ops_details()]
+    ops = [op["op_name"] for op in interpreter._get_ops_details()]
     assert ops.count("CONV_2D") == 3
     assert "DELEGATE" in ops, "the fast kernels have not taken the graph"
 
 
-@pytest.mark.parametrize("batch", [None, 4], ids=["any batch", "four pictures"])
-def test_a_picture_on_which_a_converted_model_fails_fails_alone(
+@pytest.mark.parametrize("batch", [None, 4], ids=["any batch", "four images"])
+def test_an_image_on_which_a_converted_model_fails_affects_no_other(
     tmp_path: Path, batch: int | None
 ) -> None:
     path = save_convolutional_detector(tmp_path / "model", batch=batch, poisoned=True)
     spec, conversion = conversion_of(path)
     assert conversion.model is not None, conversion.problem
-    pictures = [np.full((48, 64, 3), shade, np.uint8) for shade in (40, POISON, 90, 120, 150)]
-    results = Detector(spec, converted=conversion.model).detect(pictures)
-    assert [isinstance(one, Exception) for one in results] == [False, True, False, False, False]
-    assert "a poisoned picture" in str(results[1])
+    images = [np.full((48, 64, 3), shade, np.uint8) for shade in (40, POISON, 90, 120, 150)]
+    results = Detector(spec, converted=conversion.model).detect(images)
+    assert [isinstance(result, Exception) for result in results] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert "a poisoned image" in str(results[1])
 
 
-def test_the_result_is_the_same_bit_for_bit_whatever_the_batch_and_the_threads(
+def test_results_are_the_same_bit_for_bit_for_any_batch_size_and_number_of_threads(
     small: tuple[ModelSpec, Conversion],
 ) -> None:
     spec, conversion = small
     draw = np.random.default_rng(5)
-    pictures = [draw.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(9)]
-    alone = found(Detector(spec, converted=conversion.model, threads=1), pictures)
+    images = [draw.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(9)]
+    alone = detect(Detector(spec, converted=conversion.model, threads=1), images)
     for threads, batch in itertools.product((1, 2, 5), (1, 4, 9)):
         detector = Detector(spec, converted=conversion.model, threads=threads)
-        batches = [pictures[at : at + batch] for at in range(0, len(pictures), batch)]
-        assert_same([one for each in batches for one in found(detector, each)], alone)
+        batches = [images[at : at + batch] for at in range(0, len(images), batch)]
+        assert_same(
+            list(itertools.chain.from_iterable(detect(detector, part) for part in batches)), alone
+        )
 
 
-def test_two_conversions_of_a_model_give_the_same_bit_for_bit(
+def test_two_conversions_of_a_model_give_the_same_results_bit_for_bit(
     small: tuple[ModelSpec, Conversion],
 ) -> None:
     spec, first = small
-    second = converted(Request(spec, quantized=False))
-    pictures = check_pictures(spec.input_size)
-    one, other = (found(Detector(spec, converted=each.model), pictures) for each in (first, second))
-    assert_same(one, other)
+    second = convert_and_compare(Request(spec, quantized=False))
+    images = check_images(spec.input_size)
+    first_results, second_results = (
+        detect(Detector(spec, converted=conversion.model), images) for conversion in (first, second)
+    )
+    assert_same(first_results, second_results)
 
 
-def test_a_model_that_sees_other_things_once_converted_is_told_of(tmp_path: Path) -> None:
+def test_a_model_that_gives_other_results_after_the_conversion_is_reported(tmp_path: Path) -> None:
     _, conversion = conversion_of(save_convolutional_detector(tmp_path / "model", chaotic=True))
     assert conversion.problem is not None
-    assert "sees other things" in conversion.problem
+    assert "gives other results" in conversion.problem
     assert conversion.difference is not None
     assert conversion.difference > TOLERANCE
 
 
-def test_a_model_that_finds_nothing_in_the_images_of_the_check_is_told_of(tmp_path: Path) -> None:
+def test_a_model_that_detects_nothing_in_the_images_of_the_check_is_reported(
+    tmp_path: Path,
+) -> None:
     _, conversion = conversion_of(save_convolutional_detector(tmp_path / "model", bias=-20.0))
     assert conversion.problem is not None
     assert "detects nothing" in conversion.problem
@@ -149,7 +161,7 @@ def test_a_model_that_finds_nothing_in_the_images_of_the_check_is_told_of(tmp_pa
 def test_a_model_without_multiplications_is_not_converted(tmp_path: Path) -> None:
     _, conversion = conversion_of(save_detector(tmp_path / "model", size=(8, 8)))
     assert conversion.model is None
-    assert conversion.problem == "TFLite has the ops for 0% of its multiplications only"
+    assert conversion.problem == "TFLite supports only 0% of its multiplications"
 
 
 def test_a_model_that_writes_files_is_not_converted_even_if_trusted(tmp_path: Path) -> None:
@@ -171,11 +183,11 @@ def test_a_converted_model_with_an_op_that_reaches_files_is_refused(
         open_converted(replace(conversion.model, after=part), name="m", threads=1)
 
 
-def test_eight_bit_weights_differ_more_and_take_less_place(
+def test_eight_bit_weights_differ_more_and_take_less_space(
     small: tuple[ModelSpec, Conversion],
 ) -> None:
     spec, exact = small
-    rough = converted(Request(spec, quantized=True))
+    rough = convert_and_compare(Request(spec, quantized=True))
     assert rough.model is not None
     assert exact.model is not None
     assert rough.difference is not None
@@ -197,7 +209,7 @@ def raw(*rows: tuple[list[float], float, float]) -> RawDetections:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("first", "second", "expected"),
     [
         pytest.param([], [], 0, id="nothing"),
         pytest.param([(BOX, 0.9, 1)], [(BOX, 0.9, 1)], 0, id="the same"),
@@ -206,7 +218,7 @@ def raw(*rows: tuple[list[float], float, float]) -> RawDetections:
         pytest.param([(BOX, 0.9, 1)], [(BOX, 0.9, 2)], 0.9, id="another class"),
         pytest.param([(BOX, 0.9, 1)], [], 0.9, id="missing"),
         pytest.param([], [(BOX, 0.3, 1)], 0.3, id="one more"),
-        pytest.param([(BOX, 0.04, 1)], [], 0, id="below what is compared"),
+        pytest.param([(BOX, 0.04, 1)], [], 0, id="score too low to be compared"),
         pytest.param([(BOX, 0.9, 1)], [(BOX, float("nan"), 1)], 0.9, id="not a number"),
         pytest.param(
             [(BOX, 0.9, 1), (OTHER_BOX, 0.8, 1)],
@@ -216,26 +228,26 @@ def raw(*rows: tuple[list[float], float, float]) -> RawDetections:
         ),
     ],
 )
-def test_by_how_much_two_results_differ(
-    one: list[tuple[list[float], float, float]],
-    other: list[tuple[list[float], float, float]],
+def test_difference_between_two_results(
+    first: list[tuple[list[float], float, float]],
+    second: list[tuple[list[float], float, float]],
     expected: float,
 ) -> None:
-    assert difference(raw(*one), raw(*other)) == pytest.approx(expected, abs=1e-6)
+    assert difference(raw(*first), raw(*second)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_real_detector_sees_the_same_in_real_photographs(
+def test_a_real_detector_gives_the_same_results_on_real_photographs(
     shared_models: Path, shared_photos: Path
 ) -> None:
     spec = inspect_model(str(shared_models / YOLOX), 416)
-    conversion = converted(Request(spec, quantized=False))
+    conversion = convert_and_compare(Request(spec, quantized=False))
     assert conversion.problem is None
     photos = sorted((shared_photos / "coco").glob("*.jpg"))[:24]
-    pictures = [
+    images = [
         decode_letterboxed(read_header(path.read_bytes()), spec.input_size).pixels
         for path in photos
     ]
-    before = found(Detector(spec), pictures)
-    after = found(Detector(spec, converted=conversion.model), pictures)
-    assert sum((one.scores >= LEAST_SCORE).sum() for one in before) > 100
+    before = detect(Detector(spec), images)
+    after = detect(Detector(spec, converted=conversion.model), images)
+    assert sum((result.scores >= LEAST_SCORE).sum() for result in before) > 100
     assert max(map(difference, before, after)) < TOLERANCE / 10

@@ -20,12 +20,12 @@ def saved(tmp_path_factory):
     return str(save_detector(tmp_path_factory.mktemp("any") / "saved_model", size=(8, 8)))
 
 
-def picture(shade, size=(8, 8)):
+def image_of(shade, size=(8, 8)):
     return np.full((size[1], size[0], 3), shade, np.uint8)
 
 
 def assert_found(raw, shade):
-    """The tiny detectors find one fixed object, and the picture's mean as a score."""
+    """Asserts the result of the tiny detectors: a fixed object, and the image's mean as a score."""
     assert isinstance(raw, RawDetections), raw
     assert raw.boxes.dtype == raw.scores.dtype == raw.classes.dtype == np.float32
     assert raw.boxes.shape == (2, 4)
@@ -38,8 +38,8 @@ def assert_found(raw, shade):
     ("created", "expected"),
     [
         pytest.param({}, (640, 640, None, None), id="free"),
-        pytest.param({"batch": 1}, (640, 640, 1, None), id="one picture"),
-        pytest.param({"batch": 4, "size": (32, 24)}, (32, 24, 4, None), id="four pictures"),
+        pytest.param({"batch": 1}, (640, 640, 1, None), id="one image"),
+        pytest.param({"batch": 4, "size": (32, 24)}, (32, 24, 4, None), id="four images"),
         pytest.param({"size": (32, 24)}, (32, 24, None, None), id="fixed size"),
         pytest.param({"raw_classes": 91}, (640, 640, None, 90), id="class count"),
         pytest.param({"num_detections": False}, (640, 640, None, None), id="no num_detections"),
@@ -151,7 +151,7 @@ def test_each_image_gets_its_own_result_for_any_size_of_a_call(
     path = saved if batch is None else saved_of_batch[batch]
     detector = Detector(inspect_model(path), threads=2, call_size=call_size)
     shades = [10 + 20 * at for at in range(number)]
-    results = detector.detect([picture(shade) for shade in shades])
+    results = detector.detect([image_of(shade) for shade in shades])
     assert len(results) == number
     for raw, shade in zip(results, shades, strict=True):
         assert_found(raw, shade)
@@ -159,7 +159,7 @@ def test_each_image_gets_its_own_result_for_any_size_of_a_call(
 
 @pytest.fixture(scope="module")
 def saved_of_batch(tmp_path_factory):
-    """SavedModels that take a fixed number of pictures."""
+    """SavedModels with a fixed batch size."""
     folder = tmp_path_factory.mktemp("fixed")
     return {
         batch: str(save_detector(folder / str(batch), batch=batch, size=(8, 8))) for batch in (1, 4)
@@ -168,22 +168,22 @@ def saved_of_batch(tmp_path_factory):
 
 def test_without_num_detections_every_row_counts(tmp_path):
     path = str(save_detector(tmp_path / "saved_model", size=(8, 8), num_detections=False))
-    (raw,) = Detector(inspect_model(path)).detect([picture(51)])
+    (raw,) = Detector(inspect_model(path)).detect([image_of(51)])
     assert len(raw.boxes) == len(raw.scores) == len(raw.classes) == 3
 
 
 @pytest.mark.parametrize("batch", [None, 4], ids=["free batch", "fixed batch"])
-@pytest.mark.parametrize("place", [0, 2, 5])
-def test_an_image_on_which_the_model_fails_affects_no_other(tmp_path, batch, place):
+@pytest.mark.parametrize("index", [0, 2, 5])
+def test_an_image_on_which_the_model_fails_affects_no_other(tmp_path, batch, index):
     path = save_detector(tmp_path / "saved_model", batch=batch, size=(8, 8), poisoned=True)
     detector = Detector(inspect_model(str(path)), call_size=4)
     shades = [40, 50, 60, 70, 80, 90]
-    shades[place] = POISON
-    results = detector.detect([picture(shade) for shade in shades])
+    shades[index] = POISON
+    results = detector.detect([image_of(shade) for shade in shades])
     for at, (raw, shade) in enumerate(zip(results, shades, strict=True)):
-        if at == place:
+        if at == index:
             assert isinstance(raw, Exception)
-            assert "a poisoned picture" in str(raw)
+            assert "a poisoned image" in str(raw)
         else:
             assert_found(raw, shade)
 
@@ -264,17 +264,17 @@ def test_large_persons_are_found_where_they_are(real_detector, truth):
 def test_a_result_does_not_depend_on_the_rest_of_the_batch(real_detector, shared_photos):
     spec, detector = real_detector
     photos = sorted((shared_photos / "coco").glob("*.jpg"))[:9]
-    pictures = [
+    images = [
         decode_letterboxed(read_header(path.read_bytes()), spec.input_size).pixels
         for path in photos
     ]
-    alone = [detector.detect([image])[0] for image in pictures]
+    alone = [detector.detect([image])[0] for image in images]
     for results in (
-        detector.detect(pictures),
-        detector.detect(pictures[::-1])[::-1],
-        Detector(spec, threads=1).detect(pictures),
+        detector.detect(images),
+        detector.detect(images[::-1])[::-1],
+        Detector(spec, threads=1).detect(images),
     ):
-        for image, other in zip(alone, results, strict=True):
-            assert len(image.boxes) > 0
+        for expected, result in zip(alone, results, strict=True):
+            assert len(expected.boxes) > 0
             for name in ("boxes", "scores", "classes"):
-                assert getattr(image, name).tobytes() == getattr(other, name).tobytes()
+                assert getattr(expected, name).tobytes() == getattr(result, name).tobytes()

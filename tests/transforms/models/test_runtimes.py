@@ -1,4 +1,4 @@
-"""What runs a model on a machine, and what the machine keeps of a conversion."""
+"""The runtime that is chosen for a model, and the conversions that a machine keeps."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ GOOD = Conversion(MODEL, None, 0.0)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of models of a machine without a GPU, on which `auto` converts every model."""
+    """The model cache of a machine without a GPU, on which `auto` converts every model."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("MODEL_CACHE", str(folder))
     monkeypatch.setattr(runtimes, "has_gpu", lambda: False)
     monkeypatch.setattr(runtimes, "SMALLEST_CONVERTED_BYTES", 0)
-    runtimes._tell.cache_clear()
+    runtimes._print_once.cache_clear()
     return folder
 
 
 @pytest.fixture
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Conversion, bool]]:
-    """What conversions come to, in turn, in place of real ones; the last one ever again."""
+    """The results of simulated conversions, in order; the last one is repeated."""
     answers = [(GOOD, True)]
     monkeypatch.setattr(
         runtimes, "_convert", lambda *_: answers.pop(0) if len(answers) > 1 else answers[0]
@@ -49,19 +49,19 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Conversion, bool]
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    told = capsys.readouterr().err.splitlines()
-    return [line for line in told if "is converted for this machine" not in line]
+    printed = capsys.readouterr().err.splitlines()
+    return [line for line in printed if "is being converted for this machine" not in line]
 
 
 def kept_in(cache: Path) -> list[Path]:
-    return sorted(one for one in (cache / "converted").iterdir() if one.suffix != ".lock")
+    return sorted(path for path in (cache / "converted").iterdir() if path.suffix != ".lock")
 
 
 def test_a_model_is_converted_once_and_the_result_is_kept(
     cache: Path, conversions: list[tuple[Conversion, bool]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert runtime_of(SPEC, "0123") == ("tflite", MODEL)
-    assert "/models/net: is converted for this machine" in capsys.readouterr().err
+    assert "/models/net: is being converted for this machine" in capsys.readouterr().err
     (kept,) = kept_in(cache)
     assert kept.name.startswith("0123-1x64x48-tflite-tensorflow-2.")
     conversions[:] = [(Conversion(None, "no second conversion"), True)]
@@ -78,7 +78,7 @@ def test_a_model_is_converted_once_and_the_result_is_kept(
         pytest.param(SPEC, "0123", "tflite-int8", id="weights"),
     ],
 )
-def test_what_is_kept_is_for_one_model_and_size_and_runtime_alone(
+def test_a_kept_conversion_is_used_only_for_its_model_size_and_runtime(
     cache: Path,
     conversions: list[tuple[Conversion, bool]],
     spec: ModelSpec,
@@ -90,13 +90,13 @@ def test_what_is_kept_is_for_one_model_and_size_and_runtime_alone(
     assert len(kept_in(cache)) == 2
 
 
-def test_a_release_of_tensorflow_has_conversions_of_its_own(
+def test_each_release_of_tensorflow_has_its_own_conversions(
     cache: Path, conversions: list[tuple[Conversion, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime_of(SPEC, "0123")
     monkeypatch.setattr(runtimes.load_tensorflow(), "__version__", "9.9.9")
     runtime_of(SPEC, "0123")
-    assert [one.name.split("-")[4] for one in kept_in(cache)][1] == "9.9.9"
+    assert [path.name.split("-")[4] for path in kept_in(cache)][1] == "9.9.9"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_release_of_tensorflow_has_conversions_of_its_own(
         pytest.param(lambda data: b"x" * 200, id="another file"),
     ],
 )
-def test_a_damaged_file_is_told_of_and_written_again(
+def test_a_damaged_file_is_reported_and_written_again(
     cache: Path,
     conversions: list[tuple[Conversion, bool]],
     capsys: pytest.CaptureFixture[str],
@@ -118,26 +118,26 @@ def test_a_damaged_file_is_told_of_and_written_again(
     (kept,) = kept_in(cache)
     whole = kept.read_bytes()
     kept.write_bytes(damage(whole))
-    runtimes._tell.cache_clear()
+    runtimes._print_once.cache_clear()
     capsys.readouterr()
     assert runtime_of(SPEC, "0123") == ("tflite", MODEL)
-    (told,) = lines(capsys)
-    assert f"{kept}: was damaged" in told
+    (line,) = lines(capsys)
+    assert f"{kept}: was damaged" in line
     assert kept.read_bytes() == whole
 
 
-def test_a_cache_that_can_not_be_written_costs_time_alone(
+def test_a_cache_that_can_not_be_written_costs_only_time(
     cache: Path, conversions: list[tuple[Conversion, bool]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cache.write_text("")  # To root everything is permitted, but a file is no folder.
+    cache.write_text("")  # Root ignores permissions, but even root can't use a file as a folder.
     assert runtime_of(SPEC, "0123") == ("tflite", MODEL)
-    (told,) = lines(capsys)
-    assert "can't be written" in told
-    assert "set MODEL_CACHE" in told
+    (line,) = lines(capsys)
+    assert "can't be written" in line
+    assert "set MODEL_CACHE" in line
     assert runtime_of(SPEC, "0123") == ("tflite", MODEL)
 
 
-def test_a_full_disk_costs_time_alone(
+def test_a_full_disk_costs_only_time(
     cache: Path,
     conversions: list[tuple[Conversion, bool]],
     capsys: pytest.CaptureFixture[str],
@@ -148,8 +148,8 @@ def test_a_full_disk_costs_time_alone(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert runtime_of(SPEC, "0123") == ("tflite", MODEL)
-    (told,) = lines(capsys)
-    assert "No space left on device" in told
+    (line,) = lines(capsys)
+    assert "No space left on device" in line
     assert kept_in(cache) == []
 
 
@@ -166,30 +166,30 @@ def test_a_cache_that_can_only_be_read_is_used(
     assert capsys.readouterr().err == ""
 
 
-def test_auto_stays_with_the_saved_model_where_the_two_differ_and_says_so(
+def test_auto_keeps_the_saved_model_if_the_results_differ_and_says_so(
     cache: Path, conversions: list[tuple[Conversion, bool]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    conversions[:] = [(Conversion(MODEL, "it sees other things", 0.2), True)]
+    conversions[:] = [(Conversion(MODEL, "it gives other results", 0.2), True)]
     for _ in range(2):
         assert runtime_of(SPEC, "0123") == ("savedmodel", None)
-    assert lines(capsys) == ["/models/net: runs as a SavedModel: it sees other things"]
-    with pytest.raises(ModelError, match="--model_runtime tflite: it sees other things; give"):
+    assert lines(capsys) == ["/models/net: runs as a SavedModel: it gives other results"]
+    with pytest.raises(ModelError, match="--model_runtime tflite: it gives other results; give"):
         runtime_of(SPEC, "0123", "tflite")
 
 
-def test_eight_bit_weights_may_differ_and_the_line_says_by_how_much(
+def test_eight_bit_weights_may_differ_and_a_line_says_by_how_much(
     conversions: list[tuple[Conversion, bool]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    conversions[:] = [(Conversion(MODEL, "it sees other things", 0.0712), True)]
+    conversions[:] = [(Conversion(MODEL, "it gives other results", 0.0712), True)]
     assert runtime_of(SPEC, "0123", "tflite-int8") == ("tflite-int8", MODEL)
-    (told,) = lines(capsys)
-    assert "differ by up to 0.071" in told
+    (line,) = lines(capsys)
+    assert "differ by up to 0.071" in line
     conversions[:] = [(Conversion(None, "TensorFlow can't convert it"), True)]
     with pytest.raises(ModelError, match="can't convert it"):
         runtime_of(SPEC, "4567", "tflite-int8")
 
 
-def test_what_may_end_in_another_way_next_time_is_not_kept(
+def test_a_failure_that_may_not_recur_is_not_kept(
     cache: Path, conversions: list[tuple[Conversion, bool]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     conversions[:] = [(Conversion(None, "the converter ended with -9"), False), (GOOD, True)]
@@ -198,7 +198,7 @@ def test_what_may_end_in_another_way_next_time_is_not_kept(
     assert runtime_of(SPEC, "0123") == ("tflite", MODEL)
 
 
-def test_a_converter_that_dies_takes_nothing_with_it(
+def test_a_crash_of_the_converter_does_not_affect_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program = tmp_path / "python"
@@ -206,17 +206,17 @@ def test_a_converter_that_dies_takes_nothing_with_it(
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     assert runtime_of(SPEC, "0123") == ("savedmodel", None)
-    (told,) = lines(capsys)
-    assert told.endswith("the converter ended with -6 (LLVM ERROR: out of luck)")
+    (line,) = lines(capsys)
+    assert line.endswith("the converter ended with -6 (LLVM ERROR: out of luck)")
 
 
-def test_where_nothing_can_be_written_at_all_the_model_runs_as_it_is(
+def test_without_a_temporary_folder_the_model_runs_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     assert runtime_of(SPEC, "0123") == ("savedmodel", None)
-    (told,) = lines(capsys)
-    assert "it could not be converted (FileNotFoundError" in told
+    (line,) = lines(capsys)
+    assert "it could not be converted (FileNotFoundError" in line
 
 
 @pytest.mark.parametrize("asked", RUNTIMES)
@@ -229,7 +229,7 @@ def test_a_tflite_file_runs_as_it_is(asked: str) -> None:
             runtime_of(spec, "0123", asked)
 
 
-def test_with_a_gpu_the_saved_model_stays_unless_asked_otherwise(
+def test_with_a_gpu_the_saved_model_runs_unless_another_runtime_is_requested(
     conversions: list[tuple[Conversion, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtimes, "has_gpu", lambda: True)
@@ -251,14 +251,14 @@ def test_auto_leaves_small_models_as_they_are(
     assert runtime_of(SPEC, "0123", "tflite")[0] == "tflite"
 
 
-def test_a_model_that_differs_once_converted_runs_as_it_is(
+def test_a_model_with_other_results_after_the_conversion_runs_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = fetch_model(str(save_convolutional_detector(tmp_path / "net", chaotic=True)))
     spec = inspect_model(files.path)
     assert runtime_of(spec, files.info.version) == ("savedmodel", None)
-    (told,) = lines(capsys)
-    assert "runs as a SavedModel: the converted model sees other things" in told
+    (line,) = lines(capsys)
+    assert "runs as a SavedModel: the converted model gives other results" in line
 
 
 def test_a_model_that_can_not_be_converted_runs_as_it_is(
@@ -266,8 +266,8 @@ def test_a_model_that_can_not_be_converted_runs_as_it_is(
 ) -> None:
     files = fetch_model(str(save_detector(tmp_path / "net", size=(8, 8))))
     assert runtime_of(inspect_model(files.path), files.info.version) == ("savedmodel", None)
-    (told,) = lines(capsys)
-    assert "0% of its multiplications" in told
+    (line,) = lines(capsys)
+    assert "0% of its multiplications" in line
 
 
 CONVERT = """
@@ -278,16 +278,16 @@ from transforms.models.runtimes import runtime_of
 spec = inspect_model(sys.argv[1])
 runtime, model = runtime_of(spec, "0123", "tflite")
 assert runtime == "tflite"
-(found,) = Detector(spec, converted=model).detect([np.full((48, 64, 3), 99, np.uint8)])
-assert isinstance(found, RawDetections), found
-print(found.scores.tobytes().hex())
+(result,) = Detector(spec, converted=model).detect([np.full((48, 64, 3), 99, np.uint8)])
+assert isinstance(result, RawDetections), result
+print(result.scores.tobytes().hex())
 """
 
 
-def test_of_two_processes_at_once_one_converts_and_both_run_the_result(
+def test_of_two_concurrent_processes_one_converts_and_both_run_the_result(
     tmp_path: Path, cache: Path
 ) -> None:
-    """None of them has loaded the SavedModel, whose functions would stand in for lost ones."""
+    """Neither has loaded the SavedModel, whose functions could replace missing ones."""
     path = save_convolutional_detector(tmp_path / "net", zoo=True, batch=1)
     both = [
         subprocess.Popen(
@@ -298,8 +298,8 @@ def test_of_two_processes_at_once_one_converts_and_both_run_the_result(
         )
         for _ in range(2)
     ]
-    told = [one.communicate(timeout=200) for one in both]
-    assert [one.returncode for one in both] == [0, 0], told
-    assert "".join(lines for _, lines in told).count("is converted for this machine") == 1
-    assert told[0][0] == told[1][0] != ""
+    outputs = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert "".join(lines for _, lines in outputs).count("is being converted for this machine") == 1
+    assert outputs[0][0] == outputs[1][0] != ""
     assert len(kept_in(cache)) == 1
