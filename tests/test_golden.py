@@ -130,7 +130,7 @@ PLAN = Plan(
     "2026-01-31T23:59:59Z",
     JudgedImage(DETECTED_IMAGE, VERDICT),
     written=True,
-    forgotten=(("s3://a/b.jpg", "b.jpg"),),
+    losers=(("s3://a/b.jpg", "b.jpg"),),
     retracted=(("s3://a/c.jpg", "c.jpg", "corrupt_jpeg"),),
     recorded=(InvalidImage(IMAGE_FILE, "duplicate", "another stands"),),
     arrived=("d.jpg",),
@@ -182,7 +182,7 @@ GOLDEN: dict[str, Golden] = {
     "plan.v2.bin": registered(
         replace(
             PLAN,
-            repeated=(("s3://a/f.jpg", "f.jpg"),),
+            copies=(("s3://a/f.jpg", "f.jpg"),),
             recorded_before=(InvalidImage(IMAGE_FILE, "not_jpeg", "it begins otherwise"),),
             known=CAPTURE_TIME,
         )

@@ -1,6 +1,6 @@
 """ForgetEarlierVerdicts: deletes verdicts of earlier runs under other file names.
 
-A batch knows all files of its input, and decides anew which image stands for a capture time. It
+A batch knows all files of its input, and decides again which image of a capture time wins. It
 overwrites what an earlier run has stored under the same name. If the image has another name now (a
 renamed copy, or a camera that writes times in another form), the old verdict would stay beside the
 new one, as a second image of one capture time.
@@ -19,7 +19,7 @@ from transforms.records.times import canonical_time
 from transforms.repositories import forget_valid, read_final
 from transforms.storage import stores
 
-_WINNERS, _EARLIER = "stands", "earlier"
+_WINNERS, _EARLIER = "winners", "earlier"
 
 
 def earlier_verdicts(output: str) -> Iterator[tuple[str, str]]:

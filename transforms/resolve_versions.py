@@ -1,13 +1,14 @@
-"""ResolveVersions: one image stands for each camera and capture time.
+"""ResolveVersions: decides which image wins for each camera and capture time.
 
-Most capture times have one file: in a batch its results are stored where it was judged. A batch
-groups what was judged of files that claim one capture time; a stream can't wait, and keeps what it
-knows of each capture time as state until its window is beyond the allowed lateness. After that the
-output is what it knows. The rules of who stands are in :mod:`transforms.records.precedence`.
+Most capture times have one file: a batch stores its results right after it was judged. A batch
+groups the results of all files that claim one capture time. A stream can't wait for all of them: it
+keeps what it knows of each capture time as state until the allowed lateness of its window is over.
+After that it reads what it needs from the output. :mod:`transforms.records.precedence` has the
+rules that decide which image wins.
 
-What follows for the repositories is a :class:`Plan`: all writes and deletes of one capture time, in
-order. Plans of one capture time are carried out one after the other, so that the last one stands.
-Each leaves the same files whether it is carried out once or twice.
+The result for the repositories is a :class:`Plan`: all writes and deletes for one capture time, in
+order. The plans of one capture time are carried out one after the other, so the last one prevails.
+Carrying out a plan twice leaves the same files as once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 from transforms.count_threats import CountedImage, event_time, is_too_late, late_row, window_of
 from transforms.known_versions import MAX_REQUESTS, is_complete, known_from_output, write_known
 from transforms.records import reasons
-from transforms.records.codecs import register_record
+from transforms.records.codecs import pack_fields, register_record, unpack_fields
 from transforms.records.images import InvalidImage, JudgedImage, stem_of
 from transforms.records.precedence import (
     CAPTURE_TIMES,
@@ -37,8 +38,10 @@ from transforms.records.precedence import (
     Version,
     add_version,
     key_of,
+    pack_capture_time,
     record_of,
     settle,
+    unpack_capture_time,
 )
 from transforms.records.times import canonical_time
 from transforms.repositories import (
@@ -51,7 +54,7 @@ from transforms.runtime.counters import count
 from transforms.runtime.read_ahead import ReadAheadDoFn
 from transforms.storage import stores
 
-STANDS = "stands"
+WINNERS = "winners"
 COUNTED = "counted"
 CONTESTED = "contested"
 PLANS = "plans"
@@ -62,116 +65,135 @@ _MAX_WAITING = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done in the repositories for one camera and capture time, in this order.
+    """The changes in the repositories for one camera and capture time.
 
     Attributes:
       camera: The camera's id.
       timestamp: The capture time, canonical.
-      stands: The image that stands; None: none does.
-      written: Whether its object data and verdict are written.
-      forgotten: Addresses and names of files whose results are deleted, as they stood before.
-      retracted: Addresses, names and reasons of records in `invalid/` that are deleted.
-      recorded: Records that are written.
-      arrived: Names of files that have come: a copy in `validated/` is deleted that is not of what
-        stands.
-      restored: Whether the copy of what stands is written anew, as another file may have taken its
-        name.
-      late: Whether what stands gets a count row of its own.
-      searched: Addresses and names of files, and the reason of each one's record: under every other
-        reason a record is looked for, and deleted.
-      repeated: Addresses and names of files whose bytes are kept for another one: what earlier
-        runs have said of them is deleted.
-      recorded_before: Records that are written once more, as the first time.
-      known: What a stream then knows.
+      winner: The image that wins; None if no image is valid.
+      written: Whether the winner's object data and verdict are written.
+      losers: The addresses and names of files whose object data and verdicts are deleted.
+      retracted: The addresses, names and reasons of records in `invalid/` that are deleted.
+      recorded: The records that are written.
+      arrived: The names of the files that have arrived: their copies in `validated/` are deleted,
+        except the winner's.
+      restored: Whether the winner's copy in `validated/` is written again, as another file of the
+        same name may have overwritten it.
+      late: Whether the winner gets its own count row.
+      searched: The addresses and names of files, each with the reason of its current record:
+        records under all other reasons are deleted.
+      copies: The addresses and names of files with the same bytes as another file, which have no
+        record of their own: their records from earlier runs are deleted.
+      recorded_before: Records that exist already and are written again, unchanged.
+      known: What the stream knows of the capture time after this plan.
     """
 
     camera: str
     timestamp: str
-    stands: JudgedImage | None = None
+    winner: JudgedImage | None = None
     written: bool = False
-    forgotten: tuple[tuple[str, str], ...] = ()
+    losers: tuple[tuple[str, str], ...] = ()
     retracted: tuple[tuple[str, str, str], ...] = ()
     recorded: tuple[InvalidImage, ...] = ()
     arrived: tuple[str, ...] = ()
     restored: bool = False
     late: bool = False
     searched: tuple[tuple[str, str, str | None], ...] = ()
-    repeated: tuple[tuple[str, str], ...] = ()
+    copies: tuple[tuple[str, str], ...] = ()
     recorded_before: tuple[InvalidImage, ...] = ()
     known: CaptureTime = field(default_factory=CaptureTime)
 
 
-register_record(Plan, version=2, upgrades={1: lambda plain: plain})
+_ENCODED_NAMES = {"winner": "stands", "losers": "forgotten", "copies": "repeated"}
+
+
+def _pack_plan(plan: Plan) -> dict[str, Any]:
+    return {**pack_fields(plan, _ENCODED_NAMES), "known": pack_capture_time(plan.known)}
+
+
+def _unpack_plan(plain: dict[str, Any]) -> Plan:
+    known = unpack_capture_time(plain.pop("known", {}))
+    return replace(unpack_fields(plain, Plan, _ENCODED_NAMES), known=known)
+
+
+register_record(
+    Plan,
+    version=2,
+    upgrades={1: lambda plain: plain},
+    pack=_pack_plan,
+    unpack=_unpack_plan,
+)
 
 
 def plan_of(
     key: str, version: Version, before: CaptureTime, known: CaptureTime, change: Change | None
 ) -> Plan:
-    """Returns the plan of one arrival.
+    """Returns the plan for the arrival of one file.
 
-    The first file of a capture time is stored, and that is all. After that, a bundle that has
-    failed may have read other bytes of a file, and left what follows from those: so the plan says
-    all that the repositories are to hold of the capture time, and what they must not hold.
+    The first file of a capture time is just stored. Later on, a bundle that failed may have read
+    other bytes of a file, and stored results of those bytes. So the plan lists all that the
+    repositories must hold for the capture time, and all that they must not hold.
 
     Args:
       key: The camera and capture time.
-      version: What came.
+      version: The version that arrived.
       before: What was known before.
       known: What is known now.
-      change: What it changes; None: nothing.
+      change: What the arrival changes; None if nothing.
     """
     camera, timestamp = key.split("\n")
     winner = known.winner
-    others = [one for one in known.versions.values() if one.uri != known.stands]
+    others = [other for other in known.versions.values() if other.uri != known.winner_uri]
     is_first = not before.versions
     new = () if change is None else change.recorded
     return Plan(
         *(camera, timestamp, winner),
         written=winner is not None,
-        forgotten=() if is_first else tuple((one.uri, one.file) for one in others),
+        losers=() if is_first else tuple((other.uri, other.file) for other in others),
         retracted=()
         if change is None
-        else tuple((one.uri, one.file, reason) for one, reason in change.retracted),
+        else tuple((other.uri, other.file, reason) for other, reason in change.retracted),
         recorded=tuple(map(record_of, new)),
         recorded_before=tuple(
             record_of(known.versions[uri])
             for uri in known.records
             if known.versions[uri] not in new
         ),
-        arrived=tuple({one.file: None for one in (version, *known.versions.values())}),
+        arrived=tuple({other.file: None for other in (version, *known.versions.values())}),
         restored=not is_first,
         searched=()
         if change is not None
         else tuple(
-            (one.uri, one.file, known.records.get(one.uri)) for one in known.versions.values()
+            (other.uri, other.file, known.records.get(other.uri))
+            for other in known.versions.values()
         ),
-        repeated=tuple((one.uri, one.file) for one in others if one.uri not in known.records),
+        copies=tuple((other.uri, other.file) for other in others if other.uri not in known.records),
         known=known,
     )
 
 
 class _ResolveInBatch(beam.DoFn):
-    """Resolves all files of a capture time at once."""
+    """Resolves all files of a capture time together."""
 
     def process(self, element: tuple[str, Iterable[Version]]) -> Iterator[Any]:
         key, group = element
         versions = list(group)
         known = settle(versions)
-        distinct = len(known.records) + (known.stands is not None)
+        distinct = len(known.records) + (known.winner_uri is not None)
         count("images.repeated", len(versions) - distinct)
         camera, timestamp = key.split("\n")
         recorded = [record_of(known.versions[uri]) for uri in known.records]
         by_name = Counter((image.reason, image.file.name) for image in recorded)
-        repeated = tuple(
+        copies = tuple(
             (version.uri, version.file)
             for uri, version in known.versions.items()
-            if uri != known.stands and uri not in known.records
+            if uri != known.winner_uri and uri not in known.records
         )
         plan = Plan(
             *(camera, timestamp, known.winner),
             written=known.winner is not None,
-            forgotten=repeated,
-            repeated=repeated,
+            losers=copies,
+            copies=copies,
             recorded=tuple(
                 replace(image, shares_name=by_name[image.reason, image.file.name] > 1)
                 for image in recorded
@@ -226,15 +248,16 @@ class _ResolveInStream(beam.DoFn):
         state: Any = beam.DoFn.StateParam(_KNOWN),
         forget: Any = beam.DoFn.TimerParam(_FORGET),
     ) -> Iterator[Any]:
-        """The window takes no more images. From now on the output is what is known.
+        """Ends the state of a capture time whose window takes no more images.
 
-        What came after that was only put into the state, beside what the output said. It is taken
-        up here: a bundle that fails finds the state as it was, whatever it has written. The state
-        is cleared one timer later, when what was written is there to be read.
+        From now on, what is known is read from the output. Files that arrive later are first put
+        into the state, together with what was read. They are resolved here: if this bundle fails,
+        the state is unchanged, whatever the bundle has written. The state is cleared one timer
+        later, when the results can be read from the output.
 
-        A runner that goes back to a checkpoint from before finds its own results in the output, and
-        has lost what it had told of them. So the image that stands is told of once more: what an
-        alert's record says already is not sent again.
+        A runner that returns to an earlier checkpoint finds its own results in the output, but has
+        lost the winners that it emitted. So the winner is emitted again; an alert that is recorded
+        as delivered is not sent twice.
         """
         known: CaptureTime | None = state.read()
         if known is None or not known.waiting:
@@ -243,12 +266,12 @@ class _ResolveInStream(beam.DoFn):
         waiting, known = known.waiting, replace(known, waiting=())
         key = key_of(waiting[0])
         for version in waiting:
-            known = yield from self._resolve(key, known, version, tells_again=True)
+            known = yield from self._resolve(key, known, version, emits_again=True)
         state.write(known)
         forget.set(self._forget_at(key))
 
     def _resolve(
-        self, key: str, before: CaptureTime, version: Version, *, tells_again: bool = False
+        self, key: str, before: CaptureTime, version: Version, *, emits_again: bool = False
     ) -> Generator[Any, None, CaptureTime]:
         late, is_replay = self._is_late(version), False
         if not late and not before.versions and version.reason == reasons.READ_FAILED:
@@ -258,15 +281,15 @@ class _ResolveInStream(beam.DoFn):
             count("images.repeated")
         elif change.is_new:
             known = yield from self._count(change, known, late=late)
-        must_store = len(known.versions) > 1 or (known.counted and known.stands is None)
+        must_store = len(known.versions) > 1 or (known.counted and known.winner is None)
         known = replace(known, is_kept=known.is_kept or must_store)
         plan = plan_of(key, version, before, known, change)
         if is_replay:
             plan = replace(plan, written=False, arrived=())
-        has_row = late and not known.counted and known.stands is not None
+        has_row = late and not known.counted and known.winner is not None
         yield _tagged(PLANS, replace(plan, late=has_row))
         is_new = change is not None and change.is_new
-        if known.winner is not None and (is_new or tells_again):
+        if known.winner is not None and (is_new or emits_again):
             yield known.winner
         return known
 
@@ -277,10 +300,10 @@ class _ResolveInStream(beam.DoFn):
         )
 
     def _as_stored(self, version: Version) -> tuple[Version, bool]:
-        """What the output holds of a file that can't be read, and whether it holds anything.
+        """Returns what the output holds of a file that can't be read, and whether it holds any.
 
-        A bundle that has failed may have stored a verdict, and the file may have been deleted
-        since. The verdict is there, but neither counted nor told of, as the bundle's other results
+        A bundle that failed may have stored a verdict, and the file may have been deleted since.
+        The verdict is there, but it was neither counted nor emitted, as the bundle's other results
         are lost.
         """
         camera, _ = key_of(version).split("\n")
@@ -298,8 +321,10 @@ class _ResolveInStream(beam.DoFn):
     def _count(
         self, change: Change, known: CaptureTime, *, late: bool
     ) -> Generator[Any, None, CaptureTime]:
-        """Puts the counts of the window right, unless it is closed: then it keeps what was counted,
-        and an image that was not has a row apart."""
+        """Corrects the counts of the window, unless it is closed.
+
+        A closed window keeps its counts; an image that it has not counted gets a separate row.
+        """
         if change.before is not None:
             _count(change.before, -1)
         if change.after is not None:
@@ -324,16 +349,16 @@ def _tagged(tag: str, value: Any) -> beam.pvalue.TaggedOutput:
     return beam.pvalue.TaggedOutput(tag, value)
 
 
-def _count(judged: JudgedImage, by: int) -> None:
-    count("images.valid", by)
+def _count(judged: JudgedImage, increment: int) -> None:
+    count("images.valid", increment)
     if judged.verdict.is_threat:
-        count("images.with_threat", by)
+        count("images.with_threat", increment)
     for threat in judged.verdict.threats:
-        count(f"threats.{threat.severity}.{threat.label}", by)
+        count(f"threats.{threat.severity}.{threat.label}", increment)
 
 
 class _Lanes:
-    """Threads, each of which does the work of its keys in order."""
+    """Threads, each of which does the work for its keys in order."""
 
     def __init__(self, lanes: int) -> None:
         self._pools = [ThreadPoolExecutor(1, thread_name_prefix="store") for _ in range(lanes)]
@@ -356,8 +381,8 @@ class _StorePlan(ReadAheadDoFn):
       store_validated: Whether valid images are kept.
       max_copied_bytes: See :class:`transforms.repositories.StoreInvalid`.
       top: See :class:`transforms.repositories.StoreInvalid`.
-      streaming: Files keep coming, so that the name of a record may be another file's already. A
-        batch knows all files of a name.
+      streaming: Whether files keep arriving, so that another file may already use the name of a
+        record. A batch knows all files of a name.
     """
 
     def __init__(
@@ -395,11 +420,11 @@ class _StorePlan(ReadAheadDoFn):
         records = [self._record(image, plan) for image in plan.recorded]
         for image in plan.recorded_before:
             self._record(image, plan)
-        for uri, file in plan.forgotten:
+        for uri, file in plan.losers:
             forget_valid(self._output, plan.camera, uri, file)
-        if plan.stands is not None:
-            self._store_winner(plan, plan.stands)
-        if self._store_validated:  # Before a copy that may be needed for it is deleted.
+        if plan.winner is not None:
+            self._store_winner(plan, plan.winner)
+        if self._store_validated:  # First, as it may need a copy that is deleted below.
             self._restore_validated(plan)
         self._retract(plan)
         return records
@@ -410,9 +435,9 @@ class _StorePlan(ReadAheadDoFn):
         for uri, file, current in plan.searched:
             for reason in set(reasons.OF_CONTENT) - {current}:
                 self._invalid.retract(uri, file, reason)
-        if plan.stands is not None:
-            self._earlier.retract(plan.stands.image.uri, plan.stands.image.file)
-        for uri, file in plan.repeated:
+        if plan.winner is not None:
+            self._earlier.retract(plan.winner.image.uri, plan.winner.image.file)
+        for uri, file in plan.copies:
             self._earlier.retract(uri, file)
 
     def _record(self, image: InvalidImage, plan: Plan) -> dict[str, Any]:
@@ -446,7 +471,7 @@ class _StorePlan(ReadAheadDoFn):
         self._write_json(stores.final_uri(*self._names(judged)), judged.to_json())
 
     def _restore_validated(self, plan: Plan) -> None:
-        image = None if plan.stands is None else plan.stands.image
+        image = None if plan.winner is None else plan.winner.image
         for name in plan.arrived:
             if image is None or name != image.file:
                 stores.delete(stores.validated_uri(self._output, plan.camera, name))
@@ -466,7 +491,7 @@ class _StorePlan(ReadAheadDoFn):
             except Exception:  # It is gone, or never existed.
                 continue
             if hashlib.sha256(data).hexdigest() == image.sha256:
-                # A file of the same name may arrive when this one is gone.
+                # A file of the same name may arrive after this one has disappeared.
                 targets = (validated, spare) if shares_name else (validated,)
                 for target in targets:
                     if target != uri:
@@ -482,15 +507,15 @@ class _StorePlan(ReadAheadDoFn):
 
 
 class _RetractEarlier(beam.DoFn):
-    """Deletes what earlier runs have said of images that are valid now, and counts these."""
+    """Deletes the records of earlier runs for images that are valid now, and counts the images."""
 
     def __init__(self, output: str) -> None:
         self._earlier = EarlierRecords(output)
 
     def process(self, element: JudgedImage) -> Iterator[JudgedImage]:
         self._earlier.retract(element.image.uri, element.image.file)
-        # Not after both kinds are one collection: Flink then runs the step in two stages, and shows
-        # what one of them has counted.
+        # Counting after the flatten would be wrong: Flink would run that step in two stages, and
+        # show the counters of only one of them.
         _count(element, 1)
         yield element
 
@@ -506,7 +531,7 @@ def _key_invalid(invalid: InvalidImage) -> tuple[str, Version]:
 
 
 class _Split(beam.DoFn):
-    """Separates contested images from those that are alone with their capture time."""
+    """Separates contested images from those that have their capture time to themselves."""
 
     def process(self, element: JudgedImage) -> Iterator[Any]:
         if element.image.is_contested:
@@ -517,29 +542,29 @@ class _Split(beam.DoFn):
 
 @dataclass(frozen=True)
 class Resolved:
-    """What :class:`ResolveVersions` gives.
+    """The output of :class:`ResolveVersions`.
 
     Attributes:
-      stands: The images that stand, to be told of. In a stream an image that takes another one's
-        place comes after it.
-      counted: What is added to the counts or taken from them.
-      records: The records of those that do not stand, after they were stored.
+      winners: The images that win, for alerts. In a stream, an image that replaces another one
+        follows it.
+      counted: The images that are added to the counts or subtracted from them.
+      records: The records of all other images, after they were stored.
     """
 
-    stands: beam.PCollection[JudgedImage]
+    winners: beam.PCollection[JudgedImage]
     counted: beam.PCollection[JudgedImage | CountedImage]
     records: beam.PCollection[dict[str, Any]]
 
 
 class ResolveVersions(beam.PTransform):
-    """Lets one image stand for each camera and capture time, and stores what follows from it.
+    """Decides which image wins for each camera and capture time, and stores the results.
 
     Input: `PCollection[JudgedImage]`. Output: :class:`Resolved`.
 
     Args:
       contested: Invalid images of files that claim a capture time with others.
       output: The job's output.
-      streaming: Files keep coming: each is resolved as it comes.
+      streaming: Whether files keep arriving; each is then resolved on arrival.
       window_seconds: Length of a window.
       allowed_lateness_seconds: How long a window takes images after its end.
       store_validated: Whether valid images are kept.
@@ -575,25 +600,25 @@ class ResolveVersions(beam.PTransform):
 
     def expand(self, judged: beam.PCollection[JudgedImage]) -> Resolved:
         keyed = tuple[str, Version]
-        split = judged | "Split" >> beam.ParDo(_Split()).with_outputs(CONTESTED, main=STANDS)
+        split = judged | "Split" >> beam.ParDo(_Split()).with_outputs(CONTESTED, main=WINNERS)
         contested = (
             split[CONTESTED] | "Judged" >> beam.Map(_key_judged).with_output_types(keyed),
             self._contested | "Invalid" >> beam.Map(_key_invalid).with_output_types(keyed),
         ) | "Contested" >> beam.Flatten()
         if self._streaming:
             resolved = contested | "AsTheyCome" >> beam.ParDo(self._resolve_in_stream).with_outputs(
-                PLANS, COUNTED, main=STANDS
+                PLANS, COUNTED, main=WINNERS
             )
-            stands, counted = resolved[STANDS], resolved[COUNTED]
+            winners, counted = resolved[WINNERS], resolved[COUNTED]
         else:
             resolved = (
                 contested
                 | "GroupByCaptureTime" >> beam.GroupByKey()
-                | "Together" >> beam.ParDo(_ResolveInBatch()).with_outputs(PLANS, main=STANDS)
+                | "Together" >> beam.ParDo(_ResolveInBatch()).with_outputs(PLANS, main=WINNERS)
             )
-            alone = split[STANDS] | "RetractEarlier" >> beam.ParDo(
+            alone = split[WINNERS] | "RetractEarlier" >> beam.ParDo(
                 _RetractEarlier(self._output)
             ).with_output_types(JudgedImage)
-            counted = stands = (alone, resolved[STANDS]) | "Stand" >> beam.Flatten()
+            counted = winners = (alone, resolved[WINNERS]) | "Stand" >> beam.Flatten()
         records = resolved[PLANS] | "Store" >> beam.ParDo(self._store)
-        return Resolved(stands, counted, records)
+        return Resolved(winners, counted, records)

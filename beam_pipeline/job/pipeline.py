@@ -57,8 +57,8 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     """Adds the job to a pipeline.
 
     Reading, decoding and detection stay in one fused stage: no step that groups is given the bytes
-    of an image. Which of several images of one capture time stands is resolved after they were
-    judged, by small records.
+    of an image. Which of several images of one capture time wins is decided after they were
+    judged, with small records.
 
     Resource hints of the model go to every step of that stage: a runner fuses no steps whose
     hints differ, and images would be written down between them.
@@ -152,7 +152,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         for label, (images, where) in refused.items()
     ]
     if not streaming and stores.has_files(stores.final_folder(output)):
-        resolved.stands | "ForgetEarlierVerdicts" >> ForgetEarlierVerdicts(output)
+        resolved.winners | "ForgetEarlierVerdicts" >> ForgetEarlierVerdicts(output)
     windows = resolved.counted | "CountThreats" >> CountThreats(
         window_seconds=options.window_seconds,
         allowed_lateness_seconds=options.allowed_lateness_seconds,
@@ -162,7 +162,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     windows | "StoreCounts" >> StoreCounts(
         output, shards=options.count_shards, keep_newer=streaming
     )
-    resolved.stands | "SendAlerts" >> SendAlerts(
+    resolved.winners | "SendAlerts" >> SendAlerts(
         output,
         job.rules,
         urls=options.alert_urls,
@@ -170,4 +170,4 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         max_age_seconds=options.alert_max_age_seconds,
     )
     records = [*invalid, resolved.records] | "AllInvalid" >> beam.Flatten()
-    return Outputs(resolved.stands, windows, records)
+    return Outputs(resolved.winners, windows, records)

@@ -1,7 +1,7 @@
-"""One image stands for each camera and capture time: searched for by arrivals, crashes and replays.
+"""Searches for arrivals, crashes and replays after which not exactly one image wins.
 
-The twin looks at the files that are there in the end, and says what the repositories must hold. The
-stream sees them come one by one, in any order, again and again, with bundles that fail half-way.
+A model derives from the final files what the repositories must hold. The stream sees the files
+arrive one by one, in any order, repeatedly, and with bundles that fail half-way.
 """
 
 from __future__ import annotations
@@ -56,37 +56,37 @@ CONTENTS = {
 
 
 def version_of(path: Path, changed: float, stream_time: str, data: bytes) -> Version:
-    """What reading, detecting and judging make of a file's bytes."""
+    """Returns the result of reading, detecting and judging a file's bytes."""
     sha256 = hashlib.sha256(data).hexdigest()
     shows = CONTENTS[data]
     file = ImageFile(str(path), len(data), stream_time, changed)
     if isinstance(shows, str):
         invalid = InvalidImage(file, shows, "detail", len(data), sha256=sha256)
         return Version(invalid=replace(invalid, camera=CAMERA, timestamp=TIME))
-    one = judged(CAMERA, TIME, shows, file=path.name)
-    image = replace(one.image, uri=str(path), sha256=sha256)
+    image_and_verdict = judged(CAMERA, TIME, shows, file=path.name)
+    image = replace(image_and_verdict.image, uri=str(path), sha256=sha256)
     image = replace(image, stream_time=stream_time, changed=changed, is_contested=True)
-    return Version(judged=replace(one, image=image))
+    return Version(judged=replace(image_and_verdict, image=image))
 
 
 class State:
-    """A cell of a runner's state, in the bytes that it keeps."""
+    """A cell of a runner's state, stored in its encoded form."""
 
     def __init__(self) -> None:
-        self.kept: bytes | None = None
+        self.encoded: bytes | None = None
 
     def read(self):
-        return None if self.kept is None else CAPTURE_TIMES.decode(self.kept)
+        return None if self.encoded is None else CAPTURE_TIMES.decode(self.encoded)
 
     def write(self, value) -> None:
-        self.kept = CAPTURE_TIMES.encode(value)
+        self.encoded = CAPTURE_TIMES.encode(value)
 
     def clear(self) -> None:
-        self.kept = None
+        self.encoded = None
 
 
 class Timer:
-    """The timer of a key, which comes at once where its moment has passed."""
+    """The timer of a key; it fires at once if its time has passed."""
 
     def __init__(self) -> None:
         self.at: str | None = None
@@ -108,18 +108,18 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 class Stream:
-    """The stream's steps over a real folder, and what a runner does around them.
+    """The stream's steps on a real folder, with a simulated runner.
 
     Attributes:
-      counts: What the window of the capture time has been given.
-      told: The sha256 of each image that was handed on as the one that stands.
+      counts: What has been added to the counts of the window.
+      emitted: The sha256 of each image that was emitted as the winner.
     """
 
     def __init__(self, top: Path) -> None:
         self.input, self.output = top / "in", top / "out"
         self.state, self.timer = State(), Timer()
         self.counts: Counter[str] = Counter()
-        self.told: list[str] = []
+        self.emitted: list[str] = []
         self.clock = 1000.0
         self.resolve = _ResolveInStream(str(self.output), 300, 3600)
         self.resolve.setup()
@@ -137,20 +137,20 @@ class Stream:
         return path
 
     def look(self, path: Path, changed: float, late: bool, crash_after: int | None = None) -> bool:
-        """The file is handed on: read, judged, stored; or the bundle fails after some writes.
+        """Reads, judges and stores a file, unless the bundle fails after some writes.
 
         Returns:
-          Whether the bundle was whole.
+          Whether the bundle succeeded.
         """
         stream_time = TOO_LATE if late else ON_TIME
         if path.exists():
             data = path.read_bytes()
             version = version_of(path, changed, stream_time, data)
         else:
-            gone = InvalidImage(
+            unreadable = InvalidImage(
                 ImageFile(str(path), 8, stream_time, changed), "read_failed", "gone"
             )
-            version = Version(invalid=replace(gone, camera=CAMERA, timestamp=TIME))
+            version = Version(invalid=replace(unreadable, camera=CAMERA, timestamp=TIME))
 
         def arrives() -> Iterator[Any]:
             if version.judged is not None:
@@ -160,15 +160,15 @@ class Stream:
         return self._bundle(arrives(), crash_after)
 
     def plans_of(self, path: Path, changed: float) -> list[Plan]:
-        """What is to be done when a file comes, with its image stored already."""
+        """Returns the plans for the arrival of a file whose image is stored already."""
         data = path.read_bytes()
         stores.write_bytes(stores.validated_uri(str(self.output), CAMERA, path.name), data)
         version = version_of(path, changed, ON_TIME, data)
         outputs = self.resolve.process((key_of(version), version), self.state, self.timer)
-        return [one.value for one in outputs if getattr(one, "tag", "") == PLANS]
+        return [output.value for output in outputs if getattr(output, "tag", "") == PLANS]
 
     def timer_comes(self, crash_after: int | None = None) -> bool:
-        """Event time goes on, beyond the allowed lateness."""
+        """Advances event time beyond the allowed lateness."""
         self.timer.at = None
         if self._bundle(self.resolve.forget(self.state, self.timer) or (), crash_after):
             return True
@@ -176,26 +176,26 @@ class Stream:
         return False
 
     def timers_come(self) -> None:
-        """As long as there are any."""
+        """Fires timers until none is set."""
         while self.timer.at is not None:
             self.timer_comes()
 
     def comes(self, path: Path, changed: float, late: bool) -> None:
-        """The file is handed on, and event time goes on."""
+        """Handles the arrival of a file; if it is late, event time advances afterwards."""
         self.look(path, changed, late)
         if late:
             self.timers_come()
 
     @contextmanager
     def lost(self) -> Iterator[None]:
-        """What is done meanwhile is lost, but for what it writes."""
-        before = self.state.kept, self.timer.at, self.counts.copy(), list(self.told)
+        """Restores an earlier checkpoint afterwards; the output keeps what was written."""
+        before = self.state.encoded, self.timer.at, self.counts.copy(), list(self.emitted)
         yield
-        self.state.kept, self.timer.at, self.counts, self.told = before
+        self.state.encoded, self.timer.at, self.counts, self.emitted = before
         self.start_worker()
 
     def _bundle(self, outputs: Iterable[Any], crash_after: int | None) -> bool:
-        before, counts, told = self.state.kept, self.counts.copy(), list(self.told)
+        before, counts, emitted = self.state.encoded, self.counts.copy(), list(self.emitted)
         writes = 0
 
         def write(uri, *args, do=stores.write_chunks):
@@ -208,21 +208,21 @@ class Stream:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(stores, "write_chunks", write)
             try:
-                for one in outputs:
-                    self._take(one)
+                for output in outputs:
+                    self._take(output)
             except CrashError:
-                self.state.kept, self.counts, self.told = before, counts, told
+                self.state.encoded, self.counts, self.emitted = before, counts, emitted
                 self.start_worker()
                 return False
         return True
 
-    def _take(self, one: Any) -> None:
-        if isinstance(one, JudgedImage):
-            self.told.append(one.image.sha256)
-        elif one.tag == COUNTED:
-            self.counts.update({k: v for k, v in one.value.tally.items() if k != "by_label"})
-        elif one.tag == PLANS:
-            self.store.work(one.value)
+    def _take(self, output: Any) -> None:
+        if isinstance(output, JudgedImage):
+            self.emitted.append(output.image.sha256)
+        elif output.tag == COUNTED:
+            self.counts.update({k: v for k, v in output.value.tally.items() if k != "by_label"})
+        elif output.tag == PLANS:
+            self.store.work(output.value)
 
 
 def is_alert(data: bytes) -> bool:
@@ -230,7 +230,7 @@ def is_alert(data: bytes) -> bool:
 
 
 def best_of(contents: Iterable[bytes]) -> bytes | None:
-    """The twin's rule of who stands."""
+    """Returns the bytes that win, by the model's own rule."""
 
     def rank(data: bytes) -> tuple[int, float, str]:
         severity = {severity for _, severity in CONTENTS[data]}
@@ -242,15 +242,14 @@ def best_of(contents: Iterable[bytes]) -> bytes | None:
 
 
 def check_repositories(
-    stream: Stream | Batch, files: dict[Path, bytes], taken: Collection[bytes] = ()
+    stream: Stream | Batch, files: dict[Path, bytes], lost: Collection[bytes] = ()
 ) -> None:
-    """The twin: what the repositories must hold for these files.
+    """Asserts that the repositories hold what the model derives from the files.
 
     Args:
-      stream: What has stored.
+      stream: The stream or batch that has written them.
       files: The newest bytes of each file.
-      taken: Bytes of files that are gone, while other bytes have come under their name: they may
-        be kept nowhere any more.
+      lost: The bytes of deleted files whose name was used again: no copy may be left of them.
     """
     valid = {path: data for path, data in files.items() if not isinstance(CONTENTS[data], str)}
 
@@ -265,9 +264,11 @@ def check_repositories(
         assert name == f"final/{CAMERA}/{Path(record['file']).stem}.json"
         without = {key: value for key, value in record.items() if key != "threat"}
         assert json.loads(output[f"detections/{CAMERA}/{Path(name).name}"]) == without
-    kept = {name: data for name, data in output.items() if name.startswith("validated/")}
-    if kept or best not in taken:
-        assert kept == {f"validated/{CAMERA}/{record['file']}": best for record in final.values()}
+    validated = {name: data for name, data in output.items() if name.startswith("validated/")}
+    if validated or best not in lost:
+        assert validated == {
+            f"validated/{CAMERA}/{record['file']}": best for record in final.values()
+        }
     assert sum(name.startswith("detections/") for name in output) == len(final)
     wanted = {("duplicate", data) for data in valid.values() if data != best}
     wanted |= {
@@ -286,7 +287,7 @@ def check_repositories(
         shown.append(
             ("duplicate", data) if is_duplicate else (record["reason"], data, record["file"])
         )
-        labels = [one["label"] for one in record.get("detections", [])]
+        labels = [detection["label"] for detection in record.get("detections", [])]
         assert labels == ([label for label, _ in CONTENTS[data]] if is_duplicate else [])
     assert sorted(shown, key=repr) == sorted(wanted, key=repr)
     copies = Counter(
@@ -294,19 +295,19 @@ def check_repositories(
         for name, data in output.items()
         if name.startswith("invalid/") and not name.endswith(".json")
     )
-    due = Counter(one[1] for one in wanted)
+    due = Counter(content[1] for content in wanted)
     assert copies <= due
-    assert due - copies <= Counter({data: due[data] for data in taken})
+    assert due - copies <= Counter({data: due[data] for data in lost})
 
 
 CRASHES = st.lists(st.integers(0, 9), max_size=2)
-PLACES = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(NAMES))
+LOCATIONS = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(NAMES))
 ANY_CONTENT = st.sampled_from(sorted(CONTENTS))
 
 
 class Arrivals(RuleBasedStateMachine):
-    """Files of one capture time come, change, move, come again, before their window is closed and
-    after it; workers die at any write."""
+    """Files of one capture time arrive, change, move and arrive again, before and after their
+    window is closed; workers crash at any write."""
 
     @initialize(late=st.booleans())
     def begin(self, late: bool) -> None:
@@ -316,7 +317,7 @@ class Arrivals(RuleBasedStateMachine):
         self.counted_alerts: int | None = None
         self.files: dict[Path, bytes] = {}
         self.changed: dict[Path, float] = {}
-        self.gone: set[Path] = set()
+        self.deleted: set[Path] = set()
         self.overwritten: set[bytes] = set()
 
     def teardown(self) -> None:
@@ -335,56 +336,65 @@ class Arrivals(RuleBasedStateMachine):
         if self.is_late:
             self.stream.timers_come()
 
-    def _put(self, place: tuple[str, str], data: bytes) -> Path:
-        path = self.stream.put(*place, data)
+    def _put(self, location: tuple[str, str], data: bytes) -> Path:
+        path = self.stream.put(*location, data)
         self._is_there(path, data)
         return path
 
     def _is_there(self, path: Path, data: bytes) -> None:
         self.overwritten |= {
-            old for one, old in self.files.items() if one.name == path.name and old != data
+            old
+            for other_path, old in self.files.items()
+            if other_path.name == path.name and old != data
         }
         self.files[path], self.changed[path] = data, self.stream.clock
-        self.gone.discard(path)
+        self.deleted.discard(path)
 
-    @rule(place=PLACES, data=ANY_CONTENT, crashes=CRASHES)
-    def a_file_comes_or_changes(self, place, data, crashes) -> None:
-        self._hand_on(self._put(place, data), crashes)
+    @rule(location=LOCATIONS, data=ANY_CONTENT, crashes=CRASHES)
+    def a_file_comes_or_changes(self, location, data, crashes) -> None:
+        self._hand_on(self._put(location, data), crashes)
 
-    @rule(place=PLACES, before=ANY_CONTENT, data=ANY_CONTENT, after=st.integers(0, 9))
-    def a_bundle_fails_and_finds_the_file_changed(self, place, before, data, after) -> None:
-        path = self.stream.put(*place, before)
+    @rule(location=LOCATIONS, before=ANY_CONTENT, data=ANY_CONTENT, after=st.integers(0, 9))
+    def a_bundle_fails_and_finds_the_file_changed(self, location, before, data, after) -> None:
+        path = self.stream.put(*location, before)
         if self.stream.look(path, self.stream.clock, self.is_late, after):
             self._is_there(path, before)
             self._let_timers_come()
-        self._hand_on(self._put(place, data))
+        self._hand_on(self._put(location, data))
 
-    @rule(first=PLACES, second=PLACES, one=ANY_CONTENT, other=ANY_CONTENT)
-    def two_files_come_at_once(self, first, second, one, other) -> None:
-        for place, data in ((first, one), (second, other)):
-            path = self._put(place, data)
+    @rule(
+        first_location=LOCATIONS,
+        second_location=LOCATIONS,
+        first_data=ANY_CONTENT,
+        second_data=ANY_CONTENT,
+    )
+    def two_files_come_at_once(
+        self, first_location, second_location, first_data, second_data
+    ) -> None:
+        for location, data in ((first_location, first_data), (second_location, second_data)):
+            path = self._put(location, data)
             self.stream.look(path, self.changed[path], self.is_late)
         self._let_timers_come()
 
     @rule(data=st.data(), crashes=CRASHES)
     def a_file_is_handed_on_again(self, data, crashes) -> None:
-        if here := sorted(self.files.keys() - self.gone):
-            told = list(self.stream.told)
+        if here := sorted(self.files.keys() - self.deleted):
+            emitted = list(self.stream.emitted)
             self._hand_on(data.draw(st.sampled_from(here)), crashes)
-            again = self.stream.told[len(told) :]
-            assert set(again) <= (set(told[-1:]) if self.is_late else set())
+            emitted_again = self.stream.emitted[len(emitted) :]
+            assert set(emitted_again) <= (set(emitted[-1:]) if self.is_late else set())
 
-    @rule(place=PLACES, data=ANY_CONTENT)
-    def a_checkpoint_is_gone_back_to(self, place, data) -> None:
-        """All was done of a file, and is done again: what was counted and told is lost."""
-        path = self._put(place, data)
+    @rule(location=LOCATIONS, data=ANY_CONTENT)
+    def a_checkpoint_is_restored(self, location, data) -> None:
+        """A file is handled completely, and then again: its counts and winners are lost."""
+        path = self._put(location, data)
         with self.stream.lost():
             self._hand_on(path)
         self._hand_on(path)
 
     @rule(data=st.data(), crashes=CRASHES)
-    def a_file_cannot_be_read_for_once(self, data, crashes) -> None:
-        if here := sorted(self.files.keys() - self.gone):
+    def a_file_cannot_be_read_once(self, data, crashes) -> None:
+        if here := sorted(self.files.keys() - self.deleted):
             path = data.draw(st.sampled_from(here))
             away = path.rename(path.with_suffix(".away"))
             self._hand_on(path, crashes)
@@ -392,19 +402,19 @@ class Arrivals(RuleBasedStateMachine):
 
     @rule(data=st.data(), crashes=CRASHES)
     def a_file_moves(self, data, crashes) -> None:
-        """To another folder, with the folder that it is in."""
-        if here := sorted(self.files.keys() - self.gone):
+        """The file moves to another folder."""
+        if here := sorted(self.files.keys() - self.deleted):
             path = data.draw(st.sampled_from(here))
             path.unlink()
-            self.gone.add(path)
+            self.deleted.add(path)
             self._hand_on(self._put(("moved", path.name), self.files[path]), crashes)
 
     @rule(data=st.data())
     def a_file_is_deleted(self, data) -> None:
-        if here := sorted(self.files.keys() - self.gone):
+        if here := sorted(self.files.keys() - self.deleted):
             path = data.draw(st.sampled_from(here))
             path.unlink()
-            self.gone.add(path)
+            self.deleted.add(path)
 
     @rule()
     def the_window_is_closed(self) -> None:
@@ -421,12 +431,12 @@ class Arrivals(RuleBasedStateMachine):
     def the_repositories_hold_what_the_files_show(self) -> None:
         if not getattr(self, "files", None):
             return
-        here = {data for path, data in self.files.items() if path not in self.gone}
-        taken = self.overwritten - here
-        check_repositories(self.stream, self.files, taken)
+        here = {data for path, data in self.files.items() if path not in self.deleted}
+        lost = self.overwritten - here
+        check_repositories(self.stream, self.files, lost)
 
     @invariant()
-    def the_image_that_stands_is_counted_once_and_told_of(self) -> None:
+    def the_winner_is_counted_once_and_emitted(self) -> None:
         if not getattr(self, "files", None):
             return
         best = best_of(self.files.values())
@@ -441,7 +451,7 @@ class Arrivals(RuleBasedStateMachine):
         else:
             assert (counted, late) == ((0, 0), [(1, alerts)] * number)
         if best is not None:
-            assert self.stream.told[-1] == hashlib.sha256(best).hexdigest()
+            assert self.stream.emitted[-1] == hashlib.sha256(best).hexdigest()
 
 
 Arrivals.TestCase.settings = search(150, stateful_step_count=8)
@@ -457,25 +467,25 @@ def test_a_file_that_is_gone_keeps_the_verdict_that_it_has(tmp_path, late):
     path.unlink()
     stream.comes(path, 2.0, late)
     assert tree(stream.output) == stored
-    assert len(set(stream.told)) == 1
+    assert len(set(stream.emitted)) == 1
     assert stream.counts["images"] == (0 if late else 1)
 
 
-def test_a_file_that_is_gone_when_its_bundle_is_tried_again_is_counted_and_told_of(tmp_path):
-    """The bundle had stored the verdict; what it had counted and told was lost with its state."""
+def test_a_file_that_is_gone_when_its_bundle_is_retried_is_counted_and_emitted(tmp_path):
+    """The bundle had stored the verdict; its counts and winners were lost with its state."""
     stream = Stream(tmp_path)
     path = stream.put("a", NAMES[0], b"person 1")
     stream.look(path, 1.0, False)
     stored = tree(stream.output)
     stream.state.clear()
     stream.counts.clear()
-    stream.told.clear()
+    stream.emitted.clear()
     stream.start_worker()
     path.unlink()
     stream.look(path, 1.0, False)
     assert tree(stream.output) == stored
     assert stream.counts["images"] == stream.counts["alerts"] == 1
-    assert stream.told == [hashlib.sha256(b"person 1").hexdigest()]
+    assert stream.emitted == [hashlib.sha256(b"person 1").hexdigest()]
 
 
 def test_a_file_that_is_gone_before_it_was_judged_is_recorded(tmp_path):
@@ -484,7 +494,7 @@ def test_a_file_that_is_gone_before_it_was_judged_is_recorded(tmp_path):
     assert list(tree(stream.output)) == [f"invalid/read_failed/{NAMES[0]}.json"]
 
 
-def test_a_model_that_fails_on_the_same_bytes_takes_back_no_verdict(tmp_path):
+def test_a_model_that_fails_on_the_same_bytes_retracts_no_verdict(tmp_path):
     stream = Stream(tmp_path)
     path = stream.put("a", NAMES[0], b"person 1")
     stream.look(path, 1.0, False)
@@ -495,8 +505,8 @@ def test_a_model_that_fails_on_the_same_bytes_takes_back_no_verdict(tmp_path):
     failed = replace(failed, camera=CAMERA, timestamp=TIME)
     assert add_version(known, Version(invalid=failed)) == (known, None)
     first, _ = add_version(CaptureTime(), Version(invalid=failed))
-    then, change = add_version(first, known.versions[str(path)])
-    assert then.stands == str(path)
+    after, change = add_version(first, known.versions[str(path)])
+    assert after.winner_uri == str(path)
     assert [reason for _, reason in change.retracted] == ["inference_failed"]
 
 
@@ -505,9 +515,9 @@ def sha256_of(data: bytes) -> str:
 
 
 def finals(stream: Stream) -> dict[str, str]:
-    """The sha256 of each verdict, by the file's name."""
-    found = (json.loads(path.read_text()) for path in stream.output.glob("final/*/*.json"))
-    return {one["file"]: one["sha256"] for one in found}
+    """Returns the sha256 of each verdict, by the file's name."""
+    records = (json.loads(path.read_text()) for path in stream.output.glob("final/*/*.json"))
+    return {record["file"]: record["sha256"] for record in records}
 
 
 @pytest.mark.parametrize("counted", [False, True])
@@ -518,12 +528,12 @@ def test_a_late_copy_under_another_name_is_the_image_that_is_there(tmp_path, cou
     for name in (NAMES[1], NAMES[1], NAMES[2]):
         stream.comes(stream.put("b", name, b"person 1"), stream.clock, late=True)
     assert finals(stream) == {NAMES[0]: sha256_of(b"person 1")}
-    assert set(stream.told) == {sha256_of(b"person 1")}
+    assert set(stream.emitted) == {sha256_of(b"person 1")}
     assert stream.counts["images"] == counted
     assert len(list(stream.output.glob("late/*/*.json"))) == (not counted)
 
 
-def test_of_late_files_under_several_names_the_most_severe_stands_and_the_next_one_after_it(
+def test_of_late_files_under_several_names_the_most_severe_wins_and_then_the_next(
     tmp_path,
 ):
     stream = Stream(tmp_path)
@@ -551,7 +561,7 @@ def test_two_verdicts_that_an_earlier_release_left_become_one(tmp_path):
     assert finals(stream) == {NAMES[1]: sha256_of(b"dog")}
 
 
-def test_the_copy_of_a_record_that_a_crash_left_without_it_is_deleted(tmp_path):
+def test_a_copy_that_a_crash_left_without_its_record_is_deleted(tmp_path):
     stream = Stream(tmp_path)
     path = stream.put("a", NAMES[0], b"")
     assert not stream.look(path, 1.0, late=False, crash_after=1)
@@ -560,7 +570,7 @@ def test_the_copy_of_a_record_that_a_crash_left_without_it_is_deleted(tmp_path):
     check_repositories(stream, {path: b"dog"})
 
 
-def test_what_a_crash_left_of_a_file_that_repeats_another_is_deleted(tmp_path):
+def test_what_a_crash_left_of_a_file_with_the_same_bytes_as_another_is_deleted(tmp_path):
     stream = Stream(tmp_path)
     first = stream.put("a", NAMES[0], b"dog")
     stream.look(first, 1.0, late=False)
@@ -570,13 +580,13 @@ def test_what_a_crash_left_of_a_file_that_repeats_another_is_deleted(tmp_path):
     check_repositories(stream, {first: b"dog", second: b"dog"})
 
 
-@pytest.mark.parametrize("others", [(), ((NAMES[0], b"dog"), (NAMES[2], b"person 1"))])
-def test_a_late_invalid_file_is_recorded_once_for_all_of_its_name_and_bytes(tmp_path, others):
+@pytest.mark.parametrize("other_files", [(), ((NAMES[0], b"dog"), (NAMES[2], b"person 1"))])
+def test_late_invalid_files_with_the_same_name_and_bytes_are_recorded_once(tmp_path, other_files):
     stream = Stream(tmp_path)
     files = {}
     for folder, name, data in (
         ("a", NAMES[1], b"half"),
-        *(("a", *one) for one in others),
+        *(("a", *other_file) for other_file in other_files),
         ("b", NAMES[1], b"half"),
     ):
         path = stream.put(folder, name, data)
@@ -585,20 +595,18 @@ def test_a_late_invalid_file_is_recorded_once_for_all_of_its_name_and_bytes(tmp_
     check_repositories(stream, files)
 
 
-def test_a_file_that_comes_in_the_wake_of_another_one_has_no_record_of_its_older_version_left(
-    tmp_path,
-):
+def test_a_newer_version_deletes_the_older_record_though_another_file_arrived_between(tmp_path):
     stream = Stream(tmp_path)
     path = stream.put("a", NAMES[0], b"half")
     stream.comes(path, 1.0, late=True)
-    other = stream.put("a", NAMES[1], b"dog")
-    stream.look(other, 2.0, late=True)
+    second = stream.put("a", NAMES[1], b"dog")
+    stream.look(second, 2.0, late=True)
     stream.comes(stream.put("a", NAMES[0], b"person 1"), 3.0, late=True)
-    check_repositories(stream, {path: b"person 1", other: b"dog"})
+    check_repositories(stream, {path: b"person 1", second: b"dog"})
 
 
 @pytest.mark.parametrize("crash_after", range(9))
-def test_a_late_alert_is_told_of_though_its_bundle_has_failed(tmp_path, crash_after):
+def test_a_late_alert_is_emitted_though_its_bundle_has_failed(tmp_path, crash_after):
     stream = Stream(tmp_path)
     stream.comes(stream.put("a", NAMES[0], b"dog"), 1.0, late=True)
     path = stream.put("b", NAMES[1], b"person 1")
@@ -606,24 +614,24 @@ def test_a_late_alert_is_told_of_though_its_bundle_has_failed(tmp_path, crash_af
     stream.look(path, 2.0, late=True)
     stream.timer_comes(crash_after)
     stream.timers_come()
-    assert list(dict.fromkeys(stream.told)) == [sha256_of(b"dog"), sha256_of(b"person 1")]
+    assert list(dict.fromkeys(stream.emitted)) == [sha256_of(b"dog"), sha256_of(b"person 1")]
 
 
 def test_a_file_that_was_moved_is_restored_from_where_it_is_now(tmp_path):
-    """Another file of its name was written over the copy of the one that stands."""
+    """Another file of the same name has overwritten the winner's copy."""
     stream = Stream(tmp_path)
     path = stream.put("a", NAMES[0], b"person 1")
     stream.look(path, 1.0, late=False)
     path.unlink()
     moved = stream.put("moved", NAMES[0], b"person 1")
     stream.look(moved, 2.0, late=False)
-    other = stream.put("b", NAMES[0], b"nothing 1")
-    stream.look(other, 3.0, late=False)
-    check_repositories(stream, {path: b"person 1", moved: b"person 1", other: b"nothing 1"})
+    third = stream.put("b", NAMES[0], b"nothing 1")
+    stream.look(third, 3.0, late=False)
+    check_repositories(stream, {path: b"person 1", moved: b"person 1", third: b"nothing 1"})
 
 
-def test_an_input_that_is_away_is_not_taken_for_files_that_are_gone(tmp_path):
-    """The copies in `validated/` and `invalid/` are made when it is there again."""
+def test_files_of_an_unreachable_input_are_not_treated_as_deleted(tmp_path):
+    """The copies in `validated/` and `invalid/` are written once the input is back."""
     stream = Stream(tmp_path)
     first, second = (stream.put(folder, NAMES[0], b"dog") for folder in "ab")
     second.write_bytes(b"person 1")
@@ -650,27 +658,27 @@ def test_a_verdict_is_read_back_as_it_was(tmp_path):
         suppressed_by="0" * 32,
         incident_number=7,
     )
-    one = JudgedImage(judged().image, verdict)
-    stores.write_bytes(uri, stores.json_bytes(one.to_json()))
+    judged_image = JudgedImage(judged().image, verdict)
+    stores.write_bytes(uri, stores.json_bytes(judged_image.to_json()))
     read = read_final(uri)
     assert read is not None
-    assert read.to_json() == one.to_json()
-    assert read == one
+    assert read.to_json() == judged_image.to_json()
+    assert read == judged_image
 
 
-def test_an_alert_is_told_of_after_a_checkpoint_was_gone_back_to(tmp_path):
-    """Its verdict is in the output, and the alert may have reached one of its targets only."""
+def test_an_alert_is_emitted_again_after_a_checkpoint_was_restored(tmp_path):
+    """Its verdict is in the output, but the alert may have reached only one of its targets."""
     stream = Stream(tmp_path)
     path = stream.put("a", NAMES[0], b"person 1")
     with stream.lost():
         stream.comes(path, 1.0, late=True)
     stream.comes(path, 1.0, late=True)
-    assert stream.told == [sha256_of(b"person 1")]
+    assert stream.emitted == [sha256_of(b"person 1")]
     check_repositories(stream, {path: b"person 1"})
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_touch_writes_nothing_over_the_image_of_a_file_that_is_gone(tmp_path, late):
+def test_a_touch_does_not_overwrite_the_image_of_a_deleted_file(tmp_path, late):
     stream = Stream(tmp_path)
     first = stream.put("a", NAMES[0], b"nothing 1")
     stream.comes(first, 1.0, late)
@@ -682,7 +690,7 @@ def test_a_touch_writes_nothing_over_the_image_of_a_file_that_is_gone(tmp_path, 
 
 
 class Batch:
-    """A batch's steps over a real folder: one run."""
+    """The batch's steps on a real folder, for one run."""
 
     def __init__(self, output: Path) -> None:
         self.output = str(output)
@@ -696,8 +704,8 @@ class Batch:
         versions = [version_of(path, 1.0, None, data) for path, data in sorted(files.items())]
         for path, version in zip(sorted(files), versions, strict=True):
             if version.judged is not None:
-                place = stores.validated_uri(self.output, CAMERA, path.name)
-                stores.write_bytes(place, files[path])
+                uri = stores.validated_uri(self.output, CAMERA, path.name)
+                stores.write_bytes(uri, files[path])
         if len(versions) > 1:
             self._contested(versions)
         elif versions[0].judged is not None:
@@ -706,18 +714,18 @@ class Batch:
             self.store_invalid.work(versions[0].invalid)
 
     def _contested(self, versions: list[Version]) -> None:
-        for one in _ResolveInBatch().process((key_of(versions[0]), versions)):
-            if isinstance(one, JudgedImage):
-                self.counted.append(one.image.sha256)
+        for output in _ResolveInBatch().process((key_of(versions[0]), versions)):
+            if isinstance(output, JudgedImage):
+                self.counted.append(output.image.sha256)
             else:
-                self.store.work(one.value)
+                self.store.work(output.value)
 
     def _alone(self, judged: JudgedImage) -> None:
         names = self.output, CAMERA, judged.image.stem
         stores.write_bytes(stores.final_uri(*names), stores.json_bytes(judged.to_json()))
         data = stores.json_bytes(judged.image.to_json())
         stores.write_bytes(stores.detections_uri(*names), data)
-        self.counted += [one.image.sha256 for one in self.retract.process(judged)]
+        self.counted += [retracted.image.sha256 for retracted in self.retract.process(judged)]
 
 
 STATES = st.lists(st.sampled_from(sorted(CONTENTS)), min_size=2, max_size=3)
@@ -725,27 +733,27 @@ STATES = st.lists(st.sampled_from(sorted(CONTENTS)), min_size=2, max_size=3)
 
 @pytest.mark.search
 @search(300)
-@given(files=st.dictionaries(PLACES, STATES, min_size=1, max_size=4))
-def test_a_further_run_ends_with_the_tree_of_a_first_one(files):
+@given(files=st.dictionaries(LOCATIONS, STATES, min_size=1, max_size=4))
+def test_a_repeated_run_leaves_the_same_output_as_a_first_run(files):
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         for turn in range(3):
-            found = {}
-            for (place, name), contents in files.items():
-                path = top / "in" / place / name
+            files_now = {}
+            for (folder_name, name), contents in files.items():
+                path = top / "in" / folder_name / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                found[path] = contents[min(turn, len(contents) - 1)]
-                path.write_bytes(found[path])
-            again, fresh = Batch(top / "out"), Batch(top / f"fresh-{turn}")
-            for batch in (again, fresh):
-                batch.run(found)
+                files_now[path] = contents[min(turn, len(contents) - 1)]
+                path.write_bytes(files_now[path])
+            rerun, fresh = Batch(top / "out"), Batch(top / f"fresh-{turn}")
+            for batch in (rerun, fresh):
+                batch.run(files_now)
             assert tree(top / "out") == tree(top / f"fresh-{turn}")
-            assert again.counted == fresh.counted
-            check_repositories(fresh, found)
+            assert rerun.counted == fresh.counted
+            check_repositories(fresh, files_now)
 
 
-def test_a_late_file_that_has_a_verdict_is_not_looked_for_among_invalid_ones(tmp_path, monkeypatch):
-    """Its window is forgotten: what is looked up of it costs a request to a store each."""
+def test_for_a_late_file_with_a_verdict_invalid_is_not_read(tmp_path, monkeypatch):
+    """The state of its window has ended, and each read costs a request to a store."""
     stream = Stream(tmp_path)
     stream.comes(stream.put("a", NAMES[0], b"person 1"), 1.0, True)
     read: list[str] = []

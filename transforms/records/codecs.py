@@ -15,6 +15,7 @@ The bytes of each release are kept in `tests/golden/`, and a test reads them all
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, Generic, TypeVar, cast
 
 import apache_beam as beam
@@ -40,8 +41,9 @@ class VersionedCoder(beam.coders.Coder, Generic[T]):
       version: The version of what is written now, from 1 to 127.
       upgrades: For each earlier version that may still lie in a savepoint, a function from its
         plain form (dicts, lists, numbers, strings) to that of the next version.
-      pack: The plain form of a record; by default a dict of its fields.
-      unpack: A record of its plain form; by default the fields are checked against their types.
+      pack: Returns the plain form of a record; by default a dict of its fields.
+      unpack: Returns the record of a plain form; by default the fields are checked against their
+        types.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class VersionedCoder(beam.coders.Coder, Generic[T]):
         if not 1 <= version <= self._version:
             raise UnknownVersionError(
                 f"state of version {version} can't be read; this release reads versions 1 to "
-                f"{self._version}: go on with the release that wrote it, or a later one"
+                f"{self._version}: use the release that wrote it, or a later one"
             )
         plain = msgspec.msgpack.decode(encoded[1:], ext_hook=_read_extension)
         for older in range(version, self._version):
@@ -96,6 +98,32 @@ class VersionedCoder(beam.coders.Coder, Generic[T]):
     def is_deterministic(self) -> bool:
         """Returns True: equal records have equal bytes."""
         return True
+
+
+def pack_fields(record: Any, encoded_names: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the plain form of a dataclass some of whose fields were renamed after a release.
+
+    Args:
+      record: The record.
+      encoded_names: For each renamed field, the name under which it is still encoded.
+    """
+    return {
+        encoded_names.get(field.name, field.name): getattr(record, field.name)
+        for field in fields(record)
+    }
+
+
+def unpack_fields(plain: Mapping[str, Any], record: type[T], encoded_names: Mapping[str, str]) -> T:
+    """Returns the record of the plain form that :func:`pack_fields` returns.
+
+    Args:
+      plain: The plain form.
+      record: The type.
+      encoded_names: See :func:`pack_fields`.
+    """
+    names = {encoded: name for name, encoded in encoded_names.items()}
+    renamed = {names.get(key, key): value for key, value in plain.items()}
+    return msgspec.convert(renamed, record, builtin_types=(bytes,))
 
 
 def register_record(
@@ -150,7 +178,7 @@ def _replace_texts(plain: Any) -> Any:
 def _read_extension(code: int, data: memoryview) -> str:
     if code != _NOT_UNICODE:
         raise UnknownVersionError(
-            f"state with an extension of type {code} can't be read: go on with the release that "
-            f"wrote it, or a later one"
+            f"state with an extension of type {code} can't be read: use the release that wrote it, "
+            f"or a later one"
         )
     return bytes(data).decode("utf-8", "surrogatepass")

@@ -13,9 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from transforms.records import reasons
-from transforms.records.codecs import VersionedCoder, register_record
+from transforms.records.codecs import (
+    VersionedCoder,
+    pack_fields,
+    register_record,
+    unpack_fields,
+)
 from transforms.records.images import InvalidImage, JudgedImage
 
 _SEVERITIES = {None: 0, "detection": 1, "alert": 2}
@@ -107,7 +113,7 @@ class CaptureTime:
 
     Attributes:
       versions: The newest version at each address.
-      stands: The address whose version wins; None if none is valid.
+      winner_uri: The address whose version wins; None if none is valid.
       records: The addresses that have a record in `invalid/`, and its reason.
       counted: Whether the winner is in the counts of its window.
       is_kept: Whether the output has a copy of all this, as the repositories do not show it.
@@ -116,7 +122,7 @@ class CaptureTime:
     """
 
     versions: Mapping[str, Version] = field(default_factory=dict)
-    stands: str | None = None
+    winner_uri: str | None = None
     records: Mapping[str, str] = field(default_factory=dict)
     counted: bool = False
     is_kept: bool = False
@@ -125,7 +131,7 @@ class CaptureTime:
     @property
     def winner(self) -> JudgedImage | None:
         """The image that wins; None if no version is valid."""
-        return None if self.stands is None else self.versions[self.stands].judged
+        return None if self.winner_uri is None else self.versions[self.winner_uri].judged
 
     def addresses_of(self, sha256: str | None) -> tuple[str, ...]:
         """Returns the addresses of the files with these bytes."""
@@ -204,7 +210,7 @@ def settle(versions: Iterable[Version], before: CaptureTime | None = None) -> Ca
     if valid:
         best = min(version.rank for version in valid)[-1]
         same = [version for version in valid if version.sha256 == best]
-        winner = _kept(same, [before.stands]).uri
+        winner = _kept(same, [before.winner_uri]).uri
         for sha256 in {version.sha256: None for version in valid if version.sha256 != best}:
             same = [version for version in valid if version.sha256 == sha256]
             records[_kept(same, before.records).uri] = reasons.DUPLICATE
@@ -215,7 +221,7 @@ def settle(versions: Iterable[Version], before: CaptureTime | None = None) -> Ca
             records |= {version.uri: version.reason or "" for version in same}
         else:
             records[_kept(same, before.records).uri] = content[1] or ""
-    return replace(before, versions=by_uri, stands=winner, records=records)
+    return replace(before, versions=by_uri, winner_uri=winner, records=records)
 
 
 def _kept(same: list[Version], kept: Iterable[str | None]) -> Version:
@@ -247,8 +253,25 @@ def record_of(version: Version) -> InvalidImage:
     )
 
 
+_ENCODED_NAMES = {"winner_uri": "stands"}
+
+
+def pack_capture_time(known: CaptureTime) -> dict[str, Any]:
+    """Returns the plain form of what is known of a capture time."""
+    return pack_fields(known, _ENCODED_NAMES)
+
+
+def unpack_capture_time(plain: Mapping[str, Any]) -> CaptureTime:
+    """Returns what is known of a capture time, from its plain form."""
+    return unpack_fields(plain, CaptureTime, _ENCODED_NAMES)
+
+
 register_record(Version)
 CAPTURE_TIMES: VersionedCoder[CaptureTime] = VersionedCoder(
-    CaptureTime, version=2, upgrades={1: lambda plain: plain}
+    CaptureTime,
+    version=2,
+    upgrades={1: lambda plain: plain},
+    pack=pack_capture_time,
+    unpack=unpack_capture_time,
 )
 """Encodes what is known of a capture time, as a stream's state."""

@@ -44,8 +44,8 @@ OF_THE_ATTEMPT = (READ_FAILED, INFERENCE_FAILED)
 
 
 def duplicate_detail(camera: str, timestamp: str) -> str:
-    """What is wrong with an image where another one of the same capture time stands."""
+    """Returns the detail for an image that loses against another one of its capture time."""
     return (
-        f"another image of {camera} at {timestamp} stands: it is more severe, has a higher score, "
-        "or else the smaller sha256"
+        f"another image of {camera} at {timestamp} takes precedence: it is more severe, has a "
+        "higher score, or else the smaller sha256"
     )

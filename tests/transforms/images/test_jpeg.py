@@ -36,14 +36,14 @@ def letterboxed(data, size):
 
 
 def content_of(box):
-    """The part of a letterbox that shows the picture."""
+    """The part of a letterbox that shows the image."""
     height, width, _ = box.pixels.shape
     across, down = box.content
     return box.pixels[: round(height * down), : round(width * across)]
 
 
-def difference(image, other):
-    return np.abs(np.asarray(image, dtype=int) - np.asarray(other, dtype=int)).max()
+def difference(first, second):
+    return np.abs(np.asarray(first, dtype=int) - np.asarray(second, dtype=int)).max()
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -152,7 +152,7 @@ def test_brightness_is_the_mean_luma(colour, brightness):
 
 
 def test_the_brightness_of_a_very_large_image_does_not_run_over():
-    """Its 20 million pixels are one row, seen again and again."""
+    """Its 20 million pixels are one row, repeated."""
     row = np.full((1, 20_000, 3), 250, np.uint8)
     assert brightness_of(np.broadcast_to(row, (1_000, 20_000, 3))) == round(250 / 255, 4)
 
@@ -249,7 +249,7 @@ KINDS = {
 
 
 def without_segment(data, code):
-    """Without the segments of this code."""
+    """Removes the segments with this marker code."""
     while (at := data.find(bytes((0xFF, code)))) > 0:
         (length,) = struct.unpack_from(">H", data, at + 2)
         data = data[:at] + data[at + 2 + length :]
@@ -257,7 +257,7 @@ def without_segment(data, code):
 
 
 def with_sampling(data, factors):
-    """With other sampling factors: they take more data than there is, or less."""
+    """Replaces the sampling factors: decoding then needs more data than there is, or less."""
     at = data.index(b"\xff\xc0")
     changed = bytearray(data)
     for index, factor in enumerate(factors):
@@ -266,7 +266,7 @@ def with_sampling(data, factors):
 
 
 def scans_of(data):
-    """Where the scan headers begin, and the end marker."""
+    """Returns the offsets of the scan headers and of the end marker."""
     return [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"] + [len(data) - 2]
 
 
@@ -303,7 +303,7 @@ def test_an_image_of_which_data_is_missing_is_corrupt_whatever_the_file_ends_wit
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("zeros", [0, 1, 9, 100, 10_000, 1_000_000])
 def test_zeros_are_no_image_data(kind, zeros):
-    """As of a file that was given its length before its content."""
+    """A file that was allocated before its content was written ends like this."""
     data = KINDS[kind]
     start = data.index(b"\xff\xda") + 14
     for part in (0.05, 0.5, 0.9):
@@ -336,8 +336,8 @@ def test_zeros_are_no_image_data(kind, zeros):
 def test_a_whole_image_is_valid_whatever_the_file_ends_with(kind, ending):
     data = KINDS[kind]
     assert data.endswith(END)
-    whole, other = (letterboxed(variant, (100, 100)) for variant in (data, data[:-2] + ending))
-    assert difference(whole.pixels, other.pixels) == 0
+    expected, actual = (letterboxed(variant, (100, 100)) for variant in (data, data[:-2] + ending))
+    assert difference(expected.pixels, actual.pixels) == 0
 
 
 @pytest.mark.parametrize("kind", ["progressive", "smooth and progressive"])
@@ -365,9 +365,9 @@ def test_a_header_alone_is_corrupt_and_nothing_is_decoded(monkeypatch):
         letterboxed(data[: data.index(b"\xff\xda") + 14] + END, (100, 100))
 
 
-def with_extraneous_bytes(data, places, size=5):
-    """With bytes that no block needs before restart markers, or before the end marker."""
-    for marker in places:
+def with_extraneous_bytes(data, markers, size=5):
+    """Inserts bytes that no block needs before restart markers, or before the end marker."""
+    for marker in markers:
         at = data.index(marker, data.index(b"\xff\xda") + 14)
         data = data[:at] + bytes(size) + data[at:]
     return data
@@ -378,13 +378,13 @@ RESTARTS = [bytes((0xFF, 0xD0 + number)) for number in range(7)]
 
 @pytest.mark.parametrize("size", [1, 5, 300])
 @pytest.mark.parametrize(
-    "places", [[END], RESTARTS[:1], RESTARTS[3:4], [*RESTARTS[2:5], END], RESTARTS]
+    "markers", [[END], RESTARTS[:1], RESTARTS[3:4], [*RESTARTS[2:5], END], RESTARTS]
 )
-def test_extraneous_bytes_spoil_no_image_and_hide_no_missing_data(places, size):
+def test_extraneous_bytes_spoil_no_image_and_hide_no_missing_data(markers, size):
     data = KINDS["restart markers"]
-    padded = with_extraneous_bytes(data, places, size)
-    whole, other = (letterboxed(variant, (100, 100)) for variant in (data, padded))
-    assert difference(whole.pixels, other.pixels) == 0
+    padded = with_extraneous_bytes(data, markers, size)
+    expected, actual = (letterboxed(variant, (100, 100)) for variant in (data, padded))
+    assert difference(expected.pixels, actual.pixels) == 0
     last = padded.index(RESTARTS[6])
     for cut in (padded[: last - 400] + padded[last:], padded[: last + 200] + END):
         with pytest.raises(CorruptJpegError):
@@ -399,8 +399,8 @@ def test_extraneous_bytes_between_scans_spoil_no_image_and_hide_no_missing_data(
     for at in ends:
         if data.rindex(b"\xff\xda", 0, at) > data.rindex(b"\xff\xc4", 0, at):
             padded = data[:at] + bytes(5) + data[at:]
-            whole, other = (letterboxed(variant, (100, 100)) for variant in (data, padded))
-            assert difference(whole.pixels, other.pixels) == 0
+            expected, actual = (letterboxed(variant, (100, 100)) for variant in (data, padded))
+            assert difference(expected.pixels, actual.pixels) == 0
             with pytest.raises(CorruptJpegError):
                 letterboxed(padded[:-100] + END, (100, 100))
 
@@ -408,11 +408,11 @@ def test_extraneous_bytes_between_scans_spoil_no_image_and_hide_no_missing_data(
 def test_fill_bytes_are_no_data_where_extraneous_bytes_are():
     data = KINDS["restart markers"]
     filled = data.replace(RESTARTS[3], b"\xff" * 4 + RESTARTS[3])
-    whole, other = (
+    expected, actual = (
         letterboxed(variant, (100, 100))
         for variant in (data, with_extraneous_bytes(filled, RESTARTS[:1]))
     )
-    assert difference(whole.pixels, other.pixels) == 0
+    assert difference(expected.pixels, actual.pixels) == 0
 
 
 def test_extraneous_bytes_hide_no_exchanged_restart_intervals():
@@ -434,8 +434,10 @@ def test_zeros_are_no_restart_intervals():
 def test_scans_after_those_that_make_the_image_whole_are_not_decoded():
     data = KINDS["progressive"]
     last = data[data.rindex(b"\xff\xda") : -2]
-    whole, other = (letterboxed(variant, (100, 100)) for variant in (data, data[:-2] + last + END))
-    assert difference(whole.pixels, other.pixels) == 0
+    expected, actual = (
+        letterboxed(variant, (100, 100)) for variant in (data, data[:-2] + last + END)
+    )
+    assert difference(expected.pixels, actual.pixels) == 0
 
 
 ODD_SAMPLING = [(0x11, 0x22, 0x22), (0x22, 0x21, 0x11), (0x24, 0x11, 0x11)]
@@ -529,14 +531,14 @@ def test_a_mended_image_keeps_its_orientation(stated):
 
 
 def grey_scans(number, side=8192):
-    """A progressive image of one grey whose last scan comes again and again."""
+    """A progressive image of one grey whose last scan is repeated many times."""
     data = encoded(Image.new("L", (64, 64), 100), progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return with_stated_size(data[:-2] + last * number + END, side, side)
 
 
 def self_pointing_exif(entries):
-    """EXIF data whose directory points at itself, moved by one entry, again and again."""
+    """EXIF data whose directory points at itself, shifted by one entry, repeatedly."""
     directory = b"".join(
         struct.pack("<HHII", 0x8769, 4, 1, 8 + 12 * number) for number in range(entries)
     )
@@ -562,19 +564,19 @@ def test_a_costly_image_is_corrupt_with_the_count_and_little_is_done(monkeypatch
     done = {"segments": 0, "entries": 0}
     parse_segment = jpeg_stream._Parser._segment
 
-    def counted(*given):
+    def counted(*args):
         done["segments"] += 1
-        return parse_segment(*given)
+        return parse_segment(*args)
 
     class Struct:
-        """`struct`, with the directory entries counted that are read."""
+        """`struct`, counting the directory entries that are read."""
 
         pack = struct.pack
 
         @staticmethod
-        def unpack_from(form, *given):
+        def unpack_from(form, *args):
             done["entries"] += form.endswith(("HHII", "HHI"))
-            return struct.unpack_from(form, *given)
+            return struct.unpack_from(form, *args)
 
     monkeypatch.setattr(jpeg_stream._Parser, "_segment", counted)
     monkeypatch.setattr(orientation, "struct", Struct)
@@ -596,9 +598,9 @@ def test_exif_data_within_bounds_is_read_entry_by_entry_once(monkeypatch, data, 
         pack = struct.pack
 
         @staticmethod
-        def unpack_from(form, *given):
+        def unpack_from(form, *args):
             read.extend([1] * form.endswith(("HHII", "HHI")))
-            return struct.unpack_from(form, *given)
+            return struct.unpack_from(form, *args)
 
     monkeypatch.setattr(orientation, "struct", Struct)
     try:
@@ -613,7 +615,7 @@ def test_exif_data_within_bounds_is_read_entry_by_entry_once(monkeypatch, data, 
     ids=["4:2:0", "4:4:4", "CMYK"],
 )
 def test_the_scans_of_the_usual_progressive_image_are_within_bounds(options):
-    """At 8192x8192 pixels; only their headers are read."""
+    """They have 8192x8192 pixels; only their headers are read."""
     mode = options.pop("mode", "RGB")
     data = encoded(Image.new(mode, (64, 64)), progressive=True, **options)
     stream = jpeg_stream.read_stream(with_stated_size(data, 8192, 8192))

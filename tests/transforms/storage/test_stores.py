@@ -66,14 +66,14 @@ def test_a_local_file_appears_whole_or_not_at_all(tmp_path, before):
 def test_while_a_local_file_is_written_the_old_one_is_there(tmp_path):
     target = tmp_path / "file"
     target.write_bytes(b"old")
-    seen = []
+    contents = []
 
     def chunks():
         yield b"new"
-        seen.append(target.read_bytes())
+        contents.append(target.read_bytes())
 
     stores.write_chunks(str(target), chunks())
-    assert seen == [b"old"]
+    assert contents == [b"old"]
     assert target.read_bytes() == b"new"
 
 
@@ -160,7 +160,7 @@ def digits(uri):
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"),
+    ("name", "stored_name"),
     [
         ("a.jpg", "a.jpg"),
         ("a b_%41.JPG", "a b_%41.JPG"),
@@ -182,33 +182,33 @@ def digits(uri):
         (".x.jpg.partial", ".x.jpg-{}.partial"),
     ],
 )
-def test_a_file_of_any_name_can_be_kept(tmp_path, name, kept):
+def test_a_file_of_any_name_can_be_kept(tmp_path, name, stored_name):
     uri = f"/in/{name}"
     in_store = stores.name_in_store(name, uri, shared=False)
-    assert in_store == kept.format(digits(uri))
+    assert in_store == stored_name.format(digits(uri))
     stores.write_bytes(str(tmp_path / in_store), b"x")
     stores.write_bytes(str(tmp_path / f"{in_store}.json"), b"y")
     assert files_in(tmp_path) == sorted([in_store, f"{in_store}.json"])
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"),
+    ("name", "stored_name"),
     [("a.jpg", "a-{}.jpg"), ("a", "a-{}"), ("a.b.c", "a.b-{}.c"), ("x.jpg.json", "x.jpg-{}.json")],
 )
-def test_a_shared_name_gets_a_hash_of_the_address(name, kept):
-    first, other = f"/in/1/{name}", f"/in/2/{name}"
-    assert stores.name_in_store(name, first, shared=True) == kept.format(digits(first))
-    assert stores.name_in_store(name, other, shared=True) == kept.format(digits(other))
+def test_a_shared_name_gets_a_hash_of_the_address(name, stored_name):
+    first, second = f"/in/1/{name}", f"/in/2/{name}"
+    assert stores.name_in_store(name, first, shared=True) == stored_name.format(digits(first))
+    assert stores.name_in_store(name, second, shared=True) == stored_name.format(digits(second))
 
 
 @given(st.text(st.characters(exclude_characters="/", exclude_categories=()), min_size=1))
 def test_a_name_in_the_store_is_short_printable_and_no_folder(name):
-    kept = stores.name_in_store(name, f"/in/{name}", shared=False)
-    assert 0 < len(f".{kept}.json.partial".encode()) <= 255
-    assert printable(kept) == kept
-    assert "/" not in kept
-    assert kept.strip(".")
-    assert os.path.normpath(f"/out/{kept}") == f"/out/{kept}"
+    stored_name = stores.name_in_store(name, f"/in/{name}", shared=False)
+    assert 0 < len(f".{stored_name}.json.partial".encode()) <= 255
+    assert printable(stored_name) == stored_name
+    assert "/" not in stored_name
+    assert stored_name.strip(".")
+    assert os.path.normpath(f"/out/{stored_name}") == f"/out/{stored_name}"
 
 
 def test_json_is_one_line_with_keys_in_order_and_in_plain_utf_8():
