@@ -240,7 +240,7 @@ class _Reader:
             # JSON escapes a character beyond the 16-bit range as two surrogates.
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:
-            self._reject(event, "half a surrogate pair is no character", "check the \\u escapes")
+            self._reject(event, "half a surrogate pair is not a character", "check the \\u escapes")
 
     def _reject(self, event: Any, problem: str, remedy: str) -> NoReturn:
         raise RulesError(self._source, _line(event), problem.removeprefix(": "), remedy)

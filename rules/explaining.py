@@ -63,7 +63,9 @@ def explain(image: Mapping[str, Any], alert: Mapping[str, Any] | None = None) ->
     try:
         lines = [*_explain_verdict(final), *_explain_targets(alert), *_explain_detections(final)]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"is no image JSON of final/ ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"is not an image's JSON of final/ ({type(error).__name__}: {error})"
+        ) from error
     return "".join(f"{escaped(line)}\n" for line in lines)
 
 

@@ -111,7 +111,7 @@ def _encode(text: str, source: str) -> bytes:
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
         raise RulesError(
-            source, line, "half a surrogate pair is no character", "give the file's bytes"
+            source, line, "half a surrogate pair is not a character", "give the file's bytes"
         ) from error
 
 

@@ -184,7 +184,7 @@ def parse_time_of_day(text: str, *, is_end: bool = False) -> time:
     _reject_period(text)
     match = _TIME.fullmatch(text)
     if match is None:
-        raise UnreadableError(f"{shortened(text)!r} is no time of day", form)
+        raise UnreadableError(f"{shortened(text)!r} is not a time of day", form)
     hours, minutes = int(match[1]), int(match[2])
     if (hours, minutes) == (24, 0):
         if is_end:
@@ -192,7 +192,7 @@ def parse_time_of_day(text: str, *, is_end: bool = False) -> time:
         raise UnreadableError("no period starts at 24:00", 'write "00:00" of the next day')
     if hours > 23 or minutes > 59:
         remedy = f'must be from "00:00" to "{"24:00" if is_end else "23:59"}"'
-        raise UnreadableError(f"{text!r} is no time of day", remedy)
+        raise UnreadableError(f"{text!r} is not a time of day", remedy)
     return time(hours, minutes)
 
 
@@ -200,7 +200,7 @@ def parse_days(names: Iterable[str]) -> frozenset[int]:
     """Parses a list of days such as ``["mon", "tue"]``, 0 for Monday.
 
     Raises:
-        UnreadableError: It is no list, it is empty, or a name in it is no day.
+        UnreadableError: It is no list, it is empty, or a name in it is not a day.
     """
     if isinstance(names, str):
         _reject_period(names)
@@ -217,7 +217,7 @@ def parse_days(names: Iterable[str]) -> frozenset[int]:
                 remedy = f"write {_days_of(name)}"
             elif _range(name):
                 remedy = f"did you mean {_range(name)[0]!r}?"
-            raise UnreadableError(f"{shortened(name)!r} is no day", remedy)
+            raise UnreadableError(f"{shortened(name)!r} is not a day", remedy)
     return frozenset(DAYS.index(name) for name in names)
 
 
@@ -230,7 +230,7 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if match is None:
         remedy = "write a whole number and s, m, h or d, such as 30s, 5m, 24h or 7d"
-        raise UnreadableError(f"{shortened(text)!r} is no duration", remedy)
+        raise UnreadableError(f"{shortened(text)!r} is not a duration", remedy)
     number, unit = match.groups()
     days = f"must be at most {MAX_DURATION.days}d"
     if len(number) > 9:
@@ -256,7 +256,7 @@ def period_problem(text: str) -> tuple[str, str]:
     match = _PERIOD.fullmatch(folded)
     days = [] if match is None or match["first"] is None else _range(_day_words(match))
     if match is None or (match["first"] is not None and not days):
-        return f"{shortened(text)!r} is no period", f"write {_EXAMPLE}"
+        return f"{shortened(text)!r} is not a period", f"write {_EXAMPLE}"
     inside = f"days: [{', '.join(days)}], " if days else ""
     return (
         f"{shortened(text)!r} is a text",

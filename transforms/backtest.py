@@ -296,7 +296,7 @@ def backtest_camera(
             else:
                 _compare(image, before, after, result, changes)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            result.problems.append((image.uri, f"final/: no sound 'threat': {error!r}"))
+            result.problems.append((image.uri, f"final/: no valid 'threat': {error!r}"))
             result.not_compared += 1
     result.problems += archive.problems
     return result, list(changes.values())

@@ -112,7 +112,7 @@ def resolution_problem(width: int, height: int, limits: Limits) -> tuple[str, st
         low = f"{width}x{height} pixels; at least {min_width}x{min_height} are needed"
         return reasons.RESOLUTION_TOO_LOW, low
     if width > max_width or height > max_height:
-        high = f"{width}x{height} pixels; at most {max_width}x{max_height} are taken"
+        high = f"{width}x{height} pixels; at most {max_width}x{max_height} are allowed"
         return reasons.RESOLUTION_TOO_HIGH, high
     return None
 
@@ -297,7 +297,7 @@ class _Validate(ReadAheadDoFn):
             return
         except Exception as again:
             raise stores.StoreLostError(
-                f"the images can't be read any more, not even one that was read before "
+                f"the images can no longer be read, not even one that was read before "
                 f"({one_line(again)})"
             ) from None
 

@@ -16,7 +16,7 @@ from beam_pipeline.console.exceptions import SetupError
 from transforms.alerting.target_checks import TargetError
 from transforms.models.model_files import ModelError
 
-RESUME_ADVICE = "the same command with --resume goes on"
+RESUME_ADVICE = "run the same command with --resume to continue"
 
 _LONGEST = 500
 _SELF_EXPLANATORY = (
@@ -25,16 +25,16 @@ _SELF_EXPLANATORY = (
 )
 """Exceptions whose words need no name before them."""
 _OWN_MODULES = ("beam_pipeline.", "transforms.", "rules.")
-_MISSING_STORE = "see that the disk or mount is there and answers"
+_MISSING_STORE = "check that the disk or mount is present and responds"
 _REMEDIES = {
     errno.ENOSPC: "make room there",
-    errno.EDQUOT: "make room there or have the quota raised",
-    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
-    errno.EROFS: "mount it so that it can be written",
-    errno.EACCES: "give this user the right to it back",
-    errno.EPERM: "give this user the right to it back",
+    errno.EDQUOT: "make room there or ask for a larger quota",
+    errno.EFBIG: "raise the file size limit (ulimit -f)",
+    errno.EROFS: "mount it as writable",
+    errno.EACCES: "restore this user's access to it",
+    errno.EPERM: "restore this user's access to it",
     errno.ENOENT: _MISSING_STORE,
-    errno.ENOTDIR: "move away the file that is where a folder should be",
+    errno.ENOTDIR: "move the file that is in the place of a folder",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the limit of open files",
     **dict.fromkeys(
@@ -74,7 +74,7 @@ def explain(error: BaseException, advice: str = RESUME_ADVICE) -> str:
     what = " ".join(what.split())
     if len(what) > _LONGEST:
         what = f"{what[:_LONGEST]}…"
-    return f"{what}; {remedy}, and {advice}" if remedy else f"{what}; once that is mended, {advice}"
+    return f"{what}; {remedy}, and {advice}" if remedy else f"{what}; once that is fixed, {advice}"
 
 
 def setup_error(text: str) -> str | None:

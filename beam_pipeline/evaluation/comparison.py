@@ -75,7 +75,7 @@ class Comparison:
             assumed = sorted(f"{label} on {id}" for id, label in self.supposed)
             lines.append(
                 f"final/ does not say whether alerts are wanted for {_first_names(assumed)}: "
-                "taken for threats; give --rules FILE --verdicts final to say"
+                "treated as threats; give --rules FILE --verdicts final to say"
             )
         if len(self.versions) > 1:
             lines.append(
@@ -195,7 +195,7 @@ class _Camera:
             self._final.note(archived.threat)
             result.versions.add(str(archived.threat["rules_version"]))
         except (KeyError, TypeError, AttributeError) as error:
-            problem = f"final/: no sound 'threat': {error!r}"
+            problem = f"final/: no valid 'threat': {error!r}"
             self._chosen.archive.problems.append((archived.image.uri, problem))
         return alerted
 

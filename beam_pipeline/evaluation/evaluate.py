@@ -91,7 +91,7 @@ def _rules_notes(
     if others:
         lines.append(
             f"final/ was judged by rules {', '.join(sorted(others))}; those given "
-            f"({ruleset.version}) only say what is a threat"
+            f"({ruleset.version}) only define what a threat is"
         )
     return lines
 
@@ -165,7 +165,8 @@ def _table(
         blocks.append(with_header_rule([("label", "boxes", "AP", "AP50"), *boxes]))
     if whole.behind_false:
         blocks.append(
-            f"{whole.behind_false} threats came in the cooldown of a false alert: missed.\n"
+            f"{whole.behind_false} threats fell into the cooldown of a false alert, and count as "
+            "missed.\n"
         )
     return "\n".join(blocks)
 

@@ -128,7 +128,7 @@ def _parse_csv(text: str, source: str, labels: Collection[str]) -> dict[str, Tru
         line = reader.reader.line_num  # The other one is that of the last row.
         raise SetupError(f"{source}:{line}: not CSV ({error}); check the quotes") from None
     if not counts:
-        raise SetupError(f"{source}: no image in it; write a line for each image")
+        raise SetupError(f"{source}: it lists no image; write a line for each image")
     return {name: TrueImage(label_counts) for name, label_counts in counts.items()}
 
 
@@ -188,7 +188,7 @@ class _Coco:
                 f"{source}:{error.lineno}: not JSON ({error.msg}); give COCO's boxes or a CSV"
             ) from None
         except RecursionError:
-            raise SetupError(f"{source}: nested too deep; give COCO's boxes or a CSV") from None
+            raise SetupError(f"{source}: nested too deeply; give COCO's boxes or a CSV") from None
 
     def read(self) -> Truth:
         categories = dict(self._each("categories", self._category))
@@ -197,11 +197,11 @@ class _Coco:
         for number, (name, size) in self._each("images", self._image):
             if name in sizes:
                 raise SetupError(
-                    f"{self._source}: images: {shortened(name)!r} is there twice; keep one of them"
+                    f"{self._source}: images: {shortened(name)!r} occurs twice; keep one of them"
                 )
             names[number], sizes[name] = name, size
         if not sizes:
-            raise SetupError(f"{self._source}: no image in it; list each under 'images'")
+            raise SetupError(f"{self._source}: it lists no image; list each under 'images'")
         boxes: dict[str, list[TrueBox]] = {name: [] for name in sizes}
 
         def annotation(entry: Mapping[str, Any]) -> tuple[int, tuple[str, TrueBox]]:
@@ -242,12 +242,10 @@ class _Coco:
                     raise ValueError("not an object")
                 number, value = read(entry)
                 if number in numbers:
-                    raise ValueError(f"the id {number} is there twice")
+                    raise ValueError(f"the id {number} occurs twice")
             except ValueError as error:
                 raise SetupError(
-                    escaped(
-                        f"{self._source}: {key}[{index}]: {error}; put it right, or take it out"
-                    )
+                    escaped(f"{self._source}: {key}[{index}]: {error}; correct it, or remove it")
                 ) from None
             numbers.add(number)
             yield number, value
@@ -265,7 +263,7 @@ class _Coco:
     def _known(self, entry: Mapping[str, Any], key: str, known: Mapping[int, Any]) -> int:
         number = self._number(entry, key)
         if number not in known:
-            raise ValueError(f"{key} {number} is nowhere in the file")
+            raise ValueError(f"{key} {number} is not in the file")
         return number
 
     @staticmethod

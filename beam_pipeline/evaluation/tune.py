@@ -190,7 +190,7 @@ def tune(args: argparse.Namespace) -> int:
         proposals.append(Proposal(group, cases, _propose(cases, args.min_recall)))
     edits = [edit for proposal in proposals for edit in proposal.edits]
     text = apply_edits(content.decode("utf-8-sig"), edits).encode() if edits else content
-    proposed_rules = load_rules(text, f"{args.rules} with what is proposed", labels)
+    proposed_rules = load_rules(text, f"{args.rules} with the proposals", labels)
     images_by_name = {"now": comparison.images}
     if edits:
         images_by_name["proposed"] = compare(
@@ -226,7 +226,7 @@ def tune(args: argparse.Namespace) -> int:
         ]
         if written:
             text = apply_edits(content.decode("utf-8-sig"), written).encode()
-            load_rules(text, f"{args.rules} with what is proposed", labels)
+            load_rules(text, f"{args.rules} with the proposals", labels)
             with selection.store_errors_as_failures():
                 stores.write_bytes(target, text)
         print(f"written to {target}" if written else "nothing to write", file=sys.stderr)
@@ -320,7 +320,7 @@ def _new_file(path: str) -> str:
         return file
     except OSError:
         pass  # It is there, if not for us to read.
-    raise SetupError(f"--write {path}: is there already; give the name of a new file")
+    raise SetupError(f"--write {path}: exists already; give the name of a new file")
 
 
 # Printing

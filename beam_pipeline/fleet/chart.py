@@ -544,7 +544,7 @@ def write_chart(
     """
     _check_hours(period_hours)
     if file is None and len(scan.outputs) > 1:
-        raise CountsError("--file is missing: the chart of several outputs is none of theirs")
+        raise CountsError("--file is missing: the chart of several outputs belongs to none of them")
     try:
         windows = scan.windows()
     except NoCountsError:

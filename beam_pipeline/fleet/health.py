@@ -404,7 +404,7 @@ def _clients(ruleset: rules.Rules | None, outputs: Sequence[str]) -> list[Target
             "targets"
         )
     if len(outputs) > 1:
-        raise SetupError("--notify takes one --output: what was sent is kept there")
+        raise SetupError("--notify takes one --output: the record of what was sent is kept there")
     check_writable("--output", outputs[0])
     return [
         client_for(ruleset.alerting.targets[name], os.environ) for name in ruleset.alerting.health

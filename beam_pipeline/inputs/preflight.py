@@ -82,7 +82,7 @@ def _refused(option: str, error: OSError, what: str) -> SetupError:
     if isinstance(error, FileNotFoundError):
         hint = "is the name right?"
     elif isinstance(error, PermissionError):
-        hint = f"may it {what} with these credentials?"
+        hint = f"do these credentials permit it to {what}?"
     elif isinstance(error, ConnectionError):
         hint = "is the store's address right (--s3_endpoint_url), and can this machine reach it?"
     else:

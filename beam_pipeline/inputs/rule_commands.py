@@ -60,7 +60,8 @@ def explain(camera: str, file: str | None, path: str | None, labels: str | None)
         data = _verdict(file, camera)
         if path is not None and data["threat"].get("rules_version") != ruleset.version:
             parts.append(
-                "The image was judged by other rules; a backtest says what these would have done.\n"
+                "The image was judged by other rules; a backtest shows what these rules would have "
+                "done.\n"
             )
         try:
             parts.append(rules.explain(data, _alert_record(file, data)))

@@ -192,20 +192,20 @@ def _check_local_input(source: str, options: JobOptions) -> None:
     except PermissionError as error:
         raise SetupError(
             f"--input {source}: can't be listed ({error.strerror}); let this user read and enter "
-            "it, or run the job as a user who may"
+            "it, or run the job as a user with these permissions"
         ) from None
     except OSError as error:
         raise SetupError(
-            f"--input {source}: can't be listed ({error.strerror or error}); is its disk well?"
+            f"--input {source}: can't be listed ({error.strerror or error}); does its disk work?"
         ) from None
     if options.streaming and is_folder:
         return
     if unlistable is not None:
         what = f"no file was found, and {describe_unlistable(unlistable)}"
     elif links:
-        what = f"has no files in it but {links} links, which --follow_links follows"
+        what = f"contains no files, only {links} links, which --follow_links follows"
     else:
-        what = "has no files in it" if is_folder else "matches no file"
+        what = "contains no files" if is_folder else "matches no file"
     raise SetupError(f"--input {source}: {what}; give a directory with images, a file or a glob")
 
 

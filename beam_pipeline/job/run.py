@@ -161,7 +161,7 @@ def _write_pages(job: Job) -> tuple[str, str]:
     try:
         chart_path = chart.write_chart(scan, hours, missing_ok=True)
     except Exception as error:
-        chart_path = f"not written ({one_line(error)}); the command chart writes it"
+        chart_path = f"not written ({one_line(error)}); run the command chart to write it"
     try:
         report_path = write_report(
             scan,
@@ -173,5 +173,5 @@ def _write_pages(job: Job) -> tuple[str, str]:
             ),
         )
     except Exception as error:
-        report_path = f"not written ({one_line(error)}); the command report writes it"
+        report_path = f"not written ({one_line(error)}); run the command report to write it"
     return chart_path, report_path

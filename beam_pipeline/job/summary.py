@@ -32,7 +32,7 @@ def summarize(
         ("invalid", f"{sum(invalid.values())}{_parts(invalid)}"),
     ]
     if counts["images.repeated"]:
-        lines.append(("repeated", f"{counts['images.repeated']} (the same image once more)"))
+        lines.append(("repeated", f"{counts['images.repeated']} (the same image again)"))
     if unlistable := counts["source.unlistable"]:
         where = f"folders in {job.input} that can't be listed; the log names them"
         lines.append(("not listed", f"{unlistable} ({where})"))
@@ -80,7 +80,7 @@ def _parts(numbers: dict[str, int]) -> str:
 
 def _resumed(counts: Counter[str]) -> str:
     resumed = counts["images.resumed"]
-    return f" ({resumed} of them seen in an earlier run)" if resumed else ""
+    return f" ({resumed} of them processed in an earlier run)" if resumed else ""
 
 
 def _inference(counts: Counter[str]) -> str:
@@ -111,7 +111,7 @@ def _alerts(outcomes: dict[str, int], targets: int) -> str:
     if suppressed := outcomes.get(SUPPRESSED):
         text += f"; {suppressed} more suppressed in the cooldown of an alert"
     if in_digest := outcomes.get(IN_DIGEST):
-        text += f"; {in_digest} more told of in digests, beyond a limit of the rules"
+        text += f"; {in_digest} more reported in digests, beyond a limit of the rules"
     if too_old := outcomes.get(TOO_OLD):
         text += f"; {too_old} more older than --alert_max_age, and not sent"
     return text

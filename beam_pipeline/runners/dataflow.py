@@ -184,7 +184,7 @@ def describe_result(options: PipelineOptions, result: PipelineResult) -> str:
     if cloud.template_location:
         return f"template written to {cloud.template_location}; no job was started"
     page = f"https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{result.job_id()}"
-    return f"job {result.job_id()} is on its way: {page}?project={cloud.project}"
+    return f"job {result.job_id()} was submitted: {page}?project={cloud.project}"
 
 
 def wait(result: PipelineResult) -> str | None:

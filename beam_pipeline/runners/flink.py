@@ -227,7 +227,7 @@ def _check_jar(flink: FlinkRunnerOptions, cache: str | None) -> None:
     except (OSError, KeyError, zipfile.BadZipFile):
         is_program = False
     if not is_program:
-        raise SetupError(f"--flink_job_server_jar {jar}: is no program in a jar; {hint}")
+        raise SetupError(f"--flink_job_server_jar {jar}: is not an executable jar; {hint}")
 
 
 def _check_savepoint(options: PipelineOptions) -> None:
@@ -277,7 +277,7 @@ def _check_cluster(master: str, version: str, parallelism: int) -> None:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise SetupError(
-            f"--flink_master {master}: what answers there is no Flink JobManager's REST address"
+            f"--flink_master {master}: the answer is not that of a Flink JobManager's REST service"
         ) from None
     if not runs.startswith(f"{version}."):
         raise SetupError(

@@ -37,7 +37,7 @@ from transforms.storage import stores
 
 DIRECT_RUNNER = "DirectRunner"
 SUCCESS_STATES = (None, PipelineState.DONE, PipelineState.DRAINED, PipelineState.UPDATED)
-NOT_WAITED_FOR = "not waited for any longer; the job itself goes on"
+NOT_WAITED_FOR = "no longer waited for; the job itself continues"
 _LOGGER = logging.getLogger(__name__)
 _SECONDS_FOR_WRITES = 1.5
 _BEAMS_READER = "read_grpc_client_inputs"

@@ -77,8 +77,8 @@ def describe_unlistable(folder: Folder | UnlistableFolder) -> str:
     if isinstance(folder, UnlistableFolder):
         return printable(f"{folder.path} can't be listed: {folder.error.strerror or folder.error}")
     (path, error), *others = folder.unread
-    suffix = f" (and {len(others)} more beside it)" if others else ""
-    return printable(f"{path}{suffix} can't be looked at: {error.strerror or error}")
+    suffix = f" (and {len(others)} more next to it)" if others else ""
+    return printable(f"{path}{suffix} can't be accessed: {error.strerror or error}")
 
 
 def _list_remote(source: str) -> Iterator[ImageFile]:

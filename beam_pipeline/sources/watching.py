@@ -553,8 +553,8 @@ class Watcher:
             and any(folder.path == path for folder in known_folders.values())
         ):
             raise InputLostError(
-                f"{top.path} is empty, and another folder than before; is what belongs there "
-                "mounted?"
+                f"{top.path} is empty, and not the same folder as before; is the right disk "
+                "mounted there?"
             )
 
     def _report_links(self, folder: Folder) -> None:

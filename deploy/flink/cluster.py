@@ -564,7 +564,7 @@ def _wait_until_ready(cluster: Cluster, timeout: float) -> None:
         # Twice in a row: a process that was only just started has no command line at first.
         missing, before = set(cluster.names) - cluster.pids().keys(), missing
         for name in sorted(missing & before):
-            raise ClusterError(f"{name} ended at its start: {_last_words(cluster, name)}")
+            raise ClusterError(f"{name} ended right after its start: {_last_words(cluster, name)}")
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"{slots} of {wanted} slots after {timeout:g} s; see {cluster.path('log')}"

@@ -23,7 +23,7 @@ from tests.beam_pipeline.conftest import tree
 KILLS = int(os.environ.get("KILLS", "6"))
 """How many times the job is stopped: more in a longer search."""
 SEED = int(os.environ.get("KILLS_SEED", "1"))
-GO_ON = "the same command with --resume goes on"
+GO_ON = "run the same command with --resume to continue"
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_a_full_disk_is_one_line_and_once_there_is_room_it_goes_on(
 def test_a_limit_of_a_files_size_is_one_line(images: Path, tmp_path: Path) -> None:
     limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "limited"]
     line = failed(start([*limited, *command(images, tmp_path / "out")]))
-    assert "File too large; raise the limit of a file's size (ulimit -f), and " in line
+    assert "File too large; raise the file size limit (ulimit -f), and " in line
     assert_nothing_is_torn(tmp_path / "out")
 
 

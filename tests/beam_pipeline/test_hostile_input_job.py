@@ -85,7 +85,7 @@ def test_nothing_is_lost(hostile_run: tuple[Path, Path, str]) -> None:
     assert summary.split()[1] == str(stored)
     finals = len(list((output / "final").rglob("*.json")))
     records = len(list((output / "invalid").rglob("*.json")))
-    assert finals + records + 1 == stored  # One image is there twice, byte for byte.
+    assert finals + records + 1 == stored  # One image occurs twice, byte for byte.
     assert "repeated" in summary
 
 

@@ -39,7 +39,7 @@ def test_after_kill_9_resume_ends_with_the_tree_of_an_undisturbed_run(
 
     resumed = run_job("--output", output, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    known = int(resumed.stdout.split(" of them seen in an earlier run")[0].rsplit("(", 1)[1])
+    known = int(resumed.stdout.split(" of them processed in an earlier run")[0].rsplit("(", 1)[1])
     assert 40 <= known <= images_before
     undisturbed, _ = samples_run
     assert tree(output) == {
@@ -64,7 +64,7 @@ def test_resume_looks_again_at_other_bytes_and_with_another_model(
     assert first.code == 0, first.err
     (images / sources[0].name).write_bytes(sources[1].read_bytes())
     second = command(*arguments, "--model", "bundled", "--resume")
-    assert "(2 of them seen in an earlier run)" in second.out, second.err
+    assert "(2 of them processed in an earlier run)" in second.out, second.err
 
 
 def test_a_further_run_leaves_one_verdict_of_a_file_that_has_another_name_by_now(

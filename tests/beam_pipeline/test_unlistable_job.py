@@ -91,7 +91,7 @@ def test_an_input_that_may_not_be_read_is_a_wrong_set_up_that_names_the_permissi
     assert finished.returncode == 2
     assert finished.stderr.splitlines()[-1] == (
         f"beam_pipeline: --input {source}: can't be listed (Permission denied); let this user read "
-        "and enter it, or run the job as a user who may"
+        "and enter it, or run the job as a user with these permissions"
     )
 
 
@@ -115,4 +115,4 @@ def test_a_folder_of_links_alone_says_which_option_follows_them(
     (tmp_path / "in" / "gate").symlink_to(tmp_path)
     finished = command("--input", tmp_path / "in", "--model", str(bundled.BUNDLED_MODEL))
     assert finished.code == 2
-    assert "has no files in it but 1 links, which --follow_links follows" in finished.err
+    assert "contains no files, only 1 links, which --follow_links follows" in finished.err

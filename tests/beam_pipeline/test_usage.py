@@ -55,7 +55,10 @@ def images(tmp_path: Path) -> Path:
         (["--rules", "no-such-rules.yaml"], "no-such-rules.yaml: no such file"),
         (["--labels", "no-such-labels"], "no-such-labels: no such file"),
         (["--alert_url", "ftp://example.com"], "--alert_url: not an address like"),
-        (["--alert_max_age", "1 week"], "'1 week' is no duration; write a whole number and s, m"),
+        (
+            ["--alert_max_age", "1 week"],
+            "'1 week' is not a duration; write a whole number and s, m",
+        ),
         (["--input", ""], "--input is empty"),
         (["judge"], "no such command: judge"),
         (["rules", "check", "no-such-rules.yaml"], "no-such-rules.yaml: no such file"),
@@ -125,7 +128,7 @@ def test_an_output_within_the_input_is_refused(
 def test_an_empty_directory_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     line = refused(capsys, "--input", tmp_path / "empty", "--output", tmp_path / "out")
-    assert "has no files in it" in line
+    assert "contains no files" in line
 
 
 def test_labels_that_do_not_fit_are_refused(
@@ -295,7 +298,7 @@ def test_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
     assert job.returncode == 130
     # A busy machine takes longer, and progress is shown then.
     lines = [line for line in said.splitlines() if " images done, " not in line]
-    assert lines == ["stopped; the same command with --resume goes on"]
+    assert lines == ["stopped; run the same command with --resume to continue"]
 
 
 def test_what_workers_load_by_its_path_is_known_by_an_absolute_one(

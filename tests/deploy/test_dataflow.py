@@ -163,7 +163,7 @@ def test_a_job_is_told_of_with_its_page_and_how_it_ended(
     assert cli.main([*on_dataflow, "--dataflow_endpoint", service.url]) == code
     said = capsys.readouterr()
     page = "https://console.cloud.google.com/dataflow/jobs/europe-west1/2026-01-31_00_00_00-1"
-    assert said.out.startswith(f"job 2026-01-31_00_00_00-1 is on its way: {page}")
+    assert said.out.startswith(f"job 2026-01-31_00_00_00-1 was submitted: {page}")
     assert out in said.out
     assert err in said.err
     assert "Traceback" not in said.err

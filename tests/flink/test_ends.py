@@ -19,7 +19,7 @@ from beam_pipeline import bundled
 from tests.absent import give_up
 from tests.flink.stream_job import StreamJob, flink_cluster, wait_for
 
-GO_ON = "the same command with --resume goes on"
+GO_ON = "run the same command with --resume to continue"
 
 
 def start(*arguments: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
@@ -98,7 +98,7 @@ def test_a_submitter_that_is_told_to_end_leaves_the_job_on_the_cluster(
     assert job._client.wait(timeout=60) == 143
     assert time.monotonic() - time_told < 20
     said = job._log.read_text().splitlines()
-    assert said[-1] == "not waited for any longer; the job itself goes on"
+    assert said[-1] == "no longer waited for; the job itself continues"
     assert cluster.get(f"/jobs/{job.id}")["state"] == "RUNNING"
 
 

@@ -84,7 +84,7 @@ def test_a_stream_judges_each_picture_of_which_it_is_told_once(
     assert (output / "invalid" / "read_failed" / name).read_bytes() == MALFORMED
     details = invalid()
     assert details.keys() == {name, "hall_20260131T120000Z.jpg"}
-    assert details[name] == "malformed notification: s3 of a record is no object"
+    assert details[name] == "malformed notification: s3 of a record is not an object"
     judged = json.loads((output / "final" / "hall" / f"{samples[0].stem}.json").read_bytes())
     assert judged["uri"] == bucket.uri(f"in/hall 1/{samples[0].name}")
     assert len(list((output / "validated").glob("*/*.jpg"))) == len(samples)

@@ -50,7 +50,7 @@ def test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused(
     assert severity() == "alert"
     rules.write_text(IGNORE)
     wait_for("the edited rules are in force", lambda: severity() is None, 60)
-    in_force = f"rules version {version} is in force from now on\n"
+    in_force = f"rules version {version} is now in force\n"
     wait_for("the one who waits is told", lambda: in_force in job.said(), 60)
     rules.write_text("version: 1\nprofile: {}\n")
     wait_for(
@@ -63,7 +63,7 @@ def test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused(
         for path in Path(cluster.run_dir, "log").rglob("*")
         if path.is_file()
     )
-    assert "the rule file is refused" in logs
+    assert "the rule file is rejected" in logs
     assert job.counter("images.valid") >= 3
     _check_what_prometheus_gets(cluster)
     job.cancel()

@@ -69,7 +69,7 @@ def test_a_flink_that_is_not_there(capsys: pytest.CaptureFixture[str], jar: Path
         ({"slots-available": 0}, (), "has 0 free task slots, and the job needs 1"),
         ({}, ("--parallelism", "3"), "has 2 free task slots, and the job needs 3"),
         ({"flink-version": None}, (), "runs Flink None"),
-        ({"slots-available": "many"}, (), "is no Flink JobManager's REST address"),
+        ({"slots-available": "many"}, (), "is not that of a Flink JobManager's REST service"),
     ],
 )
 def test_a_cluster_that_does_not_fit(
@@ -90,7 +90,7 @@ def test_an_address_where_something_else_answers(
 ) -> None:
     flink.answers = [status(200, b"<html>hello</html>")]
     line = refused(capsys, "--flink_master", flink.url, "--flink_job_server_jar", jar)
-    assert "is no Flink JobManager's REST address" in line
+    assert "is not that of a Flink JobManager's REST service" in line
 
 
 def test_a_job_server_that_is_missing(
@@ -154,7 +154,7 @@ def test_a_jar_that_is_no_job_server(
         with zipfile.ZipFile(wrong, "w") as archive:
             archive.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
     line = refused(capsys, "--flink_master", "[local]", "--flink_job_server_jar", wrong)
-    assert f"--flink_job_server_jar {wrong}: is no program in a jar" in line
+    assert f"--flink_job_server_jar {wrong}: is not an executable jar" in line
 
 
 def test_no_jar_and_none_to_be_fetched(

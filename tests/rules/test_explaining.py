@@ -95,7 +95,7 @@ def test_a_verdict_without_a_trace_is_explained_by_its_filters():
     "data", [{}, {"threat": {}}, {"id": "a", "timestamp": "", "threat": {"severity": "alert"}}]
 )
 def test_json_without_a_verdict_is_rejected(data):
-    with pytest.raises(ValueError, match=r"is no image JSON of final/"):
+    with pytest.raises(ValueError, match=r"is not an image's JSON of final/"):
         explain(data)
 
 

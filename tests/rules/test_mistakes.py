@@ -37,10 +37,13 @@ def person(values: str) -> str:
         ("---\n", "1: the file is empty; begin with version: 1"),
         (b"\xff\xfev\x00", "1: not UTF-8 text; save the file as UTF-8"),
         (b"version: 1\n# caf\xe9\n", "2: not UTF-8 text; save the file as UTF-8"),
-        ("version: 1\n\ud83d", "2: half a surrogate pair is no character; give the file's bytes"),
+        (
+            "version: 1\n\ud83d",
+            "2: half a surrogate pair is not a character; give the file's bytes",
+        ),
         (
             'version: 1\ncameras: {"\\ud83d": }',
-            "2: half a surrogate pair is no character; check the \\u escapes",
+            "2: half a surrogate pair is not a character; check the \\u escapes",
         ),
         (
             "version: 1\n\tdefaults: 2",
@@ -515,7 +518,7 @@ def test_a_long_word_is_truncated_in_the_message():
         ),
         (
             "schedule: {armed: [{days: [monday]}]}",
-            "defaults.schedule.armed[0].days: 'monday' is no day; did you mean 'mon'?",
+            "defaults.schedule.armed[0].days: 'monday' is not a day; did you mean 'mon'?",
         ),
         (
             "schedule: {armed: [{start: 1800}]}",
@@ -537,7 +540,7 @@ def test_a_long_word_is_truncated_in_the_message():
             "objects: {person: {min_count: 0}}",
             "defaults.objects.person.min_count: is 0; must be a whole number of at least 1",
         ),
-        ("cooldown: 5 minutes", "defaults.cooldown: '5 minutes' is no duration; write a whole "
+        ("cooldown: 5 minutes", "defaults.cooldown: '5 minutes' is not a duration; write a whole "
          "number and s, m, h or d, such as 30s, 5m, 24h or 7d"),
         ("cooldown: 300", "defaults.cooldown: is 300; must be a duration such as 30s, 5m, 24h or "
          "7d"),

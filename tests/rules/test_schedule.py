@@ -305,15 +305,15 @@ def test_a_time_of_day_is_parsed(text, is_end, expected):
     ("text", "is_end", "message"),
     [
         ("24:00", False, 'no period starts at 24:00; write "00:00" of the next day'),
-        ("24:01", True, "'24:01' is no time of day; must be from \"00:00\" to \"24:00\""),
-        ("18:60", False, "'18:60' is no time of day; must be from \"00:00\" to \"23:59\""),
-        ("18", False, "'18' is no time of day; "
+        ("24:01", True, "'24:01' is not a time of day; must be from \"00:00\" to \"24:00\""),
+        ("18:60", False, "'18:60' is not a time of day; must be from \"00:00\" to \"23:59\""),
+        ("18", False, "'18' is not a time of day; "
          'write hours and minutes, such as "07:30" or "18:00"'),
-        ("6pm", False, "'6pm' is no time of day; write hours and minutes"),
-        ("18:00:30", False, "'18:00:30' is no time of day; write hours and minutes"),
-        ("18:00Z", False, "'18:00Z' is no time of day; write hours and minutes"),
-        ("١٨:٠٠", False, "'١٨:٠٠' is no time of day; write hours and minutes"),  # noqa: RUF001
-        ("", False, "'' is no time of day; write hours and minutes"),
+        ("6pm", False, "'6pm' is not a time of day; write hours and minutes"),
+        ("18:00:30", False, "'18:00:30' is not a time of day; write hours and minutes"),
+        ("18:00Z", False, "'18:00Z' is not a time of day; write hours and minutes"),
+        ("١٨:٠٠", False, "'١٨:٠٠' is not a time of day; write hours and minutes"),  # noqa: RUF001
+        ("", False, "'' is not a time of day; write hours and minutes"),
         ("0 18 * * *", False, "'0 18 * * *' is a cron expression, which has no end; "
          "write when it starts and ends, such as {days: "),
         ("18:00-07:00", False, "'18:00-07:00' is a text; "
@@ -335,12 +335,12 @@ def test_days_are_parsed_by_their_names():
     ("names", "message"),
     [
         ([], "no days; leave days out for every day"),
-        (["Mon"], "'Mon' is no day; did you mean 'mon'?"),
-        (["mon", "Tuesday"], "'Tuesday' is no day; did you mean 'tue'?"),
-        (["fru"], "'fru' is no day; did you mean 'fri'?"),
-        (["workday"], "'workday' is no day; the days are: mon, tue, wed, thu, fri, sat, sun"),
-        (["mon-wed"], "'mon-wed' is no day; write [mon, tue, wed]"),
-        (["sat-mon"], "'sat-mon' is no day; write [sat, sun, mon]"),
+        (["Mon"], "'Mon' is not a day; did you mean 'mon'?"),
+        (["mon", "Tuesday"], "'Tuesday' is not a day; did you mean 'tue'?"),
+        (["fru"], "'fru' is not a day; did you mean 'fri'?"),
+        (["workday"], "'workday' is not a day; the days are: mon, tue, wed, thu, fri, sat, sun"),
+        (["mon-wed"], "'mon-wed' is not a day; write [mon, tue, wed]"),
+        (["sat-mon"], "'sat-mon' is not a day; write [sat, sun, mon]"),
         ("mon", "'mon' is not a list of days; write [mon]"),
         ("mon-fri", "'mon-fri' is not a list of days; write [mon, tue, wed, thu, fri]"),
         ("weekends", "'weekends' is not a list of days; write [mon, tue]"),
@@ -364,14 +364,14 @@ def test_a_duration_is_parsed(text, seconds):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("5", "'5' is no duration; "
+        ("5", "'5' is not a duration; "
          "write a whole number and s, m, h or d, such as 30s, 5m, 24h or 7d"),
-        ("5min", "'5min' is no duration; write a whole number"),
-        ("1h30m", "'1h30m' is no duration; write a whole number"),
-        ("1.5h", "'1.5h' is no duration; write a whole number"),
-        ("-5m", "'-5m' is no duration; write a whole number"),
-        ("5m\n", "'5m\\n' is no duration; write a whole number"),
-        ("0 18 * * *", "'0 18 * * *' is no duration; write a whole number"),
+        ("5min", "'5min' is not a duration; write a whole number"),
+        ("1h30m", "'1h30m' is not a duration; write a whole number"),
+        ("1.5h", "'1.5h' is not a duration; write a whole number"),
+        ("-5m", "'-5m' is not a duration; write a whole number"),
+        ("5m\n", "'5m\\n' is not a duration; write a whole number"),
+        ("0 18 * * *", "'0 18 * * *' is not a duration; write a whole number"),
         ("367d", "367d is too long; must be at most 366d"),
         ("9" * 5000 + "d", "99999"),
     ],
@@ -397,9 +397,9 @@ def test_a_text_that_is_no_duration_is_rejected(text, message):
              '{days: [mon, tue], start: "18:00", end: "07:00"}')
             for cron in ("0 18 * * *", "*/5 8-17 * * 1-5", "0 0 18 * * MON-FRI", "@daily")
         ],
-        ("weekdays at night", "'weekdays at night' is no period",
+        ("weekdays at night", "'weekdays at night' is not a period",
          'write {days: [mon, tue], start: "18:00", end: "07:00"}'),
-        ("foo-bar 18:00-07:00", "'foo-bar 18:00-07:00' is no period", "write {days: [mon, tue]"),
+        ("foo-bar 18:00-07:00", "'foo-bar 18:00-07:00' is not a period", "write {days: [mon, tue]"),
     ],
 )  # fmt: skip
 def test_a_text_in_place_of_a_period_is_rejected_with_a_remedy(text, problem, remedy):

@@ -175,7 +175,7 @@ def test_an_object_of_gcs_that_came_damaged_is_an_error_of_the_store(
 ) -> None:
     store.begin([])
     store.headers = {"x-goog-hash": "crc32c=AAAAAA==,md5=AAAAAAAAAAAAAAAAAAAAAA=="}
-    with pytest.raises(OSError, match=r"gs://b/x: the store failed \(its checksum does not fit"):
+    with pytest.raises(OSError, match=r"gs://b/x: the store failed \(its checksum does not match"):
         gcs.read("gs://b/x")
 
 

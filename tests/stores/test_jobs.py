@@ -242,7 +242,7 @@ def test_a_permission_lost_in_mid_run_ends_the_job_and_resume_goes_on(
     line = lines[0]
     assert line.startswith("the job failed: ")
     assert "the store refuses access (AccessDenied, HTTP status 403)" in line
-    assert line.endswith("the same command with --resume goes on")
+    assert line.endswith("run the same command with --resume to continue")
 
     before.decide = lambda method, path: None
     resumed = command(*arguments, "--resume")

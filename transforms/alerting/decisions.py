@@ -198,7 +198,7 @@ def read_record(uri: str, kind: type[T]) -> T | None:
 
 @functools.lru_cache(maxsize=1000)
 def _log_unusable(uri: str, reason: str) -> None:
-    _LOGGER.error("%s %s. Until then the job goes on without this record.", uri, reason)
+    _LOGGER.error("%s %s. Until then the job continues without this record.", uri, reason)
 
 
 def is_written(uri: str) -> bool:

@@ -236,4 +236,4 @@ def read_waiting_alert(uri: str) -> WaitingAlert:
         alert = Alert.from_body(value["alert"], value["target"])
         return WaitingAlert(uri, value["target"], value["detail"], alert)
     except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"is no alert that waits ({error!r})") from None
+        raise ValueError(f"is not a waiting alert ({error!r})") from None

@@ -110,7 +110,7 @@ def _attempt_result(exchanges: Exchanges, attempt: Callable[[Exchange], SendResu
     except NoAnswerError:
         return SendResult("unavailable", _NO_ANSWER)
     except TooManyExchangesError:
-        return SendResult("unavailable", "not tried: earlier tries have not come to an end")
+        return SendResult("unavailable", "not tried: earlier attempts have not ended")
     except Exception as error:  # Its message may repeat an address, and with it a secret.
         return SendResult("unavailable", f"it could not be sent ({type(error).__name__})")
 
@@ -271,9 +271,7 @@ def _post(
     except requests.Timeout:
         return SendResult("unavailable", _NO_ANSWER)
     except requests.exceptions.SSLError:
-        return SendResult(
-            "unavailable", "no secure connection: its certificate is not to be trusted"
-        )
+        return SendResult("unavailable", "no secure connection: its certificate is not trusted")
     except requests.RequestException as error:
         # The message of an error may repeat the address, and with it a secret.
         return SendResult("unavailable", f"no connection ({type(error).__name__})")

@@ -82,7 +82,7 @@ def read_with_boxes(
             missing = missing or f"{uri} can't be read ({describe(error)})"
             continue
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            missing = f"{uri} holds another picture by now"
+            missing = f"{uri} was replaced by another image"
             continue
         try:
             jpeg = with_boxes(data, boxes, colour, longest_side=longest_side, max_bytes=max_bytes)

@@ -25,10 +25,10 @@ MAX_ZEROS = 8
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker")
 _UNKNOWN_SAMPLING = "Could not determine subsampling"
 _MISSING = {
-    "premature end of data segment": "the decoder met the end of the data before that of the image",
-    "bad Huffman code": "the decoder met a code that there is not",
+    "premature end of data segment": "the data ends before the image does",
+    "bad Huffman code": "the data contains an invalid code",
 }
-_MADE_UP = "image data is missing (the pixels depend on what is put in its place)"
+_MADE_UP = "image data is missing (the pixels depend on the filler bytes)"
 # The second differs from the first in every bit, the fourth from the third; no byte has a meaning
 # of its own. Short codes begin with 0 in any table, long ones with 1.
 _PADDINGS = (
@@ -109,7 +109,7 @@ def _check_extra_bytes(stream: Stream, scratch: Buffer, colours: str, number: in
         zeros = len(intervals[0]) - len(intervals[0].rstrip(b"\0"))
         if zeros - number > MAX_ZEROS:
             raise CorruptJpegError(
-                f"image data is missing ({zeros - number:,} zeros are in its place)"
+                f"image data is missing ({zeros - number:,} zeros take its place)"
             )
         return
     digests = set()

@@ -266,7 +266,7 @@ class _Parser:
 
     def _costly(self) -> str:
         if self._segments > MAX_SEGMENTS:
-            return f"there are more than {MAX_SEGMENTS:,} segments; at most so many are read"
+            return f"there are more than {MAX_SEGMENTS:,} segments, the maximum"
         # Counting takes longer than all else here, so that small files are exempt from it.
         fill = self._data.count(b"\xff\xff", 0, self._end) if self._end > MAX_FILL_PAIRS else 0
         if fill > MAX_FILL_PAIRS:
@@ -328,7 +328,9 @@ class _Parser:
         if self._frame is not None:
             return None
         if code not in _HUFFMAN_FRAMES:
-            raise BrokenStreamError(f"its coding (FF {code:02X}) is none of those that cameras use")
+            raise BrokenStreamError(
+                f"its coding (FF {code:02X}) is not supported, as cameras don't use it"
+            )
         if len(body) < 6 or len(body) != 6 + 3 * body[5]:
             raise BrokenStreamError("its frame header has a wrong length")
         bits, height, width, number = struct.unpack_from(">BHHB", body)
@@ -379,7 +381,7 @@ class _Parser:
             self._missing = "a scan header can't be read"
             return end
         if not progress.add(members, first, last, high, low):
-            self._missing = "a scan is there that can't follow those before it"
+            self._missing = "a scan can't follow the scans before it"
             return end
         # Each code has a bit at least. A block has a code for its first coefficient, and in a
         # sequential scan another one.
@@ -417,7 +419,7 @@ class _Parser:
         del restarts[len(intervals) - 1 :]
         for number, restart in enumerate(restarts):
             if restart[1] != 0xD0 + number % 8:
-                self._missing = f"restart marker {number + 1:,} is not the one that must come"
+                self._missing = f"restart marker {number + 1:,} is out of order"
                 break
         if len(intervals) < expected:
             self._missing = f"of {expected:,} restart intervals {len(intervals):,} are there"

@@ -98,7 +98,7 @@ def _refuse_unsafe(path: str, ops: Sequence[str]) -> None:
     if ops:
         raise ModelError(
             f"{path}: this model can do more than detect: its graph has {', '.join(ops)}, which "
-            "reach files, the network or Python; if you trust its maker, give --trust_model"
+            "reach files, the network or Python; if you trust its author, give --trust_model"
         )
 
 
@@ -128,7 +128,7 @@ def _inspect(path: str, free_input_size: int | None, is_trusted: bool) -> ModelS
     missing = sorted(set(OUTPUTS[:3]) - set(signature.outputs))
     if missing:
         raise ModelError(
-            f"{path}: no detector: its signature {SIGNATURE!r} does not give {', '.join(missing)}"
+            f"{path}: not a detector: its signature {SIGNATURE!r} lacks {', '.join(missing)}"
         )
     batch, height, width = _input_shape(path, signature)
     if width > 0 and height > 0:
@@ -181,7 +181,7 @@ def _postprocess_op(path: str) -> tuple[list[int], list[int], Any]:
     for op in interpreter._get_ops_details():  # TFLite's only way to tell boxes from scores.
         if op["op_name"] == POSTPROCESS_OP:
             return list(op["inputs"]), list(op["outputs"]), interpreter
-    raise ModelError(f"{path}: no detector: it does not end in {POSTPROCESS_OP}")
+    raise ModelError(f"{path}: not a detector: it does not end in {POSTPROCESS_OP}")
 
 
 def _inspect_tflite(path: str, is_trusted: bool) -> ModelSpec:

@@ -59,7 +59,7 @@ def parse_label_map(text: str, source: str) -> dict[int, str]:
     else:
         labels = _parse_lines(text, source)
     if not labels:
-        raise LabelsError(f"{source}: no labels in it; give a .pbtxt or lines of id and name")
+        raise LabelsError(f"{source}: it contains no labels; give a .pbtxt or lines of id and name")
     return labels
 
 
@@ -94,7 +94,9 @@ def _tokens(text: str, source: str) -> Iterator[_Token]:
         match = _TOKEN.match(text, position)
         if match is None:
             raise _malformed(
-                source, line, f"{text[position : position + 20].splitlines()[0]!r} is no part of it"
+                source,
+                line,
+                f"{text[position : position + 20].splitlines()[0]!r} is not valid here",
             )
         if match.lastgroup is not None:
             yield _Token(match.lastgroup, match[0], line)

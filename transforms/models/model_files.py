@@ -330,8 +330,8 @@ def _checked_cache_entry(path: Path, source: str) -> ModelFiles:
     files = _find_model(path, source)
     if files.info.version != path.name:
         raise ModelError(
-            f"{path}: its files are not those that were kept there; delete it, to have the model "
-            "brought again"
+            f"{path}: its files are not those that were kept there; delete it to fetch the model "
+            "again"
         )
     return files
 
@@ -374,8 +374,8 @@ def _zoo_archive(name: str) -> Path:
         if pinned not in (None, digest):
             archive.unlink()
             raise ModelError(
-                f"{url}: its sha256 is {digest}, and should be {pinned}; someone has changed it on "
-                "the way or at its source: do not use it"
+                f"{url}: its sha256 is {digest}, and should be {pinned}; it was changed in transit "
+                "or at its source: do not use it"
             )
         stores.write_bytes(str(digest_file), f"{digest}  {archive.name}\n".encode())
         trust = "as pinned in this release" if pinned else "recorded now, as none is published"
@@ -408,7 +408,7 @@ def _download(url: str, target: Path) -> None:
                     out.write(chunk)
                     bar.update(len(chunk))
             if total and out.tell() != total:
-                raise OSError(f"{out.tell()} of {total} bytes came")
+                raise OSError(f"{out.tell()} of {total} bytes arrived")
         partial.replace(target)
     except (requests.RequestException, OSError) as error:
         raise ModelError(

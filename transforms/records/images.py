@@ -179,16 +179,16 @@ class ModelInfo:
         """Reads the JSON that :meth:`to_json` of this or an earlier release has written.
 
         Raises:
-          ValueError: A key is missing, or its value is no text.
+          ValueError: A key is missing, or its value is not a text.
         """
         if not isinstance(entry, dict):
             raise ValueError("image JSON: 'model' is missing")
         for key in ("name", "version"):
             if not isinstance(entry.get(key), str):
-                raise ValueError(f"image JSON: {key!r} is missing, or no text")
+                raise ValueError(f"image JSON: {key!r} is missing, or not a text")
         for key in ("settings", "runtime"):
             if not isinstance(entry.get(key), str | None):
-                raise ValueError(f"image JSON: {key!r} is no text")
+                raise ValueError(f"image JSON: {key!r} is not a text")
         return cls(entry["name"], entry["version"], entry.get("settings"), entry.get("runtime"))
 
 

@@ -106,7 +106,7 @@ class LiveRules:
                 self._reject(str(error))
                 return
             if parsed.version != self._current.version:
-                _LOGGER.warning("rules version %s is in force from now on", parsed.version)
+                _LOGGER.warning("rules version %s is now in force", parsed.version)
                 count("rules.taken_up")
                 self._current = parsed
 
@@ -137,5 +137,7 @@ class LiveRules:
         self._rejection = reason
         count("rules.refused")
         _LOGGER.error(
-            "the rule file is refused, version %s stays in force: %s", self._current.version, reason
+            "the rule file is rejected, version %s remains in force: %s",
+            self._current.version,
+            reason,
         )

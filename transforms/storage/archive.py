@@ -325,7 +325,7 @@ def _problem_text(error: Exception) -> str:
 def _text(data: Mapping[str, Any], key: str) -> str:
     value = data.get(key)
     if not isinstance(value, str):
-        raise ValueError(f"image JSON: {key!r} is missing, or no text")
+        raise ValueError(f"image JSON: {key!r} is missing, or not a text")
     return value
 
 
@@ -341,10 +341,10 @@ def _share(data: Mapping[str, Any], key: str) -> float | None:
 def _check_name(image: DetectedImage, id: str, capture_time: datetime, name: str) -> None:
     if (image.id, image.timestamp) != (id, canonical_time(capture_time)):
         raise ValueError(
-            f"holds the image of {image.id!r} at {image.timestamp!r}, not the one of its name"
+            f"holds the image of {image.id!r} at {image.timestamp!r}, not the one in its name"
         )
     if stem_of(image.file) != name.removesuffix(".json"):
-        raise ValueError(f"holds the image {image.file!r}, not the one of its name")
+        raise ValueError(f"holds the image {image.file!r}, not the one in its name")
 
 
 class _Reader:

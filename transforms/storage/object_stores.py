@@ -401,7 +401,7 @@ def _gcs_errors(uri: str) -> Iterator[None]:
             f"{uri}: the credentials for Google Cloud do not work ({type(error).__name__})"
         ) from None
     except DataCorruption:
-        raise _error(uri, None, "its checksum does not fit what came") from None
+        raise _error(uri, None, "its checksum does not match the received data") from None
     except (requests.RequestException, HTTPError) as error:
         raise ConnectionError(f"{uri}: no answer from the store ({type(error).__name__})") from None
 

@@ -74,7 +74,9 @@ def write_report(
         can't be written or listed.
     """
     if file is None and len(scan.outputs) > 1:
-        raise CountsError("--file is missing: the report of several outputs is none of theirs")
+        raise CountsError(
+            "--file is missing: the report of several outputs belongs to none of them"
+        )
     target = stores.join(scan.outputs[0], "report", "report.html") if file is None else file
     try:
         fleet = gather(scan, options or ReportOptions())

@@ -163,7 +163,7 @@ def _created(scheme: str, bucket: str, key: str, size: object) -> ObjectEvents:
 
 def _object(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _MalformedError(f"{what} is no object")
+        raise _MalformedError(f"{what} is not an object")
     return value
 
 

@@ -286,14 +286,14 @@ class _Reader:
         if offset < first:
             count("notifications.expired", first - offset)
             _LOGGER.error(
-                "--notifications: the broker has deleted messages of %s that were not taken yet, "
-                "offsets %d to %d; let the topic keep its messages for longer",
+                "--notifications: the broker has deleted messages of %s that were not read yet, "
+                "offsets %d to %d; keep the topic's messages for longer",
                 *(where, offset, first - 1),
             )
         else:
             _LOGGER.error(
-                "--notifications: %s ends at offset %d, and was taken up to %d already: it was "
-                "made anew or has lost messages, and is taken from its first message",
+                "--notifications: %s ends at offset %d, but was already read up to %d: it was "
+                "recreated or has lost messages, and is read from its first message",
                 *(where, end, offset),
             )
         return first

@@ -162,7 +162,7 @@ class _Stream:
                     timeout=_ANSWER_SECONDS,
                 )
         except exceptions.GoogleAPICallError as error:
-            _LOGGER.warning("%s: messages come again later: %s", self._path, _reason(error))
+            _LOGGER.warning("%s: messages will be delivered again: %s", self._path, _reason(error))
 
 
 class PubSubChannel(Channel):
@@ -205,7 +205,7 @@ class PubSubChannel(Channel):
             if subscription.bigquery_config.table or subscription.cloud_storage_config.bucket:
                 raise ChannelError("writes its messages elsewhere; create one for pulling")
             if subscription.detached or subscription.topic == "_deleted-topic_":
-                raise ChannelError("its topic is gone; create another one")
+                raise ChannelError("its topic was deleted; create another one")
             try:
                 granted = client.test_iam_permissions(
                     request={"resource": self._address.path, "permissions": [_CONSUME]},
@@ -215,7 +215,7 @@ class PubSubChannel(Channel):
             except (exceptions.MethodNotImplemented, exceptions.NotFound):
                 return  # An emulator knows no permissions.
             if _CONSUME not in granted:
-                raise ChannelError(f"no permission to take messages; grant {_ROLES}")
+                raise ChannelError(f"no permission to read messages; grant {_ROLES}")
         except (exceptions.GoogleAPICallError, GoogleAuthError) as error:
             raise ChannelError(_reason(error)) from None
         finally:

@@ -14,7 +14,7 @@ from beam_pipeline.console.failure_messages import explain, setup_error
 from transforms.alerting.target_checks import TargetError
 from transforms.models.model_files import ModelError
 
-GO_ON = "the same command with --resume goes on"
+GO_ON = "run the same command with --resume to continue"
 JAVA = """\
 org.apache.flink.runtime.JobException: Recovery is suppressed by NoRestartBackoffTimeStrategy
 \tat org.apache.flink.runtime.executiongraph.failover.ExecutionFailureHandler.handleFailure
@@ -44,12 +44,12 @@ def raised(error: Exception) -> BaseException:
     ("number", "says"),
     [
         (errno.ENOSPC, "/out/a: No space left on device; make room there"),
-        (errno.EDQUOT, "/out/a: Disk quota exceeded; make room there or have the quota raised"),
-        (errno.EROFS, "/out/a: Read-only file system; mount it so that it can be written"),
-        (errno.EACCES, "/out/a: Permission denied; give this user the right to it back"),
+        (errno.EDQUOT, "/out/a: Disk quota exceeded; make room there or ask for a larger quota"),
+        (errno.EROFS, "/out/a: Read-only file system; mount it as writable"),
+        (errno.EACCES, "/out/a: Permission denied; restore this user's access to it"),
         (
             errno.ESTALE,
-            "/out/a: Stale file handle; see that the disk or mount is there and answers",
+            "/out/a: Stale file handle; check that the disk or mount is present and responds",
         ),
     ],
 )
@@ -66,7 +66,7 @@ def test_an_error_of_a_disk_says_what_and_where_and_the_way_on(number: int, says
 
 def test_an_error_in_a_stores_own_words() -> None:
     line = explain(raised(ConnectionError("s3://bucket/a: the store does not answer")))
-    assert line == f"s3://bucket/a: the store does not answer; once that is mended, {GO_ON}"
+    assert line == f"s3://bucket/a: the store does not answer; once that is fixed, {GO_ON}"
 
 
 def test_a_fault_of_the_program_names_its_place() -> None:
@@ -113,5 +113,5 @@ def test_what_may_pass_is_no_set_up_error(error: str) -> None:
 @pytest.mark.parametrize("kind", [ModelError, TargetError])
 def test_a_set_up_error_is_reported_unchanged(kind: type[Exception]) -> None:
     error = raised(kind("/m: no model in it"))
-    assert explain(error) == f"/m: no model in it; once that is mended, {GO_ON}"
+    assert explain(error) == f"/m: no model in it; once that is fixed, {GO_ON}"
     assert setup_error("".join(traceback.format_exception(error))) == "/m: no model in it"

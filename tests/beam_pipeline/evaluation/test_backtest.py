@@ -183,7 +183,7 @@ def test_an_unsound_verdict_is_reported_and_not_compared(
     assert result.alerts.before == 1
     ((uri, why),) = result.problems
     assert uri == "/in/hall_2026-01-31T10-00-00Z.jpg"
-    assert "no sound 'threat'" in why
+    assert "no valid 'threat'" in why
 
 
 # The command
@@ -362,7 +362,7 @@ def test_the_page_shows_what_changed_and_trusts_no_name(
     assert all(
         address.startswith("data:image/jpeg;base64,") for address in seen_by_a_browser.addresses
     )
-    assert text.count("holds another picture by now") == 2
+    assert text.count("was replaced by another image") == 2
     assert text.count("can&#39;t be read") == 2
 
 

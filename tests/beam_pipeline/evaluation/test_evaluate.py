@@ -123,7 +123,7 @@ def test_what_a_cooldown_holds_back_is_shown_with_recall(
     assert cli.main([str(part) for part in command]) == 0
     table = capsys.readouterr().out
     assert re.search(r" suppressed +recall \+ covered ", table)
-    assert "1 threats came in the cooldown of a false alert: missed." in table
+    assert "1 threats fell into the cooldown of a false alert, and count as missed." in table
 
 
 def test_what_was_seen_before_the_period_is_looked_back_on(
@@ -242,7 +242,7 @@ def test_a_wrong_set_up_is_reported_in_one_line(
     )
     assert "--verdicts is for use with --rules" in says(*own, "--verdicts", "final")
     assert "--id yard: no such camera in the archive" in says(*own, "--id", "yard")
-    assert "is no duration" in says(*own, "--incident_gap", "soon")
+    assert "is not a duration" in says(*own, "--incident_gap", "soon")
     assert "there is no final/" in says(
         "evaluate", "--archive", tmp_path / "seen", "--truth", truth
     )

@@ -48,7 +48,7 @@ def test_a_csv_says_how_many_of_what_there_are() -> None:
         ("", "t:1: no column 'file'; the first line names the columns"),
         ("file;main_class;count\n", "t:1: no column 'file'"),
         ("file,count\na,1\n", "t:1: no column 'main_class'"),
-        (HEAD, "t: no image in it"),
+        (HEAD, "t: it lists no image"),
         (HEAD + "a.jpg,person\n", "t:2: not as many cells"),
         (HEAD + "a.jpg,person,1,wet, late\n", "t:2: not as many cells"),
         (HEAD + ",person,1,\n", "t:2: 'file' is empty"),
@@ -113,7 +113,7 @@ def test_cocos_boxes_become_fractions_and_an_image_without_any_is_empty() -> Non
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"images": []}, "t: no image in it"),
+        ({"images": []}, "t: it lists no image"),
         ({"images": [3]}, "t: images[0]: not an object"),
         (
             {"images": [{"id": 7, "width": 1, "height": 1}]},
@@ -125,16 +125,16 @@ def test_cocos_boxes_become_fractions_and_an_image_without_any_is_empty() -> Non
         ),
         (
             {"images": [{"id": n, "file_name": "a", "width": 1, "height": 1} for n in (7, 7)]},
-            "t: images[1]: the id 7 is there twice",
+            "t: images[1]: the id 7 occurs twice",
         ),
         (
             {"images": [{"id": n, "file_name": "a", "width": 1, "height": 1} for n in (7, 8)]},
-            "t: images: 'a' is there twice",
+            "t: images: 'a' occurs twice",
         ),
         ({"annotations": {}}, "t: no list 'annotations'"),
         (
             {"annotations": [{"id": 1, "image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]},
-            "t: annotations[0]: image_id 9 is nowhere in the file",
+            "t: annotations[0]: image_id 9 is not in the file",
         ),
         (
             {"annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, -1, 1]}]},

@@ -167,7 +167,7 @@ def test_a_file_that_is_no_alert_is_skipped_and_named(
     assert run("list", "--output", tmp_path) == 1
     captured = capsys.readouterr()
     assert captured.out == "nothing waits\n"
-    assert "20260131T100000Z_5.json: ValueError: is no alert that waits" in captured.err
+    assert "20260131T100000Z_5.json: ValueError: is not a waiting alert" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_file_that_is_no_alert_is_skipped_and_named(
     [
         (("resend", "--alert_url", "ftp://s3cret"), "--alert_url: not an address like"),
         (("resend", "--rules", "no.yaml"), "--rules no.yaml: no such file"),
-        (("resend", "--alert_max_age", "soon"), "'soon' is no duration"),
+        (("resend", "--alert_max_age", "soon"), "'soon' is not a duration"),
         (("send",), "invalid choice: 'send'"),
         ((), "required: command"),
     ],

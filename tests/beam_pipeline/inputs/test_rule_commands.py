@@ -55,7 +55,7 @@ def test_a_verdict_is_explained_without_the_rules(final_file, capsys):
 def test_a_verdict_by_other_rules_is_reported_as_such(final_file, rule_file, capsys):
     assert cli.main(["rules", "explain", "hall", final_file, "--rules", rule_file]) == 0
     shown = capsys.readouterr().out
-    assert "judged by other rules; a backtest says what these would have done" in shown
+    assert "judged by other rules; a backtest shows what these rules would have done" in shown
     assert shown.index("min_score 0.6 (defaults)") < shown.index("It calls for an alert.")
 
 
@@ -67,7 +67,7 @@ def test_a_verdict_by_other_rules_is_reported_as_such(final_file, rule_file, cap
         ("hall", '{"id": "hall", "detections": []}', "holds no verdict; give a file of final/"),
         ("hall", "[]", "holds no verdict; give a file of final/"),
         ("yard", '{"id": "hall", "threat": {}}', "is of 'hall', not of 'yard'"),
-        ("hall", '{"id": "hall", "threat": {}}', "is no image JSON of final/"),
+        ("hall", '{"id": "hall", "threat": {}}', "is not an image's JSON of final/"),
     ],
 )
 def test_a_file_that_is_no_verdict_is_refused_in_one_line(

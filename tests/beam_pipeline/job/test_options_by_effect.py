@@ -238,7 +238,7 @@ def test_what_runs_the_model_is_in_each_record_and_sees_the_same(
     assert seen["tflite-int8"] != seen["tflite"]
     output = folder.run("--model", model, "--model_runtime", "tflite")
     folder.run("--model", model, "--model_runtime", "savedmodel", "--resume", output=output)
-    assert "seen in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.said.out
 
 
 def test_a_runtime_that_can_not_run_the_model_is_a_wrong_set_up(
@@ -373,11 +373,11 @@ def test_what_an_earlier_run_has_seen_is_not_looked_at_again(folder: Folder) -> 
     folder.put(NAME)
     output = folder.run()
     folder.run(output=output)
-    assert "seen in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.said.out
     folder.run("--resume", output=output)
-    assert "valid               1 (1 of them seen in an earlier run)" in folder.said.out
+    assert "valid               1 (1 of them processed in an earlier run)" in folder.said.out
     folder.run("--resume", "--model", "bundled", output=output)
-    assert "seen in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.said.out
     assert finals(output)[NAME]["model"]["name"] == "bundled"
 
 
@@ -404,7 +404,7 @@ def test_what_an_earlier_run_has_seen_in_another_way_is_looked_at_again(
     output = folder.run(option, before)
     detections = finals(output)[NAME]["detections"]
     folder.run("--resume", option, now, output=output)
-    assert "seen in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.said.out
     assert finals(output)[NAME]["detections"] != detections
     first = folder.run(option, now)
     told_of = {  # An alert names where its verdict is kept.
@@ -413,7 +413,7 @@ def test_what_an_earlier_run_has_seen_in_another_way_is_looked_at_again(
     }
     assert tree(output) == told_of
     folder.run("--resume", option, now, output=output)
-    assert "(1 of them seen in an earlier run)" in folder.said.out
+    assert "(1 of them processed in an earlier run)" in folder.said.out
 
 
 def test_what_a_release_has_seen_that_did_not_say_how_is_looked_at_again(folder: Folder) -> None:
@@ -425,7 +425,7 @@ def test_what_a_release_has_seen_that_did_not_say_how_is_looked_at_again(folder:
     assert re.fullmatch("[0-9a-f]{12}", settings)
     path.write_text(json.dumps(record))
     folder.run("--resume", output=output)
-    assert "seen in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.said.out
     assert json.loads(path.read_text())["model"]["settings"] == settings
 
 

@@ -32,7 +32,7 @@ from beam_pipeline.job.summary import _alerts
         (
             {"delivered": 4, "in_digest": 90, "too_old": 2},
             1,
-            "4 (delivered 4); 90 more told of in digests, beyond a limit of the rules; 2 more "
+            "4 (delivered 4); 90 more reported in digests, beyond a limit of the rules; 2 more "
             "older than --alert_max_age, and not sent",
         ),
         ({"delivered": 4, "waiting": 2}, 1, "4 (delivered 4, waiting 2)"),

@@ -178,7 +178,7 @@ def test_an_empty_mount_point_in_the_tops_place_is_an_error(
     disk.write(f"{TOP}/a.jpg")
     assert stream.all(after=2) == ["a.jpg"]
     mounted, disk.top = disk.top, disk.node(is_folder=True)
-    with pytest.raises(OSError, match="is empty, and another folder than before"):
+    with pytest.raises(OSError, match="is empty, and not the same folder as before"):
         stream.poll()
     disk.top = mounted
     stream.new_worker()

@@ -174,7 +174,7 @@ def test_an_alert_s_record_with_a_target_that_is_no_name_is_no_record(tmp_path, 
 def test_a_damaged_waiting_alert_is_named(tmp_path, data):
     path = tmp_path / "waiting.json"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"is no alert|Expecting value|codec|inf"):
+    with pytest.raises(ValueError, match=r"is not a waiting alert|Expecting value|codec|inf"):
         ledger.read_waiting_alert(str(path))
 
 
@@ -354,7 +354,7 @@ def test_limits_go_on_without_a_record_that_is_unusable(tmp_path, caplog, how):
     (further,) = limits.digest_is_due()
     assert later.held["guard"] == further.alert_id != digest.alert_id
     assert is_untouched(limits.record, how)
-    assert caplog.text.count("goes on without this record") == 1
+    assert caplog.text.count("continues without this record") == 1
     assert str(limits.record) in caplog.text
     assert counted_here()["limits.unreadable"] - before == 6
 
@@ -367,7 +367,7 @@ def test_cooldowns_go_on_from_state_without_a_record_that_is_unusable(tmp_path, 
     results = verdicts(str(tmp_path), with_cooldown("60s"), [0, 30, 90])
     assert [number for _, number in results] == [1, 2, 1]
     assert is_untouched(path, how)
-    assert caplog.text.count("goes on without this record") == 1
+    assert caplog.text.count("continues without this record") == 1
     assert str(path) in caplog.text
     assert counted_here()["cooldowns.unreadable"] - before == 2
 

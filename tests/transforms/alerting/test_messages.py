@@ -334,7 +334,7 @@ def truncated(scene):
     ("what", "why"),
     [
         (missing, "can't be read (FileNotFoundError)"),
-        (another, "holds another picture by now"),
+        (another, "was replaced by another image"),
         (no_jpeg, "can't be decoded (UnidentifiedImageError)"),
         (truncated, "can't be decoded (OSError)"),
     ],

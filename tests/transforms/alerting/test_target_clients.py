@@ -233,9 +233,7 @@ def test_a_certificate_is_checked_by_the_authority_that_the_target_names(
     own = written(authority, tmp_path / "own.pem")
     assert webhook(secure_web.url, ca=own).send(MESSAGE) == SendResult("delivered")
     assert len(secure_web.requests) == 1
-    distrusted = SendResult(
-        "unavailable", "no secure connection: its certificate is not to be trusted"
-    )
+    distrusted = SendResult("unavailable", "no secure connection: its certificate is not trusted")
     other = written(trustme.CA(), tmp_path / "other.pem")
     assert webhook(secure_web.url).send(MESSAGE) == distrusted
     assert webhook(secure_web.url, ca=other).send(MESSAGE) == distrusted

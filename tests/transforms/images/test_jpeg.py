@@ -419,7 +419,7 @@ def test_extraneous_bytes_hide_no_exchanged_restart_intervals():
     data = KINDS["restart markers"]
     a, b, c = (data.index(marker) for marker in RESTARTS[3:6])
     padded = with_extraneous_bytes(data[:a] + data[b:c] + data[a:b] + data[c:], RESTARTS[:1])
-    with pytest.raises(CorruptJpegError, match="restart marker 4 is not the one that must come"):
+    with pytest.raises(CorruptJpegError, match="restart marker 4 is out of order"):
         letterboxed(padded, (100, 100))
 
 

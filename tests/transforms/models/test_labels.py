@@ -72,9 +72,9 @@ def test_each_form_of_a_label_map_is_read(text, labels):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "labels.txt: no labels in it"),
-        ("\n \n", "labels.txt: no labels in it"),
-        ("???", "labels.txt: no labels in it"),
+        ("", "labels.txt: it contains no labels"),
+        ("\n \n", "labels.txt: it contains no labels"),
+        ("???", "labels.txt: it contains no labels"),
         ("1 person\ncar\n", "labels.txt:1: '1 person' has a number where other lines have none"),
         ("person\n\n3 car", "labels.txt:3: '3 car' has a number"),
         ("person\n3", "labels.txt:2: '3' has a number"),
@@ -101,7 +101,7 @@ def test_a_wrong_label_map_is_refused_in_one_line_that_says_where(text, message)
         ("\nitem {item {item {", "2: not a label map: the bracket that is opened here is not"),
         ("item {item {item {}}}", "1: an item needs `id: <number>`"),
         ('item {\n  id: 1\n  name: "a"\n', "1: not a label map: the bracket"),
-        ('item {\n  id: 1\n  name: "a\n}', "3: not a label map: '\"a' is no part of it"),
+        ('item {\n  id: 1\n  name: "a\n}', "3: not a label map: '\"a' is not valid here"),
         ('itm { id: 1 name: "a" }', "1: not a label map: 'itm' where an item begins"),
         ('item { id: 1 name: "a" }\n}', "2: not a label map: '}' is not expected here"),
         ('item { id: 1 name: "a" }\nitem', "2: not a label map: it ends after 'item'"),
@@ -130,7 +130,7 @@ def test_any_pbtxt_is_read_or_refused_with_its_line(text):
         problem, labels = str(error), {}
     else:
         problem = ""
-    assert labels or re.match(r"labels\.pbtxt:(\d+:| no labels in it)", problem)
+    assert labels or re.match(r"labels\.pbtxt:(\d+:| it contains no labels)", problem)
     assert not {name for name in labels.values() if "{" in name or "item" in name}
 
 

@@ -66,7 +66,7 @@ def test_a_broken_file_is_refused_and_logged_once_and_the_last_good_rules_stay_i
     assert live.current.version == parsed(SECOND).version
     assert counted_here()["rules.refused"] == before + 1
     (line,) = (entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR)
-    assert f"version {parsed(SECOND).version} stays" in line
+    assert f"version {parsed(SECOND).version} remains" in line
     assert "rules.yaml:4: " in line
     edit(tmp_path, FIRST, live, clock)
     assert live.current.version == parsed(FIRST).version

@@ -104,22 +104,22 @@ WHOLE = s3_record("a.jpg")
         (b"\xff\xfe\x00", "it is no JSON"),
         (b"[" * 100_000, "it is no JSON"),
         (b'{"size": ' + b"9" * 5000 + b"}", "it is no JSON"),
-        (b"[]", "the message is no object"),
-        (b'"Records"', "the message is no object"),
+        (b"[]", "the message is not an object"),
+        (b'"Records"', "the message is not an object"),
         (b"{}", "no Records in it"),
         (b'{"Records": {}}', "Records is no list"),
-        (b'{"Records": [null]}', "a record is no object"),
+        (b'{"Records": [null]}', "a record is not an object"),
         (s3(without(WHOLE, "eventName")), "no eventName in a record"),
         (s3({**WHOLE, "eventName": 7}), "no eventName in a record"),
-        (s3(without(WHOLE, "s3")), "s3 of a record is no object"),
-        (s3(without(WHOLE, "s3", "object")), "s3.object of a record is no object"),
+        (s3(without(WHOLE, "s3")), "s3 of a record is not an object"),
+        (s3(without(WHOLE, "s3", "object")), "s3.object of a record is not an object"),
         (s3(without(WHOLE, "s3", "object", "key")), "no key in s3.object of a record"),
         (s3(s3_record("")), "no key in s3.object of a record"),
-        (s3(without(WHOLE, "s3", "bucket")), "s3.bucket of a record is no object"),
+        (s3(without(WHOLE, "s3", "bucket")), "s3.bucket of a record is not an object"),
         (s3(without(WHOLE, "s3", "bucket", "name")), "no name in s3.bucket of a record"),
         (s3(s3_record("a", bucket="a/../b")), "'a/../b' is not the name of a bucket"),
         (s3(s3_record("a", key="%FF.jpg")), "a key is not UTF-8"),
-        (b'{"detail-type": "Object Created"}', "detail is no object"),
+        (b'{"detail-type": "Object Created"}', "detail is not an object"),
     ],
 )
 def test_a_malformed_message_of_s3_says_what_is_wrong_with_it(message: bytes, problem: str) -> None:
@@ -129,7 +129,9 @@ def test_a_malformed_message_of_s3_says_what_is_wrong_with_it(message: bytes, pr
 def test_a_malformed_record_does_not_hide_the_others() -> None:
     message = s3(s3_record("a.jpg"), without(WHOLE, "s3"), s3_record("b.jpg"))
     assert parse_s3_message(message) == created(
-        (f"{BUCKET}/a.jpg", 1024), (f"{BUCKET}/b.jpg", 1024), problem="s3 of a record is no object"
+        (f"{BUCKET}/a.jpg", 1024),
+        (f"{BUCKET}/b.jpg", 1024),
+        problem="s3 of a record is not an object",
     )
 
 

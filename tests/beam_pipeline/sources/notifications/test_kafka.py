@@ -171,7 +171,7 @@ def test_a_topic_that_was_made_anew_is_taken_from_its_first(
     kafka.send(topic, [event(0)])
     batch = channel(kafka, topic).pull(0, 7, 1000)
     assert (numbers(batch), batch.offset, batch.is_at_end) == ([0], 1, True)
-    assert "ends at offset 1, and was taken up to 7 already" in caplog.text
+    assert "ends at offset 1, but was already read up to 7" in caplog.text
 
 
 def test_what_the_broker_has_deleted_before_it_was_pulled_is_logged(
@@ -183,7 +183,7 @@ def test_what_the_broker_has_deleted_before_it_was_pulled_is_logged(
     assert numbers(channel(kafka, topic).pull(0, 2, 1000)) == [4, 5]
     assert dict(counted_here() - before) == {"notifications.expired": 2}
     (line,) = caplog.messages
-    assert "not taken yet, offsets 2 to 3; let the topic keep its messages for longer" in line
+    assert "not read yet, offsets 2 to 3; keep the topic's messages for longer" in line
 
 
 def test_a_full_look_says_that_there_is_more(kafka: KafkaBroker, topic: str) -> None:

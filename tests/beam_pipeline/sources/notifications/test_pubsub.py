@@ -198,7 +198,7 @@ def refused(capsys: pytest.CaptureFixture[str], subscription: str) -> str:
     [
         ("missing", "there is no such subscription"),
         ("push", "pushes its messages; create one for pulling"),
-        ("topic gone", "its topic is gone; create another one"),
+        ("topic gone", "its topic was deleted; create another one"),
     ],
 )
 def test_a_subscription_that_can_give_nothing_is_reported_in_one_line(
