@@ -4,13 +4,13 @@ Pass the same `History` for each image of a camera, in the order of capture time
 arrives after a later one is judged by the images before it in capture time, except that later
 images can confirm it too, and it does not change earlier verdicts.
 
-A history is bounded: it keeps as many images as `repeats` can look back on, for each label as many
-capture times as `confirm` requires, and the alerts that `rules.cooldown` keeps.
+A history is bounded: it keeps as many images as `repeats` can look back on, for each label at most
+four times as many capture times as `confirm` requires, and the alerts that `rules.cooldown` keeps.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -40,8 +40,8 @@ class History:
 
     Attributes:
         images: The images that `repeats` can look back on, in the order of capture time.
-        candidates: For each label that needs confirmation, the capture times of its images, in
-            order, in microseconds since 1970.
+        candidates: For each label that needs confirmation, the capture times of its images, in the
+            order of arrival, in microseconds since 1970.
         alerts: The alerts that may cover further images, in the order of their verdicts.
         newest: The newest capture time, in microseconds since 1970.
     """
@@ -85,10 +85,8 @@ class History:
         confirm each other: otherwise the job would miss an intruder whose images arrive out of
         order.
         """
-        times = self.candidates.get(label, [])
-        first = bisect_left(times, capture_time - within_microseconds)
-        count = bisect_right(times, capture_time + within_microseconds) - first
-        return count - (capture_time in times)
+        distances = (abs(time - capture_time) for time in self.candidates.get(label, ()))
+        return sum(0 < distance <= within_microseconds for distance in distances)
 
     def add_image(
         self,
@@ -117,9 +115,8 @@ class History:
         for label in candidates:
             times = self.candidates.setdefault(label, [])
             if capture_time not in times:
-                insort(times, capture_time)
-                # Twice as many as needed: some may be later than an image that arrives late.
-                del times[: -2 * camera.confirm.pictures]
+                times.append(capture_time)
+                _forget_candidates(times, 2 * camera.confirm.pictures)
 
     def _add_sightings(self, image: PastImage) -> None:
         index = bisect_left(self.images, image.capture_time, key=_capture_time)
@@ -128,6 +125,21 @@ class History:
                 self.images[index] = image
         else:
             self.images.insert(index, image)
+
+
+def _forget_candidates(times: list[int], kept: int) -> None:
+    """Forgets the capture times that are neither among the last that arrived nor the newest.
+
+    The newest ones alone would be of no use once a camera's clock was set back: each image after
+    that is older. Twice as many as needed are kept, as some may be later than an image that arrives
+    late.
+
+    Args:
+        times: The capture times, in the order of arrival.
+        kept: How many of each kind are kept.
+    """
+    newest = set(sorted(times)[-kept:])
+    times[:-kept] = [time for time in times[:-kept] if time in newest]
 
 
 def _capture_time(image: PastImage) -> int:

@@ -217,6 +217,33 @@ def test_images_of_an_intruder_confirm_each_other_in_any_order(needed, order):
     assert alerts == [False] * (needed + 1) + [True] * (4 - needed)
 
 
+@pytest.mark.parametrize("ahead_seconds", [300, 86_400, 56 * 365 * 86_400])
+def test_images_confirm_each_other_after_the_clock_of_the_camera_was_set_back(ahead_seconds):
+    rules = rules_of("objects: {person: }\nconfirm: {pictures: 2, within: 30s}")
+    ahead = [make_image(make_detection("person"), at=ahead_seconds + 5 * n) for n in range(20)]
+    right = [make_image(make_detection("person"), at=5 * n) for n in range(4)]
+    again = [make_image(make_detection("person"), at=ahead_seconds + 200 + 5 * n) for n in range(4)]
+    alerts = [verdict.alerts for verdict in judge_all(rules, [*ahead, *right, *again])]
+    assert alerts == [False] + [True] * 19 + ([False] + [True] * 3) * 2
+
+
+@pytest.mark.parametrize("late", [1, 4, 100])
+def test_images_confirm_each_other_among_those_that_arrive_late(late):
+    rules = rules_of("objects: {person: }\nconfirm: {pictures: 2, within: 30s}")
+    backlog = [make_image(make_detection("person"), at=60 * n) for n in range(late)]
+    now = [make_image(make_detection("person"), at=at) for at in (90_000, 90_010)]
+    verdicts = judge_all(rules, [now[0], *backlog, now[1]])
+    assert [verdict.alerts for verdict in verdicts] == [False] * (late + 1) + [True]
+
+
+def test_the_capture_times_that_confirm_needs_are_bounded():
+    rules = rules_of("objects: {person: }\nconfirm: {pictures: 3, within: 30s}")
+    history, draw = History(), random.Random(1)
+    for at in draw.sample(range(10_000), 500):
+        rules.judge(make_image(make_detection("person"), at=at), history)
+        assert len(history.candidates["person"]) <= 12
+
+
 def test_in_any_order_a_repeat_has_enough_earlier_images():
     rules, images = rules_of(REPEATS), random_hour(1)
     shuffled = random.Random(2).sample(images, len(images))
