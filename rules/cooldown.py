@@ -126,7 +126,7 @@ def restore_alerts(alerts: list[PastAlert], sent: Iterable[PastAlert]) -> None:
         if known is None:
             alerts.append(alert)
         else:
-            known.labels = tuple(sorted({*known.labels, *alert.labels}))
+            known.labels = tuple(sorted({*known.labels} & {*alert.labels}))
 
 
 def add_alert(
@@ -137,7 +137,10 @@ def add_alert(
     cooldown: int,
     severity: ThreatSeverity,
 ) -> None:
-    """Adds an alert that is sent; adding it a second time changes nothing but its labels.
+    """Adds an alert that is sent.
+
+    Several images of one capture time have one alert, and only one of them is reported. Which one
+    is unknown here, so the alert names the labels that all of them have.
 
     Args:
         alerts: The alerts of the camera, to which it is added.
@@ -151,7 +154,7 @@ def add_alert(
     known = labels if earlier is None else labels.union(earlier.labels)
     alert = find_alert(alerts, alert_id)
     if alert is not None:
-        alert.labels = tuple(sorted(known.union(alert.labels)))
+        alert.labels = tuple(sorted(known.intersection(alert.labels)))
         return
     alerts.append(PastAlert(capture_time, alert_id, tuple(sorted(known)), severity=severity))
     _forget_alerts(alerts, cooldown)

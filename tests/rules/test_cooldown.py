@@ -2,10 +2,11 @@
 
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules import History, PastAlert, alert_id, parse_rules
+from rules import History, PastAlert, alert_id, parse_rules, restore_alerts
 from rules.cooldown import add_alert, covering_alert
 from tests.rules.one_camera import judge_all, make_detection, make_image, rules_of
 
@@ -190,6 +191,30 @@ def test_a_later_alert_covers_a_late_image_if_it_names_all_its_labels():
         (alert_at(2), 2),
         (None, 1),
     ]
+
+
+@pytest.mark.parametrize("labels", itertools.permutations([("car",), ("car", "person")]))
+def test_an_alert_of_two_images_of_one_capture_time_covers_only_labels_that_both_show(labels):
+    """Only one of them is reported."""
+    images = [
+        *(make_image(*map(make_detection, names), at=0) for names in labels),
+        make_image(CAR, at=1),
+        make_image(CAR, make_detection("person"), at=2),
+        make_image(make_detection("person"), at=3),
+    ]
+    assert incidents(rules_of(COOLDOWN), images) == [
+        (None, 1),
+        (None, 1),
+        (alert_at(0), 2),
+        (None, 1),
+        (alert_at(2), 2),
+    ]
+
+
+def test_labels_that_an_alert_does_not_cover_are_not_covered_after_a_crash_either():
+    history = [PastAlert(0, "a", ("car",)), PastAlert(9, "b", ("car", "person"))]
+    restore_alerts(history, [PastAlert(0, "a", ("car", "person")), PastAlert(9, "b", ("person",))])
+    assert [alert.labels for alert in history] == [("car",), ("person",)]
 
 
 def test_without_a_cooldown_each_alert_is_sent():

@@ -28,7 +28,14 @@ from tests.search import search
 from tests.transforms.results import judged
 from transforms.known_versions import known_from_output
 from transforms.records.images import ImageFile, InvalidImage, JudgedImage
-from transforms.records.precedence import CAPTURE_TIMES, CaptureTime, Version, add_version, key_of
+from transforms.records.precedence import (
+    CAPTURE_TIMES,
+    CaptureTime,
+    Version,
+    add_version,
+    key_of,
+    settle,
+)
 from transforms.repositories import _StoreInvalid, read_final
 from transforms.resolve_versions import (
     COUNTED,
@@ -546,6 +553,24 @@ def test_of_late_files_under_several_names_the_most_severe_wins_and_then_the_nex
     assert json.loads(row.read_text())["by_label"] == {"dog": 1}
     (record,) = stream.output.glob("invalid/duplicate/*.json")
     assert json.loads(record.read_text())["sha256"] == sha256_of(b"nothing 1")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_image_whose_alert_is_sent_wins_over_one_in_a_cooldown(order):
+    """Otherwise the alert would cover later images, and nobody would have received it."""
+    sent = judged(CAMERA, TIME, [("person", "alert")], file=NAMES[0])
+    covered = judged(CAMERA, TIME, [("car", "alert")], file=NAMES[1], suppressed_by="an alert")
+    (threat,) = covered.verdict.threats
+    verdict = replace(covered.verdict, threats=(replace(threat, conf=0.99),))
+    covered = replace(covered, image=replace(covered.image, sha256="0" * 64), verdict=verdict)
+    for severities, winner in ((("alert", "alert"), sent), (("detection", "alert"), covered)):
+        versions = [
+            Version(judged=replace(one, verdict=replace(one.verdict, severity=severity)))
+            for one, severity in zip((sent, covered), severities, strict=True)
+        ]
+        known = settle(versions[::order])
+        assert known.winner is not None
+        assert known.winner.image == winner.image
 
 
 def test_two_verdicts_that_an_earlier_release_left_become_one(tmp_path):

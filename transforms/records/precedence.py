@@ -1,9 +1,9 @@
 """Decides which file of one camera and capture time wins, and what is kept of the others.
 
 If a file is replaced by other bytes, these are a newer version of it, which replaces the older one.
-Different files that claim one capture time are all judged: the most severe wins, then the one with
-the highest score, then the one with the smallest sha256. The others are duplicates. The same bytes
-again change nothing.
+Different files that claim one capture time are all judged: the most severe wins, then one whose
+alert is not suppressed by a cooldown, then the one with the highest score, then the one with the
+smallest sha256. The others are duplicates. The same bytes again change nothing.
 
 :func:`add_version` is a pure function of what is known and of the new version. The winner is the
 same in whatever order the files of a capture time arrive.
@@ -90,12 +90,17 @@ class Version:
         return self.file, self.reason, self.sha256
 
     @property
-    def rank(self) -> tuple[int, float, str]:
-        """The key by which the smallest of several valid versions wins."""
+    def rank(self) -> tuple[int, bool, float, str]:
+        """The key by which the smallest of several valid versions wins.
+
+        Of equally severe images, one whose alert is sent wins over one in a cooldown: it shows a
+        label that the alert before it did not name.
+        """
         assert self.judged is not None
         verdict = self.judged.verdict
         score = max((threat.conf for threat in verdict.threats), default=0.0)
-        return -_SEVERITIES[verdict.severity], -score, self.judged.image.sha256
+        is_suppressed = verdict.suppressed_by is not None
+        return -_SEVERITIES[verdict.severity], is_suppressed, -score, self.judged.image.sha256
 
 
 def key_of(version: Version) -> str:

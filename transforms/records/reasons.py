@@ -46,6 +46,6 @@ OF_THE_ATTEMPT = (READ_FAILED, INFERENCE_FAILED)
 def duplicate_detail(camera: str, timestamp: str) -> str:
     """Returns the detail for an image that loses against another one of its capture time."""
     return (
-        f"another image of {camera} at {timestamp} takes precedence: it is more severe, has a "
-        "higher score, or else the smaller sha256"
+        f"another image of {camera} at {timestamp} takes precedence: it is more severe, is in no "
+        "cooldown, has a higher score, or else the smaller sha256"
     )
