@@ -241,6 +241,18 @@ def parse_duration(text: str) -> timedelta:
     return duration
 
 
+def parse_length(text: str) -> timedelta:
+    """Parses a duration that must not be zero.
+
+    Raises:
+        UnreadableError: The text is no such duration.
+    """
+    length = parse_duration(text)
+    if not length:
+        raise UnreadableError(f"{text} is too short", "must be at least 1s")
+    return length
+
+
 def period_problem(text: str) -> tuple[str, str]:
     """Returns what is wrong with a text in place of a period, and what would be right.
 

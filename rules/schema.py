@@ -28,6 +28,7 @@ from rules.schema_types import (
     Expects,
     Fraction,
     Label,
+    Length,
     Model,
     Polygon,
     Ratio,
@@ -286,7 +287,7 @@ class ConfirmSettings(Model):
         description="The number of images that must show the label, including this one. Default: "
         "2.",
     )
-    within: Duration = Field(
+    within: Length = Field(
         default_factory=unset,
         title="Within",
         description="The maximum time between these images and this one. Default: 30s.",

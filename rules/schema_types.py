@@ -26,6 +26,7 @@ from rules.schedule import (
     DAYS,
     parse_days,
     parse_duration,
+    parse_length,
     parse_time_of_day,
     period_problem,
     timezone_problem,
@@ -161,6 +162,12 @@ Duration = Annotated[
     timedelta,
     parsed_by(parse_duration, str),
     WithJsonSchema({"type": "string", "pattern": "^[0-9]+[smhd]$"}),
+    Expects("a duration such as 30s, 5m, 24h or 7d"),
+]
+Length = Annotated[
+    timedelta,
+    parsed_by(parse_length, str),
+    WithJsonSchema({"type": "string", "pattern": "^0*[1-9][0-9]*[smhd]$"}),
     Expects("a duration such as 30s, 5m, 24h or 7d"),
 ]
 Start = Annotated[

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from rules.errors import suggestion
-from rules.schema_types import Count, Duration, Expects, Model, Names, custom_error, unset
+from rules.schema_types import Count, Expects, Length, Model, Names, custom_error, unset
 from rules.targets import REFERENCE
 from rules.templates import template_problem
 
@@ -140,7 +140,7 @@ class LimitSettings(Model):
     alerts: Count = Field(
         title="Alerts", description="The number of messages that are sent individually."
     )
-    within: Duration = Field(title="Within", description="The length of the window, such as 10m.")
+    within: Length = Field(title="Within", description="The length of the window, such as 10m.")
 
 
 class LimitsSettings(Model):

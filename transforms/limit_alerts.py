@@ -19,7 +19,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import apache_beam as beam
@@ -141,7 +141,11 @@ def _micros(timestamp: str) -> int:
 
 
 def _canonical(micros: int) -> str:
-    return canonical_time(EPOCH + micros * _MICROSECOND)
+    try:
+        return canonical_time(EPOCH + micros * _MICROSECOND)
+    except OverflowError:  # A window may begin before the year 1, and end after the year 9999.
+        limit = datetime.min if micros < 0 else datetime.max.replace(microsecond=0)
+        return canonical_time(limit.replace(tzinfo=timezone.utc))
 
 
 @dataclass(frozen=True)

@@ -556,6 +556,7 @@ def test_a_long_word_is_truncated_in_the_message():
         ),
         ("confirm: true", "defaults.confirm: is true; must be a mapping, such as "
             "{pictures: 2, within: 30s}"),
+        ("confirm: {within: 0s}", "defaults.confirm.within: 0s is too short; must be at least 1s"),
         ("confirm: {pictures: 1}", "defaults.confirm.pictures: is 1; must be a whole number from "
          "2 to 20"),
     ],

@@ -162,6 +162,10 @@ def test_a_wrong_target_is_rejected_without_repeating_its_secret(target, message
             "limits: {fleet: {alerts: 0, within: 1m}}",
             "3: limits.fleet.alerts: is 0; must be a whole number of at least 1",
         ),
+        (
+            "limits: {per_id: {alerts: 1, within: 0m}}",
+            "3: limits.per_id.within: 0m is too short; must be at least 1s",
+        ),
         ("limits: {fleet: {alerts: 1}}", "3: limits.fleet.within: missing; write within: a "
          "duration such as 30s, 5m, 24h or 7d"),
     ],

@@ -131,6 +131,19 @@ def test_windows_begin_at_multiples_of_their_length(timestamp, start, end):
 
 
 @pytest.mark.parametrize(
+    ("timestamp", "start", "end"),
+    [
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "0001-01-01T00:05:00Z"),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:55:00Z", "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_a_window_ends_with_the_calendar(timestamp, start, end):
+    alert = alert_for(judged("hall", timestamp, [("person", "alert")]), "/out", rules_with(fleet=1))
+    window = Window.of(alert, Limit(1, timedelta(minutes=25)), per_id=True)
+    assert window.bounds == (start, end)
+
+
+@pytest.mark.parametrize(
     ("now", "due"),
     [
         ("10:00:00", "10:00:30"),
