@@ -76,11 +76,13 @@ def runtimes(photos: Path, model: Path, rounds: int) -> None:
     print("| runtime | calls at once | images/s (median) | least to most | ratio | AP |")
     print("|---|---|---|---|---|---|")
     for (name, threads), measured in speeds.items():
-        whole = speeds["savedmodel", threads]
-        ratio = statistics.median(one / two for one, two in zip(measured, whole, strict=True))
+        base_rates = speeds["savedmodel", threads]
+        ratio = statistics.median(
+            rate / base_rate for rate, base_rate in zip(measured, base_rates, strict=True)
+        )
         ap = precision[name]
-        told = "" if ap is None else f"{ap:.4f}"
-        print(f"| {name} | {threads} | {spread(measured)} | {ratio:.2f} | {told} |")
+        precision_text = "" if ap is None else f"{ap:.4f}"
+        print(f"| {name} | {threads} | {spread(measured)} | {ratio:.2f} | {precision_text} |")
 
 
 def overhead(images: int) -> None:

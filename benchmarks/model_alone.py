@@ -32,8 +32,8 @@ def main() -> None:
     _, converted = runtime_of(spec, files.info.version, asked)
     detector = Detector(spec, converted=converted, threads=int(threads))
     names = sorted(Path(photographs).glob("*.jpg"))
-    images = [decode_letterboxed(read_header(one.read_bytes()), spec.input_size) for one in names]
-    pixels = [one.pixels for one in images]
+    images = [decode_letterboxed(read_header(path.read_bytes()), spec.input_size) for path in names]
+    pixels = [image.pixels for image in images]
     results = detector.detect(pixels)
     result: dict[str, Any] = {}
     if annotations:
@@ -56,14 +56,14 @@ def average_precision(annotations: Path, found: list[dict[str, Any]]) -> float:
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = Truth(str(annotations))
-        sizes = {one["file_name"].rsplit("/", 1)[-1]: one for one in truth.dataset["images"]}
+        sizes = {image["file_name"].rsplit("/", 1)[-1]: image for image in truth.dataset["images"]}
         rows = []
-        for one in found:
-            assert isinstance(one["raw"], RawDetections)
-            image = sizes[one["file"]]
+        for result in found:
+            assert isinstance(result["raw"], RawDetections)
+            image = sizes[result["file"]]
             across, down = image["width"], image["height"]
             for seen in to_detections(
-                one["raw"], content=one["content"], labels=COCO, min_score_kept=0.01
+                result["raw"], content=result["content"], labels=COCO, min_score_kept=0.01
             ):
                 x, y, width, height = seen.bbox
                 rows.append(
@@ -75,7 +75,7 @@ def average_precision(annotations: Path, found: list[dict[str, Any]]) -> float:
                     }
                 )
         evaluation = COCOeval(truth, truth.loadRes(rows), "bbox")
-        evaluation.params.imgIds = [sizes[one["file"]]["id"] for one in found]
+        evaluation.params.imgIds = [sizes[result["file"]]["id"] for result in found]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -30,7 +30,7 @@ def with_boxes(record: dict) -> Image.Image:
         picture = ImageOps.exif_transpose(opened).convert("RGB")
     picture = picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    severities = {one["detection"]: one["severity"] for one in record["threat"]["threats"]}
+    severities = {threat["detection"]: threat["severity"] for threat in record["threat"]["threats"]}
     for number, found in enumerate(record["detections"]):
         if found["conf"] < 0.5:
             continue

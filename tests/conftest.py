@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    once.end(config, images=lambda place: Images(place).remove(), flink=flink_cluster.down)
+    once.end(config, images=lambda folder: Images(folder).remove(), flink=flink_cluster.down)
 
 
 @pytest.hookimpl(trylast=True)
@@ -199,10 +199,10 @@ def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
 def samples_run(run_job: Run) -> tuple[Path, str]:
     """The output directory and the printed summary of the job on the bundled samples."""
 
-    def run(place: Path) -> None:
-        finished = run_job("--runner", "DirectRunner", "--output", place / "output")
+    def run(folder: Path) -> None:
+        finished = run_job("--runner", "DirectRunner", "--output", folder / "output")
         assert finished.returncode == 0, finished.stderr
-        (place / "summary").write_text(finished.stdout, encoding="utf-8")
+        (folder / "summary").write_text(finished.stdout, encoding="utf-8")
 
-    place = once.once("samples", run)
-    return place / "output", (place / "summary").read_text(encoding="utf-8")
+    folder = once.once("samples", run)
+    return folder / "output", (folder / "summary").read_text(encoding="utf-8")

@@ -108,12 +108,14 @@ def commands(page: str) -> list[Command]:
 
 def run_by(file: str, *pages: str) -> list[Command]:
     """The commands that a file of tests runs."""
-    return [one for page in pages or PAGES for one in commands(page) if one.where == file]
+    return [
+        command for page in pages or PAGES for command in commands(page) if command.where == file
+    ]
 
 
-def substituted(text: str, places: Mapping[str, str]) -> str:
+def substituted(text: str, replacements: Mapping[str, str]) -> str:
     """A command with other places in it: each must be there."""
-    for written, here in places.items():
+    for written, here in replacements.items():
         assert written in text, (written, text)
         text = text.replace(written, here)
     return text

@@ -299,16 +299,16 @@ def disagreement(data):
     if isinstance(outcome, ValidImage):
         assert outcome.pixels is not None
         assert outcome.pixels.shape == (32, 32, 3)
-        said = judge(data)
-        if said == MISSING and not is_seen(data):
+        detail = judge(data)
+        if detail == MISSING and not is_seen(data):
             return "valid", "missing, without which every pixel is the same", ""
-        return "valid", said, "it is valid and lacks data" if said == MISSING else ""
+        return "valid", detail, "it is valid and lacks data" if detail == MISSING else ""
     if outcome.reason != "corrupt_jpeg" or outcome.width is None:
         return outcome.reason, "", ""
-    said = judge(data)
+    detail = judge(data)
     costly = "at most" in outcome.detail
-    wrong = f"it is whole and refused: {outcome.detail}" if said == WHOLE and not costly else ""
-    return outcome.reason, said, wrong
+    wrong = f"it is whole and refused: {outcome.detail}" if detail == WHOLE and not costly else ""
+    return outcome.reason, detail, wrong
 
 
 def memory():
@@ -325,18 +325,18 @@ def child(seed, first, number, at, kept):
     space, _ = memory()
     resource.setrlimit(resource.RLIMIT_AS, (space + MEMORY, space + MEMORY))
     figures, wrong, resident = collections.Counter(), [], None
-    with open(at, "r+b", buffering=0) as place:
-        for one in range(first, first + number):
-            os.pwrite(place.fileno(), struct.pack("<Q", one), 0)
+    with open(at, "r+b", buffering=0) as position_file:
+        for index in range(first, first + number):
+            os.pwrite(position_file.fileno(), struct.pack("<Q", index), 0)
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            kind, data = mutant(seed, one)
-            outcome, said, problem = disagreement(data)
-            figures[f"{outcome} {said}".strip()] += 1
+            kind, data = mutant(seed, index)
+            outcome, detail, problem = disagreement(data)
+            figures[f"{outcome} {detail}".strip()] += 1
             if problem:
-                wrong.append({"number": one, "kind": kind, "problem": problem})
+                wrong.append({"number": index, "kind": kind, "problem": problem})
                 if kept:
-                    Path(kept, f"{one}.jpg").write_bytes(data)
-            if one == first + min(number // 10, 2000):
+                    Path(kept, f"{index}.jpg").write_bytes(data)
+            if index == first + min(number // 10, 2000):
                 resident = memory()[1]
     signal.setitimer(signal.ITIMER_PROF, 0)
     growth = memory()[1] - (resident or memory()[1])

@@ -28,14 +28,14 @@ def lane(nodeid: str) -> str:
     if nodeid.startswith(_LAST):
         return nodeid
     file = nodeid.split("::")[0]
-    return next((one for one in _FIRST if file.startswith(one)), file)
+    return next((prefix for prefix in _FIRST if file.startswith(prefix)), file)
 
 
 def turn(nodeid: str) -> int:
     """When a test comes: those with the same number as they were collected."""
     if nodeid.startswith(_LAST):
         return len(_FIRST) + 1
-    return next((at for at, one in enumerate(_FIRST) if nodeid.startswith(one)), len(_FIRST))
+    return next((at for at, prefix in enumerate(_FIRST) if nodeid.startswith(prefix)), len(_FIRST))
 
 
 def scheduler(config: pytest.Config, log: Any) -> Any:

@@ -221,7 +221,7 @@ def mutants(module: str, text: str) -> Iterator[Mutant]:
     from cosmic_ray.mutating import mutate_code
 
     passed_over = _annotations(text)
-    seen = set()
+    keys = set()
     for operator in _operators():
         positions = (
             position
@@ -235,9 +235,9 @@ def mutants(module: str, text: str) -> Iterator[Mutant]:
                 code = mutate_code(text, operator, occurrence)
             except AttributeError:  # cosmic-ray can't replace some of `except (A, module.B)`.
                 continue
-            if code is None or code in seen or not _compiles(code):
+            if code is None or code in keys or not _compiles(code):
                 continue
-            seen.add(code)
+            keys.add(code)
             yield Mutant(module, start[0], code, *_difference(text, code))
 
 
@@ -304,9 +304,9 @@ def _annotations(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         elif isinstance(node, ast.Assign) and _is_alias_of_types(node):
             found.append(node.value)
     return [
-        ((one.lineno, one.col_offset), (one.end_lineno or 0, one.end_col_offset or 0))
-        for one in found
-        if one is not None
+        ((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0))
+        for node in found
+        if node is not None
     ]
 
 
@@ -322,7 +322,7 @@ def explained() -> dict[tuple[str, str, str], str]:
     import yaml
 
     entries = yaml.safe_load(EXPLAINED.read_text(encoding="utf-8")) or []
-    return {(one["module"], one["before"], one["after"]): one["why"] for one in entries}
+    return {(entry["module"], entry["before"], entry["after"]): entry["why"] for entry in entries}
 
 
 class Workshop:
@@ -388,7 +388,7 @@ class Workshop:
             os.chdir(self._top / "tree")
             sys.path.insert(0, str(self._top / "tree"))
             # This program's own package comes from the checkout; the tests' must be the copy's.
-            for name in [one for one in sys.modules if one.split(".")[0] == "tests"]:
+            for name in [module for module in sys.modules if module.split(".")[0] == "tests"]:
                 del sys.modules[name]
             with (self._top / "said").open("wb") as said:
                 os.dup2(said.fileno(), 1)
@@ -429,7 +429,7 @@ def main() -> int:
     total = len(drawn)
     if args.sample is not None and args.sample < total:
         drawn = random.Random(args.seed).sample(drawn, args.sample)
-    drawn.sort(key=lambda one: (one.module, one.line))
+    drawn.sort(key=lambda mutant: (mutant.module, mutant.line))
     print(f"{len(drawn)} of {total} changes; {len(known)} explained ones are left out", flush=True)
     ends = time.monotonic() + (args.minutes or 1e6) * 60
     outcomes: Counter[str] = Counter()

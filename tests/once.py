@@ -33,12 +33,12 @@ def end(config: pytest.Config, **removes: Callable[[Path], object]) -> None:
     """
     if _is_worker(config):
         return
-    place = Path(os.environ.pop(_PLACE))
+    root = Path(os.environ.pop(_PLACE))
     for name, remove in removes.items():
-        for one in place.glob(f"{name}*"):
-            if one.is_dir():
-                remove(one)
-    shutil.rmtree(place)
+        for folder in root.glob(f"{name}*"):
+            if folder.is_dir():
+                remove(folder)
+    shutil.rmtree(root)
 
 
 def path(name: str) -> Path:

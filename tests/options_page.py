@@ -45,7 +45,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 def options_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """The options and arguments of a parser, without `--help`."""
-    return [one for one in parser._actions if not isinstance(one, argparse._HelpAction)]
+    return [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
 
 
 def _invocation(action: argparse.Action) -> str:

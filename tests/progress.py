@@ -39,8 +39,8 @@ class FileByFile:
         if report.when == "teardown":
             self._left[file] -= 1
             if not self._left[file]:
-                told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-                self._terminal.write_line(f"{self._seconds[file]:6.1f} s  {file}: {told}")
+                summary = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+                self._terminal.write_line(f"{self._seconds[file]:6.1f} s  {file}: {summary}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(

@@ -53,9 +53,13 @@ def test_files_that_a_page_names_are_there(page):
 @pytest.mark.parametrize("page", documented.PAGES)
 def test_every_command_is_run_by_a_test_or_it_is_said_why_not(page):
     commands = documented.commands(page)
-    assert [one.text for one in commands if one.where is None] == []
+    assert [command.text for command in commands if command.where is None] == []
     beginnings = documented.WHERE[page]
-    assert {one for one in beginnings if not any(c.text.startswith(one) for c in commands)} == set()
+    assert {
+        beginning
+        for beginning in beginnings
+        if not any(command.text.startswith(beginning) for command in commands)
+    } == set()
     files = {where for where in beginnings.values() if not where.startswith("not here: ")}
     for file in files:
         assert "documented." in (ROOT / file).read_text(), f"{file} runs no command of a page"

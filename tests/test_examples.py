@@ -51,9 +51,11 @@ def test_the_pipeline_built_from_steps_counts_what_the_job_detects(
     output, _ = samples_run
     expected: Counter[tuple[str, str, str]] = Counter()
     for file in (output / "detections" / CAMERA).iterdir():
-        seen = json.loads(file.read_text())
-        labels = {found["label"] for found in seen["detections"] if found["conf"] >= 0.5}
-        expected.update((seen["id"], f"{seen['timestamp'][:13]}:00:00Z", label) for label in labels)
+        record = json.loads(file.read_text())
+        labels = {found["label"] for found in record["detections"] if found["conf"] >= 0.5}
+        expected.update(
+            (record["id"], f"{record['timestamp'][:13]}:00:00Z", label) for label in labels
+        )
     assert expected
     assert counted == dict(expected)
     assert len(lines) == len(counted)
@@ -62,12 +64,12 @@ def test_the_pipeline_built_from_steps_counts_what_the_job_detects(
 def test_the_notebook_of_the_rules_says_what_its_text_says() -> None:
     notebook = json.loads((EXAMPLES / "rules.ipynb").read_text())
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    said = io.StringIO()
+    printed = io.StringIO()
     names: dict[str, object] = {}
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(printed):
         for cell in cells:
             exec("".join(cell["source"]), names)
-    assert said.getvalue().splitlines()[-3:] == [
+    assert printed.getvalue().splitlines()[-3:] == [
         "hall alert ['car'] [('person', 'min_score')]",
         "yard detection ['car'] [('person', 'min_score')]",
         "20 of 40 images would have become alerts",

@@ -342,7 +342,7 @@ def _names(path: Path) -> set[str]:
         elif isinstance(node, ast.Attribute):
             names.add(node.attr)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {one.name for one in node.names}
+            names |= {alias.name for alias in node.names}
             names.add(getattr(node, "module", None) or "")
     return names
 

@@ -54,9 +54,9 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
     source: Path, tmp_path: Path
 ) -> None:
     """Only the package itself is installed; its requirements come from this environment."""
-    place = tmp_path / "venv"
-    venv.create(place, with_pip=False, system_site_packages=False)
-    python = place / "bin" / "python"
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=False, system_site_packages=False)
+    python = environment / "bin" / "python"
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--python", python),
@@ -66,7 +66,7 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
         timeout=200,
         capture_output=True,
     )
-    (packages,) = place.glob("lib/python*/site-packages")
+    (packages,) = environment.glob("lib/python*/site-packages")
     here = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "requirements-of-the-tests.pth").write_text("\n".join(here))
     workplace = tmp_path / "elsewhere"
@@ -80,9 +80,9 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
         text=True,
         check=True,
     )
-    assert str(place) in where.stdout
+    assert str(environment) in where.stdout
     finished = subprocess.run(
-        [place / "bin" / "beam-threats", "--runner", "DirectRunner"],
+        [environment / "bin" / "beam-threats", "--runner", "DirectRunner"],
         cwd=workplace,
         env=environment,
         capture_output=True,
@@ -94,8 +94,8 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
     with Image.open(workplace / "output" / "chart" / "threats.png") as chart:
         chart.verify()
     assert list((workplace / "output" / "final").rglob("*.json"))
-    said = subprocess.run(
-        [place / "bin" / "beam-threats", "--version"],
+    printed = subprocess.run(
+        [environment / "bin" / "beam-threats", "--version"],
         cwd=workplace,
         env=environment,
         capture_output=True,
@@ -106,7 +106,7 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
         metadata.version, ("beam-threat-detection", "apache-beam", "tensorflow")
     )
     python_version = platform.python_version()
-    assert said.stdout == (
+    assert printed.stdout == (
         f"beam-threats {version} "
         f"(Python {python_version}, Apache Beam {beam}, TensorFlow {tensorflow})\n"
     )

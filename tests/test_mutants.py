@@ -23,7 +23,7 @@ print(grow(3, by=4))
 
 
 def test_each_change_is_one_that_could_have_an_effect() -> None:
-    found = {(one.line, one.after) for one in mutants.mutants("rules/judging.py", CODE)}
+    found = {(mutant.line, mutant.after) for mutant in mutants.mutants("rules/judging.py", CODE)}
     lines = {line for line, _ in found}
     assert lines == {5, 7, 9}
     assert (5, "def grow(size: int | None, *, by: int = 3) -> int | None:") in found
@@ -52,6 +52,6 @@ def test_what_is_explained_is_a_change_of_a_line_that_is_there() -> None:
 
 def test_an_exception_of_a_module_is_no_obstacle() -> None:
     text = "try:\n    x = 1\nexcept (OSError, json.JSONDecodeError):\n    x = 2\n"
-    found = {one.after for one in mutants.mutants("rules/document.py", text)}
+    found = {mutant.after for mutant in mutants.mutants("rules/document.py", text)}
     assert any("CosmicRayTestingException" in after for after in found)
     assert any("x = 3" in after for after in found)

@@ -93,7 +93,7 @@ def test_a_command_does_what_the_page_says(
     command: Command, checkout: Path, service: WebService
 ) -> None:
     sample = BUNDLED_SAMPLES / "front-door" / "front-door_20260131T181000Z.jpg"
-    places = {
+    replacements = {
         "/srv/": f"{checkout}/srv/",
         "ssd_mobilenet_v2_320x320_coco17_tpu-8": "bundled",
         "--model MODEL": "--model bundled",
@@ -101,7 +101,7 @@ def test_a_command_does_what_the_page_says(
         "'results/*'": "output",
         "front-door_….json": f"{sample.stem}.json",
     }
-    here = {written: path for written, path in places.items() if written in command.text}
+    here = {written: path for written, path in replacements.items() if written in command.text}
     requests_before = len(service.requests)
     if "--notify" in command.text:
         rules = RULES.replace("version: 1\n", f"version: 1\n{HEALTH_TARGETS}")

@@ -70,17 +70,17 @@ def test_resume_looks_again_at_other_bytes_and_with_another_model(
 def test_a_further_run_leaves_one_verdict_of_a_file_that_has_another_name_by_now(
     command: Command, tmp_path: Path
 ) -> None:
-    pictures, output = tmp_path / "in", tmp_path / "out"
-    pictures.mkdir()
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
     samples = sorted((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:3]
     for source in samples:
-        (pictures / source.name).write_bytes(source.read_bytes())
-    arguments = ["--model", "bundled", "--input", pictures, "--output"]
+        (folder / source.name).write_bytes(source.read_bytes())
+    arguments = ["--model", "bundled", "--input", folder, "--output"]
     assert command(*arguments, output).code == 0
-    names = [f"hall_{parse_name(one.name)[1].timestamp():.0f}.jpg" for one in samples]
-    (pictures / samples[0].name).rename(pictures / names[0])
-    (pictures / samples[1].name).unlink()
-    (pictures / names[1]).write_bytes(b"half of a file")
+    names = [f"hall_{parse_name(path.name)[1].timestamp():.0f}.jpg" for path in samples]
+    (folder / samples[0].name).rename(folder / names[0])
+    (folder / samples[1].name).unlink()
+    (folder / names[1]).write_bytes(b"half of a file")
     known = output / "late" / "_known" / "hall" / f"{samples[0].stem.removeprefix('hall_')}.state"
     known.parent.mkdir(parents=True)
     known.write_bytes(b"what a stream had known")

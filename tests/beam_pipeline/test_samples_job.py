@@ -96,9 +96,11 @@ def test_the_verdicts_are_those_that_the_rules_give_for_the_truth(
 
 
 def test_the_bundled_rules_say_of_the_street_what_its_pictures_show() -> None:
-    said = "Every picture of this camera has a passer-by; no other camera sees as many persons."
+    description = (
+        "Every picture of this camera has a passer-by; no other camera sees as many persons."
+    )
     text = bundled.BUNDLED_RULES.read_text()
-    assert said in text.partition("\n  street:")[0].rpartition("\n\n")[2]
+    assert description in text.partition("\n  street:")[0].rpartition("\n\n")[2]
     with_person: dict[str, list[bool]] = {}
     for name, image in VALID.items():
         has_person = any(object_["label"] == "person" for object_ in image["objects"])

@@ -223,9 +223,9 @@ def test_what_an_alert_url_lacks_is_reported_at_once_and_no_secret_with_it(
     monkeypatch.delenv("ALERT_HOOK", raising=False)
     monkeypatch.setenv("HUNTER", "hunter2")
     monkeypatch.setenv("PORTLESS", "hunter2:hunter2")
-    said = refused(capsys, *command, "--alert_url", url, "--output", tmp_path / "out")
-    assert says in said
-    assert "hunter2" not in said
+    line = refused(capsys, *command, "--alert_url", url, "--output", tmp_path / "out")
+    assert says in line
+    assert "hunter2" not in line
 
 
 def test_rules_check_says_what_each_camera_ends_up_with(
@@ -294,10 +294,10 @@ def test_ctrl_c_ends_with_one_line(tmp_path: Path) -> None:
     while not (tmp_path / "out" / "final").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     job.send_signal(signal.SIGINT)
-    _, said = job.communicate(timeout=60)
+    _, stderr = job.communicate(timeout=60)
     assert job.returncode == 130
     # A busy machine takes longer, and progress is shown then.
-    lines = [line for line in said.splitlines() if " images done, " not in line]
+    lines = [line for line in stderr.splitlines() if " images done, " not in line]
     assert lines == ["stopped; run the same command with --resume to continue"]
 
 

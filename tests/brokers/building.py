@@ -15,7 +15,7 @@ from tests.absent import give_up
 
 def need(*programs: str, what: str) -> None:
     """Skips a test for which a program is missing; under CI that is a failure."""
-    missing = [one for one in programs if shutil.which(one) is None]
+    missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         give_up(f"no {what} here: no {' and no '.join(missing)} on the PATH")
 

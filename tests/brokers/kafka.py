@@ -31,9 +31,9 @@ USER, PASSWORD = "cameras", "only-for-tests"
 def _free_ports(number: int) -> list[int]:
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]
 
 
 class KafkaBroker:
@@ -197,5 +197,5 @@ _COPY = ["dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDire
 
 
 def _wait(futures: dict[Any, Any]) -> None:
-    for one in futures.values():
-        one.result(timeout=30)
+    for future in futures.values():
+        future.result(timeout=30)

@@ -68,7 +68,7 @@ class PubSubServer:
             return_immediately=True,
             timeout=10,
         )
-        return [one.message.data for one in found.received_messages]
+        return [received.message.data for received in found.received_messages]
 
     def stop(self) -> None:
         assert self._process.stdin is not None

@@ -101,11 +101,13 @@ def test_it_loads_without_a_complaint_and_asks_for_nothing_and_runs_no_foreign_s
     opened: Opened, report: Path
 ) -> None:
     assert opened.complaints == []
-    assert [one for one in opened.requests if not one.startswith("data:")] == [report.as_uri()]
+    assert [request for request in opened.requests if not request.startswith("data:")] == [
+        report.as_uri()
+    ]
     assert opened.computed("window.hurt") is None
     assert opened.computed("document.scripts.length") == 1
     shown = opened.computed(
-        "[...document.images].map((one) => one.complete && one.naturalWidth > 0)"
+        "[...document.images].map((element) => element.complete && element.naturalWidth > 0)"
     )
     assert len(shown) == 1 + 12
     assert all(shown)
@@ -129,7 +131,12 @@ def test_nothing_that_gets_into_the_page_can_run_or_reach_out(opened: Opened) ->
     )
     opened.tab.wait_for_timeout(200)
     assert opened.computed("window.hurt") is None
-    assert len([one for one in opened.complaints if "Content Security Policy" in one]) >= 2
+    assert (
+        len(
+            [complaint for complaint in opened.complaints if "Content Security Policy" in complaint]
+        )
+        >= 2
+    )
     assert opened.refused == [("http://127.0.0.1:9/x.png", "csp")]
 
 
@@ -182,7 +189,7 @@ def test_it_fits_a_phone_and_can_be_read_in_either_scheme(
     browser: Browser, report: Path, width: int, scheme: Any
 ) -> None:
     page = Opened(browser, report, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page.computed("for (const one of document.querySelectorAll('details')) one.open = true")
+    page.computed("for (const element of document.querySelectorAll('details')) element.open = true")
     assert page.computed("document.documentElement.scrollWidth") <= width
     background, low = page.computed(CONTRAST)
     assert (background > 0.5) == (scheme == "light")
@@ -194,18 +201,19 @@ CONTRAST = """() => {
     const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
     const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
     const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-    const behind = (one) => {
-        for (let at = one; at; at = at.parentElement) {
+    const behind = (element) => {
+        for (let at = element; at; at = at.parentElement) {
             const found = parts(getComputedStyle(at).backgroundColor);
             if (found[3] !== 0) return light(found);
         }
     };
     const low = [];
-    for (const one of document.querySelectorAll("body *:not(script)")) {
-        if (![...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
-        const [a, b] = [light(parts(getComputedStyle(one).color)), behind(one)];
+    for (const element of document.querySelectorAll("body *:not(script)")) {
+        const hasText = (node) => node.nodeType === 3 && node.data.trim();
+        if (![...element.childNodes].some(hasText)) continue;
+        const [a, b] = [light(parts(getComputedStyle(element).color)), behind(element)];
         const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (ratio < 4.5) low.push([one.tagName, one.className, ratio]);
+        if (ratio < 4.5) low.push([element.tagName, element.className, ratio]);
     }
     return [behind(document.body), low];
 }"""
@@ -215,14 +223,14 @@ CONTRAST = """() => {
 def test_a_screen_reader_finds_its_way(opened: Opened) -> None:
     nameless = opened.computed(
         """() => [
-            ...[...document.images].filter((one) => !one.alt.trim()),
-            ...[...document.querySelectorAll("input")].filter((one) => !one.labels.length),
+            ...[...document.images].filter((element) => !element.alt.trim()),
+            ...[...document.querySelectorAll("input")].filter((element) => !element.labels.length),
             ...[...document.querySelectorAll("button, summary, a")]
-                .filter((one) => !one.textContent.trim()),
+                .filter((element) => !element.textContent.trim()),
             ...[...document.querySelectorAll("[tabindex]")]
-                .filter((one) => one.tabIndex > 0 || !one.getAttribute("aria-label")),
-            ...[...document.querySelectorAll("th")].filter((one) => !one.scope),
-        ].map((one) => one.outerHTML.slice(0, 200))"""
+                .filter((element) => element.tabIndex > 0 || !element.getAttribute("aria-label")),
+            ...[...document.querySelectorAll("th")].filter((element) => !element.scope),
+        ].map((element) => element.outerHTML.slice(0, 200))"""
     )
     assert nameless == []
     assert opened.computed("document.documentElement.lang") == "en"
@@ -231,7 +239,7 @@ def test_a_screen_reader_finds_its_way(opened: Opened) -> None:
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     doubled = opened.computed(
         "[...document.querySelectorAll('[id]')].length - "
-        "new Set([...document.querySelectorAll('[id]')].map((one) => one.id)).size"
+        "new Set([...document.querySelectorAll('[id]')].map((element) => element.id)).size"
     )
     assert doubled == 0
     opened.tab.keyboard.press("Tab")

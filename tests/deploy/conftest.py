@@ -28,10 +28,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         session.config.stash[_BUILT] = building
 
 
-def _build(place: Path) -> None:
+def _build(folder: Path) -> None:
     # Tests whose time is measured run beside it; on Linux this is the priority of a thread.
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-    images = Images(place)
+    images = Images(folder)
     images.make_bases()
     # The larger first: Maven is at work while pip is.
     images.build("submit", target="submit")

@@ -50,7 +50,7 @@ class Buckets:
 
     def names(self, prefix: str) -> list[str]:
         """The objects under a prefix."""
-        return [one.name for one in self._bucket.list_blobs(prefix=prefix)]
+        return [blob.name for blob in self._bucket.list_blobs(prefix=prefix)]
 
 
 @contextmanager
@@ -146,8 +146,8 @@ class Staged:
         self.type: str = job["type"]
         self.experiments: set[str] = set(job["environment"]["experiments"])
         (pool,) = job["environment"]["workerPools"]
-        self.images = {one["containerImage"] for one in pool["sdkHarnessContainerImages"]}
-        self.packages = [one["name"] for one in pool.get("packages", [])]
+        self.images = {image["containerImage"] for image in pool["sdkHarnessContainerImages"]}
+        self.packages = [package["name"] for package in pool.get("packages", [])]
         options = job["environment"]["sdkPipelineOptions"]["options"]
         self.pipeline = beam_runner_api_pb2.Pipeline.FromString(bucket.read(options["pipelineUrl"]))
 
@@ -155,21 +155,21 @@ class Staged:
         """The resource hints of each step that has some; of its innermost steps, by name."""
         parts = self.pipeline.components
         return {
-            one.unique_name: {urn: value.decode() for urn, value in hints.items()}
-            for one in parts.transforms.values()
-            if not one.subtransforms
-            and (hints := parts.environments[one.environment_id].resource_hints)
+            transform.unique_name: {urn: value.decode() for urn, value in hints.items()}
+            for transform in parts.transforms.values()
+            if not transform.subtransforms
+            and (hints := parts.environments[transform.environment_id].resource_hints)
         }
 
     def steps(self) -> set[str]:
         """The names of the outermost steps."""
         parts = self.pipeline.components.transforms
         (root,) = self.pipeline.root_transform_ids
-        return {parts[one].unique_name for one in parts[root].subtransforms}
+        return {parts[name].unique_name for name in parts[root].subtransforms}
 
     def environment_images(self) -> set[str]:
         """The images of all environments in which the pipeline's steps run."""
         return {
-            beam_runner_api_pb2.DockerPayload.FromString(one.payload).container_image
-            for one in self.pipeline.components.environments.values()
+            beam_runner_api_pb2.DockerPayload.FromString(environment.payload).container_image
+            for environment in self.pipeline.components.environments.values()
         }

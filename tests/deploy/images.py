@@ -59,9 +59,15 @@ class Images:
       place: A directory, empty before they are built.
     """
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        self._buildah = ("buildah", "--root", str(place / "root"), "--runroot", str(place / "run"))
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._buildah = (
+            "buildah",
+            "--root",
+            str(folder / "root"),
+            "--runroot",
+            str(folder / "run"),
+        )
 
     def build(self, name: str, *, target: str | None = None) -> None:
         """Builds an image of the Dockerfile; what an earlier build made is not made again."""
@@ -80,8 +86,8 @@ class Images:
 
     def configuration(self, name: str) -> Any:
         """What an image says of itself, as Docker writes it."""
-        told = execute(*self._buildah, "inspect", "--type", "image", name).stdout
-        return json.loads(told)["Docker"]["config"]
+        description = execute(*self._buildah, "inspect", "--type", "image", name).stdout
+        return json.loads(description)["Docker"]["config"]
 
     def start(self, name: str) -> Container:
         """A container of an image, in which nothing runs yet."""
@@ -92,7 +98,7 @@ class Images:
         """Removes everything, mounted layers first."""
         execute(*self._buildah, "rm", "--all")
         execute(*self._buildah, "rmi", "--all", "--force")
-        shutil.rmtree(self._place)
+        shutil.rmtree(self._folder)
 
     def make_bases(self) -> None:
         """The stand-ins for the images that the Dockerfile names."""
@@ -100,20 +106,20 @@ class Images:
             for made in [at_once.submit(make) for make in (self._python, self._beam, self._java)]:
                 made.result()
         self._base("maven", MAVEN, "java", "maven")
-        launcher = self._place / "launcher/opt/google/dataflow/python_template_launcher"
+        launcher = self._folder / "launcher/opt/google/dataflow/python_template_launcher"
         launcher.parent.mkdir(parents=True)
         launcher.write_text("Dataflow's launcher\n")
         self._base("launcher", "FROM scratch\nCOPY launcher /\n", "launcher")
 
     def _base(self, name: str, instructions: str, *needs: str) -> None:
-        context = self._place / f"{name}-context"
+        context = self._folder / f"{name}-context"
         context.mkdir()
         for need in needs:
-            (self._place / need).rename(context / need)
+            (self._folder / need).rename(context / need)
         (context / "Dockerfile").write_text(instructions)
         self.bud("--tag", f"localhost/{name}", context)
         for need in needs:
-            (context / need).rename(self._place / need)
+            (context / need).rename(self._folder / need)
 
     def _python(self) -> None:
         execute(
@@ -121,11 +127,11 @@ class Images:
             # It is thrown away: it need not be safe from a loss of power.
             "--dpkgopt=force-unsafe-io",
             *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale")),
-            *("bookworm", self._place / "debian.tar", DEBIAN),
+            *("bookworm", self._folder / "debian.tar", DEBIAN),
             timeout=600,
         )
         # A package index behind a mirror is found, and trusted, as this machine finds it.
-        shutil.copy(CERTIFICATES, self._place)
+        shutil.copy(CERTIFICATES, self._folder)
         listed = execute(sys.executable, "-m", "pip", "config", "list").stdout
         settings = dict(line.split("=", 1) for line in listed.splitlines())
         kept = {
@@ -133,13 +139,13 @@ class Images:
         }
         lines = [f"{name} = {kept[name]}" for name in PIP_SETTINGS if name in kept]
         lines = ["[global]", f"cert = {CERTIFICATES}", *lines]
-        (self._place / "pip.conf").write_text("\n".join(lines) + "\n")
+        (self._folder / "pip.conf").write_text("\n".join(lines) + "\n")
         self._base("python", PYTHON, "debian.tar", CERTIFICATES.name, "pip.conf")
 
     def _beam(self) -> None:
-        target = self._place / "beam/opt/apache/beam"
+        target = self._folder / "beam/opt/apache/beam"
         target.mkdir(parents=True)
-        module = self._place / "boot"
+        module = self._folder / "boot"
         module.mkdir()
         go = {**os.environ, "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
         for version in BOOT_VERSIONS:
@@ -171,7 +177,7 @@ class Images:
             (Path(javac).resolve().parents[1], "java/opt/java/openjdk"),
             (Path("/usr/share/maven"), "maven/usr/share/maven"),
         ):
-            shutil.copytree(source, self._place / target, ignore=_dangling)
+            shutil.copytree(source, self._folder / target, ignore=_dangling)
         self._base("java", "FROM scratch\nCOPY java /\n", "java")
 
 

@@ -63,19 +63,19 @@ def unpublished(kind: Any, value: Any, where: str = "spec") -> list[str]:
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Union:  # A field that may be left out.
-        (kind,) = (one for one in arguments if one is not type(None))
+        (kind,) = (argument for argument in arguments if argument is not type(None))
         return unpublished(kind, value, where)
     if origin is list and isinstance(value, list):
-        parts = [(arguments[0], one, f"{where}[{number}]") for number, one in enumerate(value)]
+        parts = [(arguments[0], item, f"{where}[{number}]") for number, item in enumerate(value)]
     elif origin is dict and isinstance(value, dict):
-        parts = [(arguments[1], one, f"{where}.{key}") for key, one in value.items()]
+        parts = [(arguments[1], item, f"{where}.{key}") for key, item in value.items()]
     elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
         fields = typing.get_type_hints(kind)
         unknown = [f"{where}.{key}: no such field" for key in value if key not in fields]
         parts = [
-            (fields[key], one, f"{where}.{key}") for key, one in value.items() if key in fields
+            (fields[key], item, f"{where}.{key}") for key, item in value.items() if key in fields
         ]
-        return unknown + [told for part in parts for told in unpublished(*part)]
+        return unknown + [problem for part in parts for problem in unpublished(*part)]
     else:
         written_as = {float: (int, float), timedelta: str}.get(kind, kind)
         fits = (
@@ -85,4 +85,4 @@ def unpublished(kind: Any, value: Any, where: str = "spec") -> list[str]:
             and isinstance(value, bool) == (kind is bool)
         )
         return [] if fits else [f"{where}: {value!r} is no {kind}"]
-    return [told for part in parts for told in unpublished(*part)]
+    return [problem for part in parts for problem in unpublished(*part)]

@@ -81,13 +81,13 @@ def on_dataflow(bucket: Buckets) -> list[str]:
 
 
 def without(arguments: list[str], option: str) -> list[str]:
-    return [one for one in arguments if one.split("=")[0] != option]
+    return [argument for argument in arguments if argument.split("=")[0] != option]
 
 
-def steps_of(*, streaming: bool, pictures: Path) -> set[str]:
+def steps_of(*, streaming: bool, source: Path) -> set[str]:
     """The outermost steps of the job, as the graph's one page names them."""
     pipeline = beam.Pipeline(runner="FnApiRunner")
-    arguments = ["--input", str(pictures), "--output", str(pictures.parent / "out")]
+    arguments = ["--input", str(source), "--output", str(source.parent / "out")]
     options = job_options([*arguments, "--model=bundled", f"--streaming={streaming}"])
     build_pipeline(pipeline, prepare(options))
     return {part.full_label for part in pipeline.transforms_stack[0].parts}
@@ -112,10 +112,10 @@ def test_a_template_holds_the_image_the_hints_and_the_steps(
             *("--model_min_ram=8GB", f"--model_accelerator={T4}"),
         ]
     )
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    assert said.out == f"template written to {template}; no job was started\n"
-    assert "skipped: no such option: --option_of_the_launcher" in said.err
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert printed.out == f"template written to {template}; no job was started\n"
+    assert "skipped: no such option: --option_of_the_launcher" in printed.err
 
     staged = Staged(json.loads(bucket.read(template)), bucket)
     assert staged.type == ("JOB_TYPE_STREAMING" if streaming else "JOB_TYPE_BATCH")
@@ -123,12 +123,14 @@ def test_a_template_holds_the_image_the_hints_and_the_steps(
     assert "pickled_main_session" not in staged.packages
     assert ("enable_streaming_rightfitting" in staged.experiments) == streaming
     hints = staged.hints()
-    assert all(one == {MIN_RAM: "8000000000", ACCELERATOR: T4} for one in hints.values()), hints
+    assert all(
+        step_hints == {MIN_RAM: "8000000000", ACCELERATOR: T4} for step_hints in hints.values()
+    ), hints
     named = {name.split("/ParDo(")[0] for name in hints}
     assert named == WITH_THE_MODEL | {f"ValidateImage/{'Alone' if streaming else 'Each'}"}
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "hall_20260131T120000Z.jpg").write_bytes(jpeg())
-    assert staged.steps() == steps_of(streaming=streaming, pictures=tmp_path / "pictures")
+    assert staged.steps() == steps_of(streaming=streaming, source=tmp_path / "pictures")
 
 
 def test_a_dry_run_stages_nothing(
@@ -161,12 +163,12 @@ def test_a_job_is_told_of_with_its_page_and_how_it_ended(
 ) -> None:
     service.state = state
     assert cli.main([*on_dataflow, "--dataflow_endpoint", service.url]) == code
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     page = "https://console.cloud.google.com/dataflow/jobs/europe-west1/2026-01-31_00_00_00-1"
-    assert said.out.startswith(f"job 2026-01-31_00_00_00-1 was submitted: {page}")
-    assert out in said.out
-    assert err in said.err
-    assert "Traceback" not in said.err
+    assert printed.out.startswith(f"job 2026-01-31_00_00_00-1 was submitted: {page}")
+    assert out in printed.out
+    assert err in printed.err
+    assert "Traceback" not in printed.err
     assert Staged(service.jobs[-1], bucket).hints() == {}, "no hint where none is asked for"
 
 
@@ -183,10 +185,10 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line with which a command is refused, in seconds."""
     started = time.monotonic()
     code = cli.main(arguments)
-    said = capsys.readouterr()
-    assert code == 2, said
-    assert said.out == ""
-    (line,) = said.err.splitlines()
+    printed = capsys.readouterr()
+    assert code == 2, printed
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
     assert time.monotonic() - started < 20
     return line
 
@@ -261,9 +263,9 @@ def test_a_stream_by_the_default_rules_looks_for_no_rule_file_on_its_workers(
     """The file's place on the launching machine may not exist there."""
     (tmp_path / "pictures").mkdir()
     arguments = ["--input", str(tmp_path / "pictures"), "--output", str(tmp_path / "out")]
-    by = prepare(job_options([*arguments, "--model=bundled", "--streaming"])).rules
+    ruleset = prepare(job_options([*arguments, "--model=bundled", "--streaming"])).rules
     monkeypatch.setattr(stores, "read_bytes", lambda path: 1 / 0)
-    by.refresh()
+    ruleset.refresh()
     assert caplog.messages == []
 
 
@@ -276,7 +278,9 @@ def own_options() -> dict[str, argparse.Action]:
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser)
     return {
-        option.removeprefix("--"): one for one in parser._actions for option in one.option_strings
+        option.removeprefix("--"): action
+        for action in parser._actions
+        for option in action.option_strings
     }
 
 
@@ -284,23 +288,25 @@ def test_the_metadata_keeps_to_the_fields_that_dataflow_publishes() -> None:
     text = METADATA.read_text(encoding="utf-8")
     kept = TemplateMetadata.from_json(text, ignore_unknown_fields=False)
     assert kept.name
-    assert all(one.label and one.help_text for one in kept.parameters)
+    assert all(parameter.label and parameter.help_text for parameter in kept.parameters)
     with pytest.raises(Exception, match='no field named "optional"'):
         TemplateMetadata.from_json('{"parameters": [{"name": "a", "optional": true}]}')
 
 
 def test_each_parameter_is_an_option_with_the_same_default(metadata: Any) -> None:
     own, beams = own_options(), PipelineOptions(["--sdk_container_image=a"]).get_all_options()
-    for one in metadata["parameters"]:
-        name = one["name"]
+    for parameter in metadata["parameters"]:
+        name = parameter["name"]
         assert name in own or name in beams, name
-        if "defaultValue" in one:
+        if "defaultValue" in parameter:
             default = own[name].default
             text = str(default).lower() if isinstance(default, bool) else str(default)
-            assert one["defaultValue"] == text, name
-    names = [one["name"] for one in metadata["parameters"]]
+            assert parameter["defaultValue"] == text, name
+    names = [parameter["name"] for parameter in metadata["parameters"]]
     assert len(set(names)) == len(names)
-    required = {one["name"] for one in metadata["parameters"] if not one["isOptional"]}
+    required = {
+        parameter["name"] for parameter in metadata["parameters"] if not parameter["isOptional"]
+    }
     assert required == {"input", "output", "sdk_container_image"}
 
 
@@ -308,8 +314,10 @@ def test_the_docs_give_every_required_parameter_and_none_that_is_not_there(metad
     text = (CHECKOUT / "docs" / "dataflow.md").read_text(encoding="utf-8")
     run = text[text.index("flex-template run") :].split("```")[0]
     given = set(re.findall(r"(?:--parameters |,)(\w+)=", run))
-    assert given <= {one["name"] for one in metadata["parameters"]}
-    assert given >= {one["name"] for one in metadata["parameters"] if not one["isOptional"]}
+    assert given <= {parameter["name"] for parameter in metadata["parameters"]}
+    assert given >= {
+        parameter["name"] for parameter in metadata["parameters"] if not parameter["isOptional"]
+    }
 
 
 @pytest.mark.parametrize(
@@ -327,14 +335,14 @@ def test_the_docs_give_every_required_parameter_and_none_that_is_not_there(metad
 def test_the_metadata_takes_and_refuses_what_the_option_does(
     name: str, right: list[str], wrong: list[str], metadata: Any
 ) -> None:
-    (one,) = (each for each in metadata["parameters"] if each["name"] == name)
+    (parameter,) = (candidate for candidate in metadata["parameters"] if candidate["name"] == name)
     for value in right:
         job_options([f"--{name}={value}"])
-        assert all(re.search(regex, value) for regex in one["regexes"]), value
+        assert all(re.search(regex, value) for regex in parameter["regexes"]), value
     for value in wrong:
         with pytest.raises(SetupError):
             job_options([f"--{name}={value}"])
-        assert not all(re.search(regex, value) for regex in one["regexes"]), value
+        assert not all(re.search(regex, value) for regex in parameter["regexes"]), value
 
 
 @pytest.mark.parametrize(
@@ -351,12 +359,15 @@ def test_the_metadata_takes_and_refuses_what_the_option_does(
 def test_the_metadata_refuses_what_no_worker_could_reach(
     name: str, right: list[str], wrong: list[str], metadata: Any
 ) -> None:
-    (one,) = (each for each in metadata["parameters"] if each["name"] == name)
-    (regex,) = one["regexes"]
+    (parameter,) = (candidate for candidate in metadata["parameters"] if candidate["name"] == name)
+    (regex,) = parameter["regexes"]
     assert [value for value in [*right, *wrong] if re.search(regex, value)] == right
 
 
 def test_every_default_is_one_that_its_own_pattern_takes(metadata: Any) -> None:
-    for one in metadata["parameters"]:
-        for regex in one.get("regexes", []):
-            assert re.search(regex, one.get("defaultValue", "")) or "defaultValue" not in one, one
+    for parameter in metadata["parameters"]:
+        for regex in parameter.get("regexes", []):
+            assert (
+                re.search(regex, parameter.get("defaultValue", ""))
+                or "defaultValue" not in parameter
+            ), parameter

@@ -85,14 +85,14 @@ def test_the_samples_give_the_same_in_the_image_as_outside(
     output, summary = samples_run
     (inside,) = re.findall(r"^found .* (/\S+)$", finished.stdout, re.MULTILINE)
 
-    def told(text: str, *places: str) -> list[str]:
+    def replaced(text: str, *paths: str) -> list[str]:
         lines = [line for line in text.splitlines() if not line.startswith(("speed", "inference"))]
-        for place in places:
-            lines = [line.replace(place, "…") for line in lines]
+        for path in paths:
+            lines = [line.replace(path, "…") for line in lines]
         return lines
 
     package = str(Path(inside).parents[1])
-    assert told(finished.stdout, package, "/results") == told(
+    assert replaced(finished.stdout, package, "/results") == replaced(
         summary, str(SAMPLES.parents[1]), str(output)
     )
     for folder in ("final", "detections", "counts"):
@@ -153,12 +153,12 @@ def test_what_is_installed_is_what_is_pinned(container: Container) -> None:
 
 
 def test_nothing_of_the_build_is_left(images: Images) -> None:
-    places = [
+    paths = [
         *("/usr/bin/gcc", "/usr/bin/make", "/package/*", "/requirements/*", "/wheels/*"),
         *("/root/.cache/*", "/home/beam/.cache/*", "/tmp/*"),
     ]
     found = images.start("job").run(
-        "ls -d /opt/apache/beam/* " + " ".join(places), entrypoint=["sh", "-c"], user="0:0"
+        "ls -d /opt/apache/beam/* " + " ".join(paths), entrypoint=["sh", "-c"], user="0:0"
     )
     assert found.stdout.split() == [f"/opt/apache/beam/{name}" for name in BEAMS], found.stderr
 

@@ -152,12 +152,14 @@ def test_the_job_server_takes_the_streams_arguments() -> None:
 
 def test_the_batch_job_runs_as_its_container_runs_it(run_job: Run, tmp_path: Path) -> None:
     pod = pod_of("batch", "CronJob")
-    places = {pod.mounted("beam-threats", name): name for name in ("pictures", "results", "models")}
+    folders = {
+        pod.mounted("beam-threats", name): name for name in ("pictures", "results", "models")
+    }
     for camera in ("hall", "front-door"):
-        for picture in sorted((BUNDLED_SAMPLES / camera).iterdir())[:8]:
-            target = tmp_path / "pictures" / camera / picture.name
+        for path in sorted((BUNDLED_SAMPLES / camera).iterdir())[:8]:
+            target = tmp_path / "pictures" / camera / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(picture, target)
+            shutil.copy(path, target)
     rules = one(render("batch"), "ConfigMap")["data"]["rules.yaml"]
     (tmp_path / "rules.yaml").write_text(rules)
     arguments = []
@@ -171,8 +173,8 @@ def test_the_batch_job_runs_as_its_container_runs_it(run_job: Run, tmp_path: Pat
             }
             if option in here:
                 value = here[option]
-            elif value in places:
-                value = tmp_path / places[value]
+            elif value in folders:
+                value = tmp_path / folders[value]
             arguments.append(f"{option}={value}" if value else option)
         finished = run_job(*arguments, ALERT_TOKEN="t0ken", MODEL_CACHE=str(tmp_path / "models"))
     assert finished.returncode == 0, finished.stderr

@@ -88,7 +88,7 @@ def unmet(manifests: list[Manifest], overlay: str) -> list[str]:
                 "writes": _mounts(container, volumes, can_be_written=True),
                 "reads": _mounts(container, volumes, can_be_written=False),
                 "variables": _variables(container),
-                "secrets": {one["secretRef"]["name"] for one in container.get("envFrom", [])},
+                "secrets": {source["secretRef"]["name"] for source in container.get("envFrom", [])},
             }
     for name in NEEDS:
         if name[0] == overlay:
@@ -125,7 +125,9 @@ def test_containers_have_what_they_need(overlay: str) -> None:
 
 
 def _without_tmp(container: Manifest) -> None:
-    container["volumeMounts"] = [one for one in container["volumeMounts"] if one["name"] != "tmp"]
+    container["volumeMounts"] = [
+        mount for mount in container["volumeMounts"] if mount["name"] != "tmp"
+    ]
 
 
 def _read_only(container: Manifest) -> None:
@@ -134,7 +136,9 @@ def _read_only(container: Manifest) -> None:
 
 
 def _without_cache(container: Manifest) -> None:
-    container["env"] = [one for one in container["env"] if one["name"] != "MODEL_CACHE"]
+    container["env"] = [
+        variable for variable in container["env"] if variable["name"] != "MODEL_CACHE"
+    ]
 
 
 def _other_secret(container: Manifest) -> None:
@@ -169,7 +173,7 @@ def test_what_a_container_writes_lies_where_it_may(overlay: str) -> None:
                 if argument.startswith("--output=/"):
                     paths.append(argument.partition("=")[2])
             for path in paths:
-                assert any(f"{path}/".startswith(f"{one}/") for one in writable), path
+                assert any(f"{path}/".startswith(f"{folder}/") for folder in writable), path
 
 
 def test_temporary_folders_have_bounds() -> None:
@@ -289,7 +293,7 @@ def reaches(
 
     return any(
         (not rule.get("from") or any(map(admits, rule["from"])))
-        and (not rule.get("ports") or port in {one["port"] for one in rule["ports"]})
+        and (not rule.get("ports") or port in {allowed["port"] for allowed in rule["ports"]})
         for policy in selecting
         for rule in policy.get("ingress", [])
     )
@@ -333,8 +337,8 @@ def test_who_reaches_which_port_of_the_stream() -> None:
 
 def test_a_datum_is_a_top_folder_and_the_chart_reads_the_output_of_each() -> None:
     """`/**` would make a datum of each picture, and TensorFlow start anew for it."""
-    pictures, rules = (part["pfs"] for part in read_spec("judge")["input"]["cross"])
-    assert pictures == {"repo": "pictures", "branch": "master", "glob": "/*"}
+    source, rules = (part["pfs"] for part in read_spec("judge")["input"]["cross"])
+    assert source == {"repo": "pictures", "branch": "master", "glob": "/*"}
     assert rules == {"repo": "rules", "branch": "master", "glob": "/"}
     chart = read_spec("chart")
     assert chart["input"] == {"pfs": {"repo": "judge", "branch": "master", "glob": "/"}}
@@ -357,7 +361,7 @@ def test_a_pipeline_is_given_what_its_code_reads(name: str) -> None:
     read = set(re.findall(r"\$\{?([A-Za-z_0-9]+)", code))
     made = set(re.findall(r"^\s*([a-z]+)=", code, re.M))
     inputs = [part["pfs"] for part in spec["input"]["cross"]]
-    set_by_pachyderm = {one.get("name", one["repo"]) for one in inputs}
+    set_by_pachyderm = {source.get("name", source["repo"]) for source in inputs}
     set_by_pachyderm |= {"PACH_JOB_ID"} | ({"S3_ENDPOINT"} if inputs[0].get("s3") else set())
     given = set(transform["env"]) | {secret["env_var"] for secret in transform["secrets"]}
     assert read - made - set_by_pachyderm <= given

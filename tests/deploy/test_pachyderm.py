@@ -99,8 +99,8 @@ def test_a_name_that_pachyderm_does_not_know_is_found_at_any_depth(
 def test_what_is_read_through_the_gateway_is_one_datum_and_the_patch_is_one() -> None:
     """Pachyderm takes no other glob for an input of this kind."""
     spec = read_spec("judge-on-flink")
-    pictures = spec["input"]["cross"][0]["pfs"]
-    assert (pictures["s3"], pictures["glob"]) == (True, "/")
+    source = spec["input"]["cross"][0]["pfs"]
+    assert (source["s3"], source["glob"]) == (True, "/")
     assert [set(step) for step in json.loads(spec["pod_patch"])] == [{"op", "path", "value"}] * 2
 
 
@@ -131,13 +131,13 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     with WebService() as service:
         secrets = {"ALERT_URL": f"{service.url}/hook", "ALERT_TOKEN": "planted-token"}
         for run, datum in (("one", "one"), ("again", "one"), ("two", "two")):
-            name, pictures = datums[datum]
+            name, images = datums[datum]
             pfs = folder / datum / "pfs"
             shutil.rmtree(pfs, ignore_errors=True)
             for made in (f"pictures/{name}", "rules", "out"):
                 (pfs / made).mkdir(parents=True)
-            for picture in pictures:
-                shutil.copy(picture, pfs / "pictures" / name)
+            for image in images:
+                shutil.copy(image, pfs / "pictures" / name)
             shutil.copy(BUNDLED_RULES, pfs / "rules" / "rules.yaml")
             asked_before = len(service.requests)
             done = run_datum(
@@ -166,7 +166,7 @@ def test_a_datum_that_is_tried_again_writes_the_same_and_sends_the_same_alerts(
     """Its first output is thrown away, and with it the record of what was delivered."""
     assert judged.out["again"] == judged.out["one"]
     sent = {
-        run: sorted(one.headers["Idempotency-Key"] for one in judged.requests[run])
+        run: sorted(request.headers["Idempotency-Key"] for request in judged.requests[run])
         for run in ("one", "again")
     }
     assert sent["again"] == sent["one"]
@@ -179,7 +179,7 @@ def test_a_datum_that_is_tried_again_writes_the_same_and_sends_the_same_alerts(
 def test_without_the_secret_no_alert_is_sent(judged: Judged) -> None:
     assert judged.requests["two"] == []
     records = [json.loads(data) for path, data in judged.out["two"].items() if "/alerts/" in path]
-    outcomes = {one["outcome"] for record in records for one in record["targets"]}
+    outcomes = {target["outcome"] for record in records for target in record["targets"]}
     assert outcomes == {"not_sent"}
 
 
@@ -198,11 +198,12 @@ def test_the_chart_and_the_counts_are_over_all_datums(judged: Judged, tmp_path: 
     outputs = [pfs / "judge" / "day [1]", pfs / "judge" / "day 2"]
     for column in ("images", "threat_images", "threats", "alerts"):
         parts = [
-            sum(getattr(row, column) for row in OutputScan(str(one)).counts()) for one in outputs
+            sum(getattr(row, column) for row in OutputScan(str(output)).counts())
+            for output in outputs
         ]
         assert min(parts) > 0
         assert sum(int(row[column]) for row in rows) == sum(parts)
-    windows = [{row.window_start for row in OutputScan(str(one)).counts()} for one in outputs]
+    windows = [{row.window_start for row in OutputScan(str(output)).counts()} for output in outputs]
     assert windows[0] & windows[1]
     assert len(rows) == len(windows[0] | windows[1])
 

@@ -77,8 +77,8 @@ class Feeder(threading.Thread):
         age = 2 * 3600 + 600 if number % 37 == 5 else 600 if number % 10 == 3 else 0
         if camera == AHEAD:
             age = -AHEAD_SECONDS
-        moment = (int(time.time()) - age) * 1000 + number % 1000
-        name = f"{camera}_{moment}.jpg"
+        milliseconds = (int(time.time()) - age) * 1000 + number % 1000
+        name = f"{camera}_{milliseconds}.jpg"
         if number % 15 == 7:
             self.fed.invalid.append(name)
             self._move_in(name, data[: len(data) // 2])

@@ -109,9 +109,9 @@ class StreamJob:
         shown = f".threats_{name.replace('.', '_')}"  # Flink writes a dot as an underscore.
         for vertex in self._cluster.get(f"/jobs/{self.id}")["vertices"]:
             path = f"/jobs/{self.id}/vertices/{vertex['id']}/subtasks/metrics"
-            for one in self._cluster.get(path):
-                if one["id"].endswith(shown):
-                    (found,) = self._cluster.get(f"{path}?get={quote(one['id'])}")
+            for metric in self._cluster.get(path):
+                if metric["id"].endswith(shown):
+                    (found,) = self._cluster.get(f"{path}?get={quote(metric['id'])}")
                     total += found["sum"]
         return total
 

@@ -15,11 +15,11 @@ from tests.documented import BATCH, Command
 
 def flink_places(command: Command, cluster: Any) -> dict[str, str]:
     """Where the session's cluster and its job server are, in place of what a command says."""
-    places = {
+    replacements = {
         "make -s flink-args": f"make -s flink-args ARGS='--run_dir {cluster.run_dir}'",
         "~/.cache/beam_pipeline/flink/job-server/*.jar": cluster.job_server_jar,
     }
-    return {written: here for written, here in places.items() if written in command.text}
+    return {written: here for written, here in replacements.items() if written in command.text}
 
 
 @pytest.mark.parametrize("command", documented.run_by(BATCH), ids=["cluster", "local"])
@@ -28,10 +28,10 @@ def test_the_samples_give_the_same_bytes_as_on_directrunner(
 ) -> None:
     """On a cluster, and on the Flink within the job server."""
     documented.make_checkout(tmp_path)
-    places = flink_places(command, cluster)
-    assert len(places) == 1
+    replacements = flink_places(command, cluster)
+    assert len(replacements) == 1
     done = documented.shell(
-        documented.substituted(command.text, places), tmp_path, dict(os.environ)
+        documented.substituted(command.text, replacements), tmp_path, dict(os.environ)
     )
     assert done.returncode == 0, done.stderr
     output = tmp_path / "output"
@@ -40,8 +40,8 @@ def test_the_samples_give_the_same_bytes_as_on_directrunner(
         samples_run[0], without=["alerts", "chart"]
     )
     assert (output / "chart" / "threats.png").exists()
-    told = [line for line in done.stdout.splitlines() if line.startswith(("valid", "invalid"))]
+    summary = [line for line in done.stdout.splitlines() if line.startswith(("valid", "invalid"))]
     wanted = [line for line in samples_run[1].splitlines() if line.startswith(("valid", "inv"))]
-    assert told == wanted
+    assert summary == wanted
     # Beside how far it is, which a run of more than ten seconds says.
     assert [line for line in done.stderr.splitlines() if " images done, " not in line] == []

@@ -63,9 +63,9 @@ def test_a_flink_without_a_cluster_ends_with_its_job(
     assert running(str(mine))
     told_at = time.monotonic()
     job.send_signal(number)
-    _, said = job.communicate(timeout=60)
+    _, stderr = job.communicate(timeout=60)
     assert time.monotonic() - told_at < 5
-    lines = [line for line in said.splitlines() if " images done, " not in line]
+    lines = [line for line in stderr.splitlines() if " images done, " not in line]
     assert (job.returncode, lines) == (128 + number, [f"stopped; {GO_ON}"])
     assert not running(str(mine))
 
@@ -80,10 +80,10 @@ def test_a_cancelled_stream_says_so_and_has_its_summary(
     job.cancel()
     assert job._client.wait(timeout=60) == 0
     assert time.monotonic() - cancelled_at < 20
-    said = job._log.read_text()
-    assert f"the job was cancelled; {GO_ON}\n" in said
-    assert "found " in said
-    assert "Traceback" not in said
+    stderr = job._log.read_text()
+    assert f"the job was cancelled; {GO_ON}\n" in stderr
+    assert "found " in stderr
+    assert "Traceback" not in stderr
 
 
 def test_a_submitter_that_is_told_to_end_leaves_the_job_on_the_cluster(
@@ -97,8 +97,8 @@ def test_a_submitter_that_is_told_to_end_leaves_the_job_on_the_cluster(
     job._client.send_signal(signal.SIGTERM)
     assert job._client.wait(timeout=60) == 143
     assert time.monotonic() - time_told < 20
-    said = job._log.read_text().splitlines()
-    assert said[-1] == "no longer waited for; the job itself continues"
+    stderr = job._log.read_text().splitlines()
+    assert stderr[-1] == "no longer waited for; the job itself continues"
     assert cluster.get(f"/jobs/{job.id}")["state"] == "RUNNING"
 
 
@@ -115,26 +115,26 @@ def test_a_model_that_only_workers_lack_ends_the_job_at_once(cluster: Any, tmp_p
     script = f'mount -t tmpfs tmpfs {mount} && cp -r {model} {mount}/m && exec "$@"'
     images = tmp_path / "in"
     shutil.copytree(bundled.BUNDLED_SAMPLES / "hall", images)
-    before = {one["id"] for one in cluster.get("/jobs")["jobs"]}
+    before = {job["id"] for job in cluster.get("/jobs")["jobs"]}
     job = start(
         *cluster.pipeline_options(),
         *("--streaming", "--input", str(images), "--output", str(tmp_path / "out")),
         *("--model", str(mount / "m")),
         before=(*alone, "bash", "-c", script, "alone"),
     )
-    _, said = job.communicate(timeout=200)
-    lines = said.splitlines()
-    assert (job.returncode, len(lines)) == (2, 1), said
+    _, stderr = job.communicate(timeout=200)
+    lines = stderr.splitlines()
+    assert (job.returncode, len(lines)) == (2, 1), stderr
     assert lines[0].startswith(f"beam_pipeline: a worker: {mount}/m: no such file or directory")
-    states = {one["id"]: one["status"] for one in cluster.get("/jobs")["jobs"]}
-    assert {states[one] for one in states.keys() - before} <= {"CANCELED", "CANCELLING"}
+    states = {job["id"]: job["status"] for job in cluster.get("/jobs")["jobs"]}
+    assert {states[job_id] for job_id in states.keys() - before} <= {"CANCELED", "CANCELLING"}
     assert not (tmp_path / "out" / "final").exists()
 
 
 def test_a_batch_shows_its_progress(cluster: Any, tmp_path: Path) -> None:
     job = start(*cluster.pipeline_options(), "--output", str(tmp_path / "out"))
-    _, said = job.communicate(timeout=280)
-    assert job.returncode == 0, said
-    done = re.findall(r"^(\d+) of (\d+) images done, [\d.]+ images/s", said, re.MULTILINE)
-    assert done, said
+    _, stderr = job.communicate(timeout=280)
+    assert job.returncode == 0, stderr
+    done = re.findall(r"^(\d+) of (\d+) images done, [\d.]+ images/s", stderr, re.MULTILINE)
+    assert done, stderr
     assert requests.get(f"{cluster.rest}/jobs", timeout=10).ok

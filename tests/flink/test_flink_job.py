@@ -26,10 +26,10 @@ class Flink:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                said = flink.says.get(self.path)
-                self.send_response(404 if said is None else 200)
+                answer = flink.says.get(self.path)
+                self.send_response(404 if answer is None else 200)
                 self.end_headers()
-                self.wfile.write(json.dumps(said).encode())
+                self.wfile.write(json.dumps(answer).encode())
 
             def do_PATCH(self) -> None:
                 flink.cancelled.append(self.path)
@@ -46,21 +46,21 @@ class Flink:
 
 @pytest.fixture
 def flink() -> Iterator[Flink]:
-    one = Flink()
-    one.says["/jobs/overview"] = {
+    simulated = Flink()
+    simulated.says["/jobs/overview"] = {
         "jobs": [
             {"jid": "other", "name": "BeamApp-root-1125110705-ffffffff", "start-time": 9},
             {"jid": "old", "name": NAME, "start-time": 1},
             {"jid": "mine", "name": NAME, "start-time": 2},
         ]
     }
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
+    yield simulated
+    simulated.server.shutdown()
+    simulated.server.server_close()
 
 
 def exceptions(*stacks: str) -> dict[str, Any]:
-    return {"exceptionHistory": {"entries": [{"stacktrace": one} for one in stacks]}}
+    return {"exceptionHistory": {"entries": [{"stacktrace": stack} for stack in stacks]}}
 
 
 def test_a_workers_set_up_error_cancels_the_job(flink: Flink) -> None:
@@ -90,9 +90,9 @@ def test_what_a_runner_can_mend_by_trying_again_is_left_to_it(flink: Flink) -> N
         "2.Step.threats_images_with_threat": ("images.with_threat", 1),
         "3.Step.threats_images_invalid_bad_name": ("images.invalid.bad_name", 2),
     }
-    flink.says[metrics] = [{"id": one} for one in (*names, "numRecordsIn")]
+    flink.says[metrics] = [{"id": name} for name in (*names, "numRecordsIn")]
     asked = f"{metrics}?get={'%2C'.join(names)}"
-    flink.says[asked] = [{"id": one, "sum": float(said[1])} for one, said in names.items()]
+    flink.says[asked] = [{"id": name, "sum": float(counter[1])} for name, counter in names.items()]
     with FlinkJob(flink.rest, f"{NAME}_uuid", progress=True) as job:
         wait_for("it is counted", job.counts)
         assert dict(job.counts()) == dict(names.values())

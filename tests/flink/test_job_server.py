@@ -75,14 +75,14 @@ def properties(profile: str) -> dict[str, str | None]:
     for found in project.iterfind("m:profiles/m:profile", SPACE):
         if found.findtext("m:id", namespaces=SPACE) == profile:
             (listed,) = found.iterfind("m:properties", SPACE)
-            return {one.tag.partition("}")[2]: one.text for one in listed}
+            return {element.tag.partition("}")[2]: element.text for element in listed}
     raise AssertionError(f"pom.xml has no profile {profile}")
 
 
 def test_each_installed_beam_has_a_job_server_of_its_version() -> None:
-    said = properties(PROFILE)
+    profile = properties(PROFILE)
     beam = metadata.version("apache-beam")
-    assert (said["beam.version"], said["beam.job-service.version"]) == (beam, beam)
+    assert (profile["beam.version"], profile["beam.job-service.version"]) == (beam, beam)
 
 
 def test_each_pinned_beam_has_a_job_server() -> None:

@@ -41,16 +41,16 @@ def test_a_stream_judges_each_picture_of_which_it_is_told_once(
     output = tmp_path / "out"
 
     def tell(files: list[Path], *others: bytes) -> None:
-        told = [s3(s3_record(f"in/hall 1/{one.name}", bucket=bucket.name)) for one in files]
-        kafka.send(TOPIC, [*told, *others])
-        kafka.send(TOPIC, told[:2], partition=1)
+        messages = [s3(s3_record(f"in/hall 1/{path.name}", bucket=bucket.name)) for path in files]
+        kafka.send(TOPIC, [*messages, *others])
+        kafka.send(TOPIC, messages[:2], partition=1)
 
     def finals() -> set[str]:
         return {path.stem for path in (output / "final").glob("*/*.json")}
 
     def invalid() -> dict[str, str]:
         records = map(Path.read_bytes, (output / "invalid").glob("read_failed/*.json"))
-        return {one["file"]: one["detail"] for one in map(json.loads, records)}
+        return {record["file"]: record["detail"] for record in map(json.loads, records)}
 
     tell(
         first,
@@ -79,7 +79,7 @@ def test_a_stream_judges_each_picture_of_which_it_is_told_once(
     tell(third, MALFORMED)
     wait_for("all pictures are judged", lambda: len(finals()) == len(samples))
 
-    assert finals() == {one.stem for one in samples}
+    assert finals() == {path.stem for path in samples}
     name = f"notification-{hashlib.sha256(MALFORMED).hexdigest()[:16]}"
     assert (output / "invalid" / "read_failed" / name).read_bytes() == MALFORMED
     details = invalid()
@@ -155,8 +155,8 @@ def test_windows_close_while_messages_keep_coming_on_a_topic_that_was_quiet(
             for row in rows
         }
 
-    picture = sorted((BUNDLED_SAMPLES / "hall").glob("*.jpg"))[0].read_bytes()
-    busy = Busy(bucket, kafka, topic, picture)
+    image = sorted((BUNDLED_SAMPLES / "hall").glob("*.jpg"))[0].read_bytes()
+    busy = Busy(bucket, kafka, topic, image)
     busy.start()
     try:
         wait_for("three windows are closed", lambda: len(closed()) >= 3, 240)

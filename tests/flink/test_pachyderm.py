@@ -23,7 +23,7 @@ def verdicts(output: Path) -> dict[str, Any]:
         for camera in CAMERAS
         for name, data in tree(output / "final" / camera).items()
     }
-    return {name: {**one, "uri": ""} for name, one in found.items()}
+    return {name: {**record, "uri": ""} for name, record in found.items()}
 
 
 def test_the_datum_submits_a_job_that_reads_through_the_gateway(

@@ -19,27 +19,27 @@ IGNORE = "version: 1\ndefaults:\n  objects:\n    person: {severity: ignore}\n"
 def test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused(
     cluster: Any, stream: Callable[..., StreamJob], tmp_path: Path
 ) -> None:
-    pictures, output, rules = tmp_path / "in", tmp_path / "out", tmp_path / "rules.yaml"
-    pictures.mkdir()
+    source, output, rules = tmp_path / "in", tmp_path / "out", tmp_path / "rules.yaml"
+    source.mkdir()
     rules.write_text(ALERT)
     job = stream(
-        *("--input", pictures, "--output", output, "--model", "bundled", "--rules", rules),
+        *("--input", source, "--output", output, "--model", "bundled", "--rules", rules),
         *("--poll_interval_seconds", "1"),
     )
     person = next(
-        BUNDLED_SAMPLES / one["file"]
-        for one in json.loads((BUNDLED_SAMPLES.parent / "truth.json").read_text())["images"]
-        if one["id"] == "hall" and [seen["label"] for seen in one["objects"]] == ["person"]
+        BUNDLED_SAMPLES / image["file"]
+        for image in json.loads((BUNDLED_SAMPLES.parent / "truth.json").read_text())["images"]
+        if image["id"] == "hall" and [truth["label"] for truth in image["objects"]] == ["person"]
     ).read_bytes()
-    moments = iter(range(1_000))
+    numbers = iter(range(1_000))
 
     version = ""
 
     def severity() -> str | None:
         """What a new picture of a person is judged to be."""
         nonlocal version
-        name = f"hall_{int(time.time() * 1000) + next(moments)}"
-        (pictures / f"{name}.jpg").write_bytes(person)
+        name = f"hall_{int(time.time() * 1000) + next(numbers)}"
+        (source / f"{name}.jpg").write_bytes(person)
         path = output / "final" / "hall" / f"{name}.json"
         wait_for("a verdict", path.exists)
         threat = json.loads(path.read_text())["threat"]

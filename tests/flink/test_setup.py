@@ -46,10 +46,10 @@ def overview(service: WebService, **said: Any) -> None:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     code = cli.main(["--runner", "FlinkRunner", *map(str, arguments)])
-    told = capsys.readouterr()
-    assert (code, told.out) == (2, "")
-    assert len(told.err.splitlines()) == 1, told.err
-    return told.err
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (2, "")
+    assert len(printed.err.splitlines()) == 1, printed.err
+    return printed.err
 
 
 def test_a_flink_that_is_not_there(capsys: pytest.CaptureFixture[str], jar: Path) -> None:
@@ -208,9 +208,9 @@ def test_a_job_endpoint_where_no_job_service_answers(
         code = cli.main(
             ["--runner", runner, "--job_endpoint", endpoint, "--output", str(tmp_path / "out")]
         )
-    told = capsys.readouterr().err
-    assert (code, len(told.splitlines())) == (2, 1), told
-    assert f"--job_endpoint {endpoint}: no Beam job service answers there" in told
+    printed = capsys.readouterr().err
+    assert (code, len(printed.splitlines())) == (2, 1), printed
+    assert f"--job_endpoint {endpoint}: no Beam job service answers there" in printed
     assert time.monotonic() - started < 10
 
 
@@ -226,8 +226,8 @@ def test_a_job_endpoint_where_no_job_service_answers(
 )
 def test_paths_of_this_machine_for_another_ones_workers_are_told(master: str, local: bool) -> None:
     options = PipelineOptions(["--runner", "FlinkRunner", "--flink_master", master])
-    told = shared_paths(options, {"input": "/in", "output": "s3://b/out", "model": "/m"})
-    assert (told is None) is local
-    if told is not None:
-        assert told.startswith(f"--flink_master {master} is another machine: ")
-        assert "--input /in, --model /m must be one shared mount" in told
+    printed = shared_paths(options, {"input": "/in", "output": "s3://b/out", "model": "/m"})
+    assert (printed is None) is local
+    if printed is not None:
+        assert printed.startswith(f"--flink_master {master} is another machine: ")
+        assert "--input /in, --model /m must be one shared mount" in printed

@@ -80,9 +80,9 @@ class Scene:
         )
         finals = self.finals()
         due = Counter(
-            "suppressed" if one["threat"]["suppressed_by"] else "delivered"
-            for one in finals.values()
-            if one["threat"]["severity"] == "alert"
+            "suppressed" if final["threat"]["suppressed_by"] else "delivered"
+            for final in finals.values()
+            if final["threat"]["severity"] == "alert"
         )
         wanted = recount.by_names(self._all("on_time"), WINDOW_SECONDS)
         return (
@@ -107,9 +107,9 @@ class Scene:
             validated = {path.name for path in (self.output / "validated").glob("*/*.jpg")}
             assert validated == set(finals)
             due = {
-                (one["id"], one["timestamp"])
-                for one in finals.values()
-                if one["threat"]["severity"] == "alert" and not one["threat"]["suppressed_by"]
+                (final["id"], final["timestamp"])
+                for final in finals.values()
+                if final["threat"]["severity"] == "alert" and not final["threat"]["suppressed_by"]
             }
             assert due, "no picture called for an alert: nothing was tested"
             # Windows of the camera whose clock is ahead have not ended: their counts came early.
@@ -160,27 +160,28 @@ def test_a_stream_goes_on_from_its_savepoint(scene: Scene, tmp_path: Path) -> No
     scene.check()
     finals = scene.finals()
     fed = [
-        {name for name in (*one.on_time, *one.too_late) if name in finals} for one in scene.fed[1:]
+        {name for name in (*burst.on_time, *burst.too_late) if name in finals}
+        for burst in scene.fed[1:]
     ]
     versions = [{finals[name]["threat"]["rules_version"] for name in names} for names in fed]
     (new,) = versions[1] | versions[2]
     assert versions[0] - {new}, "the pictures before the savepoint were judged by the old rules"
     sent = {
-        alert_id(one["id"], one["timestamp"], "alert"): name
-        for name, one in finals.items()
-        if one["threat"]["severity"] == "alert" and not one["threat"]["suppressed_by"]
+        alert_id(final["id"], final["timestamp"], "alert"): name
+        for name, final in finals.items()
+        if final["threat"]["severity"] == "alert" and not final["threat"]["suppressed_by"]
     }
     covers = [
-        (sent[one["threat"]["suppressed_by"]], name)
-        for name, one in finals.items()
-        if one["threat"]["suppressed_by"]
+        (sent[final["threat"]["suppressed_by"]], name)
+        for name, final in finals.items()
+        if final["threat"]["suppressed_by"]
     ]
     for alert, covered in covers:
-        one, other = finals[alert], finals[covered]
-        assert one["id"] == other["id"]
+        first, second = finals[alert], finals[covered]
+        assert first["id"] == second["id"]
         # Either may be the earlier one: an image that comes late shows the same incident.
-        apart = abs(parse_time(other["timestamp"]) - parse_time(one["timestamp"]))
-        assert timedelta(0) < apart < timedelta(hours=1)
+        time_apart = abs(parse_time(second["timestamp"]) - parse_time(first["timestamp"]))
+        assert timedelta(0) < time_apart < timedelta(hours=1)
     assert any(alert in fed[0] and covered in fed[1] | fed[2] for alert, covered in covers)
 
 

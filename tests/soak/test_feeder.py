@@ -16,18 +16,18 @@ def fed(folder: Path, seed: int) -> Scene:
 
 def test_the_folder_is_at_the_end_what_the_log_says(tmp_path: Path) -> None:
     scene = fed(tmp_path, 1)
-    said: dict[str, str] = {}
+    answers: dict[str, str] = {}
     for event in scene.events:
         if event["what"] == "put":
-            said[event["path"]] = event["sha256"]
+            answers[event["path"]] = event["sha256"]
         elif event["what"] == "delete":
-            said.pop(event["path"], None)
+            answers.pop(event["path"], None)
     files = {
         str(path.relative_to(scene.top)): images.digest(path.read_bytes())
         for path in scene.top.rglob("*")
         if path.is_file()
     }
-    assert files == said
+    assert files == answers
 
 
 def test_everything_that_can_happen_to_files_happens(tmp_path: Path) -> None:

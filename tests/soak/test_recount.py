@@ -291,4 +291,6 @@ def test_what_is_deleted_before_its_verdict_was_seen_may_be_counted_or_not(tmp_p
     assert scene.violations() == []
     with (tmp_path / "feeder.jsonl").open("a") as log:
         log.write(json.dumps({**event, "what": "delete", "judged": True}) + "\n")
-    assert {one.what for one in scene.violations()} == {"wrong number of images in the counts"}
+    assert {violation.what for violation in scene.violations()} == {
+        "wrong number of images in the counts"
+    }

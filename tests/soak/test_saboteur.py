@@ -124,8 +124,8 @@ def test_a_service_accepts_messages_by_default(tmp_path: Path) -> None:
 
 def samples(state: list[float], worker: list[float]) -> list[dict[str, object]]:
     return [
-        {"at": 5.0 * at, "state": one, "workers": {7: other}}
-        for at, (one, other) in enumerate(zip(state, worker, strict=True))
+        {"at": 5.0 * at, "state": job_state, "workers": {7: worker_state}}
+        for at, (job_state, worker_state) in enumerate(zip(state, worker, strict=True))
     ]
 
 

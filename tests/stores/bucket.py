@@ -86,9 +86,9 @@ class Bucket:
             for page in client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.name, Prefix=f"{under}/"
             ):
-                for one in page.get("Contents", ()):
-                    body = client.get_object(Bucket=self.name, Key=one["Key"])["Body"]
-                    found[one["Key"].removeprefix(f"{under}/")] = body.read()
+                for entry in page.get("Contents", ()):
+                    body = client.get_object(Bucket=self.name, Key=entry["Key"])["Body"]
+                    found[entry["Key"].removeprefix(f"{under}/")] = body.read()
         else:
             for blob in self._gcs().list_blobs(self.name, prefix=f"{under}/"):
                 found[blob.name.removeprefix(f"{under}/")] = blob.download_as_bytes()

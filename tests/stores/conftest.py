@@ -73,11 +73,11 @@ def proxy() -> Iterator[Callable[[Server], Proxy]]:
     started: list[Proxy] = []
 
     def stand_before(server: Server) -> Proxy:
-        one = Proxy(server)
-        one.__enter__()
-        started.append(one)
-        return one
+        new_proxy = Proxy(server)
+        new_proxy.__enter__()
+        started.append(new_proxy)
+        return new_proxy
 
     yield stand_before
-    for one in started:
-        one.__exit__()
+    for started_proxy in started:
+        started_proxy.__exit__()

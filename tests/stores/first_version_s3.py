@@ -143,10 +143,10 @@ class FirstVersionS3:
 
     def _is_signed(self, handler: BaseHTTPRequestHandler) -> bool:
         """Whether the signature is that of the request as it came."""
-        told = handler.headers.get("Authorization", "")
-        if "SignedHeaders=" not in told:
+        header = handler.headers.get("Authorization", "")
+        if "SignedHeaders=" not in header:
             return False
-        names = told.partition("SignedHeaders=")[2].partition(",")[0].split(";")
+        names = header.partition("SignedHeaders=")[2].partition(",")[0].split(";")
         request = AWSRequest(
             method=handler.command,
             url=f"{self.url}{handler.path}",
@@ -155,4 +155,4 @@ class FirstVersionS3:
         request.context["timestamp"] = handler.headers["X-Amz-Date"]
         signer = S3SigV4Auth(Credentials(KEY, SECRET), "s3", REGION)
         text = signer.string_to_sign(request, signer.canonical_request(request))
-        return told.endswith(f"Signature={signer.signature(text, request)}")
+        return header.endswith(f"Signature={signer.signature(text, request)}")

@@ -79,8 +79,8 @@ def _process(command: list[str], url: str, **environment: str) -> Iterator[None]
                 except requests.RequestException:
                     if process.poll() is not None or time.monotonic() > deadline:
                         log.seek(0)
-                        said = log.read().decode(errors="replace")[-2000:]
-                        raise NoServerError(f"{command[0]} does not start: {said}") from None
+                        log_end = log.read().decode(errors="replace")[-2000:]
+                        raise NoServerError(f"{command[0]} does not start: {log_end}") from None
                     time.sleep(0.1)
             yield
         finally:

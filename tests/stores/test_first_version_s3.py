@@ -28,7 +28,7 @@ def server() -> Iterator[FirstVersionS3]:
 
 
 def listed(source: str) -> list[str]:
-    return [one.uri.removeprefix("s3://pictures/") for one in list_images(source)]
+    return [file.uri.removeprefix("s3://pictures/") for file in list_images(source)]
 
 
 @pytest.mark.parametrize("page", [1, 7, 13, 26, 1000])

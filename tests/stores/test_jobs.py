@@ -41,11 +41,11 @@ def without_addresses(files: dict[str, bytes]) -> dict[str, Any]:
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line with which a job ends before it starts."""
     code = cli.main(arguments)
-    told = capsys.readouterr()
-    assert (code, told.out) == (2, ""), told
-    assert len(told.err.splitlines()) == 1, told.err
-    assert SECRET not in told.err
-    return told.err
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (2, ""), printed
+    assert len(printed.err.splitlines()) == 1, printed.err
+    assert SECRET not in printed.err
+    return printed.err
 
 
 CAMERAS = ("hall", "car-park", "broken")
@@ -95,9 +95,9 @@ def test_counts_and_chart_of_a_bucket(
     use(bucket.server)
     bucket.put_tree(local_run / "results" / "counts", "results/counts")
     options = (*bucket.server.options, "--output", bucket.uri("results"))
-    told = command("counts", *options, "--by", "id")
+    table = command("counts", *options, "--by", "id")
     wanted = command("counts", "--output", local_run / "results", "--by", "id")
-    assert (told.code, told.out) == (0, wanted.out), told.err
+    assert (table.code, table.out) == (0, wanted.out), table.err
     drawn = command("chart", *options)
     assert drawn.code == 0, drawn.err
     assert bucket.tree("results")["chart/threats.png"].startswith(b"\x89PNG")
@@ -114,7 +114,7 @@ def test_a_permission_that_is_missing_is_told_before_the_job_starts(
 ) -> None:
     before = proxy(bucket.server)
     use(before.server)
-    places = {
+    locations = {
         "--input": str(BUNDLED_SAMPLES / "hall"),
         "--output": bucket.uri("out"),
         "--model": "bundled",
@@ -122,10 +122,10 @@ def test_a_permission_that_is_missing_is_told_before_the_job_starts(
     }
     before.decide = lambda method, path: 403 if "forbidden" in path or "iam" in path else None
     if option != "--output":
-        places["--output"] = str(tmp_path / "never-made")
-    given = [word for pair in places.items() for word in pair]
+        locations["--output"] = str(tmp_path / "never-made")
+    given = [word for pair in locations.items() for word in pair]
     line = refused(capsys, *before.server.options, *given)
-    assert f"{option} {places[option]}" in line
+    assert f"{option} {locations[option]}" in line
     assert "the store refuses access" in line or "the account lacks" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -187,9 +187,9 @@ def test_a_store_that_is_slow_and_busy_holds_the_job_up_and_no_more(
     bucket: Bucket, command: Command, use: Use, proxy: StandBefore, local_run: Path
 ) -> None:
     """Every tenth request is refused with 503, and each takes 50 ms."""
-    pictures = sorted((BUNDLED_SAMPLES / "hall").glob("*.jpg"))[:14]
-    for picture in pictures:
-        bucket.put(f"pictures/{picture.name}", picture.read_bytes())
+    images = sorted((BUNDLED_SAMPLES / "hall").glob("*.jpg"))[:14]
+    for image in images:
+        bucket.put(f"pictures/{image.name}", image.read_bytes())
     before = proxy(bucket.server)
     use(before.server)
     before.delay = 0.05
@@ -204,12 +204,12 @@ def test_a_store_that_is_slow_and_busy_holds_the_job_up_and_no_more(
     assert before.refused > 5
     found = without_addresses(bucket.tree("results"))
     wanted = without_addresses(tree(local_run / "results"))
-    for picture in pictures:
+    for image in images:
         for kind in ("final", "detections"):
-            name = f"{kind}/hall/{picture.stem}.json"
+            name = f"{kind}/hall/{image.stem}.json"
             assert found[name] == wanted[name]
-        assert found[f"validated/hall/{picture.name}"] == picture.read_bytes()
-    assert sum(name.startswith("final/") for name in found) == len(pictures)
+        assert found[f"validated/hall/{image.name}"] == image.read_bytes()
+    assert sum(name.startswith("final/") for name in found) == len(images)
 
 
 @pytest.mark.parametrize("lost", ["GET", "PUT"])

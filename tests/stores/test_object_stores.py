@@ -61,10 +61,10 @@ def test_a_listing_has_many_pages(bucket: Bucket, use: Use) -> None:
         for name in (*names, "cameras-of-others/1_20260131T235959Z.jpg"):
             pool.submit(store.write, bucket.uri(name), b"x", "image/jpeg")
     found = list(list_images(bucket.uri("cameras")))
-    assert [one.uri for one in found] == [bucket.uri(name) for name in names]
-    assert {one.size_bytes for one in found} == {1}
-    (one,) = list_images(bucket.uri(names[7]))
-    assert one.uri == bucket.uri(names[7])
+    assert [file.uri for file in found] == [bucket.uri(name) for name in names]
+    assert {file.size_bytes for file in found} == {1}
+    (file,) = list_images(bucket.uri(names[7]))
+    assert file.uri == bucket.uri(names[7])
     assert len(list(list_images(bucket.uri("cameras/00?[13579]_*")))) == 50
     assert len(list(list_images(bucket.uri()))) == count + 1
     assert list(list_images(bucket.uri("camera"))) == []
@@ -77,10 +77,10 @@ def test_a_watched_object_is_handed_on_once_in_each_version(bucket: Bucket, use:
         stores.write_bytes(bucket.uri("cameras/1.jpg"), str(number).encode())
         for expected in ([bucket.uri("cameras/1.jpg")], []):
             look = Watcher(bucket.uri("cameras")).poll(known)
-            assert [one.uri for one in look.ready] == expected
+            assert [file.uri for file in look.ready] == expected
             known = look.known
     stores.write_bytes(bucket.uri("cameras/2.jpg"), b"")
-    assert [one.uri for one in Watcher(bucket.uri("cameras")).poll(known).ready] == [
+    assert [file.uri for file in Watcher(bucket.uri("cameras")).poll(known).ready] == [
         bucket.uri("cameras/2.jpg")
     ]
 

@@ -83,16 +83,16 @@ def test_messages_have_links_and_logs_and_records_have_none(
 ) -> None:
     caplog.set_level(1)
     image = judged(threats=[("person", "alert")])
-    by = rules.parse_rules(
+    ruleset = rules.parse_rules(
         "version: 1\nmessage: {link_hours: 48}\ndefaults: {objects: {person: }}\n", "rules.yaml"
     )
-    alert = alert_for(image, s3_bucket.uri("out"), by)
+    alert = alert_for(image, s3_bucket.uri("out"), ruleset)
     assert alert is not None
     data = jpeg()
     final = {**image.to_json(), "sha256": hashlib.sha256(data).hexdigest()}
     s3_bucket.put(f"out/validated/hall/{image.image.file}", data)
     s3_bucket.put(f"out/final/hall/{image.image.stem}.json", stores.json_bytes(final))
-    message = compose(alert.body, by)
+    message = compose(alert.body, ruleset)
     everywhere = (caplog.text, *capfd.readouterr(), json.dumps(message.body))
     assert requests.get(message.links["picture"], timeout=10).content == data
     assert requests.get(message.links["data"], timeout=10).json() == final
@@ -102,7 +102,7 @@ def test_messages_have_links_and_logs_and_records_have_none(
     for link in message.links.values():
         assert query(link)["X-Amz-Expires"] == "172800"
     signature = query(message.links["data"])["X-Amz-Signature"]
-    assert "botocore" in {one.name.split(".")[0] for one in caplog.records}
+    assert "botocore" in {record.name.split(".")[0] for record in caplog.records}
     assert not [text for text in everywhere if signature in text or SECRET in text]
 
 
@@ -119,9 +119,11 @@ def test_without_keys_for_s3_there_is_no_link_and_the_log_says_so_once(
     # A region of its own: a client that was made with keys is kept for the same options.
     use(Server("", "s3", nowhere, ("--s3_region_name=eu-north-1",)))
     assert [signed_link(f"s3://camera-tests-bucket/{at}.jpg", 24) for at in range(3)] == [None] * 3
-    said = [one for one in caplog.messages if "messages have no links to s3://" in one]
-    assert len(said) == 1
-    assert "set AWS_ACCESS_KEY_ID" in said[0]
+    messages = [
+        message for message in caplog.messages if "messages have no links to s3://" in message
+    ]
+    assert len(messages) == 1
+    assert "set AWS_ACCESS_KEY_ID" in messages[0]
 
 
 # Google's.
@@ -210,9 +212,11 @@ def test_without_a_key_for_gcs_there_is_no_link_and_the_log_says_so_once(
 ) -> None:
     use(gcs_server)
     assert [signed_link(f"gs://camera-tests-bucket/{at}.jpg", 24) for at in range(3)] == [None] * 3
-    said = [one for one in caplog.messages if "messages have no links to gs://" in one]
-    assert len(said) == 1
-    assert "--impersonate_service_account" in said[0]
+    messages = [
+        message for message in caplog.messages if "messages have no links to gs://" in message
+    ]
+    assert len(messages) == 1
+    assert "--impersonate_service_account" in messages[0]
 
 
 @pytest.mark.parametrize("uri", ["/out/final/a.json", "out/a.json", "hdfs://a/b.json"])

@@ -63,7 +63,9 @@ def write_output(
         image for camera in sorted(cameras) for image in judge_in_order(cameras[camera], parsed)
     ]
     for image in judged:
-        place = str(output), image.image.id, image.image.stem
-        stores.write_bytes(stores.detections_uri(*place), stores.json_bytes(image.image.to_json()))
-        stores.write_bytes(stores.final_uri(*place), stores.json_bytes(image.to_json()))
+        location = str(output), image.image.id, image.image.stem
+        stores.write_bytes(
+            stores.detections_uri(*location), stores.json_bytes(image.image.to_json())
+        )
+        stores.write_bytes(stores.final_uri(*location), stores.json_bytes(image.to_json()))
     return judged

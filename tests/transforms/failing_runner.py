@@ -92,8 +92,8 @@ class Timer:
 
     at: float | None = None
 
-    def set(self, moment: Any) -> None:
-        self.at = float(moment)
+    def set(self, timestamp: Any) -> None:
+        self.at = float(timestamp)
 
     def clear(self) -> None:
         self.at = None

@@ -292,18 +292,18 @@ class Judge:
                     restarts += 1
                 bits, run = Bits(next(pieces)), 0
             ends = not self.interval or (number + 1) % self.interval == 0 or number + 1 == total
-            for place, (member, row, column) in enumerate(unit):
+            for index, (member, row, column) in enumerate(unit):
                 try:
                     run = self.block(bits, tables[member], (member, row, column), parameters, run)
                 except MissingError:
                     # Behind the right and the lower edge there are blocks of which nothing is seen.
-                    if ends and not any(map(self.is_seen, unit[place:])):
+                    if ends and not any(map(self.is_seen, unit[index:])):
                         raise OddError from None
                     raise
         if self.is_complete():
             self.trailing = trailing_zeros(bits)
 
-    def block(self, bits, tables, place, parameters, run):
+    def block(self, bits, tables, index, parameters, run):
         """Reads what a scan has of one block; how many blocks after it have nothing (EOBRUN)."""
         first, _, high, _ = parameters
         if not self.progressive:
@@ -313,14 +313,14 @@ class Judge:
         elif first == 0:
             bits.skip(bits.symbol(tables[0]))
         else:
-            member, row, column = place
+            member, row, column = index
             block = self.nonzero[member].setdefault((row, column), set())
             step = self.refining if high else self.alternating
             return step(bits, tables[1], block, parameters, run)
         return run
 
-    def is_seen(self, place):
-        member, row, column = place
+    def is_seen(self, index):
+        member, row, column = index
         width, height, parts = self.frame
         _, across, down, _ = parts[member]
         return column < -(-width * across // (8 * max(part[1] for part in parts))) and (
@@ -329,40 +329,40 @@ class Judge:
 
     def sequential(self, bits, direct, alternating):
         bits.skip(bits.symbol(direct))
-        place = 1
-        while place < 64:
+        index = 1
+        while index < 64:
             symbol = bits.symbol(alternating)
             if symbol & 15:
-                place += symbol >> 4
+                index += symbol >> 4
                 bits.skip(symbol & 15)
             elif symbol >> 4 == 15:
-                place += 15
+                index += 15
             else:
                 break
-            place += 1
+            index += 1
 
     def alternating(self, bits, table, block, parameters, run):
-        place, last, _, _ = parameters
+        index, last, _, _ = parameters
         if run:
             return run - 1
-        while place <= last:
+        while index <= last:
             symbol = bits.symbol(table)
             zeros, size = symbol >> 4, symbol & 15
             if size:
-                place += zeros
+                index += zeros
                 bits.skip(size)
-                block.add(min(place, 63))  # A run may lead beyond the block; decoders end at 63.
+                block.add(min(index, 63))  # A run may lead beyond the block; decoders end at 63.
             elif zeros == 15:
-                place += 15
+                index += 15
             else:
                 return (1 << zeros) + bits.number(zeros) - 1
-            place += 1
+            index += 1
         return 0
 
     def refining(self, bits, table, block, parameters, run):
-        place, last, _, _ = parameters
+        index, last, _, _ = parameters
         if not run:
-            while place <= last:
+            while index <= last:
                 symbol = bits.symbol(table)
                 zeros, size = symbol >> 4, symbol & 15
                 if size > 1:
@@ -372,26 +372,26 @@ class Judge:
                 elif zeros < 15:
                     run = (1 << zeros) + bits.number(zeros)
                     break
-                place = self.past_zeros(bits, block, place, last, zeros)
+                index = self.past_zeros(bits, block, index, last, zeros)
                 if size:
-                    block.add(min(place, 63))
-                place += 1
+                    block.add(min(index, 63))
+                index += 1
         if run:
-            bits.skip(sum(place <= bit <= last for bit in block))
+            bits.skip(sum(index <= bit <= last for bit in block))
             return run - 1
         return 0
 
-    def past_zeros(self, bits, block, place, last, zeros):
+    def past_zeros(self, bits, block, index, last, zeros):
         """Where the run of so many zeros ends; what is known to be none is refined on the way."""
-        while place <= last:
-            if place in block:
+        while index <= last:
+            if index in block:
                 bits.skip(1)
             elif zeros == 0:
                 break
             else:
                 zeros -= 1
-            place += 1
-        return place
+            index += 1
+        return index
 
 
 def may_be(first, last, high, low, members):

@@ -210,10 +210,10 @@ def test_known_images_pass_by_the_model(run_pipeline, tmp_path):
     known = (rules.Detection("1", "person", 0.7, (0.1, 0.1, 0.2, 0.2)),)
     images = [valid("a", POISON, known=known), valid("b", 51), valid("c", POISON, known=())]
     result, results = detect(run_pipeline, poisoned, images)
-    seen = {image.file: image.detections for image in results["detected"]}
-    assert seen["cam_a.jpg"] == known
-    assert seen["cam_c.jpg"] == ()
-    assert [shape.label for shape in seen["cam_b.jpg"]] == ["person", "car"]
+    detections = {image.file: image.detections for image in results["detected"]}
+    assert detections["cam_a.jpg"] == known
+    assert detections["cam_c.jpg"] == ()
+    assert [shape.label for shape in detections["cam_b.jpg"]] == ["person", "car"]
     assert counted(result)["images.resumed"] == 2
     assert len(results["kept"]) == 3
     assert results["invalid"] == []
@@ -224,7 +224,9 @@ def test_an_image_on_which_the_model_fails_is_a_record_with_its_bytes(run_pipeli
     images = [valid("a", 51), valid("b", POISON), valid("c", 102)]
     _, results = detect(run_pipeline, poisoned, images, batch_size=3)
     assert sorted(image.file for image in results["detected"]) == ["cam_a.jpg", "cam_c.jpg"]
-    assert sorted((image.named.file.name, seen.file) for image, seen in results["kept"]) == [
+    assert sorted(
+        (image.named.file.name, detected.file) for image, detected in results["kept"]
+    ) == [
         ("cam_a.jpg", "cam_a.jpg"),
         ("cam_c.jpg", "cam_c.jpg"),
     ]

@@ -135,19 +135,19 @@ LATENESS = 600
 
 def at(seconds, labels=("person",), *, camera="hall", sha256="5" * 64):
     """A picture so many seconds after ten o'clock."""
-    moment = canonical_time(parse_time(START) + timedelta(seconds=seconds))
-    return detected(camera, moment, labels, sha256=sha256)
+    timestamp = canonical_time(parse_time(START) + timedelta(seconds=seconds))
+    return detected(camera, timestamp, labels, sha256=sha256)
 
 
 def a_day():
     """Pictures of two cameras in the order of time, less than a second to some minutes apart."""
     chance = random.Random(5)
-    seconds, pictures = 0.0, []
+    seconds, images = 0.0, []
     for _ in range(32):
         seconds += chance.choice([0.25, 0.5, 20, 40, 200, 400])
         labels = chance.choice([["car"], ["car"], ["car", "person"], ["person"], []])
-        pictures.append(at(seconds, labels, camera=chance.choice(["hall", "plain"])))
-    return pictures
+        images.append(at(seconds, labels, camera=chance.choice(["hall", "plain"])))
+    return images
 
 
 def as_json(judged):
@@ -192,24 +192,22 @@ def test_images_that_rules_look_back_on_are_judged_in_the_order_of_time():
 
 
 def test_a_batch_gives_the_same_bytes_for_any_order_of_images(run_pipeline):
-    pictures = a_day()
+    images = a_day()
     wanted = [
         as_json(image)
         for camera in ("hall", "plain")
-        for image in judge_in_order(
-            [image for image in pictures if image.id == camera], LOOKING_BACK
-        )
+        for image in judge_in_order([image for image in images if image.id == camera], LOOKING_BACK)
     ]
     for text in (b'"by":"repeats"', b'"by":"confirm"', b'"suppressed_by":"'):
         assert any(text in image for image in wanted), f"{text} was not tested"
-    random.Random(7).shuffle(pictures)
-    assert in_batch(run_pipeline, pictures, LOOKING_BACK) == sorted(wanted)
+    random.Random(7).shuffle(images)
+    assert in_batch(run_pipeline, images, LOOKING_BACK) == sorted(wanted)
 
 
 def test_a_stream_judges_images_in_order_like_a_batch(run_pipeline):
-    pictures = a_day()
-    events = [event for image in pictures for event in (image, seconds_of(image) - 10)]
-    check_stream(events, LOOKING_BACK, in_batch(run_pipeline, pictures, LOOKING_BACK))
+    images = a_day()
+    events = [event for image in images for event in (image, seconds_of(image) - 10)]
+    check_stream(events, LOOKING_BACK, in_batch(run_pipeline, images, LOOKING_BACK))
 
 
 def seconds_of(image):
@@ -217,11 +215,11 @@ def seconds_of(image):
 
 
 def test_a_stream_judges_an_image_out_of_order_by_the_earlier_images_that_arrived():
-    pictures = a_day()
-    random.Random(7).shuffle(pictures)
+    images = a_day()
+    random.Random(7).shuffle(images)
     histories = {"hall": rules.History(), "plain": None}
-    expected = [as_json(judge(image, LOOKING_BACK, histories[image.id])) for image in pictures]
-    check_stream(pictures, LOOKING_BACK, expected)
+    expected = [as_json(judge(image, LOOKING_BACK, histories[image.id])) for image in images]
+    check_stream(images, LOOKING_BACK, expected)
 
 
 def test_a_late_image_is_covered_by_the_alert_of_a_later_image():
@@ -234,9 +232,9 @@ def test_a_late_image_is_covered_by_the_alert_of_a_later_image():
 
 
 def test_a_repeated_image_has_the_same_verdict_and_changes_nothing():
-    pictures = [image for image in a_day() if image.id == "hall"]
-    expected = [as_json(image) for image in judge_in_order(pictures, LOOKING_BACK)]
-    twice = [event for image in pictures for event in (image, image)]
+    images = [image for image in a_day() if image.id == "hall"]
+    expected = [as_json(image) for image in judge_in_order(images, LOOKING_BACK)]
+    twice = [event for image in images for event in (image, image)]
     check_stream(twice, LOOKING_BACK, [image for image in expected for _ in range(2)])
 
 

@@ -94,14 +94,14 @@ def test_the_first_of_a_window_by_the_order_of_time_pass_and_a_digest_counts_the
 
 
 def test_a_digest_counts_each_threat_of_each_label():
-    seen = (["person"], ["person", "person", "car"], ["car", "dog"], ["dog"])
+    label_lists = (["person"], ["person", "person", "car"], ["car", "dog"], ["dog"])
     alerts = [
         alert_for(
             judged("hall", f"2026-01-31T10:0{minute}:00Z", [(label, "alert") for label in labels]),
             "/out",
             rules_with(fleet=1),
         )
-        for minute, labels in enumerate(seen)
+        for minute, labels in enumerate(label_lists)
     ]
     _, _, (digest,) = split(alerts, 1)
     assert digest.body["digest"]["alerts"] == 3
@@ -240,9 +240,9 @@ def test_a_storm_ends_in_one_digest_and_every_alert_is_recorded(
     assert counts["alerts.delivered"] == len(alerts)
     assert counts["alerts.in_digest"] == held
     assert counts["digests.delivered"] == len(digests)
-    kept = {place: json.loads(data) for place, data in records(tmp_path).items()}
+    kept = {path: json.loads(data) for path, data in records(tmp_path).items()}
     of_digests = {
-        place.split("/")[-1]: record for place, record in kept.items() if "digest" in record
+        path.split("/")[-1]: record for path, record in kept.items() if "digest" in record
     }
     assert len(kept) == len(STORM) + len(digests)
     details = [record["targets"][0]["detail"] for record in kept.values() if "digest" not in record]

@@ -334,9 +334,9 @@ class Storms(RuleBasedStateMachine):
         for alert in stream.log:
             for target in alert.targets:
                 record = stream.records[alert.alert_id, target]
-                told = digests[target, alert.alert_id]
+                digest = digests[target, alert.alert_id]
                 expected = [] if record in ("delivered", "too old") else [record]
-                assert told == expected, f"{record}, but in the digests {told}"
+                assert digest == expected, f"{record}, but in the digests {digest}"
 
 
 Storms.TestCase.settings = search(1000, stateful_step_count=30)

@@ -221,8 +221,8 @@ def test_files_of_hostile_names_are_all_kept_in_the_folder_of_their_reason(run_p
     stored = kept(output)
     assert {name.rsplit("/", 1)[0] for name in stored} == {"invalid/bad_name"}
     assert len(stored) == 2 * len(files)
-    pictures = {data for name, data in stored.items() if b'"reason"' not in data}
-    assert pictures == {path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    copies = {data for name, data in stored.items() if b'"reason"' not in data}
+    assert copies == {path.read_bytes() for path in source.rglob("*") if path.is_file()}
     for name, data in stored.items():
         if b'"reason"' in data:
             assert json.loads(data)["reason"] == reasons.BAD_NAME

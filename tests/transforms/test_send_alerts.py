@@ -702,8 +702,8 @@ def test_two_threads_that_record_outcomes_of_one_alert_lose_none(tmp_path):
 )
 def test_a_target_s_name_is_never_a_path(name, folder):
     uri = stores.undelivered_uri("/out", name, "2026-01-31T10:00:00.500Z", "5" * 32)
-    place, file = uri.removeprefix("/out/alerts/_undelivered/").split("/")
-    assert place.startswith(folder)
+    folder, file = uri.removeprefix("/out/alerts/_undelivered/").split("/")
+    assert folder.startswith(folder)
     assert file == f"20260131T100000.500Z_{'5' * 32}.json"
 
 

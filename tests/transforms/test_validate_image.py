@@ -73,9 +73,9 @@ def no_decoding(monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
 
 
-def luma(picture):
+def luma(image):
     """The mean of a picture, 0 to 1, by Pillow's ITU-R 601-2 transform."""
-    return ImageStat.Stat(picture.convert("L")).mean[0] / 255
+    return ImageStat.Stat(image.convert("L")).mean[0] / 255
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -649,9 +649,9 @@ def test_an_image_with_a_crafted_exif_segment_is_valid_or_invalid(base):
 
 def test_a_crafted_exif_segment_spoils_no_image():
     chance = random.Random("payload")
-    payload, picture = real_exif(), jpeg(96, 72)
+    payload, image = real_exif(), jpeg(96, 72)
     for _ in range(2000):
-        crafted = with_exif(picture, payload[:6] + mutated(payload, chance, (6, 400))[6:])
+        crafted = with_exif(image, payload[:6] + mutated(payload, chance, (6, 400))[6:])
         assert isinstance(assert_is_an_outcome(crafted), ValidImage)
 
 

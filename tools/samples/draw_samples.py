@@ -44,30 +44,30 @@ SEED = 31
 Weights = dict[int, float]
 
 
-def compact(moment: datetime) -> str:
-    return moment.strftime("%Y%m%dT%H%M%SZ")
+def compact(capture_time: datetime) -> str:
+    return capture_time.strftime("%Y%m%dT%H%M%SZ")
 
 
-def compact_milliseconds(moment: datetime) -> str:
-    return f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03}Z"
+def compact_milliseconds(capture_time: datetime) -> str:
+    return f"{capture_time:%Y%m%dT%H%M%S}.{capture_time.microsecond // 1000:03}Z"
 
 
-def dashed(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H-%M-%SZ")
+def dashed(capture_time: datetime) -> str:
+    return capture_time.strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
-def unix_seconds(moment: datetime) -> str:
-    return str(int(moment.timestamp()))
+def unix_seconds(capture_time: datetime) -> str:
+    return str(int(capture_time.timestamp()))
 
 
-def unix_milliseconds(moment: datetime) -> str:
-    return str(round(moment.timestamp() * 1000))
+def unix_milliseconds(capture_time: datetime) -> str:
+    return str(round(capture_time.timestamp() * 1000))
 
 
-def canonical(moment: datetime) -> str:
+def canonical(capture_time: datetime) -> str:
     """RFC 3339 in UTC; the fraction only where it is not zero."""
-    fraction = f".{moment.microsecond // 1000:03}" if moment.microsecond else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    fraction = f".{capture_time.microsecond // 1000:03}" if capture_time.microsecond else ""
+    return f"{capture_time:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Sample:
 
     file: str
     id: str
-    moment: datetime
+    capture_time: datetime
     scene: Scene
     data: bytes
 
@@ -247,7 +247,7 @@ def _encode(image: Image.Image, *, odd: str = "", grey: bool = False) -> bytes:
 
 def draw_sample(camera: _Camera, index: int, *, seed: int = SEED) -> Sample:
     """Picture `index` (0 to `PICTURES` - 1) of a camera."""
-    moment = START + camera.offset + timedelta(minutes=2 * index)
+    capture_time = START + camera.offset + timedelta(minutes=2 * index)
     place = _place(camera.id, camera.size, seed)
     light = _light(camera, place, index)
     scene = draw_scene(
@@ -255,11 +255,11 @@ def draw_sample(camera: _Camera, index: int, *, seed: int = SEED) -> Sample:
         _subjects(camera, place, index, seed),
         light,
         random.Random(f"{seed}/{camera.id}/{index}/weather"),
-        caption=f"{camera.id.upper()}  {moment:%Y-%m-%d %H:%M:%S}",
+        caption=f"{camera.id.upper()}  {capture_time:%Y-%m-%d %H:%M:%S}",
     )
     data = _encode(scene.image, odd=camera.odd.get(index, ""), grey=light.infrared)
-    name = f"{camera.id}_{camera.spell(moment)}.jpg"
-    return Sample(f"{camera.id}/{name}", camera.id, moment, scene, data)
+    name = f"{camera.id}_{camera.spell(capture_time)}.jpg"
+    return Sample(f"{camera.id}/{name}", camera.id, capture_time, scene, data)
 
 
 def draw_valid(*, seed: int = SEED) -> Iterator[Sample]:
@@ -338,7 +338,7 @@ def draw_invalid(*, seed: int = SEED) -> list[Invalid]:
             "resolution_too_high",
             _with_size(small, 20000, 20000),
         ),
-        Invalid(f"street/street_{compact(street.moment)}.jpg", "duplicate", again(street)),
+        Invalid(f"street/street_{compact(street.capture_time)}.jpg", "duplicate", again(street)),
         Invalid(f"hall/resent/{Path(hall.file).name}", "duplicate", again(hall)),
     ]
 
@@ -357,7 +357,7 @@ def _truth(sample: Sample) -> dict[str, object]:
     return {
         "file": sample.file,
         "id": sample.id,
-        "timestamp": canonical(sample.moment),
+        "timestamp": canonical(sample.capture_time),
         "width": width,
         "height": height,
         "objects": [

@@ -365,7 +365,9 @@ class _Parser:
         self._scans += 1
         identifiers = body[1:-3:2] if body and len(body) == 4 + 2 * body[0] else b""
         defined = [component.identifier for component in frame.components]
-        members = tuple(defined.index(one) for one in identifiers if one in defined)
+        members = tuple(
+            defined.index(identifier) for identifier in identifiers if identifier in defined
+        )
         if not members or len(members) < len(identifiers) or len(set(members)) < len(members):
             if not progress.is_complete:
                 self._missing = self._missing or "a scan header can't be read"

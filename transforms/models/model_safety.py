@@ -79,7 +79,7 @@ def unsafe_graph_ops(graph_def: Any) -> list[str]:
     Args:
       graph_def: `tensorflow.GraphDef`.
     """
-    functions = (one.node_def for one in graph_def.library.function)
+    functions = (function.node_def for function in graph_def.library.function)
     ops = {node.op for nodes in (graph_def.node, *functions) for node in nodes}
     return sorted(op for op in ops if is_unsafe(op) or op in SAVE_OPS | RESTORE_OPS)
 

@@ -54,9 +54,9 @@ def test_children_and_theirs_end_with_it(number: signal.Signals, stubborn: str) 
     assert all(runs(pid) for pid in pids)
     told_at = time.monotonic()
     parent.send_signal(number)
-    _, said = parent.communicate(timeout=60)
+    _, stderr = parent.communicate(timeout=60)
     assert time.monotonic() - told_at < 5
-    assert (parent.returncode, said) == (128 + number, "stopped\n")
+    assert (parent.returncode, stderr) == (128 + number, "stopped\n")
     assert not any(runs(pid) for pid in pids)
 
 
@@ -178,8 +178,8 @@ def test_a_reader_that_goes_away_is_no_error(
     with open(reading, "rb") as reader:
         for _ in range(lines):
             reader.readline()
-    _, said = process.communicate(timeout=120)
-    assert (process.returncode, said) == (usual.returncode, usual.stderr)
+    _, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (usual.returncode, usual.stderr)
 
 
 def test_a_standard_output_that_takes_nothing_is_one_line(samples_run: tuple[Path, str]) -> None:

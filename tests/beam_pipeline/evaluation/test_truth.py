@@ -34,7 +34,7 @@ def test_a_csv_says_how_many_of_what_there_are() -> None:
         "\r\n"
         ",3,c.jpg,dog\r\n"
     )
-    assert {name: dict(picture.counts) for name, picture in truth.images.items()} == {
+    assert {name: dict(image.counts) for name, image in truth.images.items()} == {
         "a.jpg": {"person": 2, "car": 1},
         "b.jpg": {},
         "c.jpg": {"dog": 3},

@@ -225,17 +225,19 @@ def test_what_runs_the_model_is_in_each_record_and_sees_the_same(
 ) -> None:
     model = save_convolutional_detector(tmp_path / "net")
     folder.put(NAME)
-    seen = {}
+    detections = {}
     for runtime in ("auto", "savedmodel", "tflite", "tflite-int8"):
         record = finals(folder.run("--model", model, "--model_runtime", runtime))[NAME]
         assert record["model"]["runtime"] == ("savedmodel" if runtime == "auto" else runtime)
-        seen[runtime] = [(one["label"], one["conf"]) for one in record["detections"]]
-    assert len(seen["savedmodel"]) > 5
+        detections[runtime] = [
+            (detection["label"], detection["conf"]) for detection in record["detections"]
+        ]
+    assert len(detections["savedmodel"]) > 5
     for (label, conf), (other_label, other_conf) in zip(
-        seen["savedmodel"], seen["tflite"], strict=True
+        detections["savedmodel"], detections["tflite"], strict=True
     ):
         assert (label, conf) == (other_label, pytest.approx(other_conf, abs=0.0002))
-    assert seen["tflite-int8"] != seen["tflite"]
+    assert detections["tflite-int8"] != detections["tflite"]
     output = folder.run("--model", model, "--model_runtime", "tflite")
     folder.run("--model", model, "--model_runtime", "savedmodel", "--resume", output=output)
     assert "processed in an earlier run" not in folder.said.out

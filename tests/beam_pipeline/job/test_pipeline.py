@@ -204,7 +204,11 @@ def test_a_worker_that_lacks_a_secret_ends_the_job_with_its_line_before_an_image
     monkeypatch.delenv("GUARD_HOST", raising=False)
     with pytest.raises(Exception) as caught, beam.Pipeline(runner=FnApiRunner()) as pipeline:  # noqa: PT011
         build_pipeline(pipeline, job)
-    said = "target 'guard' of the rules needs the environment variable GUARD_HOST, which is not set"
-    assert explain(caught.value).startswith(said)
-    assert (setup_error("".join(traceback.format_exception(caught.value))) or "").startswith(said)
+    message = (
+        "target 'guard' of the rules needs the environment variable GUARD_HOST, which is not set"
+    )
+    assert explain(caught.value).startswith(message)
+    assert (setup_error("".join(traceback.format_exception(caught.value))) or "").startswith(
+        message
+    )
     assert [path for path in Path(job.output).rglob("*") if path.suffix == ".jpg"] == []

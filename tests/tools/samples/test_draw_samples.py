@@ -94,14 +94,14 @@ def test_true_boxes_lie_in_the_frame(truth: dict[str, Any]) -> None:
 
 
 def test_cameras_differ_in_how_often_they_see_a_person(truth: dict[str, Any]) -> None:
-    seen = Counter(
+    labels = Counter(
         entry["id"]
         for entry in truth["images"]
         if any(found["label"] == "person" for found in entry["objects"])
     )
-    assert seen["street"] >= 29
-    assert seen["garden"] == 1
-    assert all(5 <= seen[name] <= 22 for name in set(CAMERAS) - {"street", "garden"})
+    assert labels["street"] >= 29
+    assert labels["garden"] == 1
+    assert all(5 <= labels[name] <= 22 for name in set(CAMERAS) - {"street", "garden"})
 
 
 def test_cars_are_seen_outdoors_often_and_indoors_seldom(truth: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ def test_corrupt_pictures_cannot_be_decoded(truth: dict[str, Any]) -> None:
 def test_a_duplicate_shares_the_moment_and_not_the_bytes(truth: dict[str, Any]) -> None:
     street, hall = [e["file"] for e in truth["invalid"] if e["reason"] == "duplicate"]
     original = ds.draw_sample(CAMERAS["street"], 6)
-    assert street == f"street/street_{ds.compact(original.moment)}.jpg"
+    assert street == f"street/street_{ds.compact(original.capture_time)}.jpg"
     assert hall.replace("resent/", "") in {e["file"] for e in truth["images"]}
     for copy, first in ((street, original.file), (hall, hall.replace("resent/", ""))):
         data, other = (SAMPLES / copy).read_bytes(), (SAMPLES / first).read_bytes()

@@ -362,8 +362,10 @@ def test_a_message_that_can_not_be_written_lets_another_alert_be_the_probe(web):
 
 def dispatched(web, output):
     """What comes of an alert for a target at a service."""
-    by = parse_rules(f"version: 1\ntargets: {{hook: {{webhook: '{web.url}'}}}}\n", "rules.yaml")
-    dispatcher = AlertDispatcher(str(output), LiveRules.of(by), [], policy(), max_concurrent=1)
+    ruleset = parse_rules(
+        f"version: 1\ntargets: {{hook: {{webhook: '{web.url}'}}}}\n", "rules.yaml"
+    )
+    dispatcher = AlertDispatcher(str(output), LiveRules.of(ruleset), [], policy(), max_concurrent=1)
     return dispatcher.dispatch(an_alert(), "hook").result(timeout=30)
 
 
@@ -404,4 +406,4 @@ def test_two_ledgers_of_a_process_lose_no_outcome(tmp_path, monkeypatch):
         first.result()
         second.result()
     outcomes = Ledger(str(tmp_path)).outcomes(alert)
-    assert [one.target for one in outcomes] == ["guard", "hook"]
+    assert [outcome.target for outcome in outcomes] == ["guard", "hook"]

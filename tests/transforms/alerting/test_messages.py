@@ -118,8 +118,8 @@ def test_the_zone_is_shown_and_utc_is_not_shown_twice(scene):
     ],
 )
 def test_the_time_is_the_camera_s_own(scene, timestamp, zone, local):
-    by = rules.parse_rules(RULES % zone, "rules.yaml")
-    message = compose({**scene.alert, "timestamp": timestamp}, by)
+    ruleset = rules.parse_rules(RULES % zone, "rules.yaml")
+    message = compose({**scene.alert, "timestamp": timestamp}, ruleset)
     assert message.subject == f"person, dog at hall, {local} ({zone})"
     assert timestamp in message.text
 
@@ -167,9 +167,9 @@ def test_every_variable_that_is_documented_is_there_and_no_other(scene, monkeypa
 def test_a_template_that_fails_loses_no_alert(scene, caplog, template):
     scene.keep(jpeg())
     messages._log_once.cache_clear()
-    by = templates(template, template)
+    ruleset = templates(template, template)
     for _ in range(2):
-        message = compose(scene.alert, by)
+        message = compose(scene.alert, ruleset)
         built_in = compose(scene.alert, BERLIN)
         assert message.subject == built_in.subject
         assert message.text.startswith(built_in.text)

@@ -361,9 +361,9 @@ def test_a_hostile_label_adds_no_header_to_a_mail(mails):
         **dict.fromkeys(("image_uri", "final_uri"), "/nowhere"),
         **dict.fromkeys(("rules_version", "model_version"), "0"),
     }  # fmt: skip
-    by = rules.parse_rules("version: 1\ndefaults: {objects: {person: }}\n", "rules.yaml")
+    ruleset = rules.parse_rules("version: 1\ndefaults: {objects: {person: }}\n", "rules.yaml")
     client = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
-    assert client.send(compose(alert, by)) == SendResult("delivered")
+    assert client.send(compose(alert, ruleset)) == SendResult("delivered")
     assert mails.envelopes[0].rcpt_tos == ["guard@example.com"]
     mail = mails.parsed()
     assert mail["Bcc"] is None
@@ -482,13 +482,13 @@ def fated(web, fate):
 def makers(address):
     """The target_clients that know all secrets, by their kinds."""
     host = address.partition("://")[2]
-    place = "${USER}:${PASSWORD}@" + host + "/${PATH_}?key=${KEY}"
+    address = "${USER}:${PASSWORD}@" + host + "/${PATH_}?key=${KEY}"
     limits = TimeLimits(1, 0.3, exchange_seconds=2, apprise_seconds=2)
     return {
-        "webhook": webhook(f"http://{place}", SECRETS, limits, token="${TOKEN}", secret="${KEY}"),
-        "apprise": apprise(f"json://{place}&+X-Token=${{TOKEN}}", SECRETS, limits),
+        "webhook": webhook(f"http://{address}", SECRETS, limits, token="${TOKEN}", secret="${KEY}"),
+        "apprise": apprise(f"json://{address}&+X-Token=${{TOKEN}}", SECRETS, limits),
         "mail": apprise(
-            f"mailto://{place}&from=cameras@example.com&to=guard@example.com", SECRETS, limits
+            f"mailto://{address}&from=cameras@example.com&to=guard@example.com", SECRETS, limits
         ),
     }
 

@@ -190,11 +190,11 @@ def whole_segments(draw):
         for at, (tag, kind, count, value) in zip(range(start + 2, after, 12), listed, strict=False):
             content = value[: SIZES[kind] * count]
             if len(content) > 4:
-                place = struct.pack(order + "I", len(tiff))
+                value = struct.pack(order + "I", len(tiff))
                 tiff.extend(content)
             else:
-                place = content.ljust(4, b"\0")
-            tiff[at : at + 12] = struct.pack(order + "HHI", tag, kind, count) + place
+                value = content.ljust(4, b"\0")
+            tiff[at : at + 12] = struct.pack(order + "HHI", tag, kind, count) + value
         for at, tag in zip(range(after - 12 * len(inner), after, 12), inner, strict=True):
             tiff[at : at + 12] = struct.pack(order + "HHII", tag, 4, 1, len(tiff))
             directory(())

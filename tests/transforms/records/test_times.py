@@ -25,5 +25,5 @@ def test_a_unix_time_is_converted_to_utc_to_the_microsecond(seconds: float, writ
 
 
 @given(st.datetimes(timezones=st.just(timezone.utc)))
-def test_a_time_is_read_as_it_was_written(moment: datetime) -> None:
-    assert parse_time(canonical_time(moment)) == moment
+def test_a_time_is_read_as_it_was_written(time: datetime) -> None:
+    assert parse_time(canonical_time(time)) == time

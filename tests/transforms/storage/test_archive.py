@@ -45,7 +45,7 @@ def pack(archive: Archive, folder: Path | str) -> None:
         pack_camera(id, archive, str(folder))
 
 
-def moment(second: int, micros: int = 0) -> datetime:
+def time_at(second: int, micros: int = 0) -> datetime:
     return datetime(2026, 1, 31, 10, 0, second, micros, tzinfo=timezone.utc)
 
 
@@ -92,7 +92,7 @@ def test_the_columns_are_documented(output: tuple[Path, list[JudgedImage]], tmp_
     assert threat["severity"] == "alert"
     assert first == {
         "id": "hall",
-        "timestamp": moment(0),
+        "timestamp": time_at(0),
         "file": "hall_20260131T100000Z.jpg",
         "uri": "/in/hall_20260131T100000Z.jpg",
         "sha256": "5" * 64,
@@ -135,7 +135,7 @@ def test_a_period_includes_its_start_and_excludes_its_end(
         pack(archive, tmp_path / "packed")
         archive = open_archive(str(tmp_path / "packed"))
     files = [
-        image.file for image, _ in read(archive, since=moment(0, 500_000), until=moment(2, 250))
+        image.file for image, _ in read(archive, since=time_at(0, 500_000), until=time_at(2, 250))
     ]
     assert files == ["hall_20260131T100000.5Z.jpg", "hall_1769853601.jpg"]
 
@@ -205,27 +205,27 @@ def test_a_broken_json_is_reported_and_the_other_one_is_used(
     broken: Callable[[dict[str, Any]], bytes],
     says: str,
 ) -> None:
-    place = output[0] / folder / "hall" / "hall_1769853601.json"
-    place.write_bytes(broken(json.loads(place.read_text())))
+    path = output[0] / folder / "hall" / "hall_1769853601.json"
+    path.write_bytes(broken(json.loads(path.read_text())))
     archive = open_archive(str(output[0]))
     expected = [(image.image, image.verdict.to_json()) for image in output[1]]
     if folder == "final":
         expected[3] = (expected[3][0], None)
     assert read(archive) == expected
     ((uri, why),) = archive.problems
-    assert uri == str(place)
+    assert uri == str(path)
     assert says in why
 
 
 @pytest.mark.parametrize("folder", ["detections", "final"])
 def test_a_missing_json_is_reported(output: tuple[Path, list[JudgedImage]], folder: str) -> None:
-    place = output[0] / folder / "hall" / "hall_1769853601.json"
-    place.unlink()
+    path = output[0] / folder / "hall" / "hall_1769853601.json"
+    path.unlink()
     archive = open_archive(str(output[0]))
     image, threat = read(archive)[3]
     assert image == PICTURES[2]
     assert (threat is None) == (folder == "final")
-    assert archive.problems == [(str(place), "not there")]
+    assert archive.problems == [(str(path), "not there")]
 
 
 def test_an_image_with_two_broken_files_is_left_out(
@@ -241,10 +241,10 @@ def test_an_image_with_two_broken_files_is_left_out(
 def test_a_verdict_on_other_detections_is_ignored(
     output: tuple[Path, list[JudgedImage]],
 ) -> None:
-    place = output[0] / "final" / "gate" / "gate_2026-01-31T09-00-00Z.json"
-    data = json.loads(place.read_text())
+    path = output[0] / "final" / "gate" / "gate_2026-01-31T09-00-00Z.json"
+    data = json.loads(path.read_text())
     data["detections"][0]["conf"] = 0.5
-    place.write_text(json.dumps(data))
+    path.write_text(json.dumps(data))
     archive = open_archive(str(output[0]))
     assert read(archive)[0] == (PICTURES[-1], None)
     assert "other object data" in archive.problems[0][1]
@@ -327,6 +327,6 @@ def test_settings_that_are_not_known_are_packed_as_none(tmp_path: Path) -> None:
 
 def test_a_missing_archive_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    for place in ("nowhere", "pictures"):
-        with pytest.raises(ArchiveError, match=f"{place}: no archive there"):
-            open_archive(str(tmp_path / place))
+    for name in ("nowhere", "pictures"):
+        with pytest.raises(ArchiveError, match=f"{name}: no archive there"):
+            open_archive(str(tmp_path / name))

@@ -143,19 +143,21 @@ class SimulatedConsumer:
         self._broker.pass_time(0.03)
         return answer
 
-    def committed(self, places: Sequence[TopicPartition], timeout: float) -> list[Any]:
+    def committed(self, positions: Sequence[TopicPartition], timeout: float) -> list[Any]:
         self._broker.pass_time(0.03)
         self._broker.refuse("committed", error=KafkaError.COORDINATOR_NOT_AVAILABLE)
         committed = self._broker.committed
         return [
             SimpleNamespace(
-                partition=place.partition, offset=committed.get(place.partition, -1001), error=None
+                partition=position.partition,
+                offset=committed.get(position.partition, -1001),
+                error=None,
             )
-            for place in places
+            for position in positions
         ]
 
-    def assign(self, places: Sequence[TopicPartition]) -> None:
-        (topic_partition,) = places
+    def assign(self, positions: Sequence[TopicPartition]) -> None:
+        (topic_partition,) = positions
         self._partition, self._next, self._says_end = (
             topic_partition.partition,
             topic_partition.offset,
