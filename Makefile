@@ -1,17 +1,17 @@
-# make run    the job on the bundled samples, rules and model
-# make test   lint, types and all tests
-# make search   the tests that search for counterexamples, 100,000 examples each: EXAMPLES=20000,
+# make run    run the job on the bundled samples, rules and model
+# make test   run lint, type checks and all tests
+# make search   run the tests that search for counterexamples, 100,000 examples each: EXAMPLES=20000,
 #   ARGS="-k watching" for some of them (docs/testing.md)
-# make bench, bench-stream, bench-backtest: measured speed and memory; of the stream on Flink; of an
-#   archive that is judged again
-# make soak   a stream on Flink that is fed and disturbed, then recounted: ARGS="--minutes 60 --seed 1"
-# make fuzz      100,000 mutated JPEGs against a slow judge (docs/validation.md)
-# make mutants   which small changes of the code no test notices (docs/testing.md);
+# make bench, bench-stream, bench-backtest   measure speed and memory: of the batch job, of the stream on
+#   Flink, and of a backtest
+# make soak   feed and disturb a stream on Flink, then recount its output: ARGS="--minutes 60 --seed 1"
+# make fuzz   check 100,000 mutated JPEGs against a slow reference decoder (docs/validation.md)
+# make mutants   list small changes of the code that no test notices (docs/testing.md);
 #   ARGS="--sample 200 --seed 1" for some of them
-# make docs      docs/options.md, from the parsers of the command line
-# make flink-up, flink-args, flink-down: a Flink session cluster on this machine (docs/flink.md)
-# Each makes .venv first where it is missing, from the pinned versions in constraints.txt;
-#   VENV=.venv-3.13 PYTHON=python3.13 for another beside it.
+# make docs   write docs/options.md from the parsers of the command line
+# make flink-up, flink-args, flink-down   a Flink session cluster on this machine (docs/flink.md)
+# Each target first creates .venv, if it is missing, from the pinned versions in constraints.txt;
+#   VENV=.venv-3.13 PYTHON=python3.13 for another one next to it.
 
 FITS := import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -22,8 +22,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
-# Tests run in three processes: on two processors, as many of them wait for servers. More take 2 GB
-# each: ARGS="-n 4", or "-n 0" for none.
+# Tests run in three processes, even on two processors, because many of them wait for servers. Each
+# further process takes 2 GB: ARGS="-n 4"; "-n 0" runs them in one process.
 TOGETHER := -n 3 --dist loadscope
 # A test that fails runs once more, and is listed with its traceback (docs/testing.md).
 AGAIN := --reruns 1 --rerun-show-tracebacks
@@ -73,9 +73,9 @@ lock: $(READY)
 		--no-header --no-annotate --upgrade --output-file constraints.txt
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing what it needs into $(VENV): about 4 GB, some minutes"
+	@echo "installing the dependencies into $(VENV): about 4 GB, a few minutes"
 	$(PIP) uv
-# uv takes a third of pip's time; pip comes after it for what uv does not read, such as a pip.conf.
+# uv takes a third of pip's time. If it fails, pip tries, because uv does not read a pip.conf.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
 		--constraint constraints.txt --editable '.[dev]' || $(PIP) --editable '.[dev]'
 	@touch $@

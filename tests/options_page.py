@@ -21,8 +21,8 @@ This page is made from the parsers of the command line by `make docs`; do not ed
 `python -m beam_pipeline COMMAND --help` prints the same text.
 
 The options of Apache Beam, of its runners and of its stores (`--runner`, `--direct_num_workers`,
-`--flink_master`, `--project`, `--s3_endpoint_url` and so on) are accepted beside the options below,
-as each section says. Beam documents them with
+`--flink_master`, `--project`, `--s3_endpoint_url` and so on) are accepted in addition to the
+options below, as each section says. Beam documents them with
 [its runners](https://beam.apache.org/documentation/runners/).
 """
 _UNTITLED = {"positional arguments", "optional arguments", "options"}  # By argparse itself.

@@ -1,14 +1,14 @@
-"""What the output says of a camera and capture time, of which a stream has no state any more.
+"""Reads from the output what a stream has forgotten about a camera and capture time.
 
-The state of a capture time ends with the allowed lateness of its window. A file that comes later is
-compared with what the output holds of its capture time, under whatever names:
+The state of a capture time ends with the allowed lateness of its window. A file that arrives later
+is compared with what the output holds for its capture time, under any file name:
 
-- Where several files have claimed the capture time, the stream has written all that it knew
-  (:func:`stores.known_uri`): files with the same bytes as another one have left no other trace.
-- Else one file at most is valid. Its verdict is in `final/`, under a name that follows from the
-  file's. A name may write the capture time in several forms, so `final/` is listed by what names
-  begin with.
-- An invalid file concerns only itself, and a file of the same name: its record is in `invalid/`.
+- If several files have claimed the capture time, the stream has written all that it knew
+  (:func:`stores.known_uri`), because files with the same bytes leave no other trace.
+- Otherwise at most one file is valid. Its verdict is in `final/`, under a name that follows from
+  the file's name. A name can write the capture time in several forms, so `final/` is listed by the
+  prefixes of these forms.
+- An invalid file affects only itself and files of the same name: its record is in `invalid/`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def last_line(line: str) -> Iterator[None]:
 
 @contextmanager
 def before_end(work: Callable[[], object]) -> Iterator[None]:
-    """Work that is done if the process ends by a signal, or by :func:`end`, during this block.
+    """Does some work if the process ends by a signal, or by :func:`end`, during this block.
 
     Args:
       work: Takes at most a second or two, in any thread.
@@ -134,7 +134,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _status(pid: int) -> list[str] | None:
-    """Returns a process's state and its parent, as the kernel says them; None where it has gone."""
+    """Returns a process's state and parent from the kernel; None if the process has ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()  # The name before may hold anything.

@@ -23,7 +23,7 @@ _SELF_EXPLANATORY = (
     *("RuntimeError", "StoreLostError", "InputLostError"),
     *("ModelError", "SetupError", "TargetError"),
 )
-"""Exceptions whose words need no name before them."""
+"""Exceptions whose text needs no type name before it."""
 _OWN_MODULES = ("beam_pipeline.", "transforms.", "rules.")
 _MISSING_STORE = "check that the disk or mount is present and responds"
 _REMEDIES = {
@@ -52,11 +52,11 @@ _STEP = re.compile(r" ?\[while running '([^']*)(?:'\])?.*$", re.DOTALL)
 
 
 def explain(error: BaseException, advice: str = RESUME_ADVICE) -> str:
-    """Returns one line: what failed and where, and the way on.
+    """Returns one line that says what failed, where, and what to do.
 
     Args:
-      error: What was raised.
-      advice: What goes on once the fault is mended.
+      error: The exception.
+      advice: What to do once the fault is fixed.
     """
     for cause in _chain(error):
         if isinstance(cause, SetupError | ModelError | TargetError):

@@ -110,12 +110,12 @@ class Report:
 
     @property
     def images(self) -> int:
-        """Pictures that were compared."""
+        """The number of images that were compared."""
         return sum(camera["images"] for camera in self.cameras)
 
     @property
     def not_compared(self) -> int:
-        """Pictures of which `final/` says nothing."""
+        """The number of images without a verdict in `final/`."""
         return sum(camera["not_compared"] for camera in self.cameras)
 
     @property

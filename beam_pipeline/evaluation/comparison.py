@@ -1,4 +1,4 @@
-"""The images of an archive beside what is known to be in them, judged again or as they were."""
+"""Compares the verdicts on an archive, old or new ones, with what is known to be in its images."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Comparison:
 def compare(
     chosen: Selection, truth: Truth, *, ruleset: rules.Rules | None, rejudge: bool
 ) -> Comparison:
-    """Puts verdicts beside the truth, camera by camera in order of time.
+    """Compares verdicts with the truth, camera by camera in order of time.
 
     Args:
       chosen: Which images count. Those shortly before are judged too, as rules may look back.

@@ -32,14 +32,14 @@ class DetectionEntry(TypedDict):
 
 
 class ImageEntry(TypedDict):
-    """An image in the file that the model looked at."""
+    """The entry of an image on which the model ran."""
 
     file: str
     detections: list[DetectionEntry]
 
 
 class FailureEntry(TypedDict):
-    """An image in the file that the model did not look at."""
+    """The entry of an image on which the model did not run."""
 
     file: str
     failure: str

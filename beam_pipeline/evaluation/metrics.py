@@ -173,7 +173,7 @@ class EvaluationTally:
 
 
 def share(part: int, whole: int) -> float | None:
-    """Returns a part of a whole; None where there is no whole."""
+    """Returns a part divided by the whole; None if the whole is 0."""
     return part / whole if whole else None
 
 

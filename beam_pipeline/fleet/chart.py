@@ -52,7 +52,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class ChartModel:
-    """Everything that the picture says, in words and numbers.
+    """Everything that the chart shows, in words and numbers.
 
     Attributes:
       title: The headline.

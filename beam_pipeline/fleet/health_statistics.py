@@ -1,4 +1,4 @@
-"""Which cameras are broken, by what the job has seen of them: statistics alone, no I/O.
+"""Finds broken cameras by statistics of what the job has recorded of them, without any I/O.
 
     for finding in findings(observed, since=since, until=until):
         print(finding.sentence)
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["silent", "invalid", "blind", "flooding", "too_few", "clock_skew"]
 KINDS: tuple[Kind, ...] = ("silent", "blind", "invalid", "clock_skew", "flooding", "too_few")
-"""In the order in which they matter."""
+"""The kinds, most important first."""
 
 RATE = 0.01
 """The false discovery rate of each kind."""
 MIN_PERIODS, MAX_PERIODS = 4, 28
-"""So many comparable periods make a past; no more are used."""
+"""The minimum and maximum number of comparable earlier periods that are used."""
 SILENT_SHARE, MIN_EXPECTED = 0.25, 3.0
 MIN_GAPS, MIN_REFUSED, MIN_RUN = 10, 5, 10
 _HOUR, _DAY, _WEEK = 3600.0, 86_400.0, 604_800.0
@@ -45,13 +45,13 @@ class Finding:
 
     Attributes:
       id: The camera.
-      kind: What it is.
-      since: The start (UTC) of what was judged.
+      kind: The kind of finding.
+      since: The start (UTC) of the period that was judged.
       until: Its end, exclusive.
       severity: "fault": the camera gives nothing to judge by; "warning": it is unusual.
-      sentence: What it is in plain words, without the camera's id.
-      p_value: How likely so much or more is on a camera that is all right, before the correction
-        for the number of cameras; None where no test was needed to see it.
+      sentence: A description in plain words, without the camera's id.
+      p_value: The probability of this much or more for a healthy camera, before the correction for
+        the number of cameras; None if no test was needed.
       share: Of the images, where the finding is about a share of them: with a threat (flooding,
         too_few), invalid (invalid), without any detection (blind), misdated (clock_skew); of the
         expected images those that came (silent). 0 to 1 (silent: may exceed it); None where it

@@ -18,7 +18,7 @@ from transforms.records.times import canonical_time, parse_time
 from transforms.storage.archive import Archive, ArchiveError, Problem, open_archive
 
 _SHOWN = 20
-RESTART_ADVICE = "the same command starts again"
+RESTART_ADVICE = "run the same command again"
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def run(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> P
     """
     pipeline = launching.new_pipeline(options)
     build(pipeline)
-    with launching.launched(pipeline, failed="failed", go_on=RESTART_ADVICE) as result:
+    with launching.launched(pipeline, failed="failed", advice=RESTART_ADVICE) as result:
         state = launching.wait(result, options)
     if state not in launching.SUCCESS_STATES:
         raise CommandFailedError(f"ended as {state}; see the runner's log")

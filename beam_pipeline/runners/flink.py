@@ -202,7 +202,7 @@ def check_job_endpoint(options: PipelineOptions) -> None:
 
 def _check_jar(flink: FlinkRunnerOptions, cache: str | None) -> None:
     jar = flink.flink_job_server_jar
-    hint = "`make flink-up` makes one, and `make flink-args` prints where it is"
+    hint = "`make flink-up` builds one, and `make flink-args` prints its path"
     if not jar:
         target = f":runners:flink:{flink.flink_version}:job-server:shadowJar"
         jar = JavaJarJobServer.path_to_beam_jar(target)

@@ -31,7 +31,7 @@ class FlinkJob:
       progress: Whether to count images.
 
     Attributes:
-      setup_error: What a worker has said of a wrong set-up, after which the job was cancelled.
+      setup_error: A worker's message about a wrong set-up, after which the job was cancelled.
     """
 
     def __init__(self, rest: str, name: str, *, progress: bool) -> None:

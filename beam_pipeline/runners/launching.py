@@ -115,20 +115,20 @@ def launched(
     pipeline: beam.Pipeline,
     *,
     failed: str = "the job failed",
-    go_on: str = failure_messages.RESUME_ADVICE,
+    advice: str = failure_messages.RESUME_ADVICE,
 ) -> Iterator[PipelineResult]:
-    """Starts a pipeline, and makes whatever goes wrong during the block one line.
+    """Starts a pipeline, and turns any failure during the block into one line.
 
-    A signal during the block ends the process in order: files that are being written become whole.
+    A signal during the block ends the process in order: files that are being written are completed.
 
     Args:
-      pipeline: With all its steps. On DirectRunner it has run to its end when the block begins.
-      failed: How the line of a failure begins.
-      go_on: What goes on after one.
+      pipeline: The pipeline. On DirectRunner, it has already finished when the block begins.
+      failed: The beginning of the line about a failure.
+      advice: What to do after a failure.
 
     Raises:
-      SetupError: The runner does not take it.
-      CommandFailedError: It failed.
+      SetupError: The runner rejects the pipeline.
+      CommandFailedError: The pipeline failed.
     """
     options = pipeline.options
     _ignore_closed_channels()
@@ -140,7 +140,7 @@ def launched(
         except Exception as error:  # Runners let through whatever a step raises.
             _LOGGER.debug("as it was raised", exc_info=error)
             raise CommandFailedError(
-                f"{failed}: {failure_messages.explain(error, go_on)}"
+                f"{failed}: {failure_messages.explain(error, advice)}"
             ) from None
 
 

@@ -53,7 +53,7 @@ class Filesystem:
     """What is known of the filesystem that a folder is on.
 
     Attributes:
-      number: Tells it from others.
+      number: Identifies it.
       is_local: Its times are of this machine's clock, and a file that is renamed gets a new one.
       dates_folders: A folder's time changes when an entry is added or removed.
     """

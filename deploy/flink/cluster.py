@@ -75,7 +75,7 @@ GRACE_SECONDS = 10.0
 
 
 class ClusterError(Exception):
-    """Something that a person has to put right; the message is one line."""
+    """An error that a person has to fix; the message is one line."""
 
 
 # ---------------------------------------------------------------------------- fetch

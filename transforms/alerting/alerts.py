@@ -32,19 +32,18 @@ class AlertBody(TypedDict):
 
 @dataclass(frozen=True)
 class Alert:
-    """A threat that someone is to be told of, or would be but for an alert before it; or a digest,
-    which tells of many.
+    """An alert about an image, possibly suppressed by an earlier alert; or a digest of many alerts.
 
     Attributes:
-      alert_id: The same for the same event in every run.
+      alert_id: The id; every run gives the same event the same id.
       camera: The camera's id; empty for a digest.
       body: The alert as it is sent.
-      targets: The names of those who are to be told; of a part of an alert, of some of them.
-      held: Those of them who are told by a digest instead, and the digest's id.
-      suppressed_by: The id of the alert in whose cooldown it comes; None: it is to be sent.
-      incident_number: Which image of the incident it is, beginning at 1 with the one of the alert
-        that was sent.
-      image: The image JSON, for the message; None where no target needs it.
+      targets: The names of the targets; of a part of an alert, only some of them.
+      held: The targets that get a digest instead, each with the digest's id.
+      suppressed_by: The id of the alert whose cooldown suppresses this one; None if it is sent.
+      incident_number: The number of the image in its incident; the image of the alert that was
+        sent has the number 1.
+      image: The image JSON, for the message; None if no target needs it.
     """
 
     alert_id: str
@@ -63,15 +62,15 @@ class Alert:
 
     @property
     def is_digest(self) -> bool:
-        """Whether it stands for many alerts."""
+        """Whether it reports many alerts."""
         return "digest" in self.body
 
     def uri(self, output: str, *, former: bool = False) -> str:
-        """Where it is kept, with what became of it.
+        """Returns the address of its record, which holds the outcomes.
 
         Args:
           output: The job's output.
-          former: Where earlier releases kept it.
+          former: Whether to return the address that earlier releases used.
         """
         if not self.is_digest:
             return stores.alert_uri(output, self.camera, self.alert_id)

@@ -80,11 +80,11 @@ class Letterbox:
 
 
 def read_header(data: bytes) -> JpegHeader:
-    """Reads what stands before the pixels: a decompression bomb costs nothing here.
+    """Reads the header without decoding any pixels, so a decompression bomb is harmless here.
 
     Raises:
-      NotJpegError: Another format, by content.
-      CorruptJpegError: A JPEG's beginning with a broken header.
+      NotJpegError: The content is not a JPEG.
+      CorruptJpegError: The header is broken.
     """
     if not data.startswith(_START_OF_IMAGE):
         raise NotJpegError("the content is not a JPEG's (it does not begin with FF D8 FF)")
@@ -159,10 +159,10 @@ def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
 
 
 def brightness_of(pixels: Pixels) -> float:
-    """The mean luma of an image, 0 (black) to 1 (white), rounded to 4 decimals.
+    """Returns the mean luma of an image, 0 (black) to 1 (white), rounded to 4 decimals.
 
-    Added up in whole numbers, so that it is the same on every machine. By columns first: numpy
-    adds up whole rows twenty times as fast as it does triples.
+    It is computed in integers, so that it is the same on every machine. The rows are added first,
+    because numpy adds whole rows twenty times as fast as triples.
     """
     height, width, _ = pixels.shape
     red_green_blue = pixels.sum(axis=0, dtype=np.uint32).sum(axis=0, dtype=np.int64)
@@ -171,15 +171,15 @@ def brightness_of(pixels: Pixels) -> float:
 
 
 def sharpness_of(pixels: Pixels) -> float:
-    """How much detail an image shows, 0 (one even tone) to 1, rounded to 4 decimals.
+    """Returns how much detail an image shows, 0 (one even tone) to 1, rounded to 4 decimals.
 
-    The standard deviation of the Laplacian (each pixel four times, less its four neighbours) over
-    the largest that there can be, 1020 levels; after Pech-Pacheco et al., "Diatom autofocusing in
-    brightfield microscopy: a comparative study", ICPR 2000. Of green alone, which makes most of
-    luma, and of every other line, which tells as much in half the time. A sharp street has 0.01 to
-    0.05, and a tenth of that out of focus. It depends on the size at which an image was decoded:
-    it is to be compared with other images of the same camera. Added up in whole numbers, so that
-    it is the same on every machine.
+    This is the standard deviation of the Laplacian (four times each pixel minus its four
+    neighbours), divided by the largest possible one, 1020 levels; see Pech-Pacheco et al., "Diatom
+    autofocusing in brightfield microscopy: a comparative study", ICPR 2000. It uses only green,
+    which contributes most to luma, and every other line, which gives the same information in half
+    the time. A sharp street has 0.01 to 0.05, and a tenth of that out of focus. The value depends
+    on the size at which an image was decoded, so compare it only with images of the same camera.
+    It is computed in integers, so that it is the same on every machine.
     """
     height, width, _ = pixels.shape
     if height < 3 or width < 3:

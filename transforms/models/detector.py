@@ -202,15 +202,15 @@ def _inspect_tflite(path: str, is_trusted: bool) -> ModelSpec:
 class Detector:
     """A loaded model.
 
-    Calls are spread over threads. Without a GPU each image is a call of its own: as fast as
-    larger calls on CPUs, and its result does not depend on what else is in the batch.
+    Calls are spread over threads. Without a GPU, each image is one call: this is as fast as larger
+    calls on CPUs, and the result does not depend on the other images of the batch.
 
     Args:
       spec: From :func:`inspect_model`.
-      runtime: What the runtime is called.
-      converted: What the model was converted to, which runs in its place on the processors, also
-        beside a GPU.
-      threads: Calls at once; None: as many as there are processors, one with a GPU.
+      runtime: The name of the runtime.
+      converted: The converted model, which runs instead of the original; it runs on the processors,
+        even if there is a GPU.
+      threads: The number of concurrent calls; None: one per processor, or one with a GPU.
       call_size: Images per call, unless the signature fixes it or the model is converted; None: 8
         with a GPU, 1 without.
     """

@@ -1,11 +1,11 @@
-"""What a model could do beside detecting: a model is a program.
+"""Finds what a model could do besides detecting, because a model is a program.
 
 TensorFlow's graphs have ops that read and write files, open connections and call Python. A detector
 needs none of them, so a model that has one is refused unless the user trusts it. The check reads
 the model's files and runs nothing of them.
 
-It is no sandbox: TensorFlow's own code decodes the files, and a fault in it may still be found by a
-hostile model. See https://github.com/tensorflow/tensorflow/blob/master/SECURITY.md.
+This is not a sandbox: TensorFlow's own code decodes the files, and a hostile model may still
+exploit a fault in it. See https://github.com/tensorflow/tensorflow/blob/master/SECURITY.md.
 """
 
 from __future__ import annotations
