@@ -11,6 +11,7 @@ The keys of the rule file (``objects``, ``min_score``, ``min_area``, ``max_ratio
 of Frigate's object filters: https://docs.frigate.video/configuration/object_filters
 """
 
+from rules.camera_ids import is_camera_id
 from rules.cooldown import PastAlert, alert_id, restore_alerts
 from rules.describing import describe, describe_camera
 from rules.effective import CameraRules, ObjectRule, Resolution
@@ -19,6 +20,17 @@ from rules.explaining import explain
 from rules.history import History, PastImage
 from rules.judging import FILTERS
 from rules.loading import ParsedRules, load_rules, parse_rules
+from rules.name_patterns import NameMatch, NamePattern, parse_pattern
+from rules.name_presets import PRESETS
+from rules.names import (
+    AmbiguousNameError,
+    NameForm,
+    Names,
+    NameSettings,
+    choose_moment,
+    moments,
+    preset_problem,
+)
 from rules.records import (
     Check,
     Detection,
@@ -31,12 +43,13 @@ from rules.records import (
     Verdict,
 )
 from rules.ruleset import Rules
-from rules.schema_types import is_camera_id
 from rules.targets import Alerting, Limit, MissingVariableError, Target, expand
 
 __all__ = [
     "FILTERS",
+    "PRESETS",
     "Alerting",
+    "AmbiguousNameError",
     "CameraRules",
     "Check",
     "Detection",
@@ -44,6 +57,11 @@ __all__ = [
     "Image",
     "Limit",
     "MissingVariableError",
+    "NameForm",
+    "NameMatch",
+    "NamePattern",
+    "NameSettings",
+    "Names",
     "ObjectRule",
     "ParsedRules",
     "PastAlert",
@@ -59,12 +77,16 @@ __all__ = [
     "Trace",
     "Verdict",
     "alert_id",
+    "choose_moment",
     "describe",
     "describe_camera",
     "expand",
     "explain",
     "is_camera_id",
     "load_rules",
+    "moments",
+    "parse_pattern",
     "parse_rules",
+    "preset_problem",
     "restore_alerts",
 ]

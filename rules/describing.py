@@ -97,6 +97,7 @@ def _body(camera: CameraRules) -> Iterator[str]:
     for mask in camera.masks.values():
         labels = "all labels" if mask.objects is None else ", ".join(sorted(mask.objects))
         yield f"  mask {mask.name}: {labels}; {_area(mask, f'.mask.{mask.name}')}"
+    yield from _names(camera)
     yield from _times(camera)
     for name, section, values in (
         ("repeats", camera.repeats, _REPEATS_VALUES),
@@ -152,6 +153,17 @@ def _area(area: Zone | Mask, entry: str) -> str:
     origin = area.origins["polygon"].removesuffix(entry)
     minimum = f" of at least {area.min_overlap}" if area.anchor == "overlap" else ""
     return f"{len(area.polygon)} corners ({origin}), by {area.anchor}{minimum}"
+
+
+def _names(camera: CameraRules) -> Iterator[str]:
+    names = camera.names
+    values = [
+        f"{key} {value} ({names.origins[key].removesuffix('.names')})"
+        for key in ("preset", "pattern", "timezone")
+        if (value := getattr(names, key)) is not None
+    ]
+    if values:
+        yield f"  names: {', '.join(values)}"
 
 
 def _times(camera: CameraRules) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from rules.frozen import FrozenMapping
 from rules.geometry import Anchor, Area, Bbox, Point
+from rules.names import NameSettings
 from rules.records import Severity
 from rules.schedule import Night, Schedule, WeeklyPeriod
 from rules.schema import Layer, MaskSettings, ObjectSettings, ZoneSettings
@@ -220,6 +221,7 @@ class CameraRules:
         objects: The labels that can be threats and the rule of each, in the order of the file.
         resolution: The permitted sizes of its images; None for any.
         timezone: Its time zone, by its IANA name.
+        names: How its files are named.
         zones: Its zones by name, in the order of the file.
         masks: Its masks by name, in the order of the file.
         schedule: When it is armed; None for always.
@@ -236,6 +238,7 @@ class CameraRules:
     objects: Mapping[str, ObjectRule] = field(default_factory=FrozenMapping)
     resolution: Resolution | None = None
     timezone: str = "UTC"
+    names: NameSettings = field(default_factory=NameSettings)
     zones: Mapping[str, Zone] = field(default_factory=FrozenMapping)
     masks: Mapping[str, Mask] = field(default_factory=FrozenMapping)
     schedule: Schedule | None = None
@@ -309,6 +312,7 @@ def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:
         changed["resolution"] = _merge(
             parent.resolution or Resolution(), sizes, f"{name}.resolution"
         )
+    changed |= _merge_names(parent, layer, name)
     if layer.zones or (layer.objects and parent.zones):
         objects = changed.get("objects", parent.objects)
         zones = _merge_zones(parent.zones, layer.zones or {}, name)
@@ -327,6 +331,16 @@ def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:
     if not changed:
         return parent
     return replace(parent, origins=FrozenMapping({**parent.origins, **origins}), **changed)
+
+
+def _merge_names(parent: CameraRules, layer: Layer, name: str) -> dict[str, NameSettings]:
+    """Returns how files are named, if a layer changes it."""
+    values = _configured_values(layer.names)
+    if not values:
+        return {}
+    if "preset" in values or "pattern" in values:  # Either takes the place of the other.
+        values = {"preset": None, "pattern": None, **values}
+    return {"names": _merge(parent.names, values, f"{name}.names")}
 
 
 def _merge_times_and_targets(

@@ -135,6 +135,13 @@ def incomplete_settings(
     rules: CameraRules, layer: Layer, path: tuple[str, ...], document: Document
 ) -> Iterator[Mistake]:
     """Yields a mistake for each value that needs another value, which is not set."""
+    if layer.names is not None and {"preset", "pattern"} <= layer.names.model_fields_set:
+        yield _mistake_at(
+            (*path, "names", "pattern"),
+            "is one way of naming, and preset another",
+            "keep one of them",
+            document,
+        )
     night = rules.night
     if (
         layer.night is not None

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rules.effective import CameraRules
+from rules.frozen import FrozenMapping
 from rules.history import History
 from rules.judging import judge_image
+from rules.names import Names, NameSettings
 from rules.records import Image, ThreatSeverity, Verdict
 from rules.targets import Alerting, Target
 
@@ -45,6 +47,18 @@ class Rules:
     def for_camera(self, camera_id: str) -> CameraRules:
         """Returns the rules of a camera; the defaults if the file does not name it."""
         return self.by_camera.get(camera_id, self.defaults)
+
+    def names(self, default: NameSettings | None = None) -> Names:
+        """Returns how the names of images are read.
+
+        Args:
+            default: What holds where the file says nothing: the options of the job.
+        """
+        base = default or NameSettings()
+        for_all = self.defaults.names.over(base)
+        settings = {id: camera.names.over(base) for id, camera in self.by_camera.items()}
+        own = {id: one for id, one in settings.items() if one != for_all}
+        return Names(for_all, FrozenMapping(own))
 
     def needs_history(self, camera_id: str) -> bool:
         """Returns whether any rule of a camera depends on its earlier images."""

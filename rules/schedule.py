@@ -149,7 +149,7 @@ def local_time(timestamp: datetime, timezone: str) -> datetime:
     if timestamp.tzinfo is None:
         raise ValueError(f"the timestamp {timestamp.isoformat()} has no offset from UTC")
     try:
-        return timestamp.astimezone(_zone(timezone))
+        return timestamp.astimezone(zone_of(timezone))
     except OverflowError:  # Within hours of the year 1 or 10000, the limits of datetime.
         return timestamp
 
@@ -308,7 +308,8 @@ def _days_of(text: str) -> str:
 
 
 @cache
-def _zone(name: str) -> ZoneInfo:
+def zone_of(name: str) -> ZoneInfo:
+    """Returns the time zone of a name for which `timezone_problem` returns None."""
     return ZoneInfo(name)
 
 

@@ -34,6 +34,8 @@ from rules.schema_types import (
     Ratio,
     Size,
     Start,
+    check_pattern,
+    check_preset,
     check_profile,
     check_timezone,
     check_version,
@@ -310,6 +312,37 @@ class ResolutionSettings(Model):
     )
 
 
+class NamesSettings(Model):
+    """How the files of a camera are named; docs/names.md has the presets and the pattern's
+    fields."""
+
+    preset: Annotated[
+        str, AfterValidator(check_preset), Expects("the name of a preset, such as reolink")
+    ] = Field(
+        default_factory=unset,
+        title="Preset",
+        description="A maker of cameras or a recorder, such as reolink. Default: --name_preset.",
+    )
+    pattern: Annotated[
+        str,
+        AfterValidator(check_pattern),
+        Expects("a pattern such as '{camera}/{time:%Y%m%d_%H%M%S}.jpg'"),
+    ] = Field(
+        default_factory=unset,
+        title="Pattern",
+        description="A pattern with {camera} and {time:FORMAT}, matched against the path below "
+        "--input. Default: --name_pattern.",
+    )
+    timezone: Annotated[
+        str, AfterValidator(check_timezone), Expects("a time zone such as Europe/Berlin")
+    ] = Field(
+        default_factory=unset,
+        title="Time zone",
+        description="The time zone in which names without an offset are written, by its IANA "
+        "name. Default: --timezone, or UTC.",
+    )
+
+
 class Layer(Model):
     """Settings for every camera (defaults), or for the cameras that select them (a profile)."""
 
@@ -336,6 +369,14 @@ class Layer(Model):
         title="Time zone",
         description="The camera's time zone, by its IANA name, for schedule and night. Default: "
         "UTC.",
+    )
+    names: Annotated[
+        NamesSettings | None,
+        Expects("a mapping, such as {preset: reolink, timezone: Europe/Berlin}"),
+    ] = Field(
+        default=None,
+        title="Names",
+        description="How the camera's files are named, if not <id>_<timestamp>.jpg in UTC.",
     )
     zones: Annotated[
         dict[str, ZoneSettings | None] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import time, timedelta
@@ -20,10 +19,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from rules.camera_ids import CAMERA_ID_PATTERN
 from rules.errors import suggestion
 from rules.geometry import polygon_problem
+from rules.name_patterns import parse_pattern
+from rules.names import preset_problem
 from rules.schedule import (
     DAYS,
+    UnreadableError,
     parse_days,
     parse_duration,
     parse_length,
@@ -31,14 +34,6 @@ from rules.schedule import (
     period_problem,
     timezone_problem,
 )
-
-CAMERA_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_CAMERA_ID = re.compile(CAMERA_ID_PATTERN)
-
-
-def is_camera_id(text: str) -> bool:
-    """Returns whether a text is a valid id of a camera."""
-    return _CAMERA_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -117,6 +112,20 @@ def check_timezone(name: str) -> str:
     if problem := timezone_problem(name):
         raise custom_error(*problem)
     return name
+
+
+def check_preset(name: str) -> str:
+    if problem := preset_problem(name):
+        raise custom_error(*problem)
+    return name
+
+
+def check_pattern(text: str) -> str:
+    try:
+        parse_pattern(text)
+    except UnreadableError as error:
+        raise custom_error(error.problem, error.remedy) from None
+    return text
 
 
 def _polygon(points: Any) -> tuple[tuple[float, float], ...]:

@@ -36,6 +36,9 @@ _RULES = ("judging", "filters", "image_and_verdict")
 
 TESTS: dict[str, tuple[str, ...]] = {
     "rules/__init__.py": (),  # Names only.
+    "rules/camera_ids.py": ("rules/test_name_patterns.py",),
+    "rules/name_presets.py": ("rules/test_name_patterns.py",),
+    "rules/names.py": ("rules/test_names.py", "rules/test_name_patterns.py"),
     "rules/cooldown.py": (
         *("rules/test_cooldown.py", "rules/test_history.py", "rules/test_properties.py"),
     ),
@@ -146,7 +149,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         "transforms/models/test_tensorflow_runtime.py",
         "transforms/models/test_detector.py",
     ),
-    "transforms/records/file_names.py": ("transforms/test_parse_filename.py",),
+    "transforms/records/file_names.py": (
+        "transforms/test_parse_filename.py",
+        "transforms/records/test_received_names.py",
+    ),
     "transforms/records/text.py": (
         "transforms/test_parse_filename.py",
         "transforms/storage/test_stores.py",

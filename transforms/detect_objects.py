@@ -227,7 +227,7 @@ def detected_or_failed(
     return DetectedImage(
         id=image.named.id,
         timestamp=image.named.timestamp,
-        file=file.name,
+        file=printable(file.name),
         uri=printable(file.uri),
         sha256=image.sha256,
         width=image.width,

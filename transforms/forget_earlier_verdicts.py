@@ -63,7 +63,7 @@ class _Forget(beam.DoFn):
         for stem in sorted(earlier_stems - winner_stems - {""}):
             earlier = read_final(stores.final_uri(self._output, camera, stem))
             if earlier is not None:
-                forget_valid(self._output, camera, earlier.image.uri, earlier.image.file)
+                forget_valid(self._output, camera, earlier.image.uri, earlier.image.stored_name)
 
 
 class ForgetEarlierVerdicts(beam.PTransform):

@@ -115,12 +115,12 @@ def _records(output: str, version: Version, pool: Executor) -> Iterator[Version]
     camera, timestamp = key_of(version).split("\n")
 
     def read(reason: str) -> list[dict[str, Any]]:
-        return repository.records_named(version.uri, version.file, reason)
+        return repository.records_named(version.uri, version.name, reason)
 
     for reason, entries in zip(reasons.OF_CONTENT, pool.map(read, reasons.OF_CONTENT), strict=True):
         for entry in entries:
             is_own = entry["uri"] == printable(version.uri)
-            content = version.file, reason, entry["sha256"]
+            content = version.name, reason, entry["sha256"]
             if is_own or (entry["sha256"] is not None and content == version.content):
                 uri = version.uri if is_own else entry["uri"]
                 image = InvalidImage(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import threading
 import uuid
@@ -79,7 +80,7 @@ class StoreValidated(beam.PTransform):
         self, images: beam.PCollection[tuple[ValidImage, DetectedImage]]
     ) -> beam.PCollection[DetectedImage]:
         def to_file(image: ValidImage) -> tuple[str, bytes]:
-            uri = stores.validated_uri(self._output, image.named.id, image.named.file.name)
+            uri = stores.validated_uri(self._output, image.named.id, image.named.stored_name)
             return uri, image.data
 
         return images | "Write" >> beam.ParDo(_WriteValidated(to_file)).with_output_types(
@@ -175,7 +176,7 @@ class InvalidRepository:
             if copied is not None:
                 sha256, size = copied
         if image.camera is not None and image.reason != reasons.READ_FAILED:
-            forget_valid(self._output, image.camera, image.file.uri, image.file.name)
+            forget_valid(self._output, image.camera, image.file.uri, image.stored_name)
         if image.data is None and copied is None and sha256 is not None:
             stored = _read_record(uri)
             if stored is not None and (stored["uri"], stored.get("sha256")) == (
@@ -254,7 +255,7 @@ class InvalidRepository:
         It must be if a file at another address is stored under the plain name.
         """
         plain, hashed = map(
-            _read_record, self.copy_uris(image.file.uri, image.file.name, image.reason)
+            _read_record, self.copy_uris(image.file.uri, image.stored_name, image.reason)
         )
         uri = printable(image.file.uri)
         if hashed is not None and hashed["uri"] == uri:
@@ -263,7 +264,7 @@ class InvalidRepository:
 
     def copy_uri(self, image: InvalidImage, *, is_shared: bool) -> str:
         """Returns the address that :meth:`store` copies a file to."""
-        return self._copy_uri(image.file.uri, image.file.name, image.reason, is_shared=is_shared)
+        return self._copy_uri(image.file.uri, image.stored_name, image.reason, is_shared=is_shared)
 
     def copy_uris(self, uri: str, file: str, reason: str) -> tuple[str, ...]:
         """Returns the possible addresses of a file's copy: its own name, and one with a hash."""
@@ -305,7 +306,8 @@ class EarlierRecords:
 
         Args:
           uri: The file's address.
-          file: Its name.
+          file: The name under which it is stored. It had another one if its names were read in
+            another way.
           current: The address of the copy in this run, which is not deleted; None if the file is
             valid, or the same image as another file.
 
@@ -316,8 +318,9 @@ class EarlierRecords:
             listed = _list_once(self._folder, self._step)
         if not listed:
             return
-        for reason in reasons.OF_CONTENT:
-            for copy_uri in self._repository.copy_uris(uri, file, reason):
+        received = uri.rsplit("/", 1)[-1]
+        for name, reason in itertools.product({file, received}, reasons.ALL):
+            for copy_uri in self._repository.copy_uris(uri, name, reason):
                 if copy_uri != current and not listed.isdisjoint((copy_uri, f"{copy_uri}.json")):
                     self._repository.retract_at(copy_uri, uri)
 
@@ -413,12 +416,12 @@ class _StoreInvalid(ReadAheadDoFn):
     def work(self, element: InvalidImage) -> dict[str, Any]:
         is_shared = element.shares_name or (
             self._streaming
-            and (element.file.name.endswith(".json") or self._repository.needs_hash(element))
+            and (element.stored_name.endswith(".json") or self._repository.needs_hash(element))
         )
         record = self._repository.store(element, is_shared=is_shared)
         if element.camera is not None:
             current = self._repository.copy_uri(element, is_shared=is_shared)
-            self._earlier.retract(element.file.uri, element.file.name, current=current)
+            self._earlier.retract(element.file.uri, element.stored_name, current=current)
         return record
 
     def outputs(self, result: dict[str, Any]) -> Iterable[dict[str, Any]]:

@@ -149,25 +149,25 @@ def plan_of(
     return Plan(
         *(camera, timestamp, winner),
         written=winner is not None,
-        losers=() if is_first else tuple((other.uri, other.file) for other in others),
+        losers=() if is_first else tuple((other.uri, other.name) for other in others),
         retracted=()
         if change is None
-        else tuple((other.uri, other.file, reason) for other, reason in change.retracted),
+        else tuple((other.uri, other.name, reason) for other, reason in change.retracted),
         recorded=tuple(map(record_of, new)),
         recorded_before=tuple(
             record_of(known.versions[uri])
             for uri in known.records
             if known.versions[uri] not in new
         ),
-        arrived=tuple({other.file: None for other in (version, *known.versions.values())}),
+        arrived=tuple({other.name: None for other in (version, *known.versions.values())}),
         restored=not is_first,
         searched=()
         if change is not None
         else tuple(
-            (other.uri, other.file, known.records.get(other.uri))
+            (other.uri, other.name, known.records.get(other.uri))
             for other in known.versions.values()
         ),
-        copies=tuple((other.uri, other.file) for other in others if other.uri not in known.records),
+        copies=tuple((other.uri, other.name) for other in others if other.uri not in known.records),
         known=known,
     )
 
@@ -183,9 +183,9 @@ class _ResolveInBatch(beam.DoFn):
         count("images.repeated", len(versions) - distinct)
         camera, timestamp = key.split("\n")
         recorded = [record_of(known.versions[uri]) for uri in known.records]
-        by_name = Counter((image.reason, image.file.name) for image in recorded)
+        by_name = Counter((image.reason, image.stored_name) for image in recorded)
         copies = tuple(
-            (version.uri, version.file)
+            (version.uri, version.name)
             for uri, version in known.versions.items()
             if uri != known.winner_uri and uri not in known.records
         )
@@ -195,10 +195,10 @@ class _ResolveInBatch(beam.DoFn):
             losers=copies,
             copies=copies,
             recorded=tuple(
-                replace(image, shares_name=by_name[image.reason, image.file.name] > 1)
+                replace(image, shares_name=by_name[image.reason, image.stored_name] > 1)
                 for image in recorded
             ),
-            arrived=tuple(version.file for version in versions),
+            arrived=tuple(version.name for version in versions),
             restored=True,
         )
         yield _tagged(PLANS, plan)
@@ -307,7 +307,7 @@ class _ResolveInStream(beam.DoFn):
         are lost.
         """
         camera, _ = key_of(version).split("\n")
-        stored = read_final(stores.final_uri(self._output, camera, stem_of(version.file)))
+        stored = read_final(stores.final_uri(self._output, camera, stem_of(version.name)))
         if stored is None or stored.image.uri != version.uri:
             return version, False
         image = replace(
@@ -436,7 +436,7 @@ class _StorePlan(ReadAheadDoFn):
             for reason in set(reasons.OF_CONTENT) - {current}:
                 self._invalid.retract(uri, file, reason)
         if plan.winner is not None:
-            self._earlier.retract(plan.winner.image.uri, plan.winner.image.file)
+            self._earlier.retract(plan.winner.image.uri, plan.winner.image.stored_name)
         for uri, file in plan.copies:
             self._earlier.retract(uri, file)
 
@@ -447,11 +447,11 @@ class _StorePlan(ReadAheadDoFn):
             is_shared=is_shared,
             elsewhere=(
                 *plan.known.addresses_of(image.sha256),
-                stores.validated_uri(self._output, plan.camera, image.file.name),
+                stores.validated_uri(self._output, plan.camera, image.stored_name),
             ),
         )
         current = self._invalid.copy_uri(image, is_shared=is_shared)
-        self._earlier.retract(image.file.uri, image.file.name, current=current)
+        self._earlier.retract(image.file.uri, image.stored_name, current=current)
         return record
 
     def _names(self, judged: JudgedImage) -> tuple[str, str, str]:
@@ -473,17 +473,17 @@ class _StorePlan(ReadAheadDoFn):
     def _restore_validated(self, plan: Plan) -> None:
         image = None if plan.winner is None else plan.winner.image
         for name in plan.arrived:
-            if image is None or name != image.file:
+            if image is None or name != image.stored_name:
                 stores.delete(stores.validated_uri(self._output, plan.camera, name))
         if image is None or not plan.restored:
             return
-        validated = stores.validated_uri(self._output, image.id, image.file)
+        validated = stores.validated_uri(self._output, image.id, image.stored_name)
         spare = stores.spare_uri(self._output, image.id, image.timestamp)
         shares_name = any(
-            version.file == image.file and version.uri != image.uri
+            version.name == image.stored_name and version.uri != image.uri
             for version in plan.known.versions.values()
         )
-        copies = self._invalid.copy_uris(image.uri, image.file, reasons.DUPLICATE)
+        copies = self._invalid.copy_uris(image.uri, image.stored_name, reasons.DUPLICATE)
         others = plan.known.addresses_of(image.sha256)
         for uri in dict.fromkeys((image.uri, *others, *copies, validated, spare)):
             try:
@@ -513,7 +513,7 @@ class _RetractEarlier(beam.DoFn):
         self._earlier = EarlierRecords(output)
 
     def process(self, element: JudgedImage) -> Iterator[JudgedImage]:
-        self._earlier.retract(element.image.uri, element.image.file)
+        self._earlier.retract(element.image.uri, element.image.stored_name)
         # Counting after the flatten would be wrong: Flink would run that step in two stages, and
         # show the counters of only one of them.
         _count(element, 1)

@@ -188,7 +188,7 @@ def without_repeats(invalid: Iterable[InvalidImage]) -> Iterator[InvalidImage]:
     """
     different: dict[tuple[str, str], dict[str, InvalidImage]] = {}
     for image in sorted(invalid, key=lambda image: image.file.uri):
-        same_name = different.setdefault((image.reason, image.file.name), {})
+        same_name = different.setdefault((image.reason, image.stored_name), {})
         same_name.setdefault(image.sha256 or image.file.uri, image)
     for (reason, name), same_name in different.items():
         is_a_records = name.endswith(".json") and (reason, name.removesuffix(".json")) in different

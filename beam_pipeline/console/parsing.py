@@ -10,6 +10,11 @@ from typing import NoReturn
 from beam_pipeline.console.exceptions import SetupError
 
 DEFAULT_OUTPUT = "output"
+NAME_PRESETS = (
+    *("reolink", "hikvision", "dahua", "amcrest", "axis", "foscam", "vivotek", "synology"),
+    *("unifi", "motion", "motioneye", "zoneminder", "frigate", "blueiris", "folders"),
+)
+"""The names of the presets, without the time that it takes to import the rules."""
 LONGEST_WINDOW = timedelta(days=366)
 
 
@@ -80,6 +85,62 @@ def max_age(text: str) -> float:
         return parse_duration(text).total_seconds()
     except UnreadableError as error:
         raise argparse.ArgumentTypeError(f"{error}; or off") from None
+
+
+def _name_preset(text: str) -> str:
+    from rules import preset_problem  # As in `max_age`.
+
+    return _without_problem(text, preset_problem(text))
+
+
+def _name_pattern(text: str) -> str:
+    from rules import parse_pattern  # As in `max_age`.
+    from rules.schedule import UnreadableError
+
+    try:
+        parse_pattern(text)
+    except UnreadableError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _timezone(text: str) -> str:
+    from rules.schedule import timezone_problem  # As in `max_age`.
+
+    return _without_problem(text, timezone_problem(text))
+
+
+def _without_problem(text: str, problem: tuple[str, str] | None) -> str:
+    if problem is not None:
+        raise argparse.ArgumentTypeError("; ".join(problem))
+    return text
+
+
+def add_name_options(group: argparse._ActionsContainer) -> None:
+    """Adds the options that say how names of images are read."""
+    group.add_argument(
+        "--name_preset",
+        type=_name_preset,
+        metavar="NAME",
+        help=f"read names as these cameras or recorders write them: {', '.join(NAME_PRESETS)} "
+        "(docs/names.md). Canonical names are read too; the rule file can set another preset for a "
+        "camera (default: <id>_<timestamp>.jpg)",
+    )
+    group.add_argument(
+        "--name_pattern",
+        type=_name_pattern,
+        metavar="PATTERN",
+        help="read names by a pattern that is matched against the path below --input, such as "
+        "'{camera}/{time:%%Y/%%m/%%d}/*_{time:%%H%%M%%S}.jpg' (docs/names.md) (default: "
+        "<id>_<timestamp>.jpg)",
+    )
+    group.add_argument(
+        "--timezone",
+        type=_timezone,
+        metavar="ZONE",
+        help="the time zone in which names without an offset are written, such as Europe/Berlin "
+        "(default: UTC)",
+    )
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:

@@ -104,7 +104,7 @@ def compare(
     for id in chosen.ids:
         if rejudge and ruleset is not None and ruleset.strict_ids and not ruleset.has_camera(id):
             result.refused.append(id)
-            missing -= {archived.image.file for archived in _images(chosen, id, ruleset)}
+            missing -= {archived.image.stored_name for archived in _images(chosen, id, ruleset)}
         else:
             _Camera(chosen, truth, id, ruleset, rejudge=rejudge).compare(result, missing)
     result.not_in_archive = sorted(name for name in missing if _is_selected(chosen, name))
@@ -169,14 +169,14 @@ class _Camera:
         history = rules.History()
         for archived in _images(self._chosen, self._id, self._judge):
             image = archived.image
-            missing.discard(image.file)
+            missing.discard(image.stored_name)
             if self._judge is None:
                 alerted = self._alerted_in_final(archived, result)
             else:
                 alerted = alerted_by_verdict(self._judge.judge(image.for_rules(), history))
             if not _is_in_period(self._chosen, parse_time(image.timestamp)):
                 continue
-            true_image = self._truth.images.get(image.file)
+            true_image = self._truth.images.get(image.stored_name)
             if true_image is None:
                 result.without_truth += 1
             elif alerted is None:

@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, TypedDict
 
+from beam_pipeline.fleet.output_scan import camera_and_time
 from beam_pipeline.inputs import paths, selection
-from transforms.records.file_names import InvalidNameError, parse_name
 from transforms.records.images import DetectedImage
 from transforms.storage import stores
 
@@ -147,7 +147,7 @@ class _Export:
         self.images_written += 1
         self.models.add(f"{image.model.name} {image.model.version}")
         return {
-            "file": image.uri if self._by_uri else f"validated/{image.id}/{image.file}",
+            "file": image.uri if self._by_uri else f"validated/{image.id}/{image.stored_name}",
             "detections": [
                 {
                     "category": self.categories.number(detection.category, detection.label),
@@ -167,12 +167,12 @@ class _Export:
                 continue
             try:
                 record = json.loads(stores.read_bytes(file))
-                name, reason = str(record["file"]), str(record["reason"])
-                uri, detail = str(record["uri"]), str(record["detail"])
+                reason, detail = str(record["reason"]), str(record["detail"])
+                uri = str(record["uri"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self.problems.append((file, f"no record of an invalid image: {error!r}"))
                 continue
-            if self._is_chosen(name):
+            if self._is_chosen(record_of.rsplit("/", 1)[-1]):
                 self.failures += 1
                 yield {
                     "file": uri if self._by_uri else record_of[len(archive) + 1 :],
@@ -186,9 +186,8 @@ class _Export:
         """
         chosen = self._chosen
         everything = chosen.since is None and chosen.until is None
-        try:
-            camera, capture_time = parse_name(name)
-        except InvalidNameError:
+        camera, capture_time = camera_and_time(name)
+        if camera is None or capture_time is None:
             return everything and not chosen.by_id
         return (
             (not chosen.by_id or camera in chosen.ids)

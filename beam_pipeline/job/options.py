@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.parsing import (
@@ -17,6 +18,7 @@ from beam_pipeline.console.parsing import (
     LONGEST_WINDOW,
     OneLineParser,
     add_alert_url,
+    add_name_options,
     at_least_0,
     at_least_1,
     hours,
@@ -26,6 +28,9 @@ from beam_pipeline.console.parsing import (
 )
 from beam_pipeline.sources.notifications.address import Address, parse_address
 from transforms.models.runtime_names import AUTO, RUNTIMES
+
+if TYPE_CHECKING:
+    from rules import NameSettings
 
 STREAM_MAX_AGE_SECONDS = 3600.0
 
@@ -47,6 +52,9 @@ class JobOptions:
     Attributes:
       input: None: the bundled samples.
       rules: None: those that belong to the input.
+      name_preset: None: names are canonical, or as `name_pattern` says.
+      name_pattern: None: names are canonical, or as `name_preset` says.
+      timezone: None: names are in UTC.
       model: None: that which belongs to the input; `bundled`: the samples' own.
       trust_model: Whether the model may do more than detect.
       labels: None: COCO's names.
@@ -60,6 +68,9 @@ class JobOptions:
     follow_links: bool
     output: str
     rules: str | None
+    name_preset: str | None
+    name_pattern: str | None
+    timezone: str | None
     model: str | None
     labels: str | None
     alert_urls: tuple[str, ...]
@@ -86,6 +97,13 @@ class JobOptions:
     notifications: Address | None
     poll_interval_seconds: int
     early_firing_seconds: int
+
+    @property
+    def names(self) -> NameSettings:
+        """How names are read where the rule file does not say it."""
+        from rules import NameSettings  # The rules bring pydantic, and --help answers at once.
+
+        return NameSettings(self.name_preset, self.name_pattern, self.timezone)
 
     @property
     def model_hints(self) -> dict[str, int | str]:
@@ -159,7 +177,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--input",
         metavar="PATH",
-        help="images named <id>_<timestamp>.jpg: a file, a directory (everything beneath it) or "
+        help="images named <id>_<timestamp>.jpg, or as --name_preset or --name_pattern says: a "
+        "file, a directory (everything beneath it) or "
         "a glob, on any of Beam's filesystems (default: the bundled samples)",
     )
     _add_switch(
@@ -192,6 +211,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "OUTPUT/detections, if the bytes, the model, its labels, its input size and "
         "--min_score_kept are unchanged",
     )
+
+    add_name_options(parser.add_argument_group("names of images"))
 
     stream = parser.add_argument_group("streaming (FlinkRunner, DataflowRunner)")
     _add_switch(
@@ -407,6 +428,11 @@ def to_options(args: argparse.Namespace) -> JobOptions:
     for option in ("input", "output", "rules", "model", "labels"):
         if getattr(args, option) == "":
             raise SetupError(f"--{option} is empty; leave it out or give a path")
+    if args.name_preset is not None and args.name_pattern is not None:
+        raise SetupError(
+            "--name_preset and --name_pattern are two ways of naming; keep one of them, or give "
+            "each camera its own in the rule file (names)"
+        )
     if args.notifications is not None:
         _check_notifications(args.notifications, args.input, args.streaming)
     age: float | None = args.alert_max_age

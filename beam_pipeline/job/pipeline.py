@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 
+from beam_pipeline.inputs.name_checks import input_top
 from beam_pipeline.job.preparation import Job
 from beam_pipeline.sources.folders import source_of
 from beam_pipeline.sources.listing import ListImages
@@ -84,7 +86,10 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
             else ListImages(job.input, follow_links=options.follow_links)
         )
     parsed = files | "ParseFilename" >> ParseFilename(
-        max_clock_skew=job.max_clock_skew, is_known=job.rules.accepts
+        max_clock_skew=job.max_clock_skew,
+        is_known=job.rules.accepts,
+        names=partial(job.rules.names, options.names),
+        top=input_top(job.input),
     )
     checked = parsed.named | "ValidateImage" >> ValidateImage(
         limits=job.limits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from beam_pipeline.bundled import (
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.fleet.output_scan import CountsError, NoCountsError, OutputScan
 from beam_pipeline.inputs import preflight
+from beam_pipeline.inputs.name_checks import NameConflictError, check_names
 from beam_pipeline.inputs.rule_files import (
     load_labels,
     read_file,
@@ -39,6 +41,9 @@ from transforms.records.text import one_line
 from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 from transforms.validate_image import EarlierRun, Limits
+
+_NAMES_CHECKED = 100_000
+"""How many names are looked at before a job starts."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,9 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         )
     with rule_errors_as_setup_errors():
         parsed.check_labels(labels)
+    names = _names(options, ruleset)
+    if options.notifications is None:
+        _check_names(source, options, names)
     judged_by = LiveRules(
         ruleset,
         source=rules_source if options.streaming and options.rules is not None else None,
@@ -133,6 +141,44 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         earlier=(EarlierRun(output, model.info) if options.resume else None),
         options=options,
     )
+
+
+def _names(options: JobOptions, ruleset: rules.Rules) -> rules.Names:
+    """Returns how names are read.
+
+    Raises:
+      SetupError: The options and the rule file say different things for all cameras.
+    """
+    for_all = ruleset.defaults.names
+    form = options.names.form
+    if form and for_all.form and form != for_all.form:
+        raise SetupError(
+            f"names are read by {form}, say the options, and by {for_all.form}, says "
+            "defaults.names of the rule file; keep one of them"
+        )
+    if options.timezone and for_all.timezone and options.timezone != for_all.timezone:
+        raise SetupError(
+            f"--timezone {options.timezone}: defaults.names of the rule file says "
+            f"{for_all.timezone}; keep one of them"
+        )
+    return ruleset.names(options.names)
+
+
+def _check_names(source: str, options: JobOptions, names: rules.Names) -> None:
+    """Checks the first names of the input, as far as presets or patterns read them.
+
+    Raises:
+      SetupError: Two ways of naming fit one name, or two cameras would have one id.
+    """
+    if not names.forms:
+        return
+    try:
+        files = list_images(source, follow_links=options.follow_links)
+        check_names(itertools.islice(files, _NAMES_CHECKED), source, names)
+    except NameConflictError as error:
+        raise SetupError(f"--input {source}: {error}") from None
+    except OSError as error:
+        raise SetupError(f"--input {source}: can't be listed ({one_line(error)})") from None
 
 
 def _absolute(path: str) -> str:

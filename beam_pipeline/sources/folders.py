@@ -40,12 +40,15 @@ class ListedFile(NamedTuple):
       size_bytes: Its size.
       changed: When it changed last, in seconds of Unix time, by the clock of its filesystem.
       version: Eight bytes that differ where the file has changed.
+      modified: When its bytes were written, in seconds of Unix time, by whoever wrote or copied it;
+        None if unknown.
     """
 
     uri: str
     size_bytes: int
     changed: float
     version: bytes
+    modified: float | None = None
 
 
 @dataclass(frozen=True)
@@ -352,4 +355,4 @@ class _Walk:
             changed = max(changed, status.st_mtime)
         size = status.st_size
         version = digest_of(path, size, status.st_mtime_ns, status.st_ctime_ns, link)
-        folder.files.append(ListedFile(path, size, changed, version))
+        folder.files.append(ListedFile(path, size, changed, version, status.st_mtime))

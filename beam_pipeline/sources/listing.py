@@ -67,9 +67,10 @@ def files_in(folder: Folder) -> Iterator[ImageFile]:
 
     A link that leads nowhere is one of them: it becomes a record.
     """
-    sizes = {file.uri: file.size_bytes for file in folder.files}
-    sizes |= dict.fromkeys((*folder.dangling, *(path for path, _ in folder.unread)), 0)
-    yield from (ImageFile(path, sizes[path]) for path in sorted(sizes))
+    files = [ImageFile(file.uri, file.size_bytes, changed=file.modified) for file in folder.files]
+    unread = (*folder.dangling, *(path for path, _ in folder.unread))
+    files += [ImageFile(path, 0) for path in dict.fromkeys(unread)]
+    yield from sorted(files, key=lambda file: file.uri)
 
 
 def describe_unlistable(folder: Folder | UnlistableFolder) -> str:
@@ -83,7 +84,8 @@ def describe_unlistable(folder: Folder | UnlistableFolder) -> str:
 
 def _list_remote(source: str) -> Iterator[ImageFile]:
     for metadata in sorted(match_remote(source), key=lambda metadata: metadata.path):
-        yield ImageFile(metadata.path, metadata.size_in_bytes)
+        modified = metadata.last_updated_in_seconds or None
+        yield ImageFile(metadata.path, metadata.size_in_bytes, changed=modified)
 
 
 def match_remote(source: str) -> list[FileMetadata]:

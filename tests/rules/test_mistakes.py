@@ -13,8 +13,8 @@ OBJECT_KEYS = (
     "min_count, max_count, repeats, confirm"
 )
 LAYER_KEYS = (
-    "objects, resolution, timezone, zones, mask, schedule, night, repeats, confirm, cooldown, "
-    "notify"
+    "objects, resolution, timezone, names, zones, mask, schedule, night, repeats, confirm, "
+    "cooldown, notify"
 )
 
 

@@ -50,7 +50,11 @@ from transforms.storage import stores
 
 CAMERA, TIME = "hall", "2026-01-31T10:00:00Z"
 ON_TIME, TOO_LATE = "2026-01-31T10:00:10Z", "2026-01-31T12:00:00Z"
-NAMES = ("hall_20260131T100000Z.jpg", "hall_1769853600.jpg", "hall_20260131T100000Z.jpeg")
+NAMES = (
+    *("hall_20260131T100000Z.jpg", "hall_1769853600.jpg", "hall_20260131T100000Z.jpeg"),
+    # As cameras name them, read by presets: stored under one canonical name.
+    *("Hall_00_20260131110000.jpg", "110000.jpg"),
+)
 CONTENTS = {
     b"person 1": [("person", "alert")],
     b"person 2": [("person", "alert")],
@@ -60,6 +64,11 @@ CONTENTS = {
     b"half": "corrupt_jpeg",
     b"": "empty_file",
 }
+
+
+def stored(name: str) -> str:
+    """The name under which a file of the capture time is stored."""
+    return name if name.startswith("hall_") else NAMES[0]
 
 
 def version_of(path: Path, changed: float, stream_time: str, data: bytes) -> Version:
@@ -161,7 +170,9 @@ class Stream:
 
         def arrives() -> Iterator[Any]:
             if version.judged is not None:
-                stores.write_bytes(stores.validated_uri(str(self.output), CAMERA, path.name), data)
+                stores.write_bytes(
+                    stores.validated_uri(str(self.output), CAMERA, stored(path.name)), data
+                )
             yield from self.resolve.process((key_of(version), version), self.state, self.timer)
 
         return self._bundle(arrives(), crash_after)
@@ -169,7 +180,7 @@ class Stream:
     def plans_of(self, path: Path, changed: float) -> list[Plan]:
         """Returns the plans for the arrival of a file whose image is stored already."""
         data = path.read_bytes()
-        stores.write_bytes(stores.validated_uri(str(self.output), CAMERA, path.name), data)
+        stores.write_bytes(stores.validated_uri(str(self.output), CAMERA, stored(path.name)), data)
         version = version_of(path, changed, ON_TIME, data)
         outputs = self.resolve.process((key_of(version), version), self.state, self.timer)
         return [output.value for output in outputs if getattr(output, "tag", "") == PLANS]
@@ -268,18 +279,20 @@ def check_repositories(
     )
     for name, record in final.items():
         assert files[Path(record["uri"])] == best
-        assert name == f"final/{CAMERA}/{Path(record['file']).stem}.json"
+        assert name == f"final/{CAMERA}/{Path(stored(record['file'])).stem}.json"
         without = {key: value for key, value in record.items() if key != "threat"}
         assert json.loads(output[f"detections/{CAMERA}/{Path(name).name}"]) == without
     validated = {name: data for name, data in output.items() if name.startswith("validated/")}
     if validated or best not in lost:
         assert validated == {
-            f"validated/{CAMERA}/{record['file']}": best for record in final.values()
+            f"validated/{CAMERA}/{stored(record['file'])}": best for record in final.values()
         }
     assert sum(name.startswith("detections/") for name in output) == len(final)
     wanted = {("duplicate", data) for data in valid.values() if data != best}
     wanted |= {
-        (CONTENTS[data], data, path.name) for path, data in files.items() if path not in valid
+        (CONTENTS[data], data, stored(path.name))
+        for path, data in files.items()
+        if path not in valid
     }
     records = [
         json.loads(data)
@@ -292,7 +305,9 @@ def check_repositories(
         assert record["sha256"] == hashlib.sha256(data).hexdigest()
         is_duplicate = record["reason"] == "duplicate"
         shown.append(
-            ("duplicate", data) if is_duplicate else (record["reason"], data, record["file"])
+            ("duplicate", data)
+            if is_duplicate
+            else (record["reason"], data, stored(record["file"]))
         )
         labels = [detection["label"] for detection in record.get("detections", [])]
         assert labels == ([label for label, _ in CONTENTS[data]] if is_duplicate else [])
@@ -352,7 +367,7 @@ class Arrivals(RuleBasedStateMachine):
         self.overwritten |= {
             old
             for other_path, old in self.files.items()
-            if other_path.name == path.name and old != data
+            if stored(other_path.name) == stored(path.name) and old != data
         }
         self.files[path], self.changed[path] = data, self.stream.clock
         self.deleted.discard(path)
@@ -729,7 +744,7 @@ class Batch:
         versions = [version_of(path, 1.0, None, data) for path, data in sorted(files.items())]
         for path, version in zip(sorted(files), versions, strict=True):
             if version.judged is not None:
-                uri = stores.validated_uri(self.output, CAMERA, path.name)
+                uri = stores.validated_uri(self.output, CAMERA, stored(path.name))
                 stores.write_bytes(uri, files[path])
         if len(versions) > 1:
             self._contested(versions)

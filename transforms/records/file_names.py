@@ -1,4 +1,4 @@
-"""File names: `<id>_<timestamp>.jpg` holds a camera's id and a capture time."""
+"""Canonical file names: `<id>_<timestamp>.jpg` holds a camera's id and a capture time in UTC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import rules
 from transforms.records import reasons
 from transforms.records.text import printable
-from transforms.records.times import EPOCH, parse_time
+from transforms.records.times import EPOCH, canonical_time, parse_time
 
 _EXTENSION = re.compile(r"\.jpe?g\Z", re.IGNORECASE | re.ASCII)
 _FRACTION_AND_ZONE = r"(?:\.([0-9]{1,6}))?(Z|[+-][0-9]{2}(?:[:-]?[0-9]{2})?)?"
@@ -41,38 +41,34 @@ class InvalidNameError(ValueError):
         self.detail = detail
 
 
-def parse_timestamp(text: str) -> datetime:
-    """Parses the capture time in UTC: the part of a file name after the last underscore.
+def read_timestamp(text: str) -> tuple[datetime, str | None]:
+    """Reads the time and the zone from the part of a file name after the last underscore.
 
     Accepts `20260131T235959Z`, `2026-01-31T23:59:59Z` and `2026-01-31T23-59-59Z`, each with or
-    without `Z` and with up to 6 decimals of a second, and Unix time in seconds (10 digits) or
+    without `Z` or an offset and with up to 6 decimals of a second, `20260131235959` (14 digits),
+    `20260131235959123` (17 digits, with milliseconds), and Unix time in seconds (10 digits) or
     milliseconds (13 digits).
 
+    Returns:
+      The time without its zone; and `Z`, the offset such as `+01:00`, or None without either.
+
     Raises:
-      InvalidNameError: `timestamp_not_utc` for an offset that is not zero, else `bad_timestamp`.
+      InvalidNameError: `bad_timestamp`.
     """
     if _UNIX.fullmatch(text):
         milliseconds = int(text) * (1 if len(text) == 13 else 1000)
-        return EPOCH + timedelta(milliseconds=milliseconds)
+        return (EPOCH + timedelta(milliseconds=milliseconds)).replace(tzinfo=None), "Z"
     for form in (*_CALENDAR_FORMS, _DIGITS):
         if match := form.fullmatch(text):
             fraction, zone = match[7], match[8] if form.groups == 8 else None
             try:
                 year, month, day, hour, minute, second = map(int, match.groups()[:6])
                 micros = int((fraction or "").ljust(6, "0"))
-                capture_time = datetime(
-                    year, month, day, hour, minute, second, micros, tzinfo=timezone.utc
-                )
+                return datetime(year, month, day, hour, minute, second, micros), zone
             except ValueError as error:
                 raise InvalidNameError(
                     reasons.BAD_TIMESTAMP, f"{printable(text)!r} is no moment: {error}"
                 ) from None
-            if zone and zone != "Z" and zone[1:].strip("0:-"):
-                raise InvalidNameError(
-                    reasons.TIMESTAMP_NOT_UTC,
-                    f"{text!r} has the offset {zone}; times are in UTC",
-                )
-            return capture_time
     raise InvalidNameError(
         reasons.BAD_TIMESTAMP,
         f"{printable(text)!r} is neither like 20260131T235959Z, nor a time of 14 or 17 digits, nor "
@@ -80,14 +76,31 @@ def parse_timestamp(text: str) -> datetime:
     )
 
 
-def parse_name(name: str) -> tuple[str, datetime]:
-    """Parses the camera's id and the capture time in UTC from a file name.
+def parse_timestamp(text: str) -> datetime:
+    """Parses the capture time in UTC: the part of a file name after the last underscore.
+
+    Args:
+      text: A time in one of the forms of :func:`read_timestamp`.
+
+    Raises:
+      InvalidNameError: `timestamp_not_utc` for an offset that is not zero, else `bad_timestamp`.
+    """
+    local, zone = read_timestamp(text)
+    if zone and zone != "Z" and zone[1:].strip("0:-"):
+        raise InvalidNameError(
+            reasons.TIMESTAMP_NOT_UTC, f"{text!r} has the offset {zone}; times are in UTC"
+        )
+    return local.replace(tzinfo=timezone.utc)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Returns the camera's id and the text of the timestamp in a file name.
 
     Args:
       name: The last part of a path, e.g. `front-door_20260131T235959Z.jpg`.
 
     Raises:
-      InvalidNameError: The name is invalid.
+      InvalidNameError: `bad_name`.
     """
     extension = _EXTENSION.search(name)
     if not extension:
@@ -103,7 +116,40 @@ def parse_name(name: str) -> tuple[str, datetime]:
             f"{printable(camera)!r} is no id: 1 to 64 of A-Z a-z 0-9 . _ -, "
             "beginning with a letter or digit",
         )
+    return camera, timestamp
+
+
+def parse_name(name: str) -> tuple[str, datetime]:
+    """Parses the camera's id and the capture time in UTC from a canonical file name.
+
+    Args:
+      name: The last part of a path, e.g. `front-door_20260131T235959Z.jpg`.
+
+    Raises:
+      InvalidNameError: The name is invalid.
+    """
+    camera, timestamp = split_name(name)
     return camera, parse_timestamp(timestamp)
+
+
+def stored_name(file: str, camera: str | None, timestamp: str | None) -> str:
+    """Returns the name under which an image is stored: its own if that is canonical.
+
+    Args:
+      file: The file's name, as received.
+      camera: The camera's id; None if the name has none.
+      timestamp: The capture time, canonical; None if the name has none.
+    """
+    if camera is None or timestamp is None:
+        return file
+    try:
+        named_camera, capture_time = parse_name(file)
+        if (named_camera, canonical_time(capture_time)) == (camera, timestamp):
+            return file
+    except InvalidNameError:
+        pass
+    compact = timestamp.replace("-", "").replace(":", "")
+    return f"{camera}_{compact}.jpg"
 
 
 def name_prefixes(camera: str, timestamp: str) -> tuple[str, ...]:

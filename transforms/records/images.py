@@ -15,6 +15,7 @@ import numpy as np
 import rules
 from rules.records import DetectionJson, VerdictJson
 from transforms.records.codecs import register_record
+from transforms.records.file_names import stored_name
 
 FORMAT_VERSION = "1.0"
 
@@ -65,9 +66,14 @@ class NamedFile:
     is_contested: bool = False
 
     @property
+    def stored_name(self) -> str:
+        """The canonical name under which the image is stored."""
+        return stored_name(self.file.name, self.id, self.timestamp)
+
+    @property
     def stem(self) -> str:
-        """The file's name without its extension."""
-        return stem_of(self.file.name)
+        """The canonical name without its extension."""
+        return stem_of(self.stored_name)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,11 @@ class InvalidImage:
     camera: str | None = None
     timestamp: str | None = None
     detections: tuple[rules.Detection, ...] | None = None
+
+    @property
+    def stored_name(self) -> str:
+        """The name under which the file is stored: canonical, or as received if it is invalid."""
+        return stored_name(self.file.name, self.camera, self.timestamp)
 
 
 @dataclass(frozen=True)
@@ -243,9 +254,14 @@ class DetectedImage:
         return ImageFile(self.uri, 0, self.stream_time, self.changed)
 
     @property
+    def stored_name(self) -> str:
+        """The canonical name under which the image is stored."""
+        return stored_name(self.file, self.id, self.timestamp)
+
+    @property
     def stem(self) -> str:
         """The name of the image's JSON files, without extension."""
-        return stem_of(self.file)
+        return stem_of(self.stored_name)
 
     def for_rules(self) -> rules.Image:
         """Returns the part that rules judge."""

@@ -48,12 +48,12 @@ class Version:
         return self.invalid.file.uri
 
     @property
-    def file(self) -> str:
-        """The file's name."""
+    def name(self) -> str:
+        """The name under which it is stored."""
         if self.judged is not None:
-            return self.judged.image.file
+            return self.judged.image.stored_name
         assert self.invalid is not None
-        return self.invalid.file.name
+        return self.invalid.stored_name
 
     @property
     def sha256(self) -> str | None:
@@ -87,7 +87,7 @@ class Version:
     @property
     def content(self) -> tuple[str, str | None, str | None]:
         """Equal for versions that are the same image for the same reason."""
-        return self.file, self.reason, self.sha256
+        return self.name, self.reason, self.sha256
 
     @property
     def rank(self) -> tuple[int, bool, float, str]:

@@ -53,6 +53,7 @@ class LiveRules:
 
     def _prepare(self) -> None:
         self._current = self._start
+        self._names: tuple[rules.Rules, rules.NameSettings, rules.Names] | None = None
         self._text: bytes | None = None
         self._rejection = ""
         self._next_check = 0.0
@@ -109,6 +110,15 @@ class LiveRules:
                 _LOGGER.warning("rules version %s is now in force", parsed.version)
                 count("rules.taken_up")
                 self._current = parsed
+
+    def names(self, default: rules.NameSettings) -> rules.Names:
+        """Returns how names are read by the rules in force; see :meth:`rules.Rules.names`."""
+        self.refresh()
+        known = self._names
+        if known is None or known[0] is not self._current or known[1] != default:
+            known = self._current, default, self._current.names(default)
+            self._names = known
+        return known[2]
 
     @contextmanager
     def followed(self) -> Iterator[None]:

@@ -28,7 +28,7 @@ import orjson
 
 import rules
 from transforms.records.file_names import InvalidNameError, parse_name
-from transforms.records.images import DetectedImage, ModelInfo, stem_of
+from transforms.records.images import DetectedImage, ModelInfo
 from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
 from transforms.storage import stores
@@ -343,7 +343,7 @@ def _check_name(image: DetectedImage, id: str, capture_time: datetime, name: str
         raise ValueError(
             f"holds the image of {image.id!r} at {image.timestamp!r}, not the one in its name"
         )
-    if stem_of(image.file) != name.removesuffix(".json"):
+    if image.stem != name.removesuffix(".json"):
         raise ValueError(f"holds the image {image.file!r}, not the one in its name")
 
 

@@ -206,6 +206,54 @@ def test_how_far_ahead_of_the_clock_an_image_may_be(folder: Folder) -> None:
     assert future("--max_clock_skew_seconds", "259200") == {"week"}
 
 
+def times(output: Path) -> dict[str, tuple[str, str]]:
+    """The camera and capture time of each valid image, by the name as received."""
+    return {file: (one["id"], one["timestamp"]) for file, one in finals(output).items()}
+
+
+@shows("--name_preset")
+def test_names_that_a_preset_reads(folder: Folder) -> None:
+    folder.put("Front Door_00_20260131175217.jpg")
+    folder.put("hall_20260131T175217Z.jpg")
+    assert reasons(folder.run()) == {"Front Door_00_20260131175217.jpg": "bad_name"}
+    output = folder.run("--name_preset", "reolink")
+    assert times(output) == {
+        "Front Door_00_20260131175217.jpg": ("Front-Door", "2026-01-31T17:52:17Z"),
+        "hall_20260131T175217Z.jpg": ("hall", "2026-01-31T17:52:17Z"),
+    }
+    stem = "Front-Door/Front-Door_20260131T175217Z"
+    for file in (f"final/{stem}.json", f"detections/{stem}.json", f"validated/{stem}.jpg"):
+        assert (output / file).is_file()
+    assert reasons(folder.run("--name_preset", "dahua")) == {
+        "Front Door_00_20260131175217.jpg": "bad_name"
+    }
+
+
+@shows("--name_pattern")
+def test_names_that_a_pattern_reads(folder: Folder) -> None:
+    below = folder.input / "front door" / "2026" / "01" / "31"
+    below.mkdir(parents=True)
+    (below / "175217.jpg").write_bytes(jpeg())
+    pattern = "{camera}/{time:%Y/%m/%d}/{time:%H%M%S}.jpg"
+    output = folder.run("--name_pattern", pattern)
+    assert times(output) == {"175217.jpg": ("front-door", "2026-01-31T17:52:17Z")}
+    assert reasons(folder.run("--name_pattern", f"2026/{pattern}")) == {"175217.jpg": "bad_name"}
+
+
+@shows("--timezone")
+def test_names_in_local_time(folder: Folder) -> None:
+    folder.put("hall_20260131175217.jpg")
+    folder.put("hall_20260731T175217.jpg")
+    folder.put("hall_20260131T175217Z.jpg")
+
+    def hours(*arguments: str) -> list[str]:
+        return sorted(timestamp[5:13] for _, timestamp in times(folder.run(*arguments)).values())
+
+    assert hours("--timezone", "Europe/Berlin") == ["01-31T16", "01-31T17", "07-31T15"]
+    (folder.input / "hall_20260131T175217Z.jpg").unlink()
+    assert hours() == ["01-31T17", "07-31T17"]
+
+
 @shows("--model", "--model_input_size")
 def test_the_model_and_the_size_at_which_it_looks(folder: Folder) -> None:
     folder.put(NAME)
