@@ -6,6 +6,7 @@ tasks again.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -18,6 +19,9 @@ from beam_pipeline.console import failure_messages
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _TIMEOUT = 5
+_ENDED = ("FINISHED", "FAILED", "CANCELED")
+_UUID = re.compile(r"[_-][0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What Beam's job server appends to a job's name."""
 _SHOWN = ".threats_images_"  # Flink writes a dot as an underscore.
 _INVALID = "invalid_"
 
@@ -27,7 +31,7 @@ class FlinkJob:
 
     Args:
       rest: The address of the JobManager's REST interface.
-      name: What the job's name begins with, as Beam's job server names it.
+      name: The id that Beam's job server gave the job: its name and a UUID.
       progress: Whether to count images.
 
     Attributes:
@@ -58,6 +62,8 @@ class FlinkJob:
 
     def cancel(self) -> None:
         """Ends the job; a cluster that does not answer is left as it is."""
+        if self._id is None:
+            return
         with suppress(requests.RequestException):
             requests.patch(f"{self._rest}/jobs/{self._id}?mode=cancel", timeout=_TIMEOUT)
 
@@ -70,11 +76,7 @@ class FlinkJob:
                 return
 
     def _look(self) -> None:
-        if self._id is None:
-            jobs = self._get("/jobs/overview")["jobs"]
-            ours = [job for job in jobs if self._name.startswith(job["name"])]
-            if ours:  # Of several runs under one --job_name the newest.
-                self._id = max(ours, key=lambda job: int(job["start-time"]))["jid"]
+        self._find()
         if self._id is None:
             return
         exceptions = self._get(f"/jobs/{self._id}/exceptions")["exceptionHistory"]["entries"]
@@ -84,6 +86,21 @@ class FlinkJob:
                 return
         if self._progress:
             self._count()
+
+    def _find(self) -> None:
+        """Finds the job: of several with its name, the newest one that has not ended.
+
+        An earlier job of that name may be all that the cluster shows at first.
+        """
+        jobs = [
+            job
+            for job in self._get("/jobs/overview")["jobs"]
+            if self._name.startswith(job["name"])
+            and _UUID.fullmatch(self._name.removeprefix(job["name"]))
+            and job["state"] not in _ENDED
+        ]
+        if jobs:
+            self._id = max(jobs, key=lambda job: int(job["start-time"]))["jid"]
 
     def _count(self) -> None:
         counts: Counter[str] = Counter()

@@ -163,7 +163,12 @@ def wait(
     if not is_flink(options) or is_without_cluster(options):
         return _wait(result)
     with _on_cluster(result, options, progress) as job:
-        state = _wait(result)
+        try:
+            state = _wait(result)
+        except RuntimeError as error:  # A cluster may fail a job instead of restarting it.
+            if message := job.setup_error or failure_messages.setup_error(str(error)):
+                raise SetupError(f"a worker: {message}") from None
+            raise
     if job.setup_error is not None:
         raise SetupError(f"a worker: {job.setup_error}")
     return state
