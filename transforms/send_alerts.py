@@ -358,7 +358,7 @@ class SendAlerts(beam.PTransform):
       ruleset: The rules, which name targets and limits. In a stream, limits may be edited if the
         initial rules have one.
       urls: The services that get each alert of severity `alert`, with a token from the environment
-        variable `ALERT_TOKEN`. `${NAME}` in an address stands for another variable.
+        variable `ALERT_TOKEN`. `${NAME}` in an address refers to another variable.
       policy: How long a target is retried; None for the default of a batch or a stream.
       max_concurrent: The number of alerts that are sent to one target at a time.
       streaming: Whether the input is unbounded: a failed alert is then kept and sent again.

@@ -299,8 +299,8 @@ class OutputScan:
 def find_outputs(outputs: Sequence[str]) -> list[str]:
     """Returns the outputs that a command line names, each once.
 
-    What does not exist under its very name and has ``*``, ``?`` or ``[`` in it stands for the
-    folders that it matches and that have a ``counts/``, in the order of their names.
+    A name that does not exist and contains ``*``, ``?`` or ``[`` is a glob for the folders that
+    have a ``counts/``, in the order of their names.
 
     Args:
       outputs: Output directories, or globs of them, on any filesystem that Beam knows.

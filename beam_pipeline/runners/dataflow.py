@@ -46,7 +46,7 @@ def check_dataflow(options: PipelineOptions, paths: Mapping[str, str], *, has_hi
     Args:
       options: Beam's options.
       paths: What workers read and write, by the options that give it.
-      has_hints: Whether a step tells Dataflow what its workers need.
+      has_hints: Whether a step has resource hints for its workers.
 
     Raises:
       SetupError: What is missing, and what to do.

@@ -137,9 +137,7 @@ def rest_address(options: PipelineOptions) -> str:
 
 
 def is_on_this_machine(options: PipelineOptions) -> bool:
-    """Returns whether Flink, and so its workers, see this machine's files, as far as its address
-    tells.
-    """
+    """Returns whether Flink runs on this machine, by its address, so that workers see its files."""
     if is_without_cluster(options):
         return True
     host = urlsplit(rest_address(options)).hostname or ""
@@ -147,12 +145,11 @@ def is_on_this_machine(options: PipelineOptions) -> bool:
 
 
 def shared_paths(options: PipelineOptions, paths: Mapping[str, str]) -> str | None:
-    """Returns what is to be known of paths of this machine that the workers of another one must
-    see.
+    """Returns a note about local paths that the workers on another machine must also see, or None.
 
     Args:
-      options: Beam's.
-      paths: By the option that gives it, without dashes.
+      options: Beam's options.
+      paths: The paths, by the name of their option without dashes.
     """
     local = [f"--{option} {path}" for option, path in paths.items() if is_local(path)]
     if not is_flink(options) or is_on_this_machine(options) or not local:

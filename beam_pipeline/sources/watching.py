@@ -180,11 +180,11 @@ def _version_set(versions: bytes) -> set[bytes]:
 
 
 def compare(before: KnownFolder | None, folder: Folder) -> tuple[KnownFolder, list[ListedFile]]:
-    """Returns what is new in a folder, and what of it is known from then on.
+    """Compares a folder with its known state; returns the new state and the new files.
 
     Args:
-      before: What was seen of it; None for a folder that is new.
-      folder: As it was listed.
+      before: The known state of the folder; None for a new folder.
+      folder: The listing of the folder.
     """
     filesystem = folder.filesystem
     after = replace(
@@ -339,12 +339,12 @@ class _LocalInput:
     def remember(
         self, folder: Folder, before: KnownFolder | None, known: KnownFolder | None, now: float
     ) -> None:
-        """Keeps in mind how a folder was listed.
+        """Remembers how a folder was listed.
 
         Args:
           folder: The folder.
-          before: What was seen of it before.
-          known: What was seen of it, if all of it is emitted.
+          before: Its state before this listing.
+          known: Its state after this listing, if all of its files are emitted.
           now: Unix time in seconds.
         """
         cached = self._quiet.pop(folder.path, None)

@@ -99,8 +99,8 @@ class StreamJob:
         running = [id_ for id_, status in self._jobs().items() if status == "RUNNING"]
         return next((id_ for id_ in running if id_ not in before), None)
 
-    def said(self) -> str:
-        """What the submitting program has said so far."""
+    def printed(self) -> str:
+        """Returns what the submitting program has printed so far."""
         return self._log.read_text()
 
     def counter(self, name: str) -> float:

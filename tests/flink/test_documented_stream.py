@@ -48,19 +48,19 @@ class Shell:
         return documented.substituted(command.text, here)
 
     def start(self, text: str) -> None:
-        """Starts a command that goes on, and waits until the cluster runs its job."""
-        with (self.folder / "said").open("ab") as said:
+        """Starts a command that keeps running, and waits until the cluster runs its job."""
+        with (self.folder / "printed").open("ab") as printed:
             client = subprocess.Popen(
                 ["bash", "-uc", f"exec {text}"],
                 cwd=self.folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdout=said,
-                stderr=said,
+                stdout=printed,
+                stderr=printed,
             )
         self._clients.append(client)
 
         def runs() -> bool:
-            assert client.poll() is None, self.said
+            assert client.poll() is None, self.printed
             return bool(self.jobs())
 
         wait_for("the job runs", runs)
@@ -71,9 +71,9 @@ class Shell:
         return [job["id"] for job in jobs if job["status"] == "RUNNING"]
 
     @property
-    def said(self) -> str:
-        """What the commands that go on have said."""
-        return (self.folder / "said").read_text()
+    def printed(self) -> str:
+        """What the running commands have printed."""
+        return (self.folder / "printed").read_text()
 
     def judge(self) -> None:
         """Brings a picture of the present, and waits for its verdict."""
@@ -106,7 +106,7 @@ def test_the_stream_of_the_readme_runs(shell: Shell) -> None:
     (command,) = documented.run_by(STREAM, "README.md")
     shell.start(shell.words(command))
     shell.judge()
-    assert f"watching {shell.folder}/srv/pictures" in shell.said
+    assert f"watching {shell.folder}/srv/pictures" in shell.printed
 
 
 def test_a_stream_is_stopped_and_goes_on_by_the_commands_of_the_page(shell: Shell) -> None:

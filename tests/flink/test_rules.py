@@ -51,7 +51,7 @@ def test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused(
     rules.write_text(IGNORE)
     wait_for("the edited rules are in force", lambda: severity() is None, 60)
     in_force = f"rules version {version} is now in force\n"
-    wait_for("the one who waits is told", lambda: in_force in job.said(), 60)
+    wait_for("the log names the new version", lambda: in_force in job.printed(), 60)
     rules.write_text("version: 1\nprofile: {}\n")
     wait_for(
         "the broken file is refused",
@@ -68,7 +68,7 @@ def test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused(
     _check_what_prometheus_gets(cluster)
     job.cancel()
     summary = rf"^rules +{re.escape(str(rules))}, version {version}$"
-    assert re.search(summary, job.said(), re.MULTILINE), job.said()
+    assert re.search(summary, job.printed(), re.MULTILINE), job.printed()
 
 
 def _check_what_prometheus_gets(cluster: Any) -> None:

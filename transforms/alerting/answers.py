@@ -60,7 +60,7 @@ class SendResult:
 
 
 def result_of(answer: Answer) -> SendResult:
-    """Returns the result that an answer stands for."""
+    """Returns the result that an answer means."""
     status, detail = answer.status, f"{answer.protocol} status {answer.status}"
     if answer.protocol == "SMTP":
         if status in _SMTP_REFUSALS:

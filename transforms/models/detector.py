@@ -1,6 +1,6 @@
 """Detectors: SavedModels with the TF Object Detection API's signature, and TFLite detectors.
 
-:func:`inspect_model` tells what a model takes without loading it; :class:`Detector` runs it.
+:func:`inspect_model` finds the inputs of a model without loading it; :class:`Detector` runs it.
 """
 
 from __future__ import annotations

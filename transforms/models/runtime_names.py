@@ -1,4 +1,4 @@
 """The runtimes of models by name, as `--model_runtime` takes them and the image JSON says them."""
 
 AUTO, SAVED_MODEL, TFLITE, TFLITE_INT8 = RUNTIMES = ("auto", "savedmodel", "tflite", "tflite-int8")
-"""`auto` stands for one of the others."""
+"""`auto` selects one of the others."""

@@ -32,7 +32,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from transforms.records.text import one_line
 
 EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
-"""The address of a server that stands for Google's, as google-cloud-storage takes it."""
+"""The variable with the address of an emulator; google-cloud-storage reads it too."""
 
 _CHUNK = 1 << 20
 _CONNECTIONS = 64

@@ -311,8 +311,8 @@ def test_how_far_back_is_looked_and_how_many_findings_go_in_one_message() -> Non
     assert health.DIGEST_FROM == 10
 
 
-class Told:
-    """A target that takes everything."""
+class AcceptingTarget:
+    """A target that accepts every message."""
 
     name = "guards"
 
@@ -330,7 +330,7 @@ def test_ten_findings_or_more_go_in_one_message(number: int, messages: int, tmp_
         Finding(f"cam-{at}", "silent", START, END, "fault", "has sent nothing")
         for at in range(number)
     ]
-    target = Told()
+    target = AcceptingTarget()
     delivered, failures = health.notify(findings_now, str(tmp_path), [target])
     assert (delivered, failures) == (messages, {})
     assert len(target.subjects) == messages

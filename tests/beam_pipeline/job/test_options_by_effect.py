@@ -97,14 +97,14 @@ class Folder:
         """The output of a job with these options."""
         self._runs += 1
         output = output or self._top / f"out-{self._runs}"
-        self.said = self._command(
+        self.done = self._command(
             *("--input", self.input, "--output", output, "--model", self._detector),
             *map(str, arguments),
         )
-        assert self.said.code == 0, self.said.err
+        assert self.done.code == 0, self.done.err
         return output
 
-    said: Done
+    done: Done
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_what_runs_the_model_is_in_each_record_and_sees_the_same(
     assert detections["tflite-int8"] != detections["tflite"]
     output = folder.run("--model", model, "--model_runtime", "tflite")
     folder.run("--model", model, "--model_runtime", "savedmodel", "--resume", output=output)
-    assert "processed in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.done.out
 
 
 def test_a_runtime_that_can_not_run_the_model_is_a_wrong_set_up(
@@ -368,7 +368,7 @@ def test_images_that_are_handed_to_the_model_at_once(
         pattern = (
             rf"inference +{len(sizes)} batches of {average:.1f} images and [0-9]+ ms on average"
         )
-        assert re.search(pattern, folder.said.out)
+        assert re.search(pattern, folder.done.out)
         return Counter(sizes)
 
     assert handed("--batch_size", "5") == {5: 4}
@@ -423,11 +423,11 @@ def test_what_an_earlier_run_has_seen_is_not_looked_at_again(folder: Folder) -> 
     folder.put(NAME)
     output = folder.run()
     folder.run(output=output)
-    assert "processed in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.done.out
     folder.run("--resume", output=output)
-    assert "valid               1 (1 of them processed in an earlier run)" in folder.said.out
+    assert "valid               1 (1 of them processed in an earlier run)" in folder.done.out
     folder.run("--resume", "--model", "bundled", output=output)
-    assert "processed in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.done.out
     assert finals(output)[NAME]["model"]["name"] == "bundled"
 
 
@@ -454,7 +454,7 @@ def test_what_an_earlier_run_has_seen_in_another_way_is_looked_at_again(
     output = folder.run(option, before)
     detections = finals(output)[NAME]["detections"]
     folder.run("--resume", option, now, output=output)
-    assert "processed in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.done.out
     assert finals(output)[NAME]["detections"] != detections
     first = folder.run(option, now)
     told_of = {  # An alert names where its verdict is kept.
@@ -463,7 +463,7 @@ def test_what_an_earlier_run_has_seen_in_another_way_is_looked_at_again(
     }
     assert tree(output) == told_of
     folder.run("--resume", option, now, output=output)
-    assert "(1 of them processed in an earlier run)" in folder.said.out
+    assert "(1 of them processed in an earlier run)" in folder.done.out
 
 
 def test_what_a_release_has_seen_that_did_not_say_how_is_looked_at_again(folder: Folder) -> None:
@@ -475,7 +475,7 @@ def test_what_a_release_has_seen_that_did_not_say_how_is_looked_at_again(folder:
     assert re.fullmatch("[0-9a-f]{12}", settings)
     path.write_text(json.dumps(record))
     folder.run("--resume", output=output)
-    assert "processed in an earlier run" not in folder.said.out
+    assert "processed in an earlier run" not in folder.done.out
     assert json.loads(path.read_text())["model"]["settings"] == settings
 
 
