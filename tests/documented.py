@@ -16,6 +16,7 @@ PAGES = (
     "docs/running.md",
     "docs/output.md",
     "docs/rules.md",
+    "docs/names.md",
     "docs/report.md",
     "docs/health.md",
     "docs/backtest.md",
@@ -26,6 +27,7 @@ PAGES = (
 PYTHON = ".venv/bin/python -m beam_pipeline"
 
 SAMPLES = "tests/beam_pipeline/test_documented_commands.py"
+NAMES = "tests/beam_pipeline/test_names_job.py"
 BATCH = "tests/flink/test_batch.py"
 STREAM = "tests/flink/test_documented_stream.py"
 
@@ -46,6 +48,7 @@ WHERE: dict[str, dict[str, str]] = {
     "docs/running.md": {f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES},
     "docs/output.md": {f"{PYTHON} counts": SAMPLES, f"{PYTHON} chart": SAMPLES},
     "docs/rules.md": {f"{PYTHON} rules": SAMPLES},
+    "docs/names.md": {f"{PYTHON} names": NAMES, f"{PYTHON} --runner": NAMES},
     "docs/report.md": {f"{PYTHON} report": SAMPLES},
     "docs/health.md": {f"{PYTHON} health": SAMPLES},
     "docs/backtest.md": {

@@ -12,8 +12,8 @@ EPILOG = """\
 Every option of Apache Beam is accepted too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: counts, chart, report, rules check, backtest, pack, export, evaluate, tune, health,
-alerts; each has its own --help.
+Other commands: names check, rules check, counts, chart, report, backtest, pack, export, evaluate,
+tune, health, alerts; each has its own --help.
 --default_sdk_harness_log_level INFO shows the log lines of Beam and of its runner.
 --version prints the versions of this program, Python, Beam and TensorFlow.
 Exit codes: 0 done (invalid images are not a failure), 1 the job failed, 2 wrong usage or set-up,

@@ -126,6 +126,12 @@ def add_name_options(group: argparse._ActionsContainer) -> None:
         "(docs/names.md). Canonical names are read too; the rule file can set another preset for a "
         "camera (default: <id>_<timestamp>.jpg)",
     )
+    add_name_pattern(group)
+    add_timezone(group)
+
+
+def add_name_pattern(group: argparse._ActionsContainer) -> None:
+    """Adds ``--name_pattern``."""
     group.add_argument(
         "--name_pattern",
         type=_name_pattern,
@@ -134,6 +140,10 @@ def add_name_options(group: argparse._ActionsContainer) -> None:
         "'{camera}/{time:%%Y/%%m/%%d}/*_{time:%%H%%M%%S}.jpg' (docs/names.md) (default: "
         "<id>_<timestamp>.jpg)",
     )
+
+
+def add_timezone(group: argparse._ActionsContainer) -> None:
+    """Adds ``--timezone``."""
     group.add_argument(
         "--timezone",
         type=_timezone,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import documented
 from tests.beam_pipeline.conftest import jpeg, read_json, refused, tree
 from tests.conftest import Command
 from tests.transforms.small_models import save_detector
@@ -289,3 +290,21 @@ def _default_rules(output: Path) -> Path:
     rules = output.parent / "rules.yaml"
     rules.write_text("version: 1\ndefaults: {objects: {person: {}}}\n")
     return rules
+
+
+def test_the_documented_commands_run(tmp_path: Path, model: Path) -> None:
+    documented.make_checkout(tmp_path)
+    images = tmp_path / "srv" / "pictures"
+    images.mkdir(parents=True)
+    (images / "Front Door_00_20260131175217.jpg").write_bytes(jpeg())
+    places = {"/srv/": f"{tmp_path}/srv/"}
+    check, run = documented.run_by(documented.NAMES, "docs/names.md")
+    done = documented.shell(documented.substituted(check.text, places), tmp_path, {**os.environ})
+    assert done.returncode == 0, done.stderr
+    assert "options: --name_preset reolink" in done.stdout
+    text = documented.substituted(run.text, places) + f" --model {model}"
+    done = documented.shell(text, tmp_path, {**os.environ})
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.glob("srv/results/final/*/*")] == [
+        "Front-Door_20260131T165217Z.json"
+    ]
