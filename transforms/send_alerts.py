@@ -282,7 +282,11 @@ class _DeliverInStream(beam.DoFn):
     ) -> None:
         alert = element[1]
         pending: PendingAlert = state.read() or PendingAlert(alert)
-        alert = replace(alert, held={**pending.alert.held, **alert.held})
+        # A part says for its target alone whether a limit holds the alert back.
+        other_held = {
+            name: digest for name, digest in pending.alert.held.items() if name not in alert.targets
+        }
+        alert = replace(alert, held={**other_held, **alert.held})
         now = time.time()
         known_names = {target.name for target in pending.targets}
         new_targets = (

@@ -289,3 +289,31 @@ def test_a_crash_between_the_record_and_the_waiting_alert_is_repaired(
                         ledger.record(alert, Outcome("good", outcome, "HTTP status 500"))
             assert store.delivered(alert) == {"good", "other"}
             assert store.waiting() == []
+
+
+def test_an_alert_that_a_limit_admits_after_all_is_sent_to_the_target_that_it_was_held_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another target still waits for it, so that it is known."""
+    store = Store(monkeypatch)
+    Clock(monkeypatch)
+
+    class Client:
+        def __init__(self, target: Any) -> None:
+            self.name = target.name
+
+        def send(self, message: Message) -> SendResult:
+            return ANSWERS["delivered" if self.name == "good" else "unavailable"]
+
+    monkeypatch.setattr(delivery, "client_for", lambda target, *_: Client(target))
+    stream = Stream("/out", RULES, policy=HASTY)
+    alert = ALERTS[0]
+    for part in (
+        replace(alert, targets=("other",)),
+        replace(alert, targets=("good",), held={"good": "a digest"}),
+        replace(alert, targets=("good",)),
+    ):
+        stream.feed(part)
+        stream.settle_threads()
+        stream.wake(until=lambda: stream.pending(alert.alert_id) == {"other"})
+    assert store.delivered(alert) == {"good"}
