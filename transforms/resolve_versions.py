@@ -273,7 +273,9 @@ class _ResolveInStream(beam.DoFn):
     def _resolve(
         self, key: str, before: CaptureTime, version: Version, *, emits_again: bool = False
     ) -> Generator[Any, None, CaptureTime]:
-        late, is_replay = self._is_late(version), False
+        # A file that is on time by its own partition may have waited with a late one of another. By
+        # now, the window takes no more images.
+        late, is_replay = emits_again or self._is_late(version), False
         if not late and not before.versions and version.reason == reasons.READ_FAILED:
             version, is_replay = self._as_stored(version)
         known, change = add_version(before, version)
@@ -400,6 +402,7 @@ class _StorePlan(ReadAheadDoFn):
         self._window_seconds = window_seconds
         self._streaming = streaming
         self._store_validated = store_validated
+        self._max_copied_bytes = max_copied_bytes
         self._invalid = InvalidRepository(output, max_copied_bytes, top)
         self._earlier = EarlierRecords(output)
 
@@ -484,11 +487,10 @@ class _StorePlan(ReadAheadDoFn):
             for version in plan.known.versions.values()
         )
         copies = self._invalid.copy_uris(image.uri, image.stored_name, reasons.DUPLICATE)
-        others = plan.known.addresses_of(image.sha256)
-        for uri in dict.fromkeys((image.uri, *others, *copies, validated, spare)):
-            try:
-                data = stores.read_bytes(uri)
-            except Exception:  # It is gone, or never existed.
+        inputs = (image.uri, *plan.known.addresses_of(image.sha256))
+        for uri in dict.fromkeys((*inputs, *copies, validated, spare)):
+            data = self._read_input(uri) if uri in inputs else stores.read_if_there(uri)
+            if data is None:
                 continue
             if hashlib.sha256(data).hexdigest() == image.sha256:
                 # A file of the same name may arrive after this one has disappeared.
@@ -499,6 +501,17 @@ class _StorePlan(ReadAheadDoFn):
                 return
         self._invalid.check_top()
         stores.delete(validated)  # Another file of that name has overwritten it.
+
+    def _read_input(self, uri: str) -> bytes | None:
+        """Reads a file of the input, or None if it can't be read, for whatever reason.
+
+        By now, it may be another file, of any size.
+        """
+        at_most = -1 if self._max_copied_bytes is None else self._max_copied_bytes + 1
+        try:
+            return stores.read_bytes(uri, at_most)
+        except Exception:  # Each store has its own kinds of error.
+            return None
 
     def outputs(self, result: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
         for record in result:

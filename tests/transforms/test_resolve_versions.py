@@ -6,6 +6,7 @@ arrive one by one, in any order, repeatedly, and with bundles that fail half-way
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -568,6 +569,60 @@ def test_of_late_files_under_several_names_the_most_severe_wins_and_then_the_nex
     assert json.loads(row.read_text())["by_label"] == {"dog": 1}
     (record,) = stream.output.glob("invalid/duplicate/*.json")
     assert json.loads(record.read_text())["sha256"] == sha256_of(b"nothing 1")
+
+
+def test_the_copy_of_an_image_is_kept_if_the_output_can_t_be_read_for_a_moment(
+    tmp_path, monkeypatch
+):
+    stream = Stream(tmp_path)
+    gone = stream.put("a", NAMES[0], b"person 1")
+    stream.comes(gone, 1.0, False)
+    gone.unlink()
+    (plan,) = stream.plans_of(stream.put("a", NAMES[1], b"dog"), 2.0)
+    copy = stream.output / "validated" / CAMERA / NAMES[0]
+    read = stores.read_bytes
+
+    def fail(uri, at_most=-1):
+        if uri == str(copy):
+            raise OSError(errno.EIO, "Input/output error", uri)
+        return read(uri, at_most)
+
+    monkeypatch.setattr(stores, "read_bytes", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        stream.store.work(plan)
+    assert copy.exists()
+    monkeypatch.undo()
+    stream.store.work(plan)
+    assert copy.read_bytes() == b"person 1"
+
+
+def test_a_file_in_the_place_of_an_image_is_read_only_up_to_the_limit(tmp_path, monkeypatch):
+    stream = Stream(tmp_path)
+    stream.store._max_copied_bytes = 10
+    image = stream.put("a", NAMES[0], b"person 1")
+    stream.comes(image, 1.0, False)
+    (plan,) = stream.plans_of(stream.put("b", NAMES[0], b"dog"), 2.0)
+    image.write_bytes(b"large" * 1000)
+    read, sizes = stores.read_bytes, []
+
+    def measure(uri, at_most=-1):
+        data = read(uri, at_most)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(stores, "read_bytes", measure)
+    stream.store._restore_validated(plan)
+    assert max(sizes) == 11
+
+
+def test_a_file_that_is_on_time_and_waits_with_a_late_one_is_counted_once(tmp_path):
+    """Each partition of a topic has its own event time; the window follows the slowest."""
+    stream = Stream(tmp_path)
+    stream.look(stream.put("a", NAMES[0], b"dog"), 1.0, True)
+    stream.look(stream.put("b", NAMES[1], b"person 1"), 2.0, False)
+    stream.timers_come()
+    (row,) = (json.loads(path.read_text()) for path in stream.output.glob("late/*/*.json"))
+    assert (stream.counts["images"], row["alerts"]) == (0, 1)
 
 
 @pytest.mark.parametrize("order", [1, -1])
