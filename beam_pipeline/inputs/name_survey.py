@@ -143,24 +143,41 @@ def survey(
     for way in ways:
         names = rules.Names(way.settings)
         for image in images:
-            read = _read(image, names)
+            read = _read(image, names, or_canonical=not way.settings.form)
             if read is not None:
                 way.reads.append(read)
     return Survey(images, others, ways)
 
 
-def _read(image: Image, names: rules.Names) -> Read | None:
+def read_as_utc(files: Iterable[ImageFile], top: str | None, names: rules.Names) -> list[Read]:
+    """Returns what a job reads in names without an offset, of cameras that have no time zone.
+
+    Args:
+      files: The files.
+      top: The folder of the input.
+      names: How names are read.
+    """
+    images = (Image(path_below(file.uri, top), file.changed) for file in files)
+    reads = (_read(image, names, or_canonical=True) for image in images)
+    return [
+        read
+        for read in reads
+        if read is not None and not read.has_offset and names.for_camera(read.id).timezone is None
+    ]
+
+
+def _read(image: Image, names: rules.Names, *, or_canonical: bool) -> Read | None:
     try:
-        if names.default.form:
-            found = names.find(image.path)
-            if found is None:
-                return None
+        found = names.find(image.path)
+        if found is not None:
             has_offset = found.match.offset is not None
-        else:
+        elif or_canonical:
             _, timestamp = split_name(image.path.rsplit("/", 1)[-1])
             has_offset = read_timestamp(timestamp)[1] is not None
+        else:
+            return None
         id, time = read_name(image.path, names, image.changed)
-    except InvalidNameError:
+    except (InvalidNameError, rules.AmbiguousNameError):
         return None
     return Read(image, id, time, has_offset)
 

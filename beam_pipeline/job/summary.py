@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from beam_pipeline.console.progress import done
+from beam_pipeline.job.name_notes import name_notes
 from beam_pipeline.job.preparation import Job
 from transforms.alerting.ledger import DELIVERED, SUPPRESSED, WAITING
 from transforms.records import reasons
@@ -38,6 +39,7 @@ def summarize(
         lines.append(("not listed", f"{unlistable} ({where})"))
     if links := counts["source.links_passed_over"]:
         lines.append(("links", f"{links} skipped; --follow_links follows them"))
+    lines += [("names", note) for note in name_notes(job, counts)]
     for severity in ("alert", "detection"):
         labels = _under(counts, f"threats.{severity}.")
         lines.append((f"threats, {severity}", f"{sum(labels.values())}{_parts(labels)}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +290,70 @@ def _default_rules(output: Path) -> Path:
     rules = output.parent / "rules.yaml"
     rules.write_text("version: 1\ndefaults: {objects: {person: {}}}\n")
     return rules
+
+
+def summary(said: str, label: str) -> list[str]:
+    """The lines of a summary with a label, without it."""
+    return [line[len(label) :].strip() for line in said.splitlines() if line.startswith(label)]
+
+
+VENDORS = [
+    *(f"Front Door_00_202601311752{second:02d}.jpg" for second in range(4)),
+    *(f"192.168.1.64_01_202601311752{second:02d}123_MOTION_DETECTION.jpg" for second in range(3)),
+]
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (
+            VENDORS[:4],
+            "4 of 4 can't be read, such as Front Door_00_20260131175200.jpg: --name_preset "
+            "reolink reads them; ",
+        ),
+        (
+            VENDORS,
+            f"7 of 7 can't be read, such as {VENDORS[4]}: --name_preset reolink and "
+            "--name_preset hikvision each read some of them, which the rule file can set for each "
+            "camera; ",
+        ),
+        (
+            ["IMG 1.jpg", "IMG 2.jpg"],
+            "2 of 2 can't be read, such as IMG 1.jpg: write their form as --name_pattern "
+            "(docs/names.md); ",
+        ),
+        ([*VENDORS[:2], "hall_20260131T175217Z.jpg", "hall_20260131T175218Z.jpg"], None),
+        (["hall_20260131T175217Z.jpg"], None),
+    ],
+)
+def test_unusable_names_are_told_with_the_option_that_reads_them(
+    job: Job, names: list[str], note: str | None
+) -> None:
+    for name in names:
+        job.put(name)
+    notes = summary(job.run(), "names ")
+    assert notes == ([] if note is None else [f"{note}`names check {job.input}` shows more"])
+
+
+@pytest.mark.parametrize(
+    ("options", "is_copied", "note"),
+    [
+        ([], False, "names of hall seem to be local time (UTC+1): --timezone Europe/Berlin"),
+        ([], True, None),
+        (["--timezone", "Europe/Berlin"], False, None),
+        (["--timezone", "UTC"], False, None),
+    ],
+)
+def test_local_time_is_found_out(
+    job: Job, options: list[str], is_copied: bool, note: str | None
+) -> None:
+    start = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+    for minutes in range(0, 200, 20):
+        moment = start + timedelta(minutes=minutes)
+        written = start + timedelta(days=1) if is_copied else moment
+        name = f"hall_{moment + timedelta(hours=1):%Y%m%d%H%M%S}.jpg"
+        job.put(name, changed=written + timedelta(seconds=2))
+    assert summary(job.run(*options), "names ") == ([] if note is None else [note])
 
 
 def test_the_documented_commands_run(tmp_path: Path, model: Path) -> None:
