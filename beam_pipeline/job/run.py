@@ -28,6 +28,7 @@ from beam_pipeline.pages.report.gathering import ReportOptions
 from beam_pipeline.runners import dataflow, launching
 from beam_pipeline.runners.beam_options import beam_options
 from beam_pipeline.runners.flink import (
+    check_concurrent_checkpoints,
     check_flink,
     check_job_endpoint,
     has_local_workers,
@@ -66,6 +67,8 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
             "--model_min_ram and --model_accelerator tell Dataflow what its workers need; leave "
             f"them out on {launching.runner_name(pipeline_options)}"
         )
+    if options.notifications is not None and is_flink(pipeline_options):
+        check_concurrent_checkpoints(pipeline_options)
     here = launching.is_direct(pipeline_options)
     with ending.last_line(_STOPPED_BEFORE_IMAGES):
         job = prepare(options, sends_here=here or has_local_workers(pipeline_options))

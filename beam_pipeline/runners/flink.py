@@ -178,6 +178,22 @@ def check_flink(options: PipelineOptions) -> None:
         _check_cluster(master, flink.flink_version, flink.parallelism)
 
 
+def check_concurrent_checkpoints(options: PipelineOptions) -> None:
+    """Refuses concurrent checkpoints, for a job that acknowledges messages.
+
+    The second of two may have begun before a message that is acknowledged when it is complete.
+
+    Raises:
+      SetupError: Several checkpoints may be made at a time.
+    """
+    given = options.get_all_options(retain_unknown_options=True).get("num_concurrent_checkpoints")
+    if given is not None and str(given) != "1":
+        raise SetupError(
+            f"--num_concurrent_checkpoints {given}: with --notifications, messages could be lost, "
+            "as they are acknowledged once two checkpoints in a row are complete; leave it out"
+        )
+
+
 def check_job_endpoint(options: PipelineOptions) -> None:
     """Checks whether a job service answers at `--job_endpoint`, if there is one.
 

@@ -144,6 +144,20 @@ def test_a_misspelt_option_of_flink_is_refused(
     assert "no such option" in refused(capsys, option)
 
 
+@pytest.mark.parametrize("words", [["=2"], ["", "3"]])
+def test_concurrent_checkpoints_are_refused_with_notifications(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str]
+) -> None:
+    option, *value = words
+    line = refused(
+        capsys,
+        *("--streaming", "--input", "s3://bucket/in", "--output", tmp_path / "out"),
+        *("--notifications", "kafka://127.0.0.1:1/topic"),
+        *(f"--num_concurrent_checkpoints{option}", *value),
+    )
+    assert "with --notifications, messages could be lost" in line
+
+
 @pytest.mark.parametrize("kind", ["empty", "text", "no program"])
 def test_a_jar_that_is_no_job_server(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str
