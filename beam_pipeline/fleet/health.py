@@ -30,13 +30,14 @@ from beam_pipeline.fleet.health_statistics import (
     Observations,
     RefusedImage,
 )
-from beam_pipeline.fleet.output_scan import NoValidImageError, OutputScan
+from beam_pipeline.fleet.output_scan import NAMES_HINT, NoValidImageError, OutputScan
 from beam_pipeline.inputs import paths, selection
 from beam_pipeline.inputs.preflight import check_arguments, check_writable
 from beam_pipeline.inputs.rule_files import read_rules
 from rules import is_camera_id
 from transforms.alerting.messages import Message
 from transforms.alerting.target_clients import TargetClient, client_for
+from transforms.records import reasons
 from transforms.records.count_rows import TOTAL_ID
 from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
@@ -211,6 +212,8 @@ def format_table(health: Health) -> str:
     if health.unplaced:
         listed = ", ".join(f"{reason} {number:,}" for reason, number in health.unplaced.items())
         lines += ["", f"invalid images without a camera or capture time in their names: {listed}"]
+        if not health.unplaced.keys().isdisjoint(reasons.OF_NAMES):
+            lines.append(NAMES_HINT)
     return "".join(f"{printable(line)}\n" for line in lines)
 
 

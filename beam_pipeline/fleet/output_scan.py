@@ -40,9 +40,9 @@ _AT_ONCE = 16
 """Files that are read at once."""
 _NAME_TIME = r"(\d{8}T\d{6}(?:\.\d{1,6})?Z)"
 _FILE_NAME = re.compile(rf"{_NAME_TIME}_{_NAME_TIME}(?:-\d+-of-\d+)?\.jsonl", re.ASCII)
+NAMES_HINT = "`names check` finds the option that reads such names"
+
 _HASH = re.compile(r"-[0-9a-f]{8}(?=\.[^.]+$)")
-_NAMES_NO_TIME = frozenset((reasons.BAD_NAME, reasons.BAD_TIMESTAMP, reasons.TIMESTAMP_NOT_UTC))
-"""Reasons of images whose names give no camera and capture time."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -257,6 +257,7 @@ class OutputScan:
             f"no image was valid under {output}: {number} invalid ({listed}), such as "
             f"{escaped(min(names_of_most))}, which is {reason}; the records in "
             f"{output.rstrip('/')}/invalid say why"
+            + (f"; {NAMES_HINT}" if reason in reasons.OF_NAMES else "")
         )
 
     def _late_paths(self, since: datetime | None, until: datetime | None) -> Iterator[str]:
@@ -291,7 +292,7 @@ class OutputScan:
             is_record = name.endswith(".json") and (reason, f"{name}.json") not in present
             if reason in reasons.ALL and is_record:
                 kept_name = name.removesuffix(".json")
-                named = (None, None) if reason in _NAMES_NO_TIME else camera_and_time(kept_name)
+                named = (None, None) if reason in reasons.OF_NAMES else camera_and_time(kept_name)
                 uri = stores.join(output, "invalid", reason, name)
                 yield InvalidFile(uri, reason, kept_name, *named)
 

@@ -21,7 +21,6 @@ from transforms.records.images import ImageFile
 from transforms.records.text import printable
 from transforms.storage import stores
 
-_OF_NAMES = (reasons.BAD_NAME, reasons.BAD_TIMESTAMP, reasons.TIMESTAMP_NOT_UTC)
 _SURVEYED = 2_000
 _COMPARED = 10_000
 
@@ -36,7 +35,7 @@ def name_notes(job: Job, counts: Counter[str]) -> list[str]:
       job: The job.
       counts: The counters of all its steps.
     """
-    unusable = sum(counts[f"images.invalid.{reason}"] for reason in _OF_NAMES)
+    unusable = sum(counts[f"images.invalid.{reason}"] for reason in reasons.OF_NAMES)
     try:
         lines = []
         if unusable * 2 > counts["images.found"]:

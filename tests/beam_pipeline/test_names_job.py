@@ -335,6 +335,21 @@ def test_unusable_names_are_told_with_the_option_that_reads_them(
     assert notes == ([] if note is None else [f"{note}`names check {job.input}` shows more"])
 
 
+def test_report_and_health_tell_of_names_that_can_not_be_read(job: Job, command: Command) -> None:
+    job.put("hall_20260131T175217Z.jpg")
+    job.put(VENDORS[0])
+    job.run()
+    page = job.output / "report" / "report.html"
+    assert "names check" not in page.read_text()
+    assert command("health", "--output", job.output).out.splitlines()[-1] == (
+        "`names check` finds the option that reads such names"
+    )
+    job.put(VENDORS[1])
+    job.run()
+    assert "The names of 2 images can't be read" in page.read_text()
+    assert "names check" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "is_copied", "note"),
     [

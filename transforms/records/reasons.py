@@ -34,9 +34,10 @@ ALL = (
     INFERENCE_FAILED,
 )
 
-OF_CONTENT = tuple(
-    reason for reason in ALL if reason not in (BAD_NAME, BAD_TIMESTAMP, TIMESTAMP_NOT_UTC)
-)
+OF_NAMES = (BAD_NAME, BAD_TIMESTAMP, TIMESTAMP_NOT_UTC)
+"""The reasons for which no camera and time is known."""
+
+OF_CONTENT = tuple(reason for reason in ALL if reason not in OF_NAMES)
 """The reasons for which a file with a valid name is invalid now, and may be valid later."""
 
 OF_THE_ATTEMPT = (READ_FAILED, INFERENCE_FAILED)

@@ -188,6 +188,14 @@ class Fleet:
         return next(iter(sum_total(self.rows)), None)
 
     @property
+    def unreadable_names(self) -> int:
+        """Images whose names can't be read, if these are more than half of all; otherwise 0."""
+        number = sum(images.number for images in self.invalid if images.reason in reasons.OF_NAMES)
+        valid = 0 if self.total is None else self.total.images
+        found = valid + sum(images.number for images in self.invalid)
+        return number if number * 2 > found else 0
+
+    @property
     def late(self) -> int:
         """Images that arrived too late for their windows."""
         return sum(camera.late for camera in self.cameras)

@@ -253,6 +253,7 @@ def test_where_every_image_was_invalid_it_says_so(nothing_valid, capsys):
     assert "no image was valid" in line
     assert "3 invalid (bad_name 2, empty_file 1), such as DSC_0001.jpg, which is bad_name" in line
     assert "run the job first" not in line
+    assert line.endswith("`names check` finds the option that reads such names")
 
 
 @pytest.mark.parametrize("command", ["counts", "chart"])
@@ -273,6 +274,8 @@ def test_the_report_says_that_every_image_was_invalid(nothing_valid, capsys):
     assert "No image was valid" in page
     assert "There are no findings" not in page
     assert "DSC_0001.jpg" in page
+    assert "The names of 2 images can't be read" in page
+    assert "names check" in page
 
 
 def test_an_output_that_is_not_there_proposes_a_run_on_images_of_ones_own(tmp_path, capsys):
