@@ -4,8 +4,9 @@ Pass the same `History` for each image of a camera, in the order of capture time
 arrives after a later one is judged by the images before it in capture time, except that later
 images can confirm it too, and it does not change earlier verdicts.
 
-A history is bounded: it keeps as many images as `repeats` can look back on, for each label at most
-four times as many capture times as `confirm` requires, and the alerts that `rules.cooldown` keeps.
+A history is bounded: it keeps at most twice as many images as `repeats` can look back on, for each
+label at most four times as many capture times as `confirm` requires, and the alerts that
+`rules.cooldown` keeps.
 """
 
 from __future__ import annotations
@@ -105,8 +106,7 @@ class History:
         capture_time = image.capture_time
         self.newest = max(self.newest, capture_time)
         if camera.repeats is not None:
-            self._add_sightings(image)
-            del self.images[: -camera.repeats.images_needed]
+            self._add_sightings(image, camera.repeats.images_needed)
         else:
             self.images.clear()
         if camera.confirm is None:
@@ -118,13 +118,22 @@ class History:
                 times.append(capture_time)
                 _forget_candidates(times, 2 * camera.confirm.pictures)
 
-    def _add_sightings(self, image: PastImage) -> None:
+    def _add_sightings(self, image: PastImage, kept: int) -> None:
+        """Adds an image, and forgets others: `kept` are kept, the newest.
+
+        After a camera's clock was set back, all of these are later than each further image. So as
+        many are kept of those that are older than them.
+        """
         index = bisect_left(self.images, image.capture_time, key=_capture_time)
         if index < len(self.images) and self.images[index].capture_time == image.capture_time:
             if image.sha256 < self.images[index].sha256:
                 self.images[index] = image
-        else:
-            self.images.insert(index, image)
+            return
+        self.images.insert(index, image)
+        if image is self.images[-1]:
+            del self.images[:-kept]
+        elif len(self.images) > 2 * kept:
+            del self.images[index + 1 if index < kept else 0]
 
 
 def _forget_candidates(times: list[int], kept: int) -> None:

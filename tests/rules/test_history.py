@@ -218,6 +218,32 @@ def test_images_of_an_intruder_confirm_each_other_in_any_order(needed, order):
 
 
 @pytest.mark.parametrize("ahead_seconds", [300, 86_400, 56 * 365 * 86_400])
+@pytest.mark.parametrize("images_ahead", [5, 6, 30])
+def test_repeats_are_recognized_after_the_clock_of_the_camera_was_set_back(
+    ahead_seconds, images_ahead
+):
+    rules = rules_of("objects: {car: }\nrepeats: {occurrences: 2, forget_after: 3}")
+    ahead = [make_image(CAR, at=ahead_seconds + n) for n in range(images_ahead)]
+    right = [make_image(CAR, at=n) for n in range(100)]
+    again = [make_image(CAR, at=ahead_seconds + 100 + n) for n in range(10)]
+    history = History()
+    alerts = []
+    for image in [*ahead, *right, *again]:
+        alerts.append(rules.judge(image, history).alerts)
+        assert len(history.images) <= 12
+    expected = [True] * 2 + [False] * (images_ahead - 2) + [True] * 2 + [False] * 108
+    assert alerts == expected
+
+
+def test_images_that_arrive_late_do_not_displace_the_newest():
+    rules = rules_of("objects: {car: }\nrepeats: {occurrences: 2, forget_after: 3}")
+    now = [make_image(CAR, at=90_000 + n) for n in range(10)]
+    backlog = [make_image(CAR, at=60 * n) for n in range(100)]
+    verdicts = judge_all(rules, [*now, *backlog, make_image(CAR, at=90_100)])
+    assert [verdict.alerts for verdict in verdicts[-101:]] == [True] * 2 + [False] * 99
+
+
+@pytest.mark.parametrize("ahead_seconds", [300, 86_400, 56 * 365 * 86_400])
 def test_images_confirm_each_other_after_the_clock_of_the_camera_was_set_back(ahead_seconds):
     rules = rules_of("objects: {person: }\nconfirm: {pictures: 2, within: 30s}")
     ahead = [make_image(make_detection("person"), at=ahead_seconds + 5 * n) for n in range(20)]
