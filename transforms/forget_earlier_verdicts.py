@@ -22,16 +22,22 @@ from transforms.storage import stores
 _WINNERS, _EARLIER = "winners", "earlier"
 
 
-def earlier_verdicts(output: str) -> Iterator[tuple[str, str]]:
-    """Lists the verdicts of an output, and the state that a stream has stored of capture times.
+_VERDICT, _STATE, _ROW = "verdict", "state", "row"
+
+Earlier = tuple[str, str]
+
+
+def earlier_verdicts(output: str) -> Iterator[tuple[str, Earlier]]:
+    """Lists the verdicts of an output, and what a stream has stored of capture times.
 
     Yields:
-      The camera and capture time as one key, and the stem of the verdict, or `""` for stored state.
+      The camera and capture time as one key, and a kind and stem: of a verdict, of stored state, or
+      of the count row of an image that was too late for its window.
 
     Raises:
       OSError: The output can't be listed.
     """
-    for folder in (stores.final_folder(output), stores.known_folder(output)):
+    for folder, kind in ((stores.final_folder(output), _VERDICT), (stores.late_folder(output), "")):
         for file in stores.list_beneath(folder):
             *_, camera, name = file.path.split("/")
             stem, _, extension = name.rpartition(".")
@@ -41,29 +47,35 @@ def earlier_verdicts(output: str) -> Iterator[tuple[str, str]]:
                 camera, capture_time = parse_name(file_name)
             except InvalidNameError:
                 continue  # The job has not written it.
-            yield f"{camera}\n{canonical_time(capture_time)}", "" if is_state else stem
+            earlier = kind or (_STATE if is_state else _ROW), stem
+            yield f"{camera}\n{canonical_time(capture_time)}", earlier
 
 
 class _Forget(beam.DoFn):
-    """Deletes the earlier verdicts of a capture time that has a valid image in this run."""
+    """Deletes the earlier verdicts of a capture time that has a valid image in this run.
+
+    The image is in the counts of this run, so that it has no count row of its own any more.
+    """
 
     def __init__(self, output: str) -> None:
         self._output = output
 
-    def process(self, element: tuple[str, dict[str, Iterable[str]]]) -> None:
+    def process(self, element: tuple[str, dict[str, Iterable[Any]]]) -> None:
         key, stems = element
         camera, timestamp = key.split("\n")
         winner_stems = set(stems[_WINNERS])
         if not winner_stems:
             return  # Without a valid image in the input, the earlier verdict is kept.
-        earlier_stems = set(stems[_EARLIER])
-        if "" in earlier_stems:
-            stores.delete(stores.known_uri(self._output, camera, timestamp))
-            stores.delete(stores.spare_uri(self._output, camera, timestamp))
-        for stem in sorted(earlier_stems - winner_stems - {""}):
-            earlier = read_final(stores.final_uri(self._output, camera, stem))
-            if earlier is not None:
-                forget_valid(self._output, camera, earlier.image.uri, earlier.image.stored_name)
+        for kind, stem in sorted(stems[_EARLIER]):
+            if kind == _STATE:
+                stores.delete(stores.known_uri(self._output, camera, timestamp))
+                stores.delete(stores.spare_uri(self._output, camera, timestamp))
+            elif kind == _ROW:
+                stores.delete(stores.late_uri(self._output, camera, stem))
+            elif stem not in winner_stems:
+                earlier = read_final(stores.final_uri(self._output, camera, stem))
+                if earlier is not None:
+                    forget_valid(self._output, camera, earlier.image.uri, earlier.image.stored_name)
 
 
 class ForgetEarlierVerdicts(beam.PTransform):
@@ -88,7 +100,7 @@ class ForgetEarlierVerdicts(beam.PTransform):
         earlier = (
             winners.pipeline
             | "Output" >> beam.Create([self._output])
-            | "List" >> beam.FlatMap(earlier_verdicts).with_output_types(keyed_stem)
+            | "List" >> beam.FlatMap(earlier_verdicts).with_output_types(tuple[str, Earlier])
         )
         stems = winners | "Names" >> beam.Map(key_stem).with_output_types(keyed_stem)
         return (

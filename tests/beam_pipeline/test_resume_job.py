@@ -84,13 +84,18 @@ def test_a_further_run_leaves_one_verdict_of_a_file_that_has_another_name_by_now
     known = output / "late" / "_known" / "hall" / f"{samples[0].stem.removeprefix('hall_')}.state"
     known.parent.mkdir(parents=True)
     known.write_bytes(b"what a stream had known")
+    rows = [output / "late" / "hall" / f"{sample.stem}.json" for sample in samples[1:]]
+    rows[0].parent.mkdir()
+    for row in rows:
+        row.write_bytes(b"a row of an image that was too late")
     assert command(*arguments, output).code == 0
     fresh = tmp_path / "fresh"
     assert command(*arguments, fresh).code == 0
 
     # The file that is no image takes the place of none: what was seen of another one stays.
+    # An image that is in the counts now has no row of its own.
     stays = {f"final/hall/{samples[1].stem}.json", f"detections/hall/{samples[1].stem}.json"}
-    stays.add(f"validated/hall/{samples[1].name}")
+    stays |= {f"validated/hall/{samples[1].name}", f"late/hall/{samples[1].stem}.json"}
     repositories = ("final", "detections", "validated", "invalid", "late")
 
     def stored(folder: Path) -> dict[str, bytes]:

@@ -226,14 +226,19 @@ def time_in_name(timestamp: str) -> str:
     return timestamp.replace("-", "").replace(":", "")
 
 
+def late_folder(output: str) -> str:
+    """Returns the folder of what a stream stores of images that were too late, and for them."""
+    return join(output, "late")
+
+
 def late_uri(output: str, camera: str, stem: str) -> str:
     """Returns the address of the count row of an image that was too late for its window."""
-    return join(output, "late", camera, f"{stem}.json")
+    return join(late_folder(output), camera, f"{stem}.json")
 
 
 def known_folder(output: str) -> str:
     """Returns the folder of a stream's state of capture times that several files claim."""
-    return join(output, "late", _KNOWN)
+    return join(late_folder(output), _KNOWN)
 
 
 def known_uri(output: str, camera: str, timestamp: str) -> str:
