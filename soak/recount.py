@@ -7,6 +7,7 @@ as a stranger reads it, and every difference is a :class:`Violation`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections import Counter, defaultdict
@@ -37,6 +38,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NAME = re.compile(r"(.*)_([^_]*)\.jpe?g", re.IGNORECASE | re.DOTALL)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FORMS = ("%Y%m%dT%H%M%SZ", "%Y-%m-%dT%H-%M-%S.%fZ")
+_MISSED_SECONDS = 120
 _DAY_SECONDS = 86400
 _HOUR_SECONDS = 3600
 
@@ -114,7 +116,8 @@ class Group:
 
     Attributes:
       present: The valid files that are there.
-      gone: The last versions of files that were deleted or moved away.
+      gone: The versions of files that were deleted or moved away, by path: the one that the stream
+        saw last is one of them.
       looks: What each version showed that ever was there, by sha256.
       first: When the first one was put.
       changed: When bytes that were new to the group were put last.
@@ -123,7 +126,7 @@ class Group:
     """
 
     present: list[Present] = field(default_factory=list)
-    gone: dict[str, str] = field(default_factory=dict)
+    gone: dict[str, list[str]] = field(default_factory=dict)
     looks: dict[str, Look] = field(default_factory=dict)
     first: float = 0.0
     changed: float = 0.0
@@ -144,7 +147,10 @@ class Group:
         if not self.present:
             return set(self.looks)
         here = {present.sha256 for present in self.present}
-        return _selected(here, self.looks) | _selected(here | set(self.gone.values()), self.looks)
+        selected = _selected(here, self.looks)
+        for seen_last in itertools.product(*self.gone.values()):
+            selected |= _selected({*here, *seen_last}, self.looks)
+        return selected
 
 
 def _selected(candidates: set[str], looks: Mapping[str, Look]) -> set[str]:
@@ -762,6 +768,7 @@ def _groups(
     present: Mapping[str, Present], events: Iterable[Mapping[str, Any]]
 ) -> dict[ImageKey, Group]:
     groups: dict[ImageKey, Group] = defaultdict(Group)
+    puts: dict[tuple[ImageKey, str], list[tuple[float, str]]] = defaultdict(list)
     for event in events:
         if (
             event["look"] is None
@@ -772,10 +779,11 @@ def _groups(
         image_key = event["camera"], event["taken"]
         group = groups[image_key]
         if event["what"] == "delete":
-            group.gone[event["path"]] = event["sha256"]
+            group.gone[event["path"]] = _maybe_seen_last(puts[image_key, event["path"]], event)
             group.was_judged = group.was_judged or bool(event.get("judged"))
             continue
         group.gone.pop(event["path"], None)
+        puts[image_key, event["path"]].append((event["at"], event["sha256"]))
         group.first = group.first or event["at"]
         group.age = group.age or event["age"]
         if event["sha256"] not in group.looks:
@@ -787,6 +795,20 @@ def _groups(
             group.present.append(here)
             group.looks.setdefault(here.sha256, here.look)
     return dict(groups)
+
+
+def _maybe_seen_last(puts: Sequence[tuple[float, str]], deleted: Mapping[str, Any]) -> list[str]:
+    """Returns the versions of a deleted file of which the stream may have seen one last.
+
+    A stream that was disturbed may have missed a version that was there for a short time only.
+    """
+    versions = [deleted["sha256"]]
+    for at, sha256 in reversed(puts):
+        if sha256 != versions[-1]:
+            versions.append(sha256)
+        if deleted.get("judged") or deleted["at"] - at > _MISSED_SECONDS:
+            break
+    return versions
 
 
 def _names(group: Group) -> str:

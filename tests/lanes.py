@@ -1,6 +1,7 @@
 """How pytest-xdist shares the tests out to its workers: which stay together, and which come first.
 
-Tests that stay together start a server once. What takes longest comes first, so that no worker is
+Tests that stay together start a server once; the tests of Flink are too long for one lane, so two
+lanes have a cluster each. What takes longest comes first, so that no worker is
 left with it at the end; but the tests of the images come last, as the images are built meanwhile.
 """
 
@@ -12,6 +13,8 @@ import pytest
 
 # Folders and files, in the order in which they begin; all others come after these.
 _FIRST = (
+    "tests/soak/test_soak.py",
+    "tests/flink/test_stream.py",
     "tests/flink/",
     "tests/stores/",
     "tests/beam_pipeline/fleet/test_waiting_alerts_job.py",

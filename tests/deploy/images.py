@@ -128,7 +128,7 @@ class Images:
             "--dpkgopt=force-unsafe-io",
             *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale")),
             *("bookworm", self._folder / "debian.tar", DEBIAN),
-            timeout=600,
+            timeout=1200,
         )
         # A package index behind a mirror is found, and trusted, as this machine finds it.
         shutil.copy(CERTIFICATES, self._folder)
@@ -158,7 +158,7 @@ class Images:
                 env=go,
                 capture_output=True,
                 text=True,
-                timeout=600,
+                timeout=1200,
                 check=False,
             )
             if built.returncode == 0:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from soak.images import LOOKS, Look, digest, jpeg, read_look
-from soak.recount import Accepted, canonical, parse
+from soak.recount import Accepted, Present, _groups, canonical, parse
 from tests.soak.scene import Scene, copy_of
 
 
@@ -294,3 +294,22 @@ def test_what_is_deleted_before_its_verdict_was_seen_may_be_counted_or_not(tmp_p
     assert {violation.what for violation in scene.violations()} == {
         "wrong number of images in the counts"
     }
+
+
+@pytest.mark.parametrize(
+    ("deleted_after", "judged", "kept"),
+    [(10, False, {"person", "dog"}), (200, False, {"dog"}), (10, True, {"dog"})],
+    ids=["soon", "after minutes", "once judged"],
+)
+def test_a_version_that_was_there_for_a_moment_may_have_been_missed(
+    deleted_after: float, judged: bool, kept: set[str]
+) -> None:
+    """It was moved before the stream looked again, so the version before it is another image."""
+    event = {"camera": "hall", "taken": 1000, "look": [3, 0], "age": "on time", "path": "a"}
+    put = {**event, "what": "put", "at": 1.0, "sha256": "person"}
+    replaced = {**put, "at": 60.0, "sha256": "dog", "look": [0, 3]}
+    deleted = {**replaced, "what": "delete", "at": 60.0 + deleted_after, "judged": judged}
+    moved = {**replaced, "path": "b", "at": 60.0 + deleted_after}
+    there = Present("b", "dog", Look(0, 3), None, ("hall", 1000))
+    (group,) = _groups({"b": there}, [put, replaced, deleted, moved]).values()
+    assert group.selected() == kept
