@@ -32,8 +32,11 @@ _OTHER_EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,3}\Z")
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\{[^{}]*\}|[{}]|[^*{}]+")
 _CODE = re.compile(r"%(3f|-?[A-Za-z%])|[^%]+|%")
 _EPOCH = datetime(1970, 1, 1)
-_MAX_STARS = 4
+_MAX_CHOICES = 3
+"""How many times a pattern may leave open where one part of a name ends and the next begins: the
+time to match a hostile name grows with its length to this power."""
 _MAX_PATH_CHARACTERS = 1024
+_MAX_PART_CHARACTERS = 255
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
@@ -85,7 +88,7 @@ class NameMatch:
     offset: timedelta | None
     problem: str | None = None
 
-    @property
+    @cached_property
     def id(self) -> str | None:
         """The camera's id; None if nothing of its name can be part of an id."""
         return camera_id(self.camera, self.channel)
@@ -122,6 +125,8 @@ class NamePattern:
         stem = path[: extension.start()]
         if self._is_of_name:
             stem = stem.rpartition("/")[2]
+        if max(map(len, stem.split("/"))) > _MAX_PART_CHARACTERS:
+            return None
         match = self._regex.fullmatch(stem)
         if match is None:
             return None
@@ -148,8 +153,6 @@ def parse_pattern(text: str) -> NamePattern:
         pattern = pattern[:-2]
     elif match := _OTHER_EXTENSION.search(pattern):
         raise _refused(text, f"ends in {match[0]}, and images end in .jpg", "let it end in .jpg")
-    if pattern.count("*") - 2 * pattern.count("**/") > _MAX_STARS:
-        raise _refused(text, f"has more than {_MAX_STARS} *", "write out some of them")
     expression = _Expression(text)
     for token in _TOKEN.findall(pattern):
         expression.add(token)
@@ -164,6 +167,7 @@ class _Expression:
         self._parts: list[str] = []
         self._names: list[str] = []
         self._is_open = False  # Whether the last token takes any number of characters.
+        self._open_parts = [0]  # How many such tokens each folder or file name has.
 
     def add(self, token: str) -> None:
         if token == "**/":
@@ -171,6 +175,7 @@ class _Expression:
                 raise _refused(self._text, "has ** within a name", "write **/ for any folders")
             self._parts.append("(?:[^/]+/)*?")
             self._is_open = False
+            self._open_parts.append(0)
         elif token == "**":
             raise _refused(self._text, "has ** within a name", "write **/ for any folders, or *")
         elif token == "*":
@@ -180,8 +185,13 @@ class _Expression:
         elif token.startswith("{"):
             self._add_field(token[1:-1])
         else:
-            self._parts.append(re.escape(token))
-            self._is_open = False
+            self._add_literal(token)
+
+    def _add_literal(self, text: str) -> None:
+        self._parts.append(re.escape(text))
+        self._is_open = False
+        if "/" in text:
+            self._open_parts.append(0)
 
     def _add_open(self, part: str) -> None:
         if self._is_open:
@@ -192,6 +202,7 @@ class _Expression:
             )
         self._parts.append(part)
         self._is_open = True
+        self._open_parts[-1] += 1
 
     def _add_field(self, name: str) -> None:
         kind, colon, argument = name.partition(":")
@@ -212,7 +223,7 @@ class _Expression:
         self._is_open = False
         for code in list(_codes(form, self._text)):
             if not code.startswith("%"):
-                self._parts.append(re.escape(code))
+                self._add_literal(code)
             elif code == "%%":
                 self._parts.append("%")
             else:
@@ -226,12 +237,21 @@ class _Expression:
         self._names.append(name)
         return f"(?P<{name}>{body})"
 
+    def _check_cost(self) -> None:
+        if sum(max(number - 1, 0) for number in self._open_parts) > _MAX_CHOICES:
+            raise _refused(
+                self._text,
+                "has too many parts of any length in one name",
+                "write out what some * stand for",
+            )
+
     def checked(self) -> str:
         """Returns the expression, if it gives a camera and a time.
 
         Raises:
             UnreadableError: It does not.
         """
+        self._check_cost()
         if "camera" not in self._names:
             raise _refused(self._text, "has no {camera}", "write {camera} where its name is")
         given = [name.split("_")[1] for name in self._names if name.startswith("t_")]

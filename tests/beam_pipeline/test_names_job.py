@@ -178,8 +178,26 @@ def test_a_name_that_is_no_text_is_read_too(job: Job) -> None:
     os.makedirs(os.fsencode(job.input) + b"/ca\xff")
     with open(os.fsencode(job.input) + b"/ca\xff/20260131_175217.jpg", "wb") as file:
         file.write(jpeg())
+    with open(os.fsencode(job.input) + b"/a_01_20260131175217123_\xff.jpg", "wb") as file:
+        file.write(jpeg((9, 9, 9)))
     job.run("--name_preset", "folders")
     assert list(job.finals()) == ["ca_20260131T175217Z"]
+    job.run("--name_preset", "hikvision")
+    final = read_json(job.output / "final" / "a" / "a_20260131T175217.123Z.json")
+    assert final["file"] == "a_01_20260131175217123_%FF.jpg"
+
+
+def test_refused_images_of_one_second_have_a_record_each(job: Job) -> None:
+    for number in range(2):
+        job.put(f"yard_29991231000000_{number}_trg.jpg", jpeg((number, 9, 9)))
+    job.run("--name_preset", "vivotek")
+    records = job.invalid()
+    assert all(name.startswith("timestamp_in_future/yard_29991231T000000Z-") for name in records)
+    assert sorted(record["file"] for record in records.values()) == [
+        "yard_29991231000000_0_trg.jpg",
+        "yard_29991231000000_1_trg.jpg",
+    ]
+    assert len(list(job.output.glob("invalid/*/*.jpg"))) == 2
 
 
 @pytest.mark.parametrize(

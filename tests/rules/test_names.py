@@ -49,6 +49,26 @@ def local_of(moment: datetime, zone: str) -> datetime:
     return moment.astimezone(zone_of(zone)).replace(tzinfo=None)
 
 
+AT_CHANGES = st.sampled_from(
+    [
+        ("Europe/Berlin", CHANGES[0]),
+        ("Europe/Berlin", CHANGES[1]),
+        ("America/New_York", CHANGES[2]),
+        ("Australia/Lord_Howe", CHANGES[3]),
+    ]
+)
+"""A zone, and a moment at which its clocks change."""
+AROUND = st.integers(-4500, 4500).map(lambda seconds: timedelta(seconds=seconds))
+
+
+@given(zone_and_change=AT_CHANGES, around=AROUND)
+def test_a_moment_near_a_change_is_among_those_of_its_local_time(zone_and_change, around):
+    zone, change = zone_and_change
+    found = moments(local_of(change + around, zone), zone)
+    assert change + around in found
+    assert list(found) == sorted(set(found))
+
+
 @given(moment=MOMENTS | NEAR_CHANGES, zone=ZONES)
 def test_a_moment_is_among_those_of_its_local_time(moment, zone):
     found = moments(local_of(moment, zone), zone)
@@ -99,8 +119,15 @@ def test_both_changes_of_the_clock_in_berlin(local, expected):
     assert [one.replace(tzinfo=None) for one in moments(local, "Europe/Berlin")] == expected
 
 
-@given(moment=NEAR_CHANGES, zone=ZONES, delay=st.floats(-240, 3600), is_known=st.booleans())
-def test_the_time_of_a_file_tells_the_doubled_hours_apart(moment, zone, delay, is_known):
+@given(
+    zone_and_change=AT_CHANGES,
+    around=AROUND,
+    delay=st.floats(-240, 3600),
+    is_known=st.booleans(),
+)
+def test_the_time_of_a_file_tells_the_doubled_hours_apart(zone_and_change, around, delay, is_known):
+    zone, change = zone_and_change
+    moment = change + around
     found = moments(local_of(moment, zone), zone)
     changed = moment.timestamp() + delay if is_known else None
     chosen = choose_moment(found, changed)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rules import Names, NameSettings
 from transforms.parse_filename import ParseFilename, parse_file
 from transforms.records import reasons
 from transforms.records.file_names import (
@@ -317,6 +318,30 @@ def test_the_transform_parts_good_names_from_bad_ones(run_pipeline):
     }
     assert len({key for key, _ in results["invalid"]}) == 4
     assert counted(result)["images.found"] == len(names)
+
+
+def test_the_transform_reads_paths_below_the_input_and_groups_by_stored_names(run_pipeline):
+    names = [
+        *("yard/20260131_235959.jpg", "gate/20260131_235959.jpg", "20260131_235959.jpg"),
+        *("hut/29990101_000000.jpg", "hut/x/29990101000000.jpg"),
+    ]
+
+    def build(pipeline):
+        files = pipeline | beam.Create([ImageFile(f"/in/{name}", 1) for name in names])
+        settings = NameSettings(preset="folders", timezone="Asia/Kolkata")
+        outputs = files | ParseFilename(clock=lambda: NOW, names=lambda: Names(settings), top="/in")
+        return {tag: outputs[tag] for tag in ("named", "invalid")}
+
+    _, results = run_pipeline(build)
+    assert sorted(key for key, _ in results["named"]) == [
+        "gate\n2026-01-31T18:29:59Z",
+        "yard\n2026-01-31T18:29:59Z",
+    ]
+    assert sorted(image.reason for _, image in results["invalid"]) == [
+        *(reasons.BAD_TIMESTAMP, reasons.TIMESTAMP_IN_FUTURE, reasons.TIMESTAMP_IN_FUTURE)
+    ]
+    keys = {image.file.uri: key for key, image in results["invalid"]}
+    assert keys["/in/hut/29990101_000000.jpg"] == keys["/in/hut/x/29990101000000.jpg"]
 
 
 def test_a_clock_skew_of_centuries_accepts_any_time(run_pipeline):

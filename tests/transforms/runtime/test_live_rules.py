@@ -156,3 +156,16 @@ def test_strict_rules_reject_cameras_that_they_do_not_name(tmp_path, live, clock
     edit(tmp_path, FIRST + b"strict_ids: true\ncameras: {yard: {}}\n", live, clock)
     assert not live.accepts("hall")
     assert live.accepts("yard")
+
+
+def test_names_are_read_by_the_rules_in_force(tmp_path, live, clock):
+    options = rules.NameSettings(preset="reolink", timezone="Asia/Kolkata")
+    assert live.names(options) == rules.Names(options)
+    assert live.names(options) is live.names(options)
+    assert live.names(rules.NameSettings()) == rules.Names()
+    (tmp_path / "rules.yaml").write_bytes(FIRST + b"  names: {timezone: Europe/Berlin}\n")
+    clock.now += 16
+    edited = rules.NameSettings(preset="reolink", timezone="Europe/Berlin")
+    assert live.names(options) == rules.Names(edited)
+    again = pickle.loads(pickle.dumps(live))
+    assert again.names(options) == rules.Names(edited)
