@@ -198,7 +198,7 @@ def moments(local: datetime, zone: str) -> tuple[datetime, ...]:
     Raises:
         OverflowError: The moment is before the year 1 or after the year 9999.
     """
-    zoned = local.replace(tzinfo=zone_of(zone))
+    zoned = local.replace(tzinfo=zone_of(zone), fold=0)
     first = zoned.astimezone(timezone.utc)
     second = zoned.replace(fold=1).astimezone(timezone.utc)
     return (first, second) if first < second else (first,)
