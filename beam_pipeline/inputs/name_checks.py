@@ -38,9 +38,13 @@ def check_names(files: Iterable[ImageFile], source: str, names: rules.Names) -> 
         two cameras become one id.
     """
     top = input_top(source)
+    check_paths((path_below(file.uri, top) for file in files), names)
+
+
+def check_paths(paths: Iterable[str], names: rules.Names) -> None:
+    """Does what :func:`check_names` does for paths below the input."""
     known: dict[str, tuple[tuple[str, int | None], str]] = {}
-    for file in files:
-        path = path_below(file.uri, top)
+    for path in paths:
         try:
             found = names.find(path)
         except rules.AmbiguousNameError as error:

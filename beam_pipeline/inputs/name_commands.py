@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import align
 from beam_pipeline.inputs import paths
-from beam_pipeline.inputs.name_checks import input_top
+from beam_pipeline.inputs.name_checks import NameConflictError, check_paths, input_top
 from beam_pipeline.inputs.name_survey import (
     EXAMPLES,
     Survey,
@@ -86,9 +87,20 @@ def _describe(found: Survey, timezone: str | None) -> Iterator[str]:
         yield ""
         yield f"not read: {len(unread)} images, named like (# is a digit)"
         yield from (f"  {shape}" for shape in shapes(unread))
+    yield from _conflicts(chosen)
     yield ""
     yield from _advice(canonical, found.ways[1:], chosen, bool(unread))
     yield from _time_zone(shown, timezone)
+
+
+def _conflicts(chosen: list[WayOfNaming]) -> Iterator[str]:
+    """Yields what would keep a job from starting with the options that are proposed."""
+    for way in chosen:
+        try:
+            check_paths((read.image.path for read in way.reads), rules.Names(way.settings))
+        except NameConflictError as error:
+            yield ""
+            yield f"{way.label}: {error}"
 
 
 def _advice(

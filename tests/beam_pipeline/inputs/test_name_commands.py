@@ -81,6 +81,15 @@ def test_canonical_names_need_no_option(folder: Path, capsys: pytest.CaptureFixt
     assert said[-1] == "options: none are needed for the names"
 
 
+def test_two_cameras_that_would_have_one_id_are_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(folder, "Front Door_00_20260131175217.jpg", "Front  Door_00_20260131175217.jpg")
+    (line,) = [line for line in check(capsys, folder) if "would both be" in line]
+    assert line.startswith("reolink: 'Front  Door' (Front  Door_00_20260131175217.jpg) and 'Front")
+    assert line.endswith("tell them apart by --name_pattern")
+
+
 def test_a_canonical_name_that_a_preset_reads_otherwise_is_told(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
