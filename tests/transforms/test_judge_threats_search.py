@@ -6,7 +6,9 @@ taken back.
 
 from __future__ import annotations
 
+import hashlib
 import random
+from dataclasses import replace
 from datetime import timedelta
 from itertools import combinations
 from unittest.mock import patch
@@ -22,6 +24,7 @@ from tests.transforms.results import detected
 from transforms.alerting import decisions
 from transforms.judge_threats import HISTORIES, _JudgeInStream
 from transforms.records.images import DetectedImage, JudgedImage
+from transforms.records.precedence import CaptureTime, Version, add_version
 from transforms.records.times import canonical_time, parse_time
 from transforms.runtime.live_rules import LiveRules
 
@@ -157,3 +160,87 @@ class Cooldowns(RuleBasedStateMachine):
 
 Cooldowns.TestCase.settings = search(1000, stateful_step_count=25)
 TestCooldowns = pytest.mark.search(Cooldowns.TestCase)
+
+
+class CooldownsOfTies(Cooldowns):
+    """The same where several images have one capture time: one of them wins, and has the alert."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[str, CaptureTime] = {}
+        self.kept = (0, None, [], {})
+
+    @initialize()
+    def begin(self) -> None:
+        pass
+
+    @rule(
+        seconds=st.lists(st.sampled_from([0, 1, 59, 200, 201, 259]), min_size=1, max_size=4),
+        shown=st.lists(
+            st.lists(st.sampled_from(["person", "car"]), min_size=1, max_size=2),
+            min_size=4,
+            max_size=4,
+        ),
+        scores=st.lists(st.sampled_from([0.6, 0.7, 0.9]), min_size=4, max_size=4),
+    )
+    def images_come(self, seconds, shown, scores) -> None:
+        for second, labels, score in zip(seconds, shown, scores, strict=False):
+            time = canonical_time(START + timedelta(seconds=second))
+            number = str(len(self.log))
+            sha256 = hashlib.sha256(number.encode()).hexdigest()
+            image = detected("hall", time, sorted(set(labels)), file=number, sha256=sha256)
+            detections = tuple(replace(one, conf=score) for one in image.detections)
+            image = replace(image, detections=detections)
+            self.log.append(image)
+            self.queue.append(image)
+
+    @rule(size=st.integers(1, 8))
+    def alerts_go_out(self, size) -> None:
+        """An alert that was sent is not sent again if another image wins."""
+        for image in self.judged[:size]:
+            before = self.known.get(image.image.timestamp, CaptureTime())
+            known, change = add_version(before, Version(judged=image))
+            self.known[image.image.timestamp] = known
+            winner = known.winner
+            is_new = change is not None and change.is_new
+            if is_new and winner is not None and winner.verdict.suppressed_by is None:
+                key = alert_id("hall", winner.image.timestamp, "alert")
+                self.sent.setdefault(key, winner)
+        del self.judged[:size]
+
+    @rule(order=st.randoms(use_true_random=False))
+    def a_checkpoint_is_made(self, order) -> None:
+        while self.queue:
+            self.images_are_judged(1000, order)
+        self.kept = len(self.log), self.state.kept, list(self.judged), dict(self.known)
+
+    @rule(order=st.randoms(use_true_random=False))
+    def crash(self, order: random.Random) -> None:
+        *self.kept, known = kept = self.kept
+        super().crash(order)
+        self.kept, self.known = kept, dict(known)
+
+    def no_label_is_alerted_twice_in_a_cooldown(self) -> None:
+        """It may be: an alert covers only the labels that all images of its time show."""
+
+    def teardown(self) -> None:
+        """Whatever the winner of a capture time shows was reported, by it or shortly before."""
+        self.store.fails_after = None
+        self.images_are_judged(1000, random.Random(0))
+        self.alerts_go_out(1000)
+        self.patch.stop()
+        for timestamp, known in self.known.items():
+            winner = known.winner
+            assert winner is not None
+            covered_by = winner.verdict.suppressed_by
+            assert (covered_by or alert_id("hall", timestamp, "alert")) in self.sent
+            reported: set[str] = set()
+            for sent in self.sent.values():
+                distance = parse_time(sent.image.timestamp) - parse_time(timestamp)
+                if abs(distance.total_seconds()) < 2 * COOLDOWN_SECONDS:
+                    reported |= self._labels(sent)
+            assert covered_by is None or self._labels(winner) <= reported
+
+
+CooldownsOfTies.TestCase.settings = search(200, stateful_step_count=20)
+TestCooldownsOfTies = pytest.mark.search(CooldownsOfTies.TestCase)
