@@ -1,8 +1,8 @@
 """How pytest-xdist shares the tests out to its workers: which stay together, and which come first.
 
-Tests that stay together start a server once; the tests of Flink are too long for one lane, so two
-lanes have a cluster each. What takes longest comes first, so that no worker is
-left with it at the end; but the tests of the images come last, as the images are built meanwhile.
+Tests that stay together start a server once. The tests of Flink are too long for one lane, and
+share two. What takes longest comes first, so that no worker is left with it at the end; but the
+tests of the images come last, as the images are built meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _FIRST = (
     "tests/deploy/test_pachyderm.py",
     "tests/test_installed.py",
 )
+_AFTER = {"tests/flink/test_stream.py": "tests/soak/test_soak.py"}
+"""Streams that would slow each other down: the first comes after the second in one lane."""
 _LAST = "tests/deploy/test_image.py"
 
 
@@ -31,7 +33,8 @@ def lane(nodeid: str) -> str:
     if nodeid.startswith(_LAST):
         return nodeid
     file = nodeid.split("::")[0]
-    return next((prefix for prefix in _FIRST if file.startswith(prefix)), file)
+    first = next((prefix for prefix in _FIRST if file.startswith(prefix)), file)
+    return _AFTER.get(first, first)
 
 
 def turn(nodeid: str) -> int:
