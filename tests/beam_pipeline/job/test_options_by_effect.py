@@ -685,6 +685,22 @@ def test_alerts_of_a_stream_are_sent_for_an_hour_by_default(
         assert {names[timestamp] for timestamp in times} == sent
 
 
+def test_a_stream_reads_names_as_a_batch_does(folder: Folder, stream: Stream) -> None:
+    for number, name in enumerate(("175217", "175218", "175218_2")):
+        below = folder.input / "front door" / "2026" / "01" / "31"
+        below.mkdir(parents=True, exist_ok=True)
+        (below / f"{name}.jpg").write_bytes(jpeg((number, 90, 90)))
+    options = ["--name_pattern", "{camera}/{time:%Y/%m/%d/%H%M%S}*.jpg"]
+    options += ["--timezone", "Europe/Berlin"]
+    files = sorted(folder.input.rglob("*.jpg"))
+    script = [EventTime(START), *(Found(str(file), file.stat().st_size) for file in files)]
+    for output in (folder.run(*options), stream.play(*script, arguments=options)):
+        stems = sorted(path.stem for path in (output / "final").glob("*/*.json"))
+        assert stems == ["front-door_20260131T165217Z", "front-door_20260131T165218Z"]
+        assert list(reasons(output).values()) == ["duplicate"]
+        assert set(times(output)) | set(reasons(output)) == {file.name for file in files}
+
+
 def test_fewer_counts_do_not_overwrite_more_in_a_stream_and_do_in_a_batch(
     folder: Folder, stream: Stream, tmp_path: Path
 ) -> None:
