@@ -43,7 +43,7 @@ def name_notes(job: Job, counts: Counter[str]) -> list[str]:
         if stores.is_local(job.input):  # Only there the times of files cost nothing.
             lines += _local_times(job)
         return lines
-    except OSError:
+    except Exception:  # What is for people must not fail a job that is done.
         return []
 
 
