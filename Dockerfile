@@ -5,12 +5,12 @@
 #   docker build --tag beam-threats-dataflow --target dataflow-template .
 #
 # What others made comes in by these names, so that a mirror, or a test without a registry, can give
-# its own. The version of Beam's image is that of apache-beam for Python 3.11 in constraints.txt.
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
-ARG BEAM_IMAGE=apache/beam_python3.11_sdk:2.72.0
+# its own. The version of Beam's image is that of apache-beam for Python 3.13 in constraints.txt.
+ARG PYTHON_IMAGE=python:3.13-slim-trixie
+ARG BEAM_IMAGE=apache/beam_python3.13_sdk:2.77.0
 ARG MAVEN_IMAGE=maven:3.9-eclipse-temurin-17
 ARG JAVA_IMAGE=eclipse-temurin:17-jre
-ARG LAUNCHER_IMAGE=gcr.io/dataflow-templates-base/python311-template-launcher-base:latest
+ARG LAUNCHER_IMAGE=gcr.io/dataflow-templates-base/python313-template-launcher-base:latest
 
 # ---- The package, built apart: its sources stay out of the images. First without its code, in which
 # pyproject.toml finds no packages: a wheel that is nothing but its list of requirements.
@@ -36,7 +36,7 @@ RUN useradd --uid 1000 --user-group --create-home --home-dir /home/beam beam \
     && chmod 1777 /home/beam
 
 # What the job needs, in a layer of its own: an edit to the code does not install 2 GB anew. Nothing
-# reads TensorFlow's headers here, 420 MB that are for compiling operations of one's own.
+# reads TensorFlow's headers here, 430 MB that are for compiling operations of one's own.
 COPY --from=package /requirements /requirements
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint /requirements/constraints.txt /requirements/*.whl \
@@ -72,7 +72,7 @@ CMD ["--runner", "DirectRunner"]
 FROM ${MAVEN_IMAGE} AS job-server
 WORKDIR /job-server
 COPY deploy/flink/job-server .
-RUN mvn -B -q -P beam-2.72 package || mvn -B -q package
+RUN mvn -B -q -P beam-2.77 package || mvn -B -q package
 
 FROM ${JAVA_IMAGE} AS java
 

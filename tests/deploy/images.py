@@ -1,7 +1,7 @@
 """The Dockerfile's images, built by buildah without a registry.
 
 A machine without one has none of the images that the Dockerfile starts from. Stand-ins for them are
-made here of what package indexes give: Debian's own Python 3.11 for the Python image, Beam's boot
+made here of what package indexes give: Debian's own Python 3.13 for the Python image, Beam's boot
 program compiled from its Go module, this machine's JDK and Maven for theirs. Dataflow's launcher is
 published nowhere else: a file that names it stands for it.
 
@@ -26,8 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = "http://deb.debian.org/debian"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-# The version of the SDK, and the next, which alone partial mirrors of Go modules hold.
-BOOT_VERSIONS = ("v2.72.0", "v2.73.0")
+BOOT_VERSION = "v2.77.0"
 BASES = ("python", "beam", "maven", "java", "launcher")
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "default-timeout")
 NEEDED = ("buildah", "mmdebstrap", "go", "javac", "mvn", "unshare", "nsenter", "ip")
@@ -123,11 +122,11 @@ class Images:
 
     def _python(self) -> None:
         execute(
-            *("mmdebstrap", "--variant=minbase", "--include=python3,python3-pip,ca-certificates"),
+            *("mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates"),
             # It is thrown away: it need not be safe from a loss of power.
             "--dpkgopt=force-unsafe-io",
             *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale")),
-            *("bookworm", self._folder / "debian.tar", DEBIAN),
+            *("trixie", self._folder / "debian.tar", DEBIAN),
             timeout=1200,
         )
         # A package index behind a mirror is found, and trusted, as this machine finds it.
@@ -148,23 +147,10 @@ class Images:
         module = self._folder / "boot"
         module.mkdir()
         go = {**os.environ, "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
-        for version in BOOT_VERSIONS:
-            requirement = f"require github.com/apache/beam/sdks/v2 {version}"
-            (module / "go.mod").write_text(f"module boot\n\n{requirement}\n")
-            package = "github.com/apache/beam/sdks/v2/python/container"
-            built = subprocess.run(
-                ["go", "build", "-o", target / "boot", package],
-                cwd=module,
-                env=go,
-                capture_output=True,
-                text=True,
-                timeout=1200,
-                check=False,
-            )
-            if built.returncode == 0:
-                break
-        else:
-            raise AssertionError(f"no boot program: {built.stderr}")
+        requirement = f"require github.com/apache/beam/sdks/v2 {BOOT_VERSION}"
+        (module / "go.mod").write_text(f"module boot\n\n{requirement}\n")
+        package = "github.com/apache/beam/sdks/v2/python/container"
+        execute(*("go", "build", "-o", target / "boot", package), cwd=module, env=go, timeout=1200)
         for notice in ("LICENSE", "NOTICE"):
             (target / notice).write_text("Apache Beam\n")
         self._base("beam", "FROM scratch\nCOPY beam /\n", "beam")
@@ -185,12 +171,13 @@ def _dangling(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if not os.path.exists(os.path.join(folder, name))]
 
 
+# As in the Python image, `python` and what pip installs are in /usr/local.
 PYTHON = """\
 FROM scratch
 ADD debian.tar /
 COPY ca-certificates.crt /etc/ssl/certs/
 COPY pip.conf /etc/
-RUN rm /usr/lib/python3.11/EXTERNALLY-MANAGED && ln -s python3 /usr/bin/python
+RUN python3 -m venv --copies /usr/local
 """
 MAVEN = """\
 FROM localhost/python

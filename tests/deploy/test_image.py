@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from tests.absent import give_up
 from tests.beam_pipeline.conftest import tree
-from tests.deploy.images import BOOT_VERSIONS, ROOT, Container, Images
+from tests.deploy.images import BOOT_VERSION, ROOT, Container, Images
 
 # The first that needs the images waits for them to be built.
 pytestmark = pytest.mark.timeout(1500)
@@ -26,7 +26,7 @@ SAMPLES, DETECTOR, RULES = BUNDLED / "samples", BUNDLED / "detector", BUNDLED / 
 HEALTH = ["python", "/opt/beam_pipeline/health.py"]
 BEAMS = ["LICENSE", "NOTICE", "boot"]
 POOL_PORT = 50000
-PYTHON = "3.11"
+PYTHON = "3.13"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 def test_beams_image_is_of_the_version_that_is_pinned() -> None:
     beam = pinned()["apache-beam"]
     assert f"beam_python{PYTHON}_sdk:{beam}\n" in (ROOT / "Dockerfile").read_text()
-    assert f"v{beam}" == BOOT_VERSIONS[0]
+    assert f"v{beam}" == BOOT_VERSION
 
 
 def test_the_samples_give_the_same_in_the_image_as_outside(
@@ -201,8 +201,7 @@ class Running:
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Runs a container's command beside it, as with `docker run --network container:…`."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        (first,) = children.read_text().split()
+        (first,) = self._children()
         return subprocess.run(
             ["nsenter", "--target", first, "--net", "--pid", "--mount", *command],
             capture_output=True,
@@ -215,10 +214,12 @@ class Running:
         """What it printed."""
         return self._log.read_text()
 
-    def wait_for(self, line: str) -> None:
-        """Waits until it has printed something."""
+    def wait_for_port(self, port: int) -> None:
+        """Waits until something within it listens on a port."""
+        connect = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)"
         deadline = time.monotonic() + 180
-        while line not in self.log():
+        # Its namespaces are there as soon as it has a child.
+        while not self._children() or self.run([sys.executable, "-c", connect]).returncode != 0:
             assert self._process.poll() is None, self.log()
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.2)
@@ -229,6 +230,10 @@ class Running:
             return self._process.wait(60)
         finally:
             self.kill()
+
+    def _children(self) -> list[str]:
+        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return path.read_text().split()
 
     def kill(self) -> None:
         """Ends it and all that runs within."""
@@ -245,7 +250,7 @@ def test_flink_runs_the_job_on_a_pool_of_the_images_workers(
     workers = images.start("job")
     pool = Running(workers.command("--worker_pool", volumes=volumes), tmp_path / "pool.log")
     try:
-        pool.wait_for(f"Started worker pool servicer at port: localhost:{POOL_PORT}")
+        pool.wait_for_port(POOL_PORT)
         assert pool.run(workers.command(entrypoint=HEALTH)).returncode == 0
         submitted = pool.run(
             images.start("submit").command(
