@@ -74,6 +74,21 @@ def test_beams_image_is_of_the_version_that_is_pinned() -> None:
     assert f"v{beam}" == BOOT_VERSION
 
 
+def test_the_base_images_are_of_one_python() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert f"ARG PYTHON_IMAGE=python:{PYTHON}-slim-" in dockerfile
+    assert f"/python{PYTHON.replace('.', '')}-template-launcher-base:" in dockerfile
+
+
+@pytest.mark.parametrize("page", ["docker.md", "dataflow.md"])
+def test_the_pages_name_the_python_and_beam_of_the_image(page: str) -> None:
+    """An environment that submits to workers of the image needs the same."""
+    text = " ".join((ROOT / "docs" / page).read_text().split())
+    beam = pinned()["apache-beam"].rpartition(".")[0]
+    assert f"({PYTHON} and {beam}" in text
+    assert f"`make PYTHON=python{PYTHON}`" in text
+
+
 def test_the_samples_give_the_same_in_the_image_as_outside(
     container: Container, results: Path, samples_run: tuple[Path, str]
 ) -> None:
