@@ -17,7 +17,7 @@ from rules.geometry import Anchor, Area, Bbox, Point
 from rules.names import NameSettings
 from rules.records import Severity
 from rules.schedule import Night, Schedule, WeeklyPeriod
-from rules.schema import Layer, MaskSettings, ObjectSettings, ZoneSettings
+from rules.schema import Layer, MaskSettings, NamesSettings, ObjectSettings, ZoneSettings
 
 BUILT_IN = "built in"
 """The origin of a value that the file does not set."""
@@ -312,7 +312,7 @@ def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:
         changed["resolution"] = _merge(
             parent.resolution or Resolution(), sizes, f"{name}.resolution"
         )
-    changed |= _merge_names(parent, layer, name)
+    changed |= _merge_names(parent, layer.names, f"{name}.names")
     if layer.zones or (layer.objects and parent.zones):
         objects = changed.get("objects", parent.objects)
         zones = _merge_zones(parent.zones, layer.zones or {}, name)
@@ -333,14 +333,28 @@ def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:
     return replace(parent, origins=FrozenMapping({**parent.origins, **origins}), **changed)
 
 
-def _merge_names(parent: CameraRules, layer: Layer, name: str) -> dict[str, NameSettings]:
-    """Returns how files are named, if a layer changes it."""
-    values = _configured_values(layer.names)
+def inherit_names(parent: CameraRules, settings: NamesSettings | None, section: str) -> CameraRules:
+    """Merges how files are named over the rules that it belongs to.
+
+    Args:
+        parent: The rules.
+        settings: How files are named; None if that is as before.
+        section: The section's dotted path, e.g. ``names``.
+    """
+    changed = _merge_names(parent, settings, section)
+    return replace(parent, names=changed["names"]) if changed else parent
+
+
+def _merge_names(
+    parent: CameraRules, settings: NamesSettings | None, section: str
+) -> dict[str, NameSettings]:
+    """Returns how files are named, if a section changes it."""
+    values = _configured_values(settings)
     if not values:
         return {}
     if "preset" in values or "pattern" in values:  # Either takes the place of the other.
         values = {"preset": None, "pattern": None, **values}
-    return {"names": _merge(parent.names, values, f"{name}.names")}
+    return {"names": _merge(parent.names, values, section)}
 
 
 def _merge_times_and_targets(

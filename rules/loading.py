@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from rules.document import Document, read_document
-from rules.effective import CameraRules, inherit
+from rules.effective import CameraRules, inherit, inherit_names
 from rules.errors import Mistake, RulesError, raise_first
 from rules.frozen import FrozenMapping
 from rules.mistakes import (
@@ -24,6 +24,7 @@ from rules.mistakes import (
     missing_settings,
     schema_mistake,
     target_mistakes,
+    two_ways_of_naming,
 )
 from rules.ruleset import Rules
 from rules.schema import Layer, RuleFile
@@ -169,7 +170,9 @@ def _effective_rules(
             mistakes.extend(incomplete_settings(rules, layer, path, document))
         return rules
 
-    defaults = merge(CameraRules(), settings.defaults, ("defaults",))
+    mistakes.extend(two_ways_of_naming(settings.names, (), document))
+    for_all = inherit_names(CameraRules(), settings.names, "names")
+    defaults = merge(for_all, settings.defaults, ("defaults",))
     if not settings.strict_ids:
         mistakes.extend(missing_settings(defaults, ("defaults",), document))
     profiles = {}

@@ -13,7 +13,7 @@ from typing import Any
 from rules.document import Document, Path
 from rules.effective import CameraRules, ObjectRule, Resolution
 from rules.errors import Mistake, key_path, suggestion
-from rules.schema import Layer, RuleFile, schema_at
+from rules.schema import Layer, NamesSettings, RuleFile, schema_at
 from rules.text import shortened
 
 _BOUNDS = (("min_area", "max_area"), ("min_ratio", "max_ratio"), ("min_count", "max_count"))
@@ -135,13 +135,7 @@ def incomplete_settings(
     rules: CameraRules, layer: Layer, path: tuple[str, ...], document: Document
 ) -> Iterator[Mistake]:
     """Yields a mistake for each value that needs another value, which is not set."""
-    if layer.names is not None and {"preset", "pattern"} <= layer.names.model_fields_set:
-        yield _mistake_at(
-            (*path, "names", "pattern"),
-            "is one way of naming, and preset another",
-            "keep one of them",
-            document,
-        )
+    yield from two_ways_of_naming(layer.names, path, document)
     night = rules.night
     if (
         layer.night is not None
@@ -165,6 +159,19 @@ def incomplete_settings(
                     "write that too, or leave this out",
                     document,
                 )
+
+
+def two_ways_of_naming(
+    names: NamesSettings | None, path: tuple[str, ...], document: Document
+) -> Iterator[Mistake]:
+    """Yields a mistake if a section has both a preset and a pattern of names."""
+    if names is not None and {"preset", "pattern"} <= names.model_fields_set:
+        yield _mistake_at(
+            (*path, "names", "pattern"),
+            "is one way of naming, and preset another",
+            "keep one of them",
+            document,
+        )
 
 
 def missing_settings(

@@ -461,6 +461,15 @@ class RuleFile(Model):
         description="true: images of cameras that are not listed under cameras are invalid "
         "(unknown_camera). false: the defaults apply to them.",
     )
+    names: Annotated[
+        NamesSettings | None,
+        Expects("a mapping, such as {preset: reolink, timezone: Europe/Berlin}"),
+    ] = Field(
+        default=None,
+        title="Names",
+        description="How the files of all cameras are named, if not <id>_<timestamp>.jpg in UTC; "
+        "the same as names under defaults, which take precedence.",
+    )
     defaults: Annotated[Layer | None, Expects("a mapping with objects and resolution")] = Field(
         default=None, title="Defaults", description="The settings that every camera starts from."
     )

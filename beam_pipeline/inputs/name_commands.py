@@ -113,7 +113,7 @@ def _advice(
         yield f"options: {options_for(chosen[0])}"
     elif chosen:
         yield "there are several ways of naming; write them into the rule file:"
-        yield f"  defaults: {{names: {{{_setting(chosen[0])}}}}}"
+        yield f"  names: {{{_setting(chosen[0])}}}"
         yield "  cameras:"
         for way in chosen[1:]:
             for id in way.cameras[:_MAX_CAMERAS]:

@@ -154,11 +154,12 @@ def _names(options: JobOptions, ruleset: rules.Rules) -> rules.Names:
     if form and for_all.form and form != for_all.form:
         raise SetupError(
             f"names are read by {form}, say the options, and by {for_all.form}, says "
-            "defaults.names of the rule file; keep one of them"
+            f"{for_all.origins.get('preset') or for_all.origins.get('pattern')} of the rule file; "
+            "keep one of them"
         )
     if options.timezone and for_all.timezone and options.timezone != for_all.timezone:
         raise SetupError(
-            f"--timezone {options.timezone}: defaults.names of the rule file says "
+            f"--timezone {options.timezone}: {for_all.origins['timezone']} of the rule file says "
             f"{for_all.timezone}; keep one of them"
         )
     return ruleset.names(options.names)

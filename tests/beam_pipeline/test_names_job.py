@@ -132,7 +132,7 @@ def test_the_same_input_gives_the_same_bytes_again_and_with_resume(job: Job) -> 
     job.run(*options)
     assert tree(job.output, without=("report",)) == first
     said = job.run(*options, "--resume")
-    assert "of them seen in an earlier run" in said
+    assert "of them processed in an earlier run" in said
     assert tree(job.output, without=("report",)) == first
 
 
@@ -261,8 +261,8 @@ cameras:
         (
             ["a_00_20260131175217.jpg"],
             ["--timezone", "Asia/Kolkata"],
-            "version: 1\ndefaults: {names: {timezone: Europe/Berlin}}\n",
-            "--timezone Asia/Kolkata: defaults.names of the rule file says Europe/Berlin",
+            "version: 1\nnames: {timezone: Europe/Berlin}\n",
+            "--timezone Asia/Kolkata: names of the rule file says Europe/Berlin",
         ),
     ],
 )

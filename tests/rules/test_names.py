@@ -276,6 +276,20 @@ def test_a_mistake_is_told_with_its_line(text, message):
     with pytest.raises(RulesError) as refused:
         parse_rules(f"version: 1\ndefaults:\n  names: {{{text}}}\n", "rules.yaml")
     assert str(refused.value).startswith(message)
+    with pytest.raises(RulesError) as refused:
+        parse_rules(f"version: 1\nstrict_ids: true\nnames: {{{text}}}\n", "rules.yaml")
+    assert str(refused.value).startswith(message.replace("defaults.names", "names"))
+
+
+def test_names_for_all_cameras_are_the_base_of_the_defaults():
+    for_all = "names: {preset: reolink, timezone: Europe/Berlin}\n"
+    assert names_of(for_all) == names_of(f"defaults: {{{for_all.rstrip()}}}\n")
+    names = names_of(f"{for_all}defaults: {{names: {{pattern: '{{camera}}_{{time:%s}}.jpg'}}}}\n")
+    assert names.default == NameSettings(None, "{camera}_{time:%s}.jpg", "Europe/Berlin")
+    names = names_of(f"{for_all}cameras: {{hall: {{names: {{preset: axis}}}}}}\n")
+    assert names.for_camera("hall") == NameSettings("axis", None, "Europe/Berlin")
+    text = describe(parse_rules(f"version: 1\n{for_all}", "rules.yaml"))
+    assert "names: preset reolink (names), timezone Europe/Berlin (names)" in text
 
 
 def test_names_are_described_with_the_layer_that_sets_them():

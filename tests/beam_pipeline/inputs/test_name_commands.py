@@ -70,7 +70,7 @@ def test_cameras_of_several_makers_go_into_the_rule_file(
     put(folder, "192.168.1.64_01_20260131175217123_MOTION_DETECTION.jpg")
     put(folder, "hall_20260131T175217Z.jpg")
     said = check(capsys, folder)
-    assert "  defaults: {names: {preset: reolink}}" in said
+    assert "  names: {preset: reolink}" in said
     assert "    192.168.1.64: {names: {preset: hikvision}}" in said
     assert not any(line.startswith("options:") for line in said)
 
