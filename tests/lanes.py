@@ -13,7 +13,6 @@ import pytest
 
 # Folders and files, in the order in which they begin; all others come after these.
 _FIRST = (
-    "tests/soak/test_soak.py",
     "tests/flink/test_stream.py",
     "tests/flink/",
     "tests/stores/",
@@ -23,8 +22,6 @@ _FIRST = (
     "tests/deploy/test_pachyderm.py",
     "tests/test_installed.py",
 )
-_AFTER = {"tests/flink/test_stream.py": "tests/soak/test_soak.py"}
-"""Streams that would slow each other down: the first comes after the second in one lane."""
 _LAST = "tests/deploy/test_image.py"
 
 
@@ -33,8 +30,7 @@ def lane(nodeid: str) -> str:
     if nodeid.startswith(_LAST):
         return nodeid
     file = nodeid.split("::")[0]
-    first = next((prefix for prefix in _FIRST if file.startswith(prefix)), file)
-    return _AFTER.get(first, first)
+    return next((prefix for prefix in _FIRST if file.startswith(prefix)), file)
 
 
 def turn(nodeid: str) -> int:

@@ -1,7 +1,4 @@
-"""The stream on a real cluster loses nothing when it is stopped, or when what it depends on fails.
-
-Processes that are killed in mid-stream are in the soak test (tests/soak/test_soak.py).
-"""
+"""The stream on a real cluster: what is lost when things die in mid-stream? Nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from beam_pipeline.bundled import BUNDLED_RULES
 from rules import alert_id
 from tests.flink import recount
 from tests.flink.feeder import AHEAD, AHEAD_SECONDS, Fed, Feeder
-from tests.flink.stream_job import StreamJob, wait_for
+from tests.flink.stream_job import StreamJob, kill, wait_for
 from tests.transforms.web_service import WebService, status
 from transforms.records.times import parse_time
 
@@ -132,6 +129,19 @@ def scene(tmp_path: Path, stream: Callable[..., StreamJob]) -> Any:
     with_service = Scene(tmp_path, stream)
     yield with_service
     with_service.alerts.stop()
+
+
+@pytest.mark.parametrize("dies", ["taskmanager-1", "workers"])
+def test_a_process_that_dies_in_mid_stream_loses_nothing(
+    scene: Scene, cluster: Any, dies: str
+) -> None:
+    scene.start()
+    feeder = scene.feed(300, seconds=60)
+    wait_for("the first verdicts", lambda: len(scene.finals()) > 40)
+    time.sleep(8)
+    kill(cluster, dies)
+    feeder.join()
+    scene.check()
 
 
 def test_a_stream_goes_on_from_its_savepoint(scene: Scene, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_aliases_merge_keys_and_tags_are_rejected(text, message):
         (
             "version: 1\nzzz: {}",
             "2: zzz: unknown key; "
-            "the keys here are: version, strict_ids, defaults, profiles, cameras, "
+            "the keys here are: version, strict_ids, names, defaults, profiles, cameras, "
             "targets, limits, message, health",
         ),
         (
