@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,85 @@ def test_what_is_written_is_read_back(bucket: Bucket, use: Use, data: bytes) -> 
     assert bucket.tree("a folder") == {}
     assert bucket.tree("copies") == {"é.jpg.gz": data}
     assert bucket.unfinished_uploads() == []
+
+
+SIZES = pytest.mark.parametrize("size", [0, 100, 9 << 20], ids=["empty", "small", "large"])
+
+
+@SIZES
+def test_a_new_object_is_written(bucket: Bucket, use: Use, size: int) -> None:
+    use(bucket.server)
+    uri, data = bucket.uri("a folder/+ü%20.jpg"), os.urandom(size)
+    assert stores.write_if_new(uri, data)
+    assert stores.read_bytes(uri) == data
+
+
+@SIZES
+def test_an_object_in_s3_is_written_only_if_it_is_new(
+    moto_bucket: Bucket, use: Use, size: int
+) -> None:
+    """s3proxy ignores the condition."""
+    bucket = moto_bucket
+    use(bucket.server)
+    uri, data = bucket.uri("a folder/+ü%20.jpg"), os.urandom(size)
+    assert stores.write_if_new(uri, data)
+    for other in (b"other", data):
+        assert not stores.write_if_new(uri, other)
+        assert stores.read_bytes(uri) == data
+    stores.delete(uri)
+    assert stores.write_if_new(uri, b"other")
+    assert bucket.tree("a folder") == {"+ü%20.jpg": b"other"}
+
+
+@SIZES
+def test_gcs_is_asked_to_write_an_object_only_if_it_is_new(
+    gcs_server: Server, tmp_path: Path, use: Use, proxy: StandBefore, size: int
+) -> None:
+    """The emulator ignores the condition, so that the proxy answers in its place."""
+    before = proxy(gcs_server)
+    use(before.server)
+    uri = Bucket.make(gcs_server, tmp_path.name).uri("one.jpg")
+    stores.write_bytes(uri, b"first")
+    before.decide = lambda method, path: 412 if "ifGenerationMatch=0" in path else None
+    assert not stores.write_if_new(uri, os.urandom(size))
+    assert stores.read_bytes(uri) == b"first"
+
+
+def test_writers_of_one_new_object_do_not_disturb_each_other(bucket: Bucket, use: Use) -> None:
+    use(bucket.server)
+    uri = bucket.uri("shared.jpg")
+    contents = [str(number).encode() * 1000 for number in range(8)]
+    with ThreadPoolExecutor(len(contents)) as pool:
+        is_new = list(pool.map(lambda data: stores.write_if_new(uri, data), contents))
+    assert stores.read_bytes(uri) in itertools.compress(contents, is_new)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_written"), [(409, False), (412, False), (501, True)], ids=str
+)
+def test_what_a_store_of_s3s_protocol_says_of_the_condition(
+    moto_bucket: Bucket, use: Use, proxy: StandBefore, status: int, is_written: bool
+) -> None:
+    """Of two writers at once, one is told of a conflict; some stores know no conditions."""
+    before = proxy(moto_bucket.server)
+    use(before.server)
+    asked = itertools.count()
+    before.decide = lambda method, path: status if next(asked) == 0 else None
+    uri = moto_bucket.uri("one.jpg")
+    assert stores.write_if_new(uri, b"x") == is_written
+    assert stores.read_if_there(uri) == (b"x" if is_written else None)
+
+
+def test_a_new_object_that_can_not_be_written_is_an_error(
+    bucket: Bucket, use: Use, proxy: StandBefore
+) -> None:
+    before = proxy(bucket.server)
+    use(before.server)
+    with pytest.raises(FileNotFoundError, match="no-such-bucket"):
+        stores.write_if_new(f"{bucket.server.scheme}://no-such-bucket-here/x", b"x")
+    before.decide = lambda method, path: 403
+    with pytest.raises(PermissionError, match="the store refuses access"):
+        stores.write_if_new(bucket.uri("one.jpg"), b"")
 
 
 def test_names_are_found_by_what_they_begin_with(bucket: Bucket, use: Use) -> None:

@@ -75,6 +75,10 @@ class ObjectStore(ABC):
         """Writes an object of this MIME type, in one request."""
 
     @abstractmethod
+    def write_if_new(self, uri: str, data: bytes, kind: str) -> bool:
+        """Writes an object in one request, unless there is one; returns whether it was written."""
+
+    @abstractmethod
     def write_file(self, uri: str, file: IO[bytes], kind: str) -> None:
         """Writes an object of any size from an open file."""
 
@@ -308,6 +312,26 @@ class S3Store(ObjectStore):
         with _s3_errors(uri):
             self._client.put_object(Bucket=bucket, Key=key, Body=data, ContentType=kind)
 
+    def write_if_new(self, uri: str, data: bytes, kind: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        bucket, key = _split(uri)
+        with _s3_errors(uri):
+            try:
+                self._client.put_object(
+                    Bucket=bucket, Key=key, Body=data, ContentType=kind, IfNoneMatch="*"
+                )
+            except ClientError as error:
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+                # Amazon answers 409 while another request writes or deletes the object.
+                if status in (409, 412):
+                    return False
+                if status == 501:  # The store knows no conditions.
+                    self.write(uri, data, kind)
+                    return True
+                raise
+        return True
+
     def write_file(self, uri: str, file: IO[bytes], kind: str) -> None:
         from boto3.exceptions import S3UploadFailedError
 
@@ -452,6 +476,18 @@ class GcsStore(ObjectStore):
     def write(self, uri: str, data: bytes, kind: str) -> None:
         with _gcs_errors(uri):
             self._blob(uri).upload_from_string(data, content_type=kind, **self._request_options)
+
+    def write_if_new(self, uri: str, data: bytes, kind: str) -> bool:
+        from google.api_core.exceptions import PreconditionFailed
+
+        with _gcs_errors(uri):
+            try:
+                self._blob(uri).upload_from_string(
+                    data, content_type=kind, if_generation_match=0, **self._request_options
+                )
+            except PreconditionFailed:
+                return False
+        return True
 
     def write_file(self, uri: str, file: IO[bytes], kind: str) -> None:
         with _gcs_errors(uri):

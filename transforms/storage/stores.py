@@ -252,15 +252,16 @@ def known_uri(output: str, camera: str, timestamp: str) -> str:
     return join(known_folder(output), camera, f"{time_in_name(timestamp)}.state")
 
 
-def spare_uri(output: str, camera: str, timestamp: str) -> str:
+def spare_uri(output: str, camera: str, timestamp: str, sha256: str) -> str:
     """Returns the address of an image's second copy, for a stream in which files share its name.
 
     Args:
       output: The job's output.
       camera: The camera's id.
       timestamp: The capture time, canonical.
+      sha256: The sha256 of the image's bytes in hex.
     """
-    return join(known_folder(output), camera, f"{time_in_name(timestamp)}.jpg")
+    return join(known_folder(output), camera, f"{time_in_name(timestamp)}_{sha256}.jpg")
 
 
 def counts_uri(output: str, window: str, shard: int, shards: int) -> str:
@@ -468,6 +469,29 @@ def write_bytes(uri: str, data: bytes) -> None:
     write_chunks(uri, iter((data,)))
 
 
+def write_if_new(uri: str, data: bytes) -> bool:
+    """Writes a file, unless it exists.
+
+    A store of S3's protocol that ignores conditions replaces an existing file. Of two writers at
+    once, one may replace what the other has written in a store that only Beam's filesystems read.
+
+    Returns:
+      Whether the file was written.
+
+    Raises:
+      OSError: The file can't be written.
+    """
+    if is_local(uri):
+        return _write_locally(uri, iter((data,)), only_new=True)
+    if store := object_store(uri):
+        return store.write_if_new(uri, data, _kind_of(uri))
+    with _as_os_errors(uri):
+        if FileSystems.exists(uri):
+            return False
+        _write_by_beam(uri, data, iter(()), _kind_of(uri))
+    return True
+
+
 def delete(uri: str) -> None:
     """Deletes a file, if it exists.
 
@@ -517,27 +541,36 @@ def write_chunks(uri: str, chunks: Iterator[bytes]) -> None:
     Raises:
       OSError: The file can't be written.
     """
-    if not is_local(uri):
+    if is_local(uri):
+        _write_locally(uri, chunks)
+    else:
         _write_remote(uri, chunks)
-        return
+
+
+def _write_locally(uri: str, chunks: Iterator[bytes], *, only_new: bool = False) -> bool:
+    """Writes a local file; returns False if it is to be new and exists."""
     try:
-        _write_local(uri, chunks)
+        return _write_local(uri, chunks, only_new)
     except OSError as error:
         if error.filename is None and error.strerror is not None:  # Such as of a full disk.
             raise OSError(error.errno, error.strerror, uri) from error
         raise
 
 
-def _write_local(uri: str, chunks: Iterator[bytes]) -> None:
+def _write_local(uri: str, chunks: Iterator[bytes], only_new: bool) -> bool:
     folder, name = os.path.split(os.path.abspath(uri))
     partial = os.path.join(folder, f".{name}.partial")
     os.makedirs(folder, exist_ok=True)
     with _local_writes.writing(partial), _locked(partial) as file:
         try:
+            if only_new and os.path.exists(uri):  # Known while no other writer can write it.
+                os.unlink(partial)
+                return False
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
             os.replace(partial, uri)
+            return True
         except BaseException:
             if os.path.exists(partial):
                 os.unlink(partial)
@@ -565,8 +598,12 @@ def _locked(partial: str) -> IO[bytes]:
         file.close()
 
 
+def _kind_of(uri: str) -> str:
+    return mimetypes.guess_type(uri)[0] or "application/octet-stream"
+
+
 def _write_remote(uri: str, chunks: Iterator[bytes]) -> None:
-    kind = mimetypes.guess_type(uri)[0] or "application/octet-stream"
+    kind = _kind_of(uri)
     if store := object_store(uri):
         _write_object(store, uri, chunks, kind)
         return

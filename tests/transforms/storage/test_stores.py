@@ -266,6 +266,59 @@ def test_writers_of_one_file_in_threads_and_processes_do_not_disturb_each_other(
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["shared"]
 
 
+def test_a_file_is_written_only_if_it_is_new(tmp_path, memory):
+    for folder in (str(tmp_path / "out"), "memory://out"):
+        uri = f"{folder}/deep/hall.jpg"
+        assert stores.write_if_new(uri, b"first")
+        for data in (b"second", b"first", b""):
+            assert not stores.write_if_new(uri, data)
+            assert stores.read_bytes(uri) == b"first"
+        stores.delete(uri)
+        assert stores.write_if_new(uri, b"second")
+        assert stores.read_bytes(uri) == b"second"
+    assert files_in(tmp_path) == ["out", "out/deep", "out/deep/hall.jpg"]
+    assert list(memory) == ["memory://out/deep/hall.jpg"]
+
+
+def test_a_new_file_that_can_not_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileExistsError, match="file"):
+        stores.write_if_new(str(tmp_path / "file" / "below"), b"x")
+
+
+def _write_each_if_new(folder, letter):
+    written = [stores.write_if_new(f"{folder}/{number}", letter * 50_000) for number in range(200)]
+    stores.write_bytes(
+        f"{folder}/written by {letter.decode()}",
+        " ".join(str(number) for number, is_new in enumerate(written) if is_new).encode(),
+    )
+
+
+def test_of_several_writers_in_threads_and_processes_one_makes_a_new_file(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=_write_each_if_new, args=(tmp_path, letter))
+        for letter in (b"a", b"b")
+    ]
+    threads = [
+        threading.Thread(target=_write_each_if_new, args=(tmp_path, letter))
+        for letter in (b"c", b"d")
+    ]
+    for writer in (*processes, *threads):
+        writer.start()
+    for writer in (*processes, *threads):
+        writer.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    makers = {}
+    for letter in "abcd":
+        for number in (tmp_path / f"written by {letter}").read_text().split():
+            assert makers.setdefault(number, letter) == letter
+    assert len(makers) == 200
+    for number, letter in makers.items():
+        assert (tmp_path / number).read_text() == letter * 50_000
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_leftovers_of_a_killed_writer_are_overwritten(tmp_path):
     (tmp_path / ".a.partial").write_bytes(b"half of something longer")
     stores.write_bytes(str(tmp_path / "a"), b"whole")
