@@ -116,7 +116,7 @@ def test_an_image_of_a_stream_costs_the_same_unless_it_is_late_or_invalid(job: J
     assert listed.pop("out/invalid/") == 2
     # What is in `final/` of a late image's capture time: one for each form in which a name may
     # write it.
-    assert sum(number for key, number in listed.items() if "out/final/late/" in key) == 4 * IMAGES
+    assert sum(number for key, number in listed.items() if "out/final/late/" in key) == 5 * IMAGES
     assert not any("out/final/valid" in key for key in listed)
     kept = [key for method, key in requests if "/_known/" in key]
     assert kept == [f"out/late/_known/late/20260131T07000{second}Z.state" for second in range(3)]
