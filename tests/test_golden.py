@@ -187,6 +187,7 @@ GOLDEN: dict[str, Golden] = {
             known=CAPTURE_TIME,
         )
     ),
+    "plan.v3.bin": registered(replace(PLAN, spared=("0123456789abcdef" * 4,), known=CAPTURE_TIME)),
     "counted_image.v1.bin": registered(
         CountedImage.of(JudgedImage(DETECTED_IMAGE, VERDICT)).retraction()
     ),

@@ -22,33 +22,31 @@ from transforms.storage import stores
 _WINNERS, _EARLIER = "winners", "earlier"
 
 
-_VERDICT, _STATE, _ROW = "verdict", "state", "row"
-
-Earlier = tuple[str, str]
-
-
-def earlier_verdicts(output: str) -> Iterator[tuple[str, Earlier]]:
+def earlier_verdicts(output: str) -> Iterator[tuple[str, str]]:
     """Lists the verdicts of an output, and what a stream has stored of capture times.
 
     Yields:
-      The camera and capture time as one key, and a kind and stem: of a verdict, of stored state, or
-      of the count row of an image that was too late for its window.
+      The camera and capture time as one key, and the stem of the verdict, or the address of what a
+      stream has stored: its state, a spare copy, or the count row of an image that was too late for
+      its window.
 
     Raises:
       OSError: The output can't be listed.
     """
-    for folder, kind in ((stores.final_folder(output), _VERDICT), (stores.late_folder(output), "")):
+    known = stores.known_folder(output).rpartition("/")[2]
+    for folder in (stores.final_folder(output), stores.late_folder(output)):
         for file in stores.list_beneath(folder):
-            *_, camera, name = file.path.split("/")
+            *_, above, camera, name = file.path.split("/")
             stem, _, extension = name.rpartition(".")
-            is_state = extension == "state"
-            file_name = f"{camera}_{stem}.jpg" if is_state else f"{stem}.jpg"
+            file_name = f"{camera}_{stem.partition('_')[0]}" if above == known else stem
             try:
-                camera, capture_time = parse_name(file_name)
+                camera, capture_time = parse_name(f"{file_name}.jpg")
             except InvalidNameError:
                 continue  # The job has not written it.
-            earlier = kind or (_STATE if is_state else _ROW), stem
-            yield f"{camera}\n{canonical_time(capture_time)}", earlier
+            is_verdict = folder == stores.final_folder(output)
+            if is_verdict or extension in ("json", "state", "jpg"):
+                key = f"{camera}\n{canonical_time(capture_time)}"
+                yield key, stem if is_verdict else file.path
 
 
 class _Forget(beam.DoFn):
@@ -60,22 +58,19 @@ class _Forget(beam.DoFn):
     def __init__(self, output: str) -> None:
         self._output = output
 
-    def process(self, element: tuple[str, dict[str, Iterable[Any]]]) -> None:
+    def process(self, element: tuple[str, dict[str, Iterable[str]]]) -> None:
         key, stems = element
-        camera, timestamp = key.split("\n")
+        camera, _ = key.split("\n")
         winner_stems = set(stems[_WINNERS])
         if not winner_stems:
             return  # Without a valid image in the input, the earlier verdict is kept.
-        for kind, stem in sorted(stems[_EARLIER]):
-            if kind == _STATE:
-                stores.delete(stores.known_uri(self._output, camera, timestamp))
-                stores.delete(stores.spare_uri(self._output, camera, timestamp))
-            elif kind == _ROW:
-                stores.delete(stores.late_uri(self._output, camera, stem))
-            elif stem not in winner_stems:
-                earlier = read_final(stores.final_uri(self._output, camera, stem))
-                if earlier is not None:
-                    forget_valid(self._output, camera, earlier.image.uri, earlier.image.stored_name)
+        for earlier in sorted(set(stems[_EARLIER]) - winner_stems):
+            if "/" in earlier:  # The address of what a stream has stored.
+                stores.delete(earlier)
+                continue
+            judged = read_final(stores.final_uri(self._output, camera, earlier))
+            if judged is not None:
+                forget_valid(self._output, camera, judged.image.uri, judged.image.stored_name)
 
 
 class ForgetEarlierVerdicts(beam.PTransform):
@@ -100,7 +95,7 @@ class ForgetEarlierVerdicts(beam.PTransform):
         earlier = (
             winners.pipeline
             | "Output" >> beam.Create([self._output])
-            | "List" >> beam.FlatMap(earlier_verdicts).with_output_types(tuple[str, Earlier])
+            | "List" >> beam.FlatMap(earlier_verdicts).with_output_types(keyed_stem)
         )
         stems = winners | "Names" >> beam.Map(key_stem).with_output_types(keyed_stem)
         return (

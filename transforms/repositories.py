@@ -52,17 +52,57 @@ class _Write(ReadAheadDoFn):
 
 
 class _WriteValidated(_Write):
+    """Writes valid images.
+
+    Args:
+      output: The job's output.
+      streaming: Whether files keep arriving, so that the image of another file, or of an earlier
+        version of this one, may have the same name. It may win, and its file may be gone.
+    """
+
+    def __init__(self, output: str, *, streaming: bool = False) -> None:
+        super().__init__(self._to_validated)
+        self._output = output
+        self._streaming = streaming
+
     def weight(self, element: tuple[ValidImage, DetectedImage]) -> int:
         image = element[0]
         return len(image.data) + (0 if image.pixels is None else image.pixels.nbytes)
 
     def work(self, element: tuple[ValidImage, DetectedImage]) -> DetectedImage:
         image, detected = element
-        super().work(image)
+        if self._streaming:
+            self._write_beside_others(image)
+        else:
+            super().work(image)
         return detected
 
     def outputs(self, result: DetectedImage) -> Iterable[DetectedImage]:
         yield result
+
+    def _to_validated(self, image: ValidImage) -> tuple[str, bytes]:
+        named = image.named
+        return stores.validated_uri(self._output, named.id, named.stored_name), image.data
+
+    def _write_beside_others(self, image: ValidImage) -> None:
+        """Writes an image; keeps spare copies of it and of another one that it overwrites.
+
+        Which of them wins is decided later (:mod:`transforms.resolve_versions`). The image gets a
+        spare copy too, as another thread may be about to overwrite it.
+        """
+        uri, data = self._to_validated(image)
+        if stores.write_if_new(uri, data):
+            return
+        there = stores.read_if_there(uri)
+        if there == data:
+            return
+        named = image.named
+        for spared in (there, data):
+            if spared is not None:
+                sha256 = hashlib.sha256(spared).hexdigest()
+                spare = stores.spare_uri(self._output, named.id, named.timestamp, sha256)
+                stores.write_bytes(spare, spared)
+        stores.write_bytes(uri, data)
 
 
 class StoreValidated(beam.PTransform):
@@ -70,22 +110,21 @@ class StoreValidated(beam.PTransform):
 
     Input: `PCollection[tuple[ValidImage, DetectedImage]]`. Output: `PCollection[DetectedImage]`,
     each after its image was stored.
+
+    Args:
+      output: The job's output.
+      streaming: Whether files keep arriving: then an image that another one overwrites is kept
+        until it is decided which of them wins.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, *, streaming: bool = False) -> None:
         super().__init__()
-        self._output = output
+        self._write = _WriteValidated(output, streaming=streaming)
 
     def expand(
         self, images: beam.PCollection[tuple[ValidImage, DetectedImage]]
     ) -> beam.PCollection[DetectedImage]:
-        def to_file(image: ValidImage) -> tuple[str, bytes]:
-            uri = stores.validated_uri(self._output, image.named.id, image.named.stored_name)
-            return uri, image.data
-
-        return images | "Write" >> beam.ParDo(_WriteValidated(to_file)).with_output_types(
-            DetectedImage
-        )
+        return images | "Write" >> beam.ParDo(self._write).with_output_types(DetectedImage)
 
 
 class StoreDetections(beam.PTransform):

@@ -85,6 +85,8 @@ class Plan:
       copies: The addresses and names of files with the same bytes as another file, which have no
         record of their own: their records from earlier runs are deleted.
       recorded_before: Records that exist already and are written again, unchanged.
+      spared: The sha256s of images whose spare copies are deleted: they were replaced, or have a
+        copy in `invalid/`.
       known: What the stream knows of the capture time after this plan.
     """
 
@@ -101,6 +103,7 @@ class Plan:
     searched: tuple[tuple[str, str, str | None], ...] = ()
     copies: tuple[tuple[str, str], ...] = ()
     recorded_before: tuple[InvalidImage, ...] = ()
+    spared: tuple[str, ...] = ()
     known: CaptureTime = field(default_factory=CaptureTime)
 
 
@@ -118,8 +121,8 @@ def _unpack_plan(plain: dict[str, Any]) -> Plan:
 
 register_record(
     Plan,
-    version=2,
-    upgrades={1: lambda plain: plain},
+    version=3,
+    upgrades={1: lambda plain: plain, 2: lambda plain: plain},
     pack=_pack_plan,
     unpack=_unpack_plan,
 )
@@ -168,7 +171,30 @@ def plan_of(
             for other in known.versions.values()
         ),
         copies=tuple((other.uri, other.name) for other in others if other.uri not in known.records),
+        spared=_spared(version, before, known),
         known=known,
+    )
+
+
+def _spared(version: Version, before: CaptureTime, known: CaptureTime) -> tuple[str, ...]:
+    """Returns the sha256s of images that may have a spare copy and no longer need it.
+
+    An image has one if it was written over another one, or another one over it. The winner's is
+    kept, as a further file may be about to overwrite the winner.
+    """
+    same_name = [other for other in known.versions.values() if other.name == version.name]
+    older = before.versions.get(version.uri)
+    if older is None and len(same_name) < 2:
+        return ()
+    touched = (version, *same_name) if older is None else (version, older, *same_name)
+    winner = known.winner
+    return tuple(
+        {
+            other.judged.image.sha256: None
+            for other in touched
+            if other.judged is not None
+            and (winner is None or other.judged.image.sha256 != winner.image.sha256)
+        }
     )
 
 
@@ -429,6 +455,8 @@ class _StorePlan(ReadAheadDoFn):
             self._store_winner(plan, plan.winner)
         if self._store_validated:  # First, as it may need a copy that is deleted below.
             self._restore_validated(plan)
+            for sha256 in plan.spared:
+                stores.delete(self._spare_uri(plan, sha256))
         self._retract(plan)
         return records
 
@@ -443,6 +471,9 @@ class _StorePlan(ReadAheadDoFn):
         for uri, file in plan.copies:
             self._earlier.retract(uri, file)
 
+    def _spare_uri(self, plan: Plan, sha256: str) -> str:
+        return stores.spare_uri(self._output, plan.camera, plan.timestamp, sha256)
+
     def _record(self, image: InvalidImage, plan: Plan) -> dict[str, Any]:
         is_shared = image.shares_name or (self._streaming and self._invalid.needs_hash(image))
         record = self._invalid.store(
@@ -451,6 +482,7 @@ class _StorePlan(ReadAheadDoFn):
             elsewhere=(
                 *plan.known.addresses_of(image.sha256),
                 stores.validated_uri(self._output, plan.camera, image.stored_name),
+                *(() if image.sha256 is None else (self._spare_uri(plan, image.sha256),)),
             ),
         )
         current = self._invalid.copy_uri(image, is_shared=is_shared)
@@ -481,7 +513,7 @@ class _StorePlan(ReadAheadDoFn):
         if image is None or not plan.restored:
             return
         validated = stores.validated_uri(self._output, image.id, image.stored_name)
-        spare = stores.spare_uri(self._output, image.id, image.timestamp)
+        spare = self._spare_uri(plan, image.sha256)
         shares_name = any(
             version.name == image.stored_name and version.uri != image.uri
             for version in plan.known.versions.values()
@@ -493,7 +525,8 @@ class _StorePlan(ReadAheadDoFn):
             if data is None:
                 continue
             if hashlib.sha256(data).hexdigest() == image.sha256:
-                # A file of the same name may arrive after this one has disappeared.
+                # A file of the same name may arrive after this one has disappeared, and overwrite
+                # its copy where a store ignores whether an object is new.
                 targets = (validated, spare) if shares_name else (validated,)
                 for target in targets:
                     if target != uri:

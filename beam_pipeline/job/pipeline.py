@@ -111,7 +111,9 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         threads=options.model_threads,
     ).with_resource_hints(**hints)
     detected = (
-        inferred.kept | "StoreValidated" >> StoreValidated(output).with_resource_hints(**hints)
+        inferred.kept
+        | "StoreValidated"
+        >> StoreValidated(output, streaming=streaming).with_resource_hints(**hints)
         if options.store_validated
         else inferred.detected
     )

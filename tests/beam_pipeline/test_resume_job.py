@@ -88,6 +88,9 @@ def test_a_further_run_leaves_one_verdict_of_a_file_that_has_another_name_by_now
     rows[0].parent.mkdir()
     for row in rows:
         row.write_bytes(b"a row of an image that was too late")
+    for name in (f"{known.stem}.jpg", f"{known.stem}_{'0123456789abcdef' * 4}.jpg"):
+        (known.parent / name).write_bytes(b"a spare copy, as this and earlier releases name it")
+    (known.parent / "notes.txt").write_bytes(b"not written by the job")
     assert command(*arguments, output).code == 0
     fresh = tmp_path / "fresh"
     assert command(*arguments, fresh).code == 0
@@ -96,6 +99,7 @@ def test_a_further_run_leaves_one_verdict_of_a_file_that_has_another_name_by_now
     # An image that is in the counts now has no row of its own.
     stays = {f"final/hall/{samples[1].stem}.json", f"detections/hall/{samples[1].stem}.json"}
     stays |= {f"validated/hall/{samples[1].name}", f"late/hall/{samples[1].stem}.json"}
+    stays.add("late/_known/hall/notes.txt")
     repositories = ("final", "detections", "validated", "invalid", "late")
 
     def stored(folder: Path) -> dict[str, bytes]:

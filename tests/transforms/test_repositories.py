@@ -277,7 +277,7 @@ def test_a_second_run_writes_the_same_bytes_to_the_same_places(run_pipeline, tmp
 def test_what_waits_to_be_written_is_weighed_with_its_pixels():
     image = valid("hall_1769903999.jpg", b"12345")
     pixels = np.zeros((8, 8, 3), np.uint8)
-    write = _WriteValidated(lambda image: ("", b""))
+    write = _WriteValidated("/out")
     assert write.weight((image, detected())) == 5
     assert write.weight((replace(image, pixels=pixels), detected())) == 5 + 192
 

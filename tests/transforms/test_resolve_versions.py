@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +28,13 @@ import rules
 from tests.search import search
 from tests.transforms.results import judged
 from transforms.known_versions import known_from_output
-from transforms.records.images import ImageFile, InvalidImage, JudgedImage
+from transforms.records.images import (
+    ImageFile,
+    InvalidImage,
+    JudgedImage,
+    NamedFile,
+    ValidImage,
+)
 from transforms.records.precedence import (
     CAPTURE_TIMES,
     CaptureTime,
@@ -37,7 +43,7 @@ from transforms.records.precedence import (
     key_of,
     settle,
 )
-from transforms.repositories import _StoreInvalid, read_final
+from transforms.repositories import _StoreInvalid, _WriteValidated, read_final
 from transforms.resolve_versions import (
     COUNTED,
     PLANS,
@@ -124,6 +130,14 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
+def valid_of(version: Version, data: bytes) -> ValidImage:
+    """The valid image of a version, before it was judged."""
+    assert version.judged is not None
+    image = version.judged.image
+    named = NamedFile(image.as_file(), CAMERA, TIME)
+    return ValidImage(named, image.sha256, 400, 300, data, None, 0.5, 0.03)
+
+
 class Stream:
     """The stream's steps on a real folder, with a simulated runner.
 
@@ -140,6 +154,7 @@ class Stream:
         self.clock = 1000.0
         self.resolve = _ResolveInStream(str(self.output), 300, 3600)
         self.resolve.setup()
+        self.write = _WriteValidated(str(self.output), streaming=True)
         self.start_worker()
 
     def start_worker(self) -> None:
@@ -171,9 +186,7 @@ class Stream:
 
         def arrives() -> Iterator[Any]:
             if version.judged is not None:
-                stores.write_bytes(
-                    stores.validated_uri(str(self.output), CAMERA, stored(path.name)), data
-                )
+                self.write.work((valid_of(version, data), version.judged.image))
             yield from self.resolve.process((key_of(version), version), self.state, self.timer)
 
         return self._bundle(arrives(), crash_after)
@@ -181,8 +194,8 @@ class Stream:
     def plans_of(self, path: Path, changed: float) -> list[Plan]:
         """Returns the plans for the arrival of a file whose image is stored already."""
         data = path.read_bytes()
-        stores.write_bytes(stores.validated_uri(str(self.output), CAMERA, stored(path.name)), data)
         version = version_of(path, changed, ON_TIME, data)
+        self.write.work((valid_of(version, data), version.judged.image))
         outputs = self.resolve.process((key_of(version), version), self.state, self.timer)
         return [output.value for output in outputs if getattr(output, "tag", "") == PLANS]
 
@@ -217,15 +230,19 @@ class Stream:
         before, counts, emitted = self.state.encoded, self.counts.copy(), list(self.emitted)
         writes = 0
 
-        def write(uri, *args, do=stores.write_chunks):
-            nonlocal writes
-            if writes == crash_after:
-                raise CrashError
-            writes += 1
-            do(uri, *args)
+        def crashing(do):
+            def write(*args):
+                nonlocal writes
+                if writes == crash_after:
+                    raise CrashError
+                writes += 1
+                return do(*args)
+
+            return write
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stores, "write_chunks", write)
+            for name in ("write_chunks", "write_if_new"):
+                patch.setattr(stores, name, crashing(getattr(stores, name)))
             try:
                 for output in outputs:
                     self._take(output)
@@ -260,15 +277,12 @@ def best_of(contents: Iterable[bytes]) -> bytes | None:
     return min(valid, key=rank, default=None)
 
 
-def check_repositories(
-    stream: Stream | Batch, files: dict[Path, bytes], lost: Collection[bytes] = ()
-) -> None:
+def check_repositories(stream: Stream | Batch, files: dict[Path, bytes]) -> None:
     """Asserts that the repositories hold what the model derives from the files.
 
     Args:
       stream: The stream or batch that has written them.
       files: The newest bytes of each file.
-      lost: The bytes of deleted files whose name was used again: no copy may be left of them.
     """
     valid = {path: data for path, data in files.items() if not isinstance(CONTENTS[data], str)}
 
@@ -284,10 +298,9 @@ def check_repositories(
         without = {key: value for key, value in record.items() if key != "threat"}
         assert json.loads(output[f"detections/{CAMERA}/{Path(name).name}"]) == without
     validated = {name: data for name, data in output.items() if name.startswith("validated/")}
-    if validated or best not in lost:
-        assert validated == {
-            f"validated/{CAMERA}/{stored(record['file'])}": best for record in final.values()
-        }
+    assert validated == {
+        f"validated/{CAMERA}/{stored(record['file'])}": best for record in final.values()
+    }
     assert sum(name.startswith("detections/") for name in output) == len(final)
     wanted = {("duplicate", data) for data in valid.values() if data != best}
     wanted |= {
@@ -318,9 +331,7 @@ def check_repositories(
         for name, data in output.items()
         if name.startswith("invalid/") and not name.endswith(".json")
     )
-    due = Counter(content[1] for content in wanted)
-    assert copies <= due
-    assert due - copies <= Counter({data: due[data] for data in lost})
+    assert copies == Counter(content[1] for content in wanted)
 
 
 CRASHES = st.lists(st.integers(0, 9), max_size=2)
@@ -341,7 +352,6 @@ class Arrivals(RuleBasedStateMachine):
         self.files: dict[Path, bytes] = {}
         self.changed: dict[Path, float] = {}
         self.deleted: set[Path] = set()
-        self.overwritten: set[bytes] = set()
 
     def teardown(self) -> None:
         if hasattr(self, "top"):
@@ -365,11 +375,6 @@ class Arrivals(RuleBasedStateMachine):
         return path
 
     def _is_there(self, path: Path, data: bytes) -> None:
-        self.overwritten |= {
-            old
-            for other_path, old in self.files.items()
-            if stored(other_path.name) == stored(path.name) and old != data
-        }
         self.files[path], self.changed[path] = data, self.stream.clock
         self.deleted.discard(path)
 
@@ -454,9 +459,7 @@ class Arrivals(RuleBasedStateMachine):
     def the_repositories_hold_what_the_files_show(self) -> None:
         if not getattr(self, "files", None):
             return
-        here = {data for path, data in self.files.items() if path not in self.deleted}
-        lost = self.overwritten - here
-        check_repositories(self.stream, self.files, lost)
+        check_repositories(self.stream, self.files)
 
     @invariant()
     def the_winner_is_counted_once_and_emitted(self) -> None:
@@ -596,6 +599,108 @@ def test_the_copy_of_an_image_is_kept_if_the_output_can_t_be_read_for_a_moment(
     assert copy.read_bytes() == b"person 1"
 
 
+def images(stream: Stream) -> list[bytes]:
+    """The bytes of the images in `validated/`."""
+    return [path.read_bytes() for path in stream.output.glob("validated/*/*")]
+
+
+def spares(stream: Stream) -> set[bytes]:
+    """The bytes of the spare copies."""
+    return {path.read_bytes() for path in stream.output.glob("late/_known/*/*.jpg")}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_image_of_an_alert_outlives_its_file_and_others_of_its_name(tmp_path, late):
+    stream = Stream(tmp_path)
+    gone = stream.put("a", NAMES[0], b"person 1")
+    stream.comes(gone, 1.0, late)
+    gone.unlink()
+    for turn in range(3):
+        for data in (b"dog", b"nothing 1"):
+            stream.comes(stream.put("b", NAMES[0], data), 2.0 + turn, late)
+            assert finals(stream) == {NAMES[0]: sha256_of(b"person 1")}
+            assert images(stream) == [b"person 1"]
+    assert spares(stream) == {b"person 1"}
+
+
+def test_a_file_that_is_replaced_often_leaves_one_spare_copy(tmp_path):
+    stream = Stream(tmp_path)
+    for turn in range(20):
+        data = (b"person 1", b"dog", b"nothing 1", b"half")[turn % 4]
+        stream.comes(stream.put("a", NAMES[0], data), float(turn), late=False)
+        assert len(spares(stream)) <= 1
+
+
+def test_what_another_run_has_left_under_the_name_of_an_image_is_overwritten(tmp_path):
+    stream = Stream(tmp_path)
+    copy = stream.output / "validated" / CAMERA / NAMES[0]
+    stores.write_bytes(str(copy), b"dog")
+    stream.comes(stream.put("a", NAMES[0], b"person 1"), 1.0, late=False)
+    assert images(stream) == [b"person 1"]
+
+
+def test_a_store_that_ignores_whether_an_object_is_new_keeps_the_image_of_files_seen_together(
+    tmp_path, monkeypatch
+):
+    stream = Stream(tmp_path)
+    ignoring = lambda uri, data: (stores.write_bytes(uri, data), True)[1]  # noqa: E731
+    monkeypatch.setattr(stores, "write_if_new", ignoring)
+    winner = stream.put("a", NAMES[0], b"person 1")
+    stream.comes(winner, 1.0, late=False)
+    stream.comes(stream.put("b", NAMES[0], b"dog"), 2.0, late=False)
+    winner.unlink()
+    stream.comes(stream.put("c", NAMES[0], b"nothing 1"), 3.0, late=False)
+    assert images(stream) == [b"person 1"]
+
+
+def test_an_image_that_another_thread_is_about_to_overwrite_has_a_spare_copy(tmp_path, monkeypatch):
+    stream = Stream(tmp_path)
+    stream.comes(stream.put("a", NAMES[0], b"nothing 1"), 1.0, late=False)
+    best, other = (
+        (valid_of(version, data), version.judged.image)
+        for folder, data in (("b", b"person 1"), ("c", b"dog"))
+        for version in [version_of(stream.put(folder, NAMES[0], data), 2.0, ON_TIME, data)]
+    )
+    read = stores.read_if_there
+
+    def read_and_be_overtaken(uri):
+        data = read(uri)
+        monkeypatch.undo()
+        stream.write.work(best)
+        return data
+
+    monkeypatch.setattr(stores, "read_if_there", read_and_be_overtaken)
+    stream.write.work(other)
+    assert spares(stream) == {b"nothing 1", b"person 1", b"dog"}
+
+
+def test_an_image_is_found_though_others_of_its_name_were_written_at_the_same_time(tmp_path):
+    """The files are gone before it is decided which of them wins."""
+    stream = Stream(tmp_path)
+    contents = (b"person 1", b"person 2", b"dog", b"nothing 1", b"nothing 2")
+    versions = [
+        version_of(stream.put(str(number), NAMES[0], data), 1.0, ON_TIME, data)
+        for number, data in enumerate(contents)
+    ]
+    shutil.rmtree(stream.input)
+    elements = [
+        (valid_of(version, data), version.judged.image)
+        for version, data in zip(versions, contents, strict=True)
+    ]
+    with ThreadPoolExecutor(len(elements)) as pool:
+        for _ in range(20):
+            assert list(pool.map(stream.write.work, elements)) == [
+                version.judged.image for version in versions
+            ]
+    for version in versions:
+        for output in stream.resolve.process((key_of(version), version), stream.state, Timer()):
+            if getattr(output, "tag", "") == PLANS:
+                stream.store.work(output.value)
+    assert images(stream) == [best_of(contents)]
+    copies = {path.read_bytes() for path in stream.output.glob("invalid/duplicate/*.jpg")}
+    assert copies == set(contents) - {best_of(contents)}
+
+
 def test_a_file_in_the_place_of_an_image_is_read_only_up_to_the_limit(tmp_path, monkeypatch):
     stream = Stream(tmp_path)
     stream.store._max_copied_bytes = 10
@@ -732,6 +837,7 @@ def test_files_of_an_unreachable_input_are_not_treated_as_deleted(tmp_path):
     second.write_bytes(b"person 1")
     stream.look(first, 1.0, late=False)
     plans = stream.plans_of(second, 2.0)
+    shutil.rmtree(stream.output / "late")  # A store that ignores conditions has no spare copies.
     away = stream.input.rename(tmp_path / "away")
     store = _StorePlan(
         str(stream.output), window_seconds=300, streaming=True, top=str(stream.input)

@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -721,6 +722,26 @@ def test_fewer_counts_do_not_overwrite_more_in_a_stream_and_do_in_a_batch(
             folder.run(output=output)
         left += [archived["images"] for archived in counts(output)]
     assert left == [5, 1]
+
+
+def test_an_image_of_a_stream_outlives_its_file_and_another_one_of_its_name(
+    folder: Folder, stream: Stream, tmp_path: Path
+) -> None:
+    """The smaller sha256 wins, as both images show the same. The winner's file is gone when the
+    other one comes."""
+    best, other = sorted((jpeg(), jpeg((10, 20, 30))), key=lambda data: sha256(data).hexdigest())
+    output = tmp_path / "stream"
+    folder.put(NAME, best)
+    first = Found(str(folder.input / NAME), len(best))
+    stream.play(EventTime(START), first, output=output)
+    (folder.input / NAME).unlink()
+    (folder.input / "other").mkdir()
+    folder.put(f"other/{NAME}", other)
+    second = Found(str(folder.input / "other" / NAME), len(other))
+    stream.play(EventTime(START + 2 * 86_400), second, output=output)
+    assert finals(output)[NAME]["uri"] == first.uri
+    assert (output / "validated" / "hall" / NAME).read_bytes() == best
+    assert reasons(output) == {NAME: "duplicate"}
 
 
 def test_the_window_of_an_image_of_a_stream_that_is_late(stream: Stream) -> None:
