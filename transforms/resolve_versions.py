@@ -148,7 +148,8 @@ def plan_of(
     winner = known.winner
     others = [other for other in known.versions.values() if other.uri != known.winner_uri]
     is_first = not before.versions
-    new = () if change is None else change.recorded
+    # What arrived comes last: it may overwrite a copy of bytes that another file is recorded with.
+    new = () if change is None else sorted(change.recorded, key=lambda one: one.uri == version.uri)
     return Plan(
         *(camera, timestamp, winner),
         written=winner is not None,
@@ -474,6 +475,18 @@ class _StorePlan(ReadAheadDoFn):
     def _spare_uri(self, plan: Plan, sha256: str) -> str:
         return stores.spare_uri(self._output, plan.camera, plan.timestamp, sha256)
 
+    def _retracted_copies(self, plan: Plan) -> tuple[str, ...]:
+        """Returns where files have copies until their records are deleted or overwritten.
+
+        A file that had the same bytes as another, but no record, may now win or get a record.
+        """
+        overwritten = ((one.file.uri, one.stored_name, one.reason) for one in plan.recorded)
+        return tuple(
+            copy_uri
+            for record in (*plan.retracted, *overwritten)
+            for copy_uri in self._invalid.copy_uris(*record)
+        )
+
     def _record(self, image: InvalidImage, plan: Plan) -> dict[str, Any]:
         is_shared = image.shares_name or (self._streaming and self._invalid.needs_hash(image))
         record = self._invalid.store(
@@ -483,6 +496,7 @@ class _StorePlan(ReadAheadDoFn):
                 *plan.known.addresses_of(image.sha256),
                 stores.validated_uri(self._output, plan.camera, image.stored_name),
                 *(() if image.sha256 is None else (self._spare_uri(plan, image.sha256),)),
+                *self._retracted_copies(plan),
             ),
         )
         current = self._invalid.copy_uri(image, is_shared=is_shared)
@@ -520,7 +534,8 @@ class _StorePlan(ReadAheadDoFn):
         )
         copies = self._invalid.copy_uris(image.uri, image.stored_name, reasons.DUPLICATE)
         inputs = (image.uri, *plan.known.addresses_of(image.sha256))
-        for uri in dict.fromkeys((*inputs, *copies, validated, spare)):
+        elsewhere = self._retracted_copies(plan)
+        for uri in dict.fromkeys((*inputs, *copies, validated, spare, *elsewhere)):
             data = self._read_input(uri) if uri in inputs else stores.read_if_there(uri)
             if data is None:
                 continue

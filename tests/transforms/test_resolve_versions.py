@@ -623,6 +623,27 @@ def test_the_image_of_an_alert_outlives_its_file_and_others_of_its_name(tmp_path
     assert spares(stream) == {b"person 1"}
 
 
+@pytest.mark.parametrize("replaced", ["the loser's record", "the winner"])
+def test_the_bytes_of_a_file_that_is_gone_are_taken_from_the_record_of_its_copy(tmp_path, replaced):
+    stream = Stream(tmp_path)
+    winner = stream.put("a", NAMES[0], b"person 1")
+    recorded = stream.put("c", NAMES[1], b"dog")
+    same = stream.put("b", NAMES[2], b"dog")
+    for turn, path in enumerate((winner, recorded, same)):
+        stream.comes(path, float(turn), late=False)
+    files = {winner: b"person 1", recorded: b"dog", same: b"dog"}
+    same.unlink()
+    if replaced == "the winner":
+        recorded.unlink()
+        files[winner] = b"nothing 1"
+    else:
+        files[recorded] = b"nothing 1"
+    newer = winner if replaced == "the winner" else recorded
+    newer.write_bytes(files[newer])
+    stream.comes(newer, 9.0, late=False)
+    check_repositories(stream, files)
+
+
 def test_a_file_that_is_replaced_often_leaves_one_spare_copy(tmp_path):
     stream = Stream(tmp_path)
     for turn in range(20):
