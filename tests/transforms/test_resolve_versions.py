@@ -624,11 +624,14 @@ def test_the_image_of_an_alert_outlives_its_file_and_others_of_its_name(tmp_path
 
 
 @pytest.mark.parametrize("replaced", ["the loser's record", "the winner"])
-def test_the_bytes_of_a_file_that_is_gone_are_taken_from_the_record_of_its_copy(tmp_path, replaced):
+@pytest.mark.parametrize("folders", ["bc", "cb"])
+def test_the_bytes_of_a_file_that_is_gone_are_taken_from_the_record_of_its_copy(
+    tmp_path, replaced, folders
+):
     stream = Stream(tmp_path)
     winner = stream.put("a", NAMES[0], b"person 1")
-    recorded = stream.put("c", NAMES[1], b"dog")
-    same = stream.put("b", NAMES[2], b"dog")
+    recorded = stream.put(folders[0], NAMES[1], b"dog")
+    same = stream.put(folders[1], NAMES[2], b"dog")
     for turn, path in enumerate((winner, recorded, same)):
         stream.comes(path, float(turn), late=False)
     files = {winner: b"person 1", recorded: b"dog", same: b"dog"}
