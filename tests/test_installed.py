@@ -54,9 +54,9 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
     source: Path, tmp_path: Path
 ) -> None:
     """Only the package itself is installed; its requirements come from this environment."""
-    environment = tmp_path / "venv"
-    venv.create(environment, with_pip=False, system_site_packages=False)
-    python = environment / "bin" / "python"
+    folder = tmp_path / "venv"
+    venv.create(folder, with_pip=False, system_site_packages=False)
+    python = folder / "bin" / "python"
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--python", python),
@@ -66,7 +66,7 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
         timeout=200,
         capture_output=True,
     )
-    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages,) = folder.glob("lib/python*/site-packages")
     here = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "requirements-of-the-tests.pth").write_text("\n".join(here))
     workplace = tmp_path / "elsewhere"
@@ -80,9 +80,9 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
         text=True,
         check=True,
     )
-    assert str(environment) in where.stdout
+    assert str(folder) in where.stdout
     finished = subprocess.run(
-        [environment / "bin" / "beam-threats", "--runner", "DirectRunner"],
+        [folder / "bin" / "beam-threats", "--runner", "DirectRunner"],
         cwd=workplace,
         env=environment,
         capture_output=True,
@@ -95,7 +95,7 @@ def test_the_installed_package_runs_on_its_samples_outside_the_checkout(
         chart.verify()
     assert list((workplace / "output" / "final").rglob("*.json"))
     printed = subprocess.run(
-        [environment / "bin" / "beam-threats", "--version"],
+        [folder / "bin" / "beam-threats", "--version"],
         cwd=workplace,
         env=environment,
         capture_output=True,

@@ -367,6 +367,6 @@ def test_a_wrong_set_up_is_reported_in_one_line(
     assert "0 is not above 0 and at most 1" in says(*with_rules, "--min_recall", 0)
     assert "'most' is not a number" in says(*with_rules, "--min_recall", "most")
     assert "1 is not at least 0 and below 1" in says(*with_rules, "--holdout", 1)
-    assert f"--write {rules}: is there already" in says(*with_rules, "--write", rules)
+    assert f"--write {rules}: exists already" in says(*with_rules, "--write", rules)
     assert "can't be written" in says(*with_rules, "--write", tmp_path / "rules.yaml" / "x.yaml")
     assert rules.read_text() == RULES
