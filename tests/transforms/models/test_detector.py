@@ -91,8 +91,8 @@ def test_a_fixed_size_goes_before_the_option_and_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("created", "message"),
     [
-        ({"outputs": ["detection_boxes", "probabilities"]}, "does not give detection_classes, det"),
-        ({"outputs": ["detection_boxes", "detection_classes"]}, "not give detection_scores"),
+        ({"outputs": ["detection_boxes", "probabilities"]}, "lacks detection_classes, det"),
+        ({"outputs": ["detection_boxes", "detection_classes"]}, "lacks detection_scores"),
         ({"dtype": "float32"}, "must take one tensor of uint8"),
         ({"channels": 1}, "must take one tensor of uint8"),
         ({"signature": "predict"}, "no signature 'serving_default'"),
@@ -131,7 +131,7 @@ def test_a_tflite_model_that_was_cut_short_is_refused(shared_models, tmp_path, p
 
 def test_a_tflite_classifier_is_refused(tmp_path):
     path = save_tflite_classifier(tmp_path / "classify.tflite")
-    assert_refused(str(path), "no detector: it does not end in TFLite_Detection_PostProcess")
+    assert_refused(str(path), "not a detector: it does not end in TFLite_Detection_PostProcess")
 
 
 def assert_refused(path, message):
