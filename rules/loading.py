@@ -28,7 +28,7 @@ from rules.mistakes import (
 )
 from rules.ruleset import Rules
 from rules.schema import Layer, RuleFile
-from rules.schema_types import Names
+from rules.schema_types import KnownNames
 from rules.target_schema import LimitSettings
 from rules.targets import Alerting, Limit, Target, TargetKind
 
@@ -126,7 +126,7 @@ def _decode(content: bytes, source: str) -> str:
 
 def _validate(document: Document, source: str, labels: Collection[str] | None) -> RuleFile:
     value = _with_profile_names_as_text(document)
-    names = Names(
+    names = KnownNames(
         None if labels is None else tuple(labels),
         profiles=_names(value, "profiles"),
         targets=_names(value, "targets"),

@@ -34,10 +34,10 @@ from rules.schema_types import (
     Ratio,
     Size,
     Start,
+    TimeZone,
     check_pattern,
     check_preset,
     check_profile,
-    check_timezone,
     check_version,
     reject_text,
     unset,
@@ -333,14 +333,18 @@ class NamesSettings(Model):
         description="A pattern with {camera} and {time:FORMAT}, matched against the path below "
         "--input. Default: --name_pattern.",
     )
-    timezone: Annotated[
-        str, AfterValidator(check_timezone), Expects("a time zone such as Europe/Berlin")
-    ] = Field(
+    timezone: TimeZone = Field(
         default_factory=unset,
         title="Time zone",
         description="The time zone in which names without an offset are written, by its IANA "
         "name. Default: --timezone, or UTC.",
     )
+
+
+CameraNames = Annotated[
+    NamesSettings | None,
+    Expects("a mapping, such as {preset: reolink, timezone: Europe/Berlin}"),
+]
 
 
 class Layer(Model):
@@ -362,18 +366,13 @@ class Layer(Model):
         title="Resolution",
         description="The permitted sizes of images, in pixels.",
     )
-    timezone: Annotated[
-        str, AfterValidator(check_timezone), Expects("a time zone such as Europe/Berlin")
-    ] = Field(
+    timezone: TimeZone = Field(
         default_factory=unset,
         title="Time zone",
         description="The camera's time zone, by its IANA name, for schedule and night. Default: "
         "UTC.",
     )
-    names: Annotated[
-        NamesSettings | None,
-        Expects("a mapping, such as {preset: reolink, timezone: Europe/Berlin}"),
-    ] = Field(
+    names: CameraNames = Field(
         default=None,
         title="Names",
         description="How the camera's files are named, if not <id>_<timestamp>.jpg in UTC.",
@@ -461,10 +460,7 @@ class RuleFile(Model):
         description="true: images of cameras that are not listed under cameras are invalid "
         "(unknown_camera). false: the defaults apply to them.",
     )
-    names: Annotated[
-        NamesSettings | None,
-        Expects("a mapping, such as {preset: reolink, timezone: Europe/Berlin}"),
-    ] = Field(
+    names: CameraNames = Field(
         default=None,
         title="Names",
         description="How the files of all cameras are named, if not <id>_<timestamp>.jpg in UTC; "

@@ -44,7 +44,7 @@ class Expects:
 
 
 @dataclass(frozen=True)
-class Names:
+class KnownNames:
     """The names to which a rule file can refer: the context of validation.
 
     Attributes:
@@ -65,7 +65,7 @@ def custom_error(problem: str, remedy: str) -> PydanticCustomError:
 
 def check_label(label: str, info: ValidationInfo) -> str:
     names = info.context
-    if isinstance(names, Names) and names.labels is not None and label not in names.labels:
+    if isinstance(names, KnownNames) and names.labels is not None and label not in names.labels:
         remedy = suggestion(label, names.labels, "labels of the model")
         raise custom_error("the model does not have this label", remedy)
     return label
@@ -73,7 +73,11 @@ def check_label(label: str, info: ValidationInfo) -> str:
 
 def check_profile(profile: str, info: ValidationInfo) -> str:
     names = info.context
-    if isinstance(names, Names) and names.profiles is not None and profile not in names.profiles:
+    if (
+        isinstance(names, KnownNames)
+        and names.profiles is not None
+        and profile not in names.profiles
+    ):
         remedy = suggestion(profile, names.profiles, "profiles")
         raise custom_error(f"there is no profile {profile!r}", remedy)
     return profile
@@ -184,6 +188,9 @@ Start = Annotated[
     parsed_by(parse_time_of_day, str),
     WithJsonSchema({"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$"}),
     Expects("a time of day such as 18:00"),
+]
+TimeZone = Annotated[
+    str, AfterValidator(check_timezone), Expects("a time zone such as Europe/Berlin")
 ]
 End = Annotated[
     time,

@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from rules.errors import suggestion
-from rules.schema_types import Count, Expects, Length, Model, Names, custom_error, unset
+from rules.schema_types import Count, Expects, KnownNames, Length, Model, custom_error, unset
 from rules.targets import REFERENCE
 from rules.templates import template_problem
 
 
 def _check_target(name: str, info: ValidationInfo) -> str:
     names = info.context
-    if isinstance(names, Names) and names.targets is not None and name not in names.targets:
+    if isinstance(names, KnownNames) and names.targets is not None and name not in names.targets:
         raise custom_error(
             f"there is no target {name!r}", suggestion(name, names.targets, "targets")
         )

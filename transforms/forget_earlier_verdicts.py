@@ -34,7 +34,8 @@ def earlier_verdicts(output: str) -> Iterator[tuple[str, str]]:
       OSError: The output can't be listed.
     """
     known = stores.known_folder(output).rpartition("/")[2]
-    for folder in (stores.final_folder(output), stores.late_folder(output)):
+    final = stores.final_folder(output)
+    for folder in (final, stores.late_folder(output)):
         for file in stores.list_beneath(folder):
             *_, above, camera, name = file.path.split("/")
             stem, _, extension = name.rpartition(".")
@@ -43,7 +44,7 @@ def earlier_verdicts(output: str) -> Iterator[tuple[str, str]]:
                 camera, capture_time = parse_name(f"{file_name}.jpg")
             except InvalidNameError:
                 continue  # The job has not written it.
-            is_verdict = folder == stores.final_folder(output)
+            is_verdict = folder == final
             if is_verdict or extension in ("json", "state", "jpg"):
                 key = f"{camera}\n{canonical_time(capture_time)}"
                 yield key, stem if is_verdict else file.path
@@ -76,7 +77,7 @@ class _Forget(beam.DoFn):
 class ForgetEarlierVerdicts(beam.PTransform):
     """Deletes verdicts of earlier runs that this run replaces under other file names.
 
-    Input: `PCollection[JudgedImage]`, the images that stand.
+    Input: `PCollection[JudgedImage]`, the winners.
 
     Args:
       output: The job's output.

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from apache_beam.io.filesystems import FileSystems
 
-_WILDCARD = re.compile(r"[*?\[]")
+WILDCARD = re.compile(r"[*?\[]")
 _CROSSES_FOLDERS = re.compile(r"\*\*|[?\[]")
 _LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs"))
 """Filesystems of this machine on which a rename moves on a file's time of change, so that no file
@@ -158,7 +158,7 @@ def source_of(source: str) -> Source:
       source: A local path.
     """
     source = os.path.abspath(source)
-    wildcard = _WILDCARD.search(source)
+    wildcard = WILDCARD.search(source)
     if os.path.isdir(source) or (wildcard is None and not os.path.lexists(source)):
         return Source(source, lambda path: True, lambda folder: True, is_whole=True)
     if wildcard is None or os.path.lexists(source):

@@ -10,15 +10,13 @@ import apache_beam as beam
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from beam_pipeline.sources.folders import Disk, Folder, UnlistableFolder, source_of, walk
+from beam_pipeline.sources.folders import WILDCARD, Disk, Folder, UnlistableFolder, source_of, walk
 from transforms.records.images import ImageFile
 from transforms.records.text import one_line, printable
 from transforms.runtime.counters import count
 from transforms.storage import stores
 
 _LOGGER = logging.getLogger(__name__)
-_GLOB = re.compile(r"[*?\[]")
-
 
 LINKS_SKIPPED = (
     "%s is a link to a folder, or leads out of --input, and is skipped, as all such links are; "
@@ -108,7 +106,7 @@ def belongs_to(source: str) -> Callable[[str], bool]:
     """
     source = source.rstrip("/")
     matches = None
-    if _GLOB.search(source):
+    if WILDCARD.search(source):
         matches = re.compile(FileSystems.get_filesystem(source).translate_pattern(source)).match
 
     def belongs(uri: str) -> bool:
