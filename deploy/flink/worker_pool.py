@@ -13,6 +13,7 @@ job stages (--requirements_file, --setup_file, --save_main_session) are not inst
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import re
@@ -43,7 +44,8 @@ _PROVISION_TIMEOUT_SECONDS = 60
 _STOP_SECONDS = 10
 _LOOK_SECONDS = 10.0
 _MISSED_LOOKS = 3
-"""So often in a row must a worker's control endpoint be closed before the worker is ended."""
+"""A worker is ended after so many looks in a row that found nobody whom it serves."""
+_ESTABLISHED = "01"
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
@@ -111,21 +113,25 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def _wait(
         self, worker_id: str, worker: subprocess.Popen[bytes], address: tuple[str, int]
     ) -> None:
-        """Waits for a worker's end, and ends it where nobody listens for it any more.
+        """Waits for a worker's end, and ends it if it serves nobody any more.
 
-        A worker whose connection breaks ends by itself. One whose task manager goes before it has
-        connected would try forever.
+        A worker whose connection breaks ends by itself, unless Beam's shutdown hangs. A worker
+        whose task manager goes before it has connected would try forever.
         """
-        missed = 0
+        missed, was_connected = 0, False
         while True:
             try:
                 code = worker.wait(self._look_seconds)
                 break
             except subprocess.TimeoutExpired:
-                missed = 0 if _listens(address) else missed + 1
-            if missed == _MISSED_LOOKS:
-                _LOGGER.warning("worker %s: nobody listens at %s:%d", worker_id, *address)
-                worker.terminate()
+                is_connected = _is_connected(worker.pid, address[1])
+                was_connected = was_connected or is_connected
+                serves = is_connected if was_connected else _listens(address)
+                missed = 0 if serves else missed + 1
+            if missed >= _MISSED_LOOKS:
+                why = "it has lost its connection to" if was_connected else "nobody listens at"
+                _LOGGER.warning("worker %s is ended: %s %s:%d", worker_id, why, *address)
+                _stop([worker])
         _LOGGER.info("worker %s, process %d, ended with code %d", worker_id, worker.pid, code)
         with self._lock:
             same = self._workers[worker_id]
@@ -180,6 +186,26 @@ def _listens(address: tuple[str, int]) -> bool:
             return True
     except OSError:
         return False
+
+
+def _is_connected(pid: int, port: int) -> bool:
+    """Returns whether a process has a connection to a port of any host.
+
+    It reads Linux's /proc. Where there is none, no process seems to be connected.
+    """
+    sockets = set()
+    try:
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # It was closed meanwhile.
+                sockets.add(os.readlink(path))
+        tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    except OSError:  # The process has ended.
+        return False
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return any(
+        remote.endswith(f":{port:04X}") and state == _ESTABLISHED and f"socket:[{inode}]" in sockets
+        for _, _, remote, state, _, _, _, _, _, inode, *_ in rows
+    )
 
 
 def _stop(workers: list[subprocess.Popen[bytes]]) -> None:
