@@ -112,11 +112,22 @@ class Soak:
         return self.folder / "logs" / name
 
     def _is_judged(self, camera: str, name: str, sha256: str) -> bool:
+        """Returns whether an image has its verdict, and a later checkpoint contains both."""
         path = self.output / "final" / camera / f"{name.rsplit('.', 1)[0]}.json"
         try:
-            return bool(json.loads(path.read_bytes())["sha256"] == sha256)
+            stored = path.stat().st_mtime
+            if json.loads(path.read_bytes())["sha256"] != sha256:
+                return False
+            return self._last_checkpoint() > stored
         except (OSError, ValueError):
             return False
+
+    def _last_checkpoint(self) -> float:
+        """Returns when the job's last completed checkpoint began, in Unix seconds; 0 for none."""
+        job = self.job
+        assert job is not None
+        completed = job.checkpoints()["latest"]["completed"]
+        return 0.0 if completed is None else float(completed["trigger_timestamp"]) / 1000
 
     # ------------------------------------------------------------------ the stream
 

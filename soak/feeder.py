@@ -103,7 +103,8 @@ class Feeder(threading.Thread):
       log: The log.
       seed: Everything random follows from it.
       load: How much.
-      is_judged: Whether an image is known to be judged: camera, file name and sha256.
+      is_judged: Whether an image is judged, and the job could not forget it if it crashed: camera,
+        file name and sha256.
       publish: Where files are put besides; None: nowhere.
       clock: The time.
 
