@@ -29,10 +29,14 @@ class _WriteCounts(ReadAheadDoFn):
 
 
 def _images_counted(uri: str) -> int:
-    """Returns the number of images in a file of counts; 0 if it is missing or has another form."""
+    """Returns the number of images in a file of counts; 0 if it is missing or has another form.
+
+    Raises:
+      OSError: It can't be read, and may be the newer one: the runner tries the bundle again.
+    """
     try:
         return sum(json.loads(line)["images"] for line in stores.read_bytes(uri).splitlines())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return 0
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,6 +39,8 @@ CONTESTED = "contested"
 LOCAL_READERS = 4
 REMOTE_READERS = 16
 """The number of concurrent reads: a store with a latency of 50 ms must not cost 50 ms per image."""
+MAX_FORBIDDEN = 10
+"""If so many images can't be read for want of permission, and none could be, the job fails."""
 _DECODERS = threading.BoundedSemaphore(4)
 """The number of concurrent decodes in a process; more would take processors from the model."""
 
@@ -224,6 +227,7 @@ class _Validate(ReadAheadDoFn):
         super().__init__(threads=threads, max_waiting=max_waiting)
         self._check_worker = check_worker
         self._last_read: str | None = None
+        self._forbidden: set[str] = set()
         self._top = top
         self._limits = limits
         self._rules = ruleset
@@ -284,11 +288,20 @@ class _Validate(ReadAheadDoFn):
         """Checks whether the store is lost, by a file that was read before, or by the local folder.
 
         Raises:
-          stores.StoreLostError: The store no longer answers for that file either.
+          stores.StoreLostError: The store no longer answers for that file either, or this worker
+            may read none of the images.
         """
         if self._top is not None:
             stores.check_folder(self._top, was_read=self._last_read is not None)
         known_uri = self._last_read
+        if known_uri is None and isinstance(error, PermissionError):
+            self._forbidden.add(uri)
+            if len(self._forbidden) >= MAX_FORBIDDEN:
+                raise stores.StoreLostError(
+                    f"none of the first {MAX_FORBIDDEN} images can be read on the worker "
+                    f"{socket.gethostname()} ({one_line(error)}); give its user or account the "
+                    "permission to read them"
+                ) from None
         if known_uri is None or isinstance(error, FileNotFoundError):
             return
         try:

@@ -8,6 +8,7 @@ import pytest
 from tests.transforms.results import judged
 from transforms.count_threats import CountThreats, shard_of
 from transforms.records.images import WindowCounts
+from transforms.storage import stores
 from transforms.store_counts import StoreCounts, _WriteCounts
 
 ALERT, DETECTION = ("person", "alert"), ("dog", "detection")
@@ -126,3 +127,18 @@ def test_a_file_that_is_no_count_is_overwritten(tmp_path):
     file.write_text("broken")
     write.work(pane(1))
     assert json.loads(file.read_text())["images"] == 1
+
+
+def test_a_count_that_cannot_be_read_is_not_taken_for_an_old_one(tmp_path, monkeypatch):
+    write = _WriteCounts(str(tmp_path), 1, keep_newer=True)
+    write.work(pane(5))
+
+    def refuse(uri):
+        raise OSError(5, "503 Service Unavailable", uri)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "read_bytes", refuse)
+        with pytest.raises(OSError, match="503"):
+            write.work(pane(3))
+    (file,) = (tmp_path / "counts").iterdir()
+    assert json.loads(file.read_text())["images"] == 5

@@ -328,6 +328,45 @@ def test_an_input_that_is_empty_since_it_was_read_loses_no_more_than_its_files(t
     assert validate.work(named(str(tmp_path / NAME))).value.reason == "read_failed"
 
 
+def forbid(monkeypatch, forbidden):
+    """Root may read everything, so the stores refuse."""
+    read = stores.read_bytes
+
+    def refuse(uri, at_most=-1):
+        if os.path.basename(uri) in forbidden:
+            raise PermissionError(13, "Permission denied", uri)
+        return read(uri, at_most)
+
+    monkeypatch.setattr(stores, "read_bytes", refuse)
+
+
+def names(count):
+    return [f"front-door_2026013117{number:02d}00Z.jpg" for number in range(count)]
+
+
+def test_a_worker_that_may_read_none_of_the_images_fails_the_job(tmp_path, monkeypatch):
+    forbid(monkeypatch, names(11))
+    files = [named(write(tmp_path, name, jpeg())) for name in names(11)]
+    validate = _Validate(Limits(), None, SIZE, None, 1, 1, str(tmp_path))
+    for file in [*files[:9], files[0]]:
+        assert validate.work(file).value.reason == "read_failed"
+    with pytest.raises(
+        stores.StoreLostError, match="give its user or account the permission"
+    ) as refused:
+        validate.work(files[10])
+    assert len(refused.value.args) == 1
+
+
+def test_images_that_may_not_be_read_beside_others_are_records(tmp_path, monkeypatch):
+    forbid(monkeypatch, names(30))
+    validate = _Validate(Limits(), None, SIZE, None, 1, 1, str(tmp_path))
+    assert validate.work(named(write(tmp_path, NAME, jpeg()))).data == jpeg()
+    for name in names(30):
+        assert (
+            validate.work(named(write(tmp_path, name, jpeg()))).value.reason == reasons.READ_FAILED
+        )
+
+
 def test_files_that_share_a_capture_time_are_all_read_and_marked(tmp_path, run_pipeline):
     shade, broken = jpeg(shade=90), jpeg()[:-300]
     uris = {
