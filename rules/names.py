@@ -1,8 +1,9 @@
-"""How the names of images are read: by a preset or pattern, and in which time zone.
+"""Reads the camera and the time from the names of images, by a preset or pattern and a time zone.
 
-The options of a job say it for all cameras, and a rule file for all and for each. A path is read by
-every preset and pattern that some camera has; it is an image of the camera that is found in it if
-that is the camera's own way of naming. So cameras of several makers can share an input.
+The options of a job set these for all cameras, and a rule file for all cameras or for each. Every
+preset and pattern that some camera has is matched against a path. If one matches, the path is an
+image of the camera in the match, provided that this camera is configured with that preset or
+pattern. So cameras of several makers can share an input.
 """
 
 from __future__ import annotations

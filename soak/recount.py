@@ -1,4 +1,4 @@
-"""What must have become of everything that was fed, worked out again with none of the job's code.
+"""Computes what the job must have written for all that was fed, without any code of the job.
 
 The truth of a file follows from its name, its bytes and the feeder's log. The output is then read
 as a stranger reads it, and every difference is a :class:`Violation`.

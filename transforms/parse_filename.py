@@ -1,4 +1,8 @@
-"""ParseFilename: reads the camera and the capture time of an image from its name."""
+"""ParseFilename: reads the camera and the capture time of an image from its name.
+
+`records/received_names.py` reads one name: by `rules/name_patterns.py` if a preset or pattern is
+set, else as a canonical name, by `records/file_names.py`.
+"""
 
 from __future__ import annotations
 

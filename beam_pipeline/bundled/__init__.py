@@ -1,4 +1,4 @@
-"""What the job runs on by default: samples, a detector for them, and rules."""
+"""The default input of the job: samples, a detector for them, and rules."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a person at a terminal gives and sees, and how a command ends."""
+"""Arguments, tables, progress and messages on a terminal, and the end of a command."""

@@ -1,4 +1,4 @@
-"""How a command ends on a signal: within seconds, with one line, and nothing half-written.
+"""Ends a command on a signal: within seconds, with one line, and with no partial file.
 
 SIGINT and SIGTERM are handled from the first import on, also where nothing would handle them
 otherwise: the kernel drops a signal to process 1, which each container's program is, unless that
@@ -22,7 +22,7 @@ from typing import NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS = 4.0
-"""After so many the process ends, whatever is not done by then."""
+"""The process ends after this many seconds, even if work is left."""
 _SECONDS_FOR_CHILDREN = 2.0
 
 _standard_error = 2

@@ -1,4 +1,4 @@
-"""What ends a command before its work is done, each reported in one line."""
+"""The exceptions that end a command before its work is done; each is reported in one line."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ class SetupError(CommandError, ValueError):
 
 
 class CommandFailedError(CommandError):
-    """The work was begun and did not come to its end: one line that says why."""
+    """The work has started and could not be finished: one line that says why."""
 
     exit_code = 1

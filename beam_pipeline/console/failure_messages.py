@@ -1,8 +1,8 @@
-"""Why a job failed, in one line that says what, where and what to do.
+"""Turns the exception of a failed job into one line that says what, where and what to do.
 
-What a step raises reaches the submitter in many shapes: Beam wraps it with the step's name, makes
-a RuntimeError of an error that has an errno, or emits nothing but the text of a traceback from
-another process, within the words of Java.
+An exception that a step raises reaches the submitter in many forms: Beam wraps it with the step's
+name, turns an error that has an errno into a RuntimeError, or passes on only the text of a
+traceback from another process, inside a Java error message.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which log lines a person sees: this program's own warnings, and those of others on request."""
+"""Selects the log lines that a person sees: this program's own warnings, and others on request."""
 
 from __future__ import annotations
 

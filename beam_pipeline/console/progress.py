@@ -1,4 +1,4 @@
-"""How far a job in this process is: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a job in this process: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

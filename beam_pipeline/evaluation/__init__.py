@@ -1,1 +1,1 @@
-"""How good the alerts of an archive are against the truth, and which scores would be better."""
+"""Compares the alerts of an archive with the truth, and finds better scores."""

@@ -1,8 +1,8 @@
-"""The command `tune`: proposes scores and areas from a truth file, and proves them on later ones.
+"""The command `tune`: proposes scores and areas from a truth file, and tests them on later images.
 
 Each label that raises the alert is tuned on its own, for all cameras of a profile together or for
-each camera. What is proposed is found on the earlier part of each camera's images; what it is
-worth is shown by the later part, which nothing was tuned on.
+each camera. The search uses the earlier part of each camera's images. The later part, which
+the search does not use, shows how good the proposal is.
 """
 
 from __future__ import annotations

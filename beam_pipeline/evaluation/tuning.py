@@ -1,9 +1,9 @@
 """The search for scores and areas that keep recall and give the fewest false alerts.
 
-`propose` knows nothing of rules and images: it is given a function that measures. `Cases` is one,
-over the images of cameras that share their rules: for each values that are tried it judges them
-all, with all other rules as they are, so that zones, masks, schedules, nights, repeats and
-confirmation count. A cooldown does not: what an image in it shows is measured as if it were alone.
+`propose` knows nothing of rules and images: its caller gives it a function that measures values.
+`Cases` is such a function, for the images of cameras that share their rules. It judges all images
+again for each set of values, with all other rules unchanged, so zones, masks, schedules, nights,
+repeats and confirmation count. A cooldown does not count: each image in it is judged as if alone.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What is known of all cameras: counts, chart, health, alerts that wait."""
+"""All cameras of an output: counts, chart, health, and undelivered alerts."""

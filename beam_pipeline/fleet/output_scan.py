@@ -1,4 +1,4 @@
-"""What jobs have left under their outputs, listed once and read once.
+"""Lists and reads the outputs of jobs, each folder and file at most once.
 
 The chart, the report and the command ``health`` show the same counts, late images and invalid
 images. They share an `OutputScan`, which lists each folder at most once and reads each file at most

@@ -1,13 +1,13 @@
-"""Is this number what was to be expected? Predictive tests of a camera against its own past.
+"""Tests whether a camera's numbers fit its own past.
 
-What a camera showed in comparable periods before (the same hours of the day, the same weekdays
-where there are enough weeks) says what a further such period is likely to show; its peers say how
-much such periods differ from each other, as a few weeks of one camera alone can't. The p-value is
-the chance of so much or more under that prediction: a prior predictive check (Box, J. R. Statist.
-Soc. A 143, 1980) whose prior is the camera's past.
+The prediction for a period comes from comparable earlier periods of the camera: the same hours of
+the day, and the same weekdays if there are enough weeks. How much such periods differ from each
+other comes from the other cameras, because a few weeks of one camera can't show it. The p-value is
+the probability of a number at least this extreme under that prediction: a prior predictive check
+(Box, J. R. Statist. Soc. A 143, 1980) whose prior is the camera's past.
 
-Periods of one camera vary more than chance alone lets them: weather, holidays, bursts of images
-of one event. Shares are therefore beta-binomial, numbers negative binomial. How much they vary is
+Periods of one camera vary more than by chance alone: weather, holidays, bursts of images of one
+event. Shares are therefore beta-binomial, numbers negative binomial. How much they vary is
 not taken as known: it lies on a grid, each point weighed by how well it fits the camera's own
 past (the mean integrated out by Laplace's method) times how common it is among the cameras of the
 fleet, which is learnt from all of them by EM (Laird, J. Amer. Statist. Assoc. 73, 1978). That

@@ -1,1 +1,1 @@
-"""What commands read: addresses, rule files, archives, and whether they can be reached."""
+"""The inputs of commands: addresses, rule files, archives, and checks that they can be reached."""

@@ -1,4 +1,4 @@
-"""What the names of an input look like: which preset reads how many of them, and as what."""
+"""Surveys the names of an input: which preset reads how many of them, and as what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images of which archive a command is about, and what it says of unreadable ones."""
+"""Selects the images of an archive that a command uses, and reports unreadable ones."""
 
 from __future__ import annotations
 

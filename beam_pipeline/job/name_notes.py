@@ -1,4 +1,4 @@
-"""What the summary of a job says of the names of its images."""
+"""Notes on the names of images in the summary of a job."""
 
 from __future__ import annotations
 

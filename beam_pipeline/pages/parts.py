@@ -1,4 +1,4 @@
-"""What the HTML pages share: templates that escape, pictures in the page itself, and a policy.
+"""Parts that the HTML pages share: templates that escape, pictures inside the page, and a policy.
 
 A page is one file without links to others, so that it can be sent on. Whatever comes from an
 archive, a file name or a rule file is escaped, and its policy forbids the network and every style

@@ -1,4 +1,4 @@
-"""What the commands on archives share that run a pipeline over cameras."""
+"""Runs a pipeline over the cameras of an archive, for the commands that judge archives again."""
 
 from __future__ import annotations
 

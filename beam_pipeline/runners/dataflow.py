@@ -1,4 +1,4 @@
-"""What a job on Dataflow needs, checked before it starts, and how it is described afterwards."""
+"""Checks a job on Dataflow before it starts, and describes it afterwards."""
 
 from __future__ import annotations
 

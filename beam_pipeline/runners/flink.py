@@ -1,4 +1,4 @@
-"""What a job on Flink needs, checked before it starts: a fault is one line, no Java stack."""
+"""Checks a job on Flink before it starts, and reports problems in one line without a Java stack."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A job on a Flink cluster, as the cluster's REST interface shows it to the one who submitted it.
+"""Follows a submitted job through the REST interface of the Flink cluster.
 
-Beam's job server says nothing between a job's start and its end, however often Flink starts its
-tasks again.
+Beam's job server reports nothing between the start and the end of a job, however often Flink
+restarts its tasks.
 """
 
 from __future__ import annotations

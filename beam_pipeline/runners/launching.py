@@ -1,4 +1,4 @@
-"""One way to start a pipeline, to wait for it, and to stop it, for the job and for the commands."""
+"""Starts a pipeline, waits for it and stops it, for the job and for the commands."""
 
 from __future__ import annotations
 

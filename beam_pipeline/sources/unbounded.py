@@ -1,7 +1,7 @@
-"""What unbounded sources share: splittable DoFns whose state is their restriction.
+"""Shared parts of the unbounded sources: splittable DoFns whose state is their restriction.
 
-Such a source polls for what is new, claims what it then knows, and defers the rest until its next
-poll. So its state is small, and is kept by the runner with all else.
+Such a source polls for new data, claims its new state, and defers the rest until its next poll. So
+its state is small, and the runner checkpoints it together with all other state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a service's answer means: the message is delivered, refused, or to be sent again.
+"""Reads a service's answer: the message is delivered, refused, or to be sent again.
 
 The status decides, with the header `Retry-After`, by which a service requests a pause.
 """

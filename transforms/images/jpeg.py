@@ -17,6 +17,7 @@ from transforms.images.orientation import (
     UPRIGHT,
     CostlyExifError,
     exif_orientation,
+    turn_upright,
 )
 
 PADDING = 114
@@ -28,15 +29,6 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 _LUMA = np.array([299, 587, 114])
 """How bright red, green and blue are to the eye, in thousandths (ITU-R BT.601-7, 2.5.1)."""
 _START_OF_IMAGE = b"\xff\xd8\xff"
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class NotJpegError(ValueError):
@@ -149,8 +141,7 @@ def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
     image = decode(header._stream, stored)
     if image.size != stored:
         image = image.resize(stored, Image.Resampling.BILINEAR)
-    if header.orientation in _TRANSPOSE:
-        image = image.transpose(_TRANSPOSE[header.orientation])
+    image = turn_upright(image, header.orientation)
     pixels = np.full((full_height, full_width, 3), PADDING, dtype=np.uint8)
     content = np.asarray(image)
     pixels[:height, :width] = content

@@ -1,11 +1,11 @@
-"""EXIF orientation: which way up a camera's image is.
+"""Reads the EXIF orientation of an image, and turns its pixels the right way up.
 
 tensorflow-io reads the tag (``tfio.experimental.image.decode_jpeg_exif``) where it is installed.
-Pillow does elsewhere, as there is no tensorflow-io for Python 3.13. Both find the same. The native
-parser of tensorflow-io trusts the offsets inside the segment and ends the process on a crafted one,
-so a parser is only shown segments whose every offset was checked here; of the rest, the first
-directory is read here, as far as it goes. Whatever the segment, no more than `MOST_ENTRIES` entries
-are looked at.
+Pillow reads it elsewhere, as there is no tensorflow-io for Python 3.13. Both find the same. The
+native parser of tensorflow-io trusts the offsets inside the segment and ends the process on a
+crafted one. So a parser is only given segments whose every offset was checked here. Of any other
+segment, this module reads the first directory up to the first error. It looks at no more than
+`MOST_ENTRIES` entries of a segment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib.util
 import io
 import struct
 
-from PIL import TiffImagePlugin, TiffTags
+from PIL import Image, TiffImagePlugin, TiffTags
 
 from transforms.models.tensorflow_runtime import load_tensorflow
 
@@ -41,6 +41,15 @@ _NUMBER_KINDS = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
 """The kinds of an entry whose value is a whole number, as `struct` reads them."""
 _EXIF_HEADER = b"Exif\x00\x00"
 LARGEST_SEGMENT = 0xFFFF - 2
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class CostlyExifError(ValueError):
@@ -186,3 +195,13 @@ def first_directory_orientation(exif: bytes) -> int:
         if tag == ORIENTATION_TAG and count == 1 and kind in _NUMBER_KINDS:
             (stated,) = struct.unpack_from(order + _NUMBER_KINDS[kind], tiff, entry + 8)
     return stated
+
+
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns an image the right way up.
+
+    Args:
+      image: The pixels as they are stored.
+      orientation: The value of the EXIF tag, 1 to 8. Source: Exif 2.3, section 4.6.4.
+    """
+    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image

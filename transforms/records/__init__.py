@@ -1,1 +1,1 @@
-"""What flows between the steps, and how it is written."""
+"""The records that flow between the steps, and their encodings."""

@@ -1,1 +1,1 @@
-"""What steps share in a worker: reading ahead, rules that are edited, and counters."""
+"""Parts that steps share in a worker: reading ahead, edited rules, and counters."""

@@ -1,7 +1,7 @@
-"""Whole objects in Amazon S3 and Google Cloud Storage, by the clients of their makers.
+"""Reads and writes whole objects in Amazon S3 and Google Cloud Storage, by their own clients.
 
 Beam's filesystems make a client for every file that is opened, ask for an object's size before its
-bytes, and write a small file in three requests, which leaves none of two processors for images
+bytes, and write a small file in three requests, which keeps both processors of a small machine busy
 (`make bench` compares). Here a process keeps its clients and their connections, and reading and
 writing are one request each. They are set up by Beam's own options (`--s3_*`, `--project` and so
 on) and by the environment, as Beam's are.

@@ -1,9 +1,9 @@
-"""What the report shows, gathered from what a job has written.
+"""Gathers the data of the report from the output of a job.
 
-Numbers come from the counts, and what is invalid from the names in ``invalid/``: of 50,000 images
-no JSON is opened but those of the alerts that are shown, and, where blind cameras are looked for,
-those that `health` reads. Records of alerts of other times are not
-opened either, as an alert's id follows from its image's name.
+Numbers come from the counts, and invalid images are counted by their names in ``invalid/``. The
+only records that are opened are those of the alerts that are shown and, to find blind cameras,
+those that `health` reads. An alert's id follows from the name of its image, so the records of
+alerts of other times are not opened.
 """
 
 from __future__ import annotations

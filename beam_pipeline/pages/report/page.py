@@ -28,7 +28,7 @@ PICTURES = 60
 ROWS = 2_000
 """Further alerts that have a row."""
 _FROM_ONE_CAMERA = 10
-"""So many of a camera come before more of it, so that one that floods leaves room for others."""
+"""At most this many alerts of one camera come first, so a busy camera does not crowd out others."""
 _LONGEST_SIDE, _LARGEST = 480, 30_000
 _COLOUR = (214, 40, 40)
 _HEAT_LEVELS = 5

@@ -1,4 +1,4 @@
-"""What `--notifications` may say. Neither Beam nor a client is imported here."""
+"""Reads the addresses of `--notifications`. It imports neither Beam nor a client."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What the sources of messages have in common: nothing is forgotten before it is kept.
+"""Shared parts of the message sources: a message is acknowledged only once its results are kept.
 
 A message may be acknowledged once the runner can't lose what came of it. Runners say so by calling
 back after a bundle (`beam.DoFn.BundleFinalizerParam`). Beam's portable Flink runner calls when a
 checkpoint is complete, but for *every* bundle that has ended by then, also for those that ended
 after the checkpoint's barrier had passed and are not in it (`ExecutableStageDoFnOperator.
-notifyCheckpointComplete` calls `InMemoryFinalizer.finalizeAllOutstandingBundles`). To trust it
-would lose messages when a machine dies then. So a message is acknowledged only at the
+notifyCheckpointComplete` calls `InMemoryFinalizer.finalizeAllOutstandingBundles`). Trusting this
+callback would lose messages when a machine dies then. So a message is acknowledged only at the
 second callback: when the bundle of a later pull of the same partition is called back in its turn,
 another checkpoint is complete, whose barrier came after the message. Where no callback comes,
 nothing is acknowledged, and the messages come again, which does no harm.

@@ -1,4 +1,4 @@
-"""What a store's message says: which objects were made.
+"""Reads from a store's message which objects were created.
 
 The forms are the stores' own:
 

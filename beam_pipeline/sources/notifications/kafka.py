@@ -1,4 +1,4 @@
-"""S3's events by Kafka.
+"""Receives the events of an S3 bucket from a Kafka topic.
 
 The runner keeps the offset of each partition: after a failure or from a savepoint the job goes on
 exactly there. A group's offsets are committed only once what came before them is in a checkpoint,

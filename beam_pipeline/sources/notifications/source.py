@@ -1,12 +1,12 @@
 """WatchNotifications: the images that messages announce, for as long as the job runs.
 
-Beam's own connectors do not serve here. `ReadFromPubSub` of the Python SDK becomes the transform
+Beam's own connectors can't be used here. `ReadFromPubSub` of the Python SDK becomes the transform
 `beam:transform:pubsub_read:v1`, which the runner has to know: Dataflow and DirectRunner do, and
 Beam's portable Flink runner does not (`FlinkStreamingPortablePipelineTranslator` translates
 `impulse`, `flatten`, `group_by_key`, `reshuffle`, `executable_stage`, `teststream`, and `read` from
 Java). `ReadFromKafka` is Java's: it needs an expansion service when the job is submitted, and a
-Java SDK worker beside every Python one (`apache_beam/io/kafka.py`). So these are splittable DoFns
-on Google's and Confluent's clients, whose state is its restriction, as in
+Java SDK worker beside every Python one (`apache_beam/io/kafka.py`). So there are two splittable
+DoFns on Google's and Confluent's clients, which keep their state in their restrictions, as in
 :mod:`beam_pipeline.sources.watching`: the first finds the partitions, and the second reads each of
 them.
 """
