@@ -12,6 +12,7 @@ from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.evaluation.metrics import BoxedImage, EvaluatedImage
 from beam_pipeline.evaluation.truth import TrueImage, Truth, alerting_rules, real_threats
 from beam_pipeline.inputs.selection import Selection
+from rules import alert_id
 from rules.schedule import local_time
 from transforms.backtest import look_back
 from transforms.records.file_names import InvalidNameError, parse_name
@@ -148,6 +149,8 @@ class _Camera:
         self._judge = ruleset if rejudge else None
         self._rules = None if ruleset is None else ruleset.for_camera(id)
         self._final = _FinalRules()
+        self._uncounted_alerts: dict[str, str] = {}
+        """The capture times of the alerts whose images are not counted, by the alerts' ids."""
 
     def compare(self, result: Comparison, missing: set[str]) -> None:
         """Adds the camera to a result, and takes its images from those that are missing."""
@@ -174,9 +177,13 @@ class _Camera:
                 alerted = self._alerted_in_final(archived, result)
             else:
                 alerted = alerted_by_verdict(self._judge.judge(image.for_rules(), history))
-            if not _is_in_period(self._chosen, parse_time(image.timestamp)):
-                continue
+            is_in_period = _is_in_period(self._chosen, parse_time(image.timestamp))
             true_image = self._truth.images.get(image.stored_name)
+            if alerted is not None and alerted.is_sent and (true_image is None or not is_in_period):
+                sent_id = alert_id(self._id, image.timestamp, "alert")
+                self._uncounted_alerts[sent_id] = image.timestamp
+            if not is_in_period:
+                continue
             if true_image is None:
                 result.without_truth += 1
             elif alerted is None:
@@ -224,6 +231,7 @@ class _Camera:
                 alerted.alerted,
                 alerted.suppressed_by,
                 looked_for,
+                self._uncounted_alerts.get(alerted.suppressed_by or ""),
             )
         )
         if true_image.boxes is not None and true_image.size is not None:
@@ -292,6 +300,11 @@ class AlertedLabels:
     alerted: frozenset[tuple[str, str]]
     suppressed_by: str | None
     disarmed: bool = False
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether an alert is sent."""
+        return bool(self.alerted) and self.suppressed_by is None
 
 
 def alerted_by_verdict(verdict: rules.Verdict) -> AlertedLabels:

@@ -29,8 +29,8 @@ from beam_pipeline.inputs.selection import Selection
 from transforms.storage.archive import Archive
 
 HEADER = (
-    *("images", "threats", "alerts", "false", "precision", "recall"),
-    *("suppressed", "recall + covered", "incidents", "false/camera/day"),
+    *("images", "threats", "alerts", "false", "false labels", "precision", "recall"),
+    *("suppressed", "recall + covered", "incidents", "covered", "first alert", "false/camera/day"),
 )
 
 
@@ -180,13 +180,30 @@ def tally_cells(tally: EvaluationTally) -> tuple[str, ...]:
         f"{tally.threats:,}",
         f"{tally.alerts:,}",
         f"{tally.false_alerts:,}",
+        f"{tally.false_labels:,}",
         share_text(tally.precision, wilson(tally.right, tally.alerts)),
         share_text(tally.recall, wilson(tally.caught, tally.threats)),
         f"{tally.suppressed:,}",
         share_text(tally.recall_covered, wilson(tally.caught + tally.covered, tally.threats)),
         f"{tally.incidents_caught} of {tally.incidents}",
+        f"{tally.incidents_covered:,}",
+        _first_alert_text(tally),
         "-" if rate is None else f"{rate:,.2f}",
     )
+
+
+def _first_alert_text(tally: EvaluationTally) -> str:
+    middle, p95 = tally.first_alert_median, tally.first_alert_p95
+    if middle is None or p95 is None:
+        return "-"
+    return f"{_seconds_text(middle)}, p95 {_seconds_text(p95)}"
+
+
+def _seconds_text(seconds: float) -> str:
+    for length, unit in ((3600, "h"), (60, "m")):
+        if seconds >= length:
+            return f"{seconds / length:.3g}{unit}"
+    return f"{seconds:.3g}s"
 
 
 def share_text(share: float | None, interval: Interval | None) -> str:

@@ -7,7 +7,10 @@ after an alert; a threat in it is *covered* by the incident of that alert, unles
 known to be false: then nobody was alerted of this threat.
 
 Precision is right alerts of all alerts sent. Recall is threats with a right alert of all threats;
-`Tally.recall_covered` counts what is covered too, which is why the two are shown together.
+`EvaluationTally.recall_covered` counts what is covered too, so the two are shown together.
+
+An *incident* is caught if a right alert was sent in it. One whose threats are all covered by the
+alert of another incident is counted apart: nobody was told that somebody came again.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import Any, NamedTuple
 
 from beam_pipeline.evaluation.truth import TrueBox
@@ -45,6 +48,8 @@ class EvaluatedImage:
       suppressed_by: The id of the alert in whose cooldown it is; None where its alert was sent,
         or there was none.
       looked_for: What its camera is to raise the alert for: labels with rules.
+      covered_since: The capture time of the alert in whose cooldown it is, if the image of that
+        alert is not counted itself, as it has no truth; None otherwise.
     """
 
     id: str
@@ -53,6 +58,7 @@ class EvaluatedImage:
     alerted: frozenset[tuple[str, str]]
     suppressed_by: str | None
     looked_for: frozenset[tuple[str, str]]
+    covered_since: str | None = None
 
     @property
     def is_right(self) -> bool:
@@ -68,12 +74,16 @@ class ImageOutcome(NamedTuple):
       caught: The verdict alerts for that threat.
       fired: The verdict calls for an alert of the group.
       right: That alert is for a real threat.
+      labels: The labels of the group that the alert names.
+      false_labels: Of these, those that are no real threat in the image.
     """
 
     threat: bool
     caught: bool
     fired: bool
     right: bool
+    labels: int
+    false_labels: int
 
 
 @dataclass(frozen=True)
@@ -89,9 +99,14 @@ class EvaluationTally:
       behind_false: Of these, those whose alert the cooldown of a false one suppressed: missed.
       alerts: Alerts sent.
       right: Of these, the right ones.
+      labels: Labels that the alerts sent name, each once in an alert.
+      false_labels: Of these, those that are no real threat in their image.
       suppressed: Alerts that a cooldown suppressed, right or not.
       incidents: Runs of threats of one camera.
-      incidents_caught: Of these, those with an alert.
+      incidents_caught: Of these, those in which a right alert was sent.
+      incidents_covered: Of the others, those with a threat that is covered.
+      first_alerts: For each caught incident the seconds from its first image to that of its first
+        right alert, in ascending order.
     """
 
     images: int
@@ -102,9 +117,13 @@ class EvaluationTally:
     behind_false: int
     alerts: int
     right: int
+    labels: int
+    false_labels: int
     suppressed: int
     incidents: int
     incidents_caught: int
+    incidents_covered: int
+    first_alerts: tuple[float, ...]
 
     @property
     def false_alerts(self) -> int:
@@ -133,8 +152,20 @@ class EvaluationTally:
 
     @property
     def recall_of_incidents(self) -> float | None:
-        """Incidents with an alert, of all incidents; None without any."""
+        """Incidents in which an alert was sent, of all incidents; None without any."""
         return share(self.incidents_caught, self.incidents)
+
+    @property
+    def first_alert_median(self) -> float | None:
+        """The median of the seconds to the first alert; None if no incident is caught."""
+        return median(self.first_alerts) if self.first_alerts else None
+
+    @property
+    def first_alert_p95(self) -> float | None:
+        """The seconds within which 95 % of the caught incidents have their first alert."""
+        if not self.first_alerts:
+            return None
+        return self.first_alerts[math.ceil(0.95 * len(self.first_alerts)) - 1]
 
     @property
     def false_per_camera_day(self) -> float | None:
@@ -152,6 +183,8 @@ class EvaluationTally:
             "alerts": self.alerts,
             "right": self.right,
             "false": self.false_alerts,
+            "labels": self.labels,
+            "false_labels": self.false_labels,
             "caught": self.caught,
             "suppressed": self.suppressed,
             "covered": self.covered,
@@ -159,6 +192,11 @@ class EvaluationTally:
             "missed": self.missed,
             "incidents": self.incidents,
             "incidents_caught": self.incidents_caught,
+            "incidents_covered": self.incidents_covered,
+            "first_alert_seconds": {
+                "median": self.first_alert_median,
+                "p95": self.first_alert_p95,
+            },
             "precision": _rounded(self.precision),
             "precision_interval": _rounded_all(wilson(self.right, self.alerts)),
             "recall": _rounded(self.recall),
@@ -225,7 +263,8 @@ def by_label(images: Sequence[EvaluatedImage], gap: timedelta) -> dict[str, Eval
     def outcome(image: EvaluatedImage, label: str) -> ImageOutcome:
         threat = label in image.wanted
         fired = any(alerted_label == label for alerted_label, _ in image.alerted)
-        return ImageOutcome(threat, threat and fired, fired, threat and fired)
+        right = threat and fired
+        return ImageOutcome(threat, right, fired, right, fired, fired and not threat)
 
     return _grouped(images, gap, lambda label, _: label, outcome)
 
@@ -242,6 +281,8 @@ def by_rule(images: Sequence[EvaluatedImage], gap: timedelta) -> dict[str, Evalu
             caught=any(label in wanted for label, _ in image.alerted),
             fired=bool(alerted),
             right=any(label in image.wanted for label in alerted),
+            labels=len(alerted),
+            false_labels=len(alerted - image.wanted.keys()),
         )
 
     return _grouped(images, gap, lambda _, rule: rule, outcome)
@@ -267,7 +308,15 @@ def incidents(times: Sequence[datetime], gap: timedelta) -> list[int]:
 
 
 def _all_of(image: EvaluatedImage) -> ImageOutcome:
-    return ImageOutcome(bool(image.wanted), image.is_right, bool(image.alerted), image.is_right)
+    labels = {label for label, _ in image.alerted}
+    return ImageOutcome(
+        threat=bool(image.wanted),
+        caught=image.is_right,
+        fired=bool(labels),
+        right=image.is_right,
+        labels=len(labels),
+        false_labels=len(labels - image.wanted.keys()),
+    )
 
 
 def _cameras(images: Iterable[EvaluatedImage]) -> dict[str, list[EvaluatedImage]]:
@@ -317,6 +366,8 @@ def _tally(
             covered.append(image)
     threats = [image for image, outcome in images if outcome.threat]
     runs = _runs(threats, gap)
+    first_alerts = _first_alerts(runs, caught, covered, gap)
+    covered_runs = {runs.by_image[id(image)] for image in covered}
     fired = [(image, outcome) for image, outcome in images if outcome.fired]
     sent = [outcome for image, outcome in fired if image.suppressed_by is None]
     return EvaluationTally(
@@ -328,21 +379,70 @@ def _tally(
         behind_false=behind_false,
         alerts=len(sent),
         right=sum(outcome.right for outcome in sent),
+        labels=sum(outcome.labels for outcome in sent),
+        false_labels=sum(outcome.false_labels for outcome in sent),
         suppressed=len(fired) - len(sent),
-        incidents=len(set(runs.values())),
-        incidents_caught=len({runs[id(image)] for image in (*caught, *covered)}),
+        incidents=len(runs.starts),
+        incidents_caught=len(first_alerts),
+        incidents_covered=len(covered_runs - first_alerts.keys()),
+        first_alerts=tuple(sorted(first_alerts.values())),
     )
 
 
-def _runs(threats: Sequence[EvaluatedImage], gap: timedelta) -> dict[int, tuple[str, int]]:
-    """Returns the incident of each image, by the image's identity."""
-    runs: dict[int, tuple[str, int]] = {}
+_Run = tuple[str, int]
+"""The camera of an incident, and its number there."""
+
+
+class _Runs(NamedTuple):
+    """The incidents in a group of images.
+
+    Attributes:
+      by_image: The incident of each image, by the image's identity.
+      starts: The capture time of the first image of each incident.
+    """
+
+    by_image: dict[int, _Run]
+    starts: dict[_Run, datetime]
+
+
+def _runs(threats: Sequence[EvaluatedImage], gap: timedelta) -> _Runs:
+    by_image: dict[int, _Run] = {}
+    starts: dict[_Run, datetime] = {}
     for camera, own_images in _cameras(threats).items():
-        numbers = incidents([parse_time(image.timestamp) for image in own_images], gap)
-        runs |= {
-            id(image): (camera, number) for image, number in zip(own_images, numbers, strict=True)
-        }
-    return runs
+        times = [parse_time(image.timestamp) for image in own_images]
+        for image, time, number in zip(own_images, times, incidents(times, gap), strict=True):
+            by_image[id(image)] = camera, number
+            starts.setdefault((camera, number), time)
+    return _Runs(by_image, starts)
+
+
+def _first_alerts(
+    runs: _Runs,
+    caught: Iterable[EvaluatedImage],
+    covered: Iterable[EvaluatedImage],
+    gap: timedelta,
+) -> dict[_Run, float]:
+    """Returns the seconds to the first alert of each caught incident.
+
+    An alert of an image without truth belongs to the incident that it covers if it was sent in it,
+    or at most `gap` before its first image with truth: with a random sample of truth, the first
+    image of an incident is seldom one of the sample.
+    """
+    first_alerts: dict[_Run, float] = {}
+
+    def add(image: EvaluatedImage, time: datetime) -> None:
+        run = runs.by_image[id(image)]
+        delay = time - runs.starts[run]
+        if delay >= -gap:
+            seconds = max(0.0, delay.total_seconds())
+            first_alerts[run] = min(seconds, first_alerts.get(run, seconds))
+
+    for image in caught:
+        add(image, parse_time(image.timestamp))
+    for image in covered:
+        if image.covered_since is not None:
+            add(image, parse_time(image.covered_since))
+    return first_alerts
 
 
 # Boxes

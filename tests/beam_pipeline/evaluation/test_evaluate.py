@@ -126,6 +126,36 @@ def test_what_a_cooldown_holds_back_is_shown_with_recall(
     assert "1 threats fell into the cooldown of a false alert, and count as missed." in table
 
 
+def test_an_incident_is_caught_only_if_an_alert_was_sent_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = rules_of(tmp_path, OLD.replace("defaults:", "defaults:\n  cooldown: 24h"))
+    stays = [
+        seen(
+            "hall", f"2026-01-31T{time}:00Z", ("person", 0.9), file=f"hall_20260131T{digits}00Z.jpg"
+        )
+        for time, digits in (
+            *(("10:00", "1000"), ("10:30", "1030"), ("11:00", "1100")),
+            *(("11:30", "1130"), ("12:00", "1200"), ("12:30", "1230")),
+        )
+    ]
+    write_output(tmp_path / "out", stays, rules.read_text())
+    truth = truth_of(tmp_path, *[(stay, "person", 1) for stay in stays])
+    for more in (["--rules", rules], []):
+        result, _ = evaluated(capsys, tmp_path / "out", truth, *more)
+        assert shown(result["total"], "incidents incidents_caught incidents_covered") == [6, 1, 5]
+        assert result["total"]["first_alert_seconds"] == {"median": 0.0, "p95": 0.0}
+    command = ["evaluate", "--archive", tmp_path / "out", "--truth", truth]
+    assert cli.main([str(part) for part in command]) == 0
+    assert re.search(r" 1 of 6 +5 +0s, p95 0s ", capsys.readouterr().out)
+    # A sample of the truth that lacks the image with the alert.
+    sample = truth_of(tmp_path, *[(stay, "person", 1) for stay in stays[1:3]])
+    result, _ = evaluated(capsys, tmp_path / "out", sample, "--incident_gap", "30m")
+    assert shown(result["total"], "incidents incidents_caught incidents_covered") == [1, 1, 0]
+    result, _ = evaluated(capsys, tmp_path / "out", sample, "--incident_gap", "29m")
+    assert shown(result["total"], "incidents incidents_caught incidents_covered") == [2, 0, 2]
+
+
 def test_what_was_seen_before_the_period_is_looked_back_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

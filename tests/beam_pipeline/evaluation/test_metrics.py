@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from beam_pipeline.evaluation import metrics
 from beam_pipeline.evaluation.metrics import BoxedImage, EvaluatedImage, EvaluationTally
 from beam_pipeline.evaluation.truth import TrueBox
 from rules import Detection, alert_id
+from tests.search import search
 
 PERSON, CAR = "profiles.yard.objects.person", "profiles.yard.objects.car"
 RULE = {"person": PERSON, "car": CAR}
@@ -150,6 +154,142 @@ def box(x_min: float, label: str = "person", *, is_crowd: bool = False) -> TrueB
 
 def detected_box(x_min: float, conf: float, label: str = "person") -> Detection:
     return Detection("1", label, conf, (x_min, 0.2, 0.1, 0.2))
+
+
+# Six stays half an hour apart, of which the cooldown lets one alert through.
+STAYS = [
+    image(f"2026-01-31T{10 + minute // 60}:{minute % 60:02d}:00Z", "person", "person")
+    if minute == 0
+    else image(
+        f"2026-01-31T{10 + minute // 60}:{minute % 60:02d}:00Z",
+        "person",
+        "person",
+        covered_by=at(0),
+    )
+    for minute in (0, 30, 60, 90, 120, 150)
+]
+
+
+def test_an_incident_that_a_cooldown_hides_is_covered_and_not_caught() -> None:
+    tally = metrics.total(STAYS, GAP)
+    assert (tally.incidents, tally.incidents_caught, tally.incidents_covered) == (6, 1, 5)
+    assert tally.recall_of_incidents == 1 / 6
+    assert tally.recall_covered == 1.0
+    for groups in (metrics.by_id, metrics.by_label, metrics.by_rule):
+        counts = {
+            name: (group.incidents, group.incidents_caught, group.incidents_covered)
+            for name, group in groups(STAYS, GAP).items()
+        }
+        assert set(counts.values()) - {(0, 0, 0)} == {(6, 1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("covered_since", "caught", "seconds"),
+    [
+        (None, 0, ()),
+        (at(14), 0, ()),
+        (at(15), 1, (0.0,)),
+        (at(21), 1, (60.0,)),
+    ],
+    ids=["unknown", "before the gap", "the gap before", "within"],
+)
+def test_an_alert_without_truth_belongs_to_the_incident_that_it_touches(
+    covered_since: str | None, caught: int, seconds: tuple[float, ...]
+) -> None:
+    images = [
+        EvaluatedImage(
+            "hall",
+            time,
+            {"person": PERSON},
+            frozenset({("person", PERSON)}),
+            "00112233445566778899aabbccddeeff",
+            frozenset(RULE.items()),
+            covered_since,
+        )
+        for time in (at(20), at(22))
+    ]
+    tally = metrics.total(images, GAP)
+    assert (tally.incidents, tally.incidents_caught, tally.incidents_covered) == (
+        1,
+        caught,
+        1 - caught,
+    )
+    assert tally.first_alerts == seconds
+
+
+def test_the_time_to_the_first_alert_of_an_incident() -> None:
+    images = [
+        *(image(at(0), "person"), image(at(2), "person", "person"), image(at(3), "person")),
+        *(image(at(20), "person", "person"), image(at(21), "person", "person")),
+        *(image(at(40), "person", "car"), image(at(43), "person", "person")),
+        image(at(55), "person"),
+    ]
+    tally = metrics.total(images, GAP)
+    assert (tally.incidents, tally.incidents_caught) == (4, 3)
+    assert tally.first_alerts == (0.0, 120.0, 180.0)
+    assert (tally.first_alert_median, tally.first_alert_p95) == (120.0, 180.0)
+    assert tally.to_json()["first_alert_seconds"] == {"median": 120.0, "p95": 180.0}
+    none = metrics.total(images[-1:], GAP)
+    assert none.to_json()["first_alert_seconds"] == {"median": None, "p95": None}
+
+
+def test_95_of_100_first_alerts_are_within_the_95th() -> None:
+    tally = replace(metrics.total([], GAP), first_alerts=tuple(map(float, range(1, 101))))
+    assert tally.first_alert_p95 == 95.0
+
+
+def test_a_false_label_counts_though_a_right_one_stands_in_the_same_alert() -> None:
+    images = [
+        image(at(0), "person", "person car"),
+        image(at(10), "person", "person car"),
+        image(at(11), "person", "person car", covered_by=at(10)),
+        image(at(20), "", "car"),
+        image(at(30), "car person", "car person"),
+    ]
+    tally = metrics.total(images, GAP)
+    assert (tally.alerts, tally.false_alerts, tally.labels, tally.false_labels) == (4, 1, 7, 3)
+    labels = metrics.by_label(images, GAP)
+    assert (labels["car"].labels, labels["car"].false_labels) == (4, 3)
+    assert (labels["person"].labels, labels["person"].false_labels) == (3, 0)
+    rules = metrics.by_rule(images, GAP)
+    assert (rules[CAR].labels, rules[CAR].false_labels) == (4, 3)
+
+
+_IMAGES = st.lists(
+    st.tuples(
+        st.integers(0, 59),
+        st.sets(st.sampled_from(["person", "car"])),
+        st.sets(st.sampled_from(["person", "car"])),
+        st.booleans(),
+    ),
+    unique_by=lambda one: one[0],
+    max_size=12,
+)
+
+
+@pytest.mark.search
+@search(500)
+@given(_IMAGES, st.integers(1, 20))
+def test_no_incident_is_caught_without_an_alert_of_its_own(
+    drawn: list[tuple[int, set[str], set[str], bool]], gap: int
+) -> None:
+    images: list[EvaluatedImage] = []
+    sent: str | None = None
+    for minute, wanted, alerted, covered in sorted(drawn, key=lambda one: one[0]):
+        covered_by = sent if covered and alerted else None
+        words = " ".join(sorted(wanted)), " ".join(sorted(alerted))
+        images.append(image(at(minute), *words, covered_by=covered_by))
+        if alerted and covered_by is None:
+            sent = at(minute)
+    tally = metrics.total(images, timedelta(minutes=gap))
+    assert tally.incidents_caught <= tally.caught <= tally.alerts
+    assert tally.incidents_caught + tally.incidents_covered <= tally.incidents
+    assert len(tally.first_alerts) == tally.incidents_caught
+    assert all(0 <= seconds < 3600 for seconds in tally.first_alerts)
+    assert tally.false_alerts <= tally.false_labels <= tally.labels
+    by_label = metrics.by_label(images, timedelta(minutes=gap)).values()
+    assert tally.labels == sum(label.labels for label in by_label)
+    assert tally.false_labels == sum(label.false_labels for label in by_label)
 
 
 def test_average_precision_of_boxes_worked_by_hand() -> None:
