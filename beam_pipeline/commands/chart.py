@@ -21,7 +21,8 @@ def parser() -> OneLineParser:
         type=float,
         default=24,
         metavar="HOURS",
-        help="length of the period, which ends with the newest window (default: %(default)s)",
+        help="length of the period, which ends with the newest window of more than one camera "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--file",

@@ -34,7 +34,7 @@ def parser() -> OneLineParser:
         "--until",
         metavar="TIME",
         help="the end of the period; pass the present time to find a fleet that has stopped "
-        "(default: the end of the newest window)",
+        "(default: the end of the newest window that more than one camera has reached)",
     )
     parser.add_argument(
         "--expected",

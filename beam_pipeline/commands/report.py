@@ -20,7 +20,8 @@ def parser() -> OneLineParser:
         "--report_period_hours",
         type=float,
         metavar="HOURS",
-        help="length of the period, which ends with the newest window (default: 24)",
+        help="length of the period, which ends with the newest window of more than one camera "
+        "(default: 24)",
     )
     add_period(parser)
     parser.add_argument(

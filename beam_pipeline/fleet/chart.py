@@ -19,6 +19,7 @@ from typing import Any, Literal
 from apache_beam.io.filesystem import BeamIOError
 
 from beam_pipeline.fleet import counts
+from beam_pipeline.fleet.fleet_end import FleetEnd, find_end
 from beam_pipeline.fleet.outliers import MIN_JUDGED_IDS, Mark, unusual_ids
 from beam_pipeline.fleet.output_scan import CountsError, NoCountsError, OutputScan
 from beam_pipeline.inputs.preflight import check_arguments
@@ -82,6 +83,8 @@ MARK_TEXT: Mapping[Mark, str] = {
 NOTHING_COUNTED = "No images have been counted yet."
 ALL_SHOWN_UP_TO = 60
 _MOST, _LEAST, _MARKED = 30, 10, 60
+AHEAD_SHOWN = 5
+"""The number of cameras with a wrong clock that are named one by one."""
 
 
 def chart_model(
@@ -89,23 +92,39 @@ def chart_model(
     *,
     period_hours: float = 24,
     title: str = "Threats per camera",
+    end: FleetEnd | None = None,
 ) -> ChartModel:
     """Decides what the chart shows of `rows`: the recent period alone, ids by threats.
 
-    Up to `ALL_SHOWN_UP_TO` ids are all shown; of more, the 30 with the most threats, the 10 with
-    the least and the marked ones, up to 60, with a line for the ids between.
+    The period ends where `end` says, by default with the newest of the rows' windows. Up to
+    `ALL_SHOWN_UP_TO` ids are all shown; of more, the 30 with the most threats, the 10 with the
+    least and the marked ones, up to 60, with a line for the ids between.
     """
     rows = list(rows)
-    if not rows:
+    if not rows and end is None:
         _check_hours(period_hours)
         return ChartModel(title, NOTHING_COUNTED, (), ())
-    windows = [(row.window_start, row.window_end) for row in rows]
-    start, end = recent_period(windows, period_hours)
-    model = period_model([r for r in rows if r.window_start >= start], start, end, title=title)
-    if end - start > timedelta(hours=period_hours):
-        note = f"The counts' windows are longer than the {period_hours:g} h asked for."
-        return replace(model, notes=(note, *model.notes))
-    return model
+    if end is None:
+        start, until = max(
+            ((row.window_start, row.window_end) for row in rows),
+            key=lambda window: (window[1], window[1] - window[0]),
+        )
+        end = FleetEnd(start, until)
+    start, until = recent_period(end, period_hours)
+    shown = [row for row in rows if start <= row.window_start < until]
+    model = period_model(shown, start, until, title=title)
+    notes = list(model.notes)
+    if until - start > timedelta(hours=period_hours):
+        notes.insert(0, f"The counts' windows are longer than the {period_hours:g} h asked for.")
+    notes += ahead_notes(end)
+    return replace(model, notes=tuple(notes))
+
+
+def ahead_notes(end: FleetEnd) -> list[str]:
+    """Returns a line for each of the first cameras whose images are dated after the period."""
+    shown = [f"{camera.id} {camera.describe(end.time)}." for camera in end.ahead[:AHEAD_SHOWN]]
+    more = len(end.ahead) - len(shown)
+    return [*shown, f"The clocks of {more:,} more cameras are ahead."] if more else shown
 
 
 def period_model(
@@ -149,10 +168,8 @@ def period_model(
     return ChartModel(title, subtitle, tuple(lines), tuple(notes))
 
 
-def recent_period(
-    windows: Sequence[tuple[datetime, datetime]], period_hours: float
-) -> tuple[datetime, datetime]:
-    """Returns the period that ends with the newest of `windows` and is `period_hours` long.
+def recent_period(end: FleetEnd, period_hours: float) -> tuple[datetime, datetime]:
+    """Returns the period that ends where the fleet's does and is `period_hours` long.
 
     A window belongs to it if it begins in it. Where the newest window is longer than that, the
     period is that window.
@@ -161,9 +178,7 @@ def recent_period(
       CountsError: `period_hours` is not a number of hours above 0 and up to 1,000,000.
     """
     _check_hours(period_hours)
-    newest_end = max(end for _, end in windows)
-    newest_start = min(start for start, end in windows if end == newest_end)
-    return min(newest_start, newest_end - timedelta(hours=period_hours)), newest_end
+    return min(end.start, end.time - timedelta(hours=period_hours)), end.time
 
 
 def _check_hours(period_hours: float) -> None:
@@ -252,13 +267,15 @@ def draw_chart(
     *,
     period_hours: float = 24,
     title: str = "Threats per camera",
+    end: FleetEnd | None = None,
 ) -> bytes:
     """Draws the threats per id of the recent period; the same rows give the same bytes.
 
     Args:
       rows: Count rows of any number of windows.
-      period_hours: Length of the period, which ends with the newest window.
+      period_hours: Length of the period.
       title: The headline.
+      end: Where the period ends; None for the end of the newest window.
 
     Returns:
       A PNG of 100 dots an inch.
@@ -266,7 +283,7 @@ def draw_chart(
     Raises:
       CountsError: `period_hours` is no length of time.
     """
-    return draw_model(chart_model(rows, period_hours=period_hours, title=title))
+    return draw_model(chart_model(rows, period_hours=period_hours, title=title, end=end))
 
 
 def draw_model(model: ChartModel, form: Literal["png", "svg"] = "png") -> bytes:
@@ -530,7 +547,7 @@ def write_chart(
 
     Args:
       scan: The output, or several.
-      period_hours: Length of the period, which ends with the newest window.
+      period_hours: Length of the period, which ends where `find_end` says.
       file: Where to write it; None for ``<output>/chart/threats.png`` of a single output.
       missing_ok: Draws a chart that says so where there are no counts, as after a job that had no
         valid image, rather than raising.
@@ -546,16 +563,16 @@ def write_chart(
     if file is None and len(scan.outputs) > 1:
         raise CountsError("--file is missing: the chart of several outputs belongs to none of them")
     try:
-        windows = scan.windows()
+        end = find_end(scan)
     except NoCountsError:
         if not missing_ok:
             raise
-        windows = []
+        end = None
     rows: list[CountRow] = []
-    if windows:
-        start, _ = recent_period(windows, period_hours)
-        rows = scan.counts(since=start)
-    png = draw_chart(rows, period_hours=period_hours)
+    if end is not None:
+        start, until = recent_period(end, period_hours)
+        rows = scan.counts(since=start, until=until)
+    png = draw_chart(rows, period_hours=period_hours, end=end)
     try:
         target = stores.join(scan.outputs[0], "chart", "threats.png") if file is None else file
         stores.write_bytes(target, png)

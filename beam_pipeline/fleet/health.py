@@ -16,13 +16,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import write_stdout
 from beam_pipeline.fleet import counts, health_statistics
+from beam_pipeline.fleet.fleet_end import AheadImages, FleetEnd, ahead_of_clock, find_end
 from beam_pipeline.fleet.health_statistics import (
     LATE,
     Finding,
@@ -51,6 +52,8 @@ IMAGE_HISTORY = timedelta(days=14)
 DIGEST_FROM = 10
 """So many new findings, or more, are reported in one message."""
 _GIVE_UP_AFTER = 3
+_RECENT = timedelta(hours=1)
+"""A period that ended no longer ago is about the present, and so about images of the future."""
 
 Problem = tuple[str, str]
 
@@ -95,6 +98,7 @@ def examine(
     ruleset: rules.Rules | None = None,
     expected: Mapping[str, float] | None = None,
     each_image: bool = True,
+    ahead: Sequence[AheadImages] = (),
 ) -> Health:
     """Returns what is wrong with the cameras of one output or several in a period.
 
@@ -111,6 +115,7 @@ def examine(
       each_image: Whether to read what is kept of each image, a file an image: what was detected,
         without which no camera is found blind, and the period's records of invalid images, without
         which broken ones are not found.
+      ahead: The images that are dated after the end of the period.
 
     Raises:
       CountsError: No counts, or wrong ones.
@@ -138,9 +143,10 @@ def examine(
     expected = dict(expected or {})
     each = expected.pop(TOTAL_ID, None)
     ids = named | {row.id for row in rows} | images.keys() | expected.keys()
+    ids |= {camera.id for camera in ahead}
     if each is not None:
         expected = {**dict.fromkeys(ids, each), **expected}
-    observed = Observations(rows, images, [*late, *refused], named, expected)
+    observed = Observations(rows, images, [*late, *refused], named, expected, ahead)
     findings = health_statistics.findings(observed, since=since, until=until)
     unplaced = Counter(file.reason for file in scan.invalid if file.camera is None)
     return Health(
@@ -290,6 +296,7 @@ def _ledger(output: str, finding: Finding) -> dict[str, dict[str, str]]:
 
 _SUBJECTS: Mapping[str, str] = {
     "silent": "Camera silent",
+    "misdated": "Camera's clock is wrong",
     "blind": "Camera blind",
     "invalid": "Camera sends invalid images",
     "clock_skew": "Camera's clock is wrong",
@@ -344,10 +351,11 @@ def print_health(parsed: argparse.Namespace) -> int:
     clients = _clients(ruleset, scan.outputs) if parsed.notify else ()
     target = None if parsed.file is None else paths.writable_file("--file", parsed.file)
     try:
-        until = until or _newest(scan)
+        end = _end(scan, until)
     except NoValidImageError as error:
         write_stdout(f"{error}\n")
         return 0
+    until = end.time
     since = since or until - timedelta(hours=24)
     if since >= until:
         raise SetupError(
@@ -355,7 +363,9 @@ def print_health(parsed: argparse.Namespace) -> int:
             f"{canonical_time(until)}"
         )
     with selection.store_errors_as_failures():
-        health = examine(scan, since=since, until=until, ruleset=ruleset, expected=expected)
+        health = examine(
+            scan, since=since, until=until, ruleset=ruleset, expected=expected, ahead=end.ahead
+        )
         text = FORMATS[parsed.format](health)
         if target is None:
             write_stdout(text)
@@ -371,14 +381,18 @@ def print_health(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _newest(scan: OutputScan) -> datetime:
-    windows = scan.windows()
-    if not windows:
+def _end(scan: OutputScan, until: datetime | None) -> FleetEnd:
+    if until is not None:
+        now = datetime.now(timezone.utc)
+        is_present = now - until <= _RECENT
+        return FleetEnd(until, until, ahead_of_clock(scan, now) if is_present else ())
+    end = find_end(scan)
+    if end is None:
         raise SetupError(
             f"no counts under {', '.join(scan.outputs)}: give --until, or run the job on images "
             "first"
         )
-    return max(end for _, end in windows)
+    return end
 
 
 def _expected(texts: Sequence[str]) -> dict[str, float]:

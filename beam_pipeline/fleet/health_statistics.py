@@ -24,10 +24,13 @@ from transforms.records.count_rows import CountRow
 from transforms.records.times import canonical_time, from_unix
 
 if TYPE_CHECKING:
+    from beam_pipeline.fleet.fleet_end import AheadImages
     from beam_pipeline.fleet.predictive import Array, Flags
 
-Kind = Literal["silent", "invalid", "blind", "flooding", "too_few", "clock_skew"]
-KINDS: tuple[Kind, ...] = ("silent", "blind", "invalid", "clock_skew", "flooding", "too_few")
+Kind = Literal["silent", "misdated", "invalid", "blind", "flooding", "too_few", "clock_skew"]
+KINDS: tuple[Kind, ...] = (
+    *("silent", "misdated", "blind", "invalid", "clock_skew", "flooding", "too_few"),
+)
 """The kinds, most important first."""
 
 RATE = 0.01
@@ -141,6 +144,7 @@ class Observations:
       refused: Invalid and late images whose names say the camera and the time.
       named: The cameras that must be there (those of the rule file).
       expected: Images an hour that a camera sends at the least, whatever it did before.
+      ahead: Images that are dated after the end of the period.
     """
 
     windows: Sequence[CountRow]
@@ -148,6 +152,7 @@ class Observations:
     refused: Sequence[RefusedImage] = ()
     named: frozenset[str] = frozenset()
     expected: Mapping[str, float] = field(default_factory=dict)
+    ahead: Sequence[AheadImages] = ()
 
 
 def findings(observed: Observations, *, since: datetime, until: datetime) -> list[Finding]:
@@ -166,6 +171,7 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
       of days: no image for 20 times the camera's median gap and 3 times its longest. Where it is
       `expected` to send so many an hour at the least: fewer than that by a Poisson test at `RATE`.
       Without any test: `named`, and never seen.
+    - misdated, without any test: images that are dated after the end of the period.
     - blind: nothing was detected in any image since some moment (the beta-binomial chance of
       that), and those images are dark, bright or blurred for the camera at those hours of the
       day: their median brightness or sharpness is less than half of what nine in ten had before,
@@ -195,6 +201,7 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
     cameras = _camera_histories(observed, period)
     unsorted = [
         *_silent(cameras, observed, period),
+        *_ahead(observed, period),
         *_blind(observed.images, period),
         *_refused(cameras, period),
         *_threats(cameras, period),
@@ -442,6 +449,15 @@ def _beyond_own_gaps(camera: _CameraHistory, period: _TimeSpan) -> Iterator[Find
     )
     times = from_unix(camera.last), period.times[1]
     yield Finding(camera.id, "silent", *times, "fault", sentence, share=0.0)
+
+
+# Misdated
+
+
+def _ahead(observed: Observations, period: _TimeSpan) -> Iterator[Finding]:
+    for images in observed.ahead:
+        sentence = images.describe(period.times[1])
+        yield Finding(images.id, "misdated", *period.times, "warning", sentence)
 
 
 # Shares: threats, and images that were refused

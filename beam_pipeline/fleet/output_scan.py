@@ -148,9 +148,13 @@ class OutputScan:
         rows: dict[tuple[str, datetime, datetime, str], CountRow] = {}
         # Oldest first, so that the row of the file modified last stays; names decide between files
         # modified at the same time, so that every reading gives the same answer.
-        for file in sorted(files, key=lambda file: (file.modified, file.name)):
-            if file.path not in self._rows:
-                self._rows[file.path] = _read_file(file)
+        in_order = sorted(files, key=lambda file: (file.modified, file.name))
+        unread = [file for file in in_order if file.path not in self._rows]
+        for file, read in zip(unread, map_in_threads(_read_file, unread), strict=True):
+            if isinstance(read, Exception):
+                raise read
+            self._rows[file.path] = read
+        for file in in_order:
             for row in self._rows[file.path]:
                 if wanted is None or row.id in wanted:
                     rows[file.output, row.window_start, row.window_end, row.id] = row

@@ -66,7 +66,7 @@ def write_report(
 
     Args:
       scan: The output, or several.
-      options: What the report is about; by default the day up to the newest window.
+      options: What the report is about; by default the day up to the fleet's end.
       file: Where to write it; None for ``<output>/report/report.html`` of a single output.
 
     Raises:

@@ -19,6 +19,7 @@ import orjson
 
 import rules
 from beam_pipeline.fleet.chart import recent_period
+from beam_pipeline.fleet.fleet_end import AheadImages, find_end
 from beam_pipeline.fleet.health import examine
 from beam_pipeline.fleet.health_statistics import Finding
 from beam_pipeline.fleet.output_scan import NoCountsError, OutputScan, camera_and_time
@@ -40,7 +41,7 @@ class ReportOptions:
     """What a report is about.
 
     Attributes:
-      period_hours: Length of the period up to the newest window, without the next two.
+      period_hours: Length of the period up to the fleet's end, without the next two.
       since: Start of the period (UTC).
       until: End of the period (UTC), exclusive.
       ruleset: The rules, which name the cameras that never sent an image.
@@ -226,7 +227,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
       CountsError: No counts, or wrong ones.
       OSError: A store can't be listed.
     """
-    period = _period(scan, options)
+    period, ahead = _period(scan, options)
     rows: list[CountRow] = []
     findings: Sequence[Finding] = ()
     contents = _OutputContents(period, scan, has_end=options.until is not None)
@@ -238,6 +239,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
             until=period.end,
             ruleset=options.ruleset,
             each_image=options.each_image,
+            ahead=ahead,
         )
         findings = health.findings
         for uri, why in health.problems:
@@ -274,18 +276,26 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
     )
 
 
-def _period(scan: OutputScan, options: ReportOptions) -> ReportPeriod | None:
+def _period(
+    scan: OutputScan, options: ReportOptions
+) -> tuple[ReportPeriod | None, Sequence[AheadImages]]:
+    """Returns the period, and the images that are dated after an end that was not requested."""
     try:
-        windows = scan.windows()
+        windows, found_end = scan.windows(), find_end(scan)
     except NoCountsError:
         if not options.missing_ok:
             raise
-        windows = []
+        windows, found_end = [], None
+    ahead = () if options.until is not None or found_end is None else found_end.ahead
     if options.since is None and options.until is None:
-        return ReportPeriod(*recent_period(windows, options.period_hours)) if windows else None
+        if found_end is None:
+            return None, ahead
+        return ReportPeriod(*recent_period(found_end, options.period_hours)), ahead
     start = options.since or min((start for start, _ in windows), default=None)
-    end = options.until or max((end for _, end in windows), default=None)
-    return ReportPeriod(start, end) if start is not None and end is not None else None
+    end = options.until or (None if found_end is None else found_end.time)
+    if start is None or end is None:
+        return None, ahead
+    return ReportPeriod(start, end), ahead
 
 
 def _cameras(
