@@ -6,7 +6,16 @@ import difflib
 from collections.abc import Iterator
 from datetime import time, timedelta
 
-from rules.effective import BUILT_IN, CameraRules, Confirm, Mask, ObjectRule, Repeats, Zone
+from rules.effective import (
+    BUILT_IN,
+    CameraRules,
+    Confirm,
+    Mask,
+    ObjectRule,
+    Repeats,
+    Track,
+    Zone,
+)
 from rules.ruleset import Rules
 from rules.schedule import DAYS, WeeklyPeriod
 from rules.targets import Alerting
@@ -25,7 +34,8 @@ _OBJECT_VALUES = (
     "repeats",
 )
 _REPEATS_VALUES = ("iou", "occurrences", "within", "forget_after", "min_score")
-_CONFIRM_VALUES = ("pictures", "within")
+_TRACK_VALUES = ("min_score", "within")
+_CONFIRM_VALUES = ("pictures", "within", "unless_score")
 
 
 def describe(rules: Rules) -> str:
@@ -101,6 +111,7 @@ def _body(camera: CameraRules) -> Iterator[str]:
     yield from _times(camera)
     for name, section, values in (
         ("repeats", camera.repeats, _REPEATS_VALUES),
+        ("track", camera.track, _TRACK_VALUES),
         ("confirm", camera.confirm, _CONFIRM_VALUES),
     ):
         if section is not None and (name != "repeats" or _any_can_repeat(camera)):
@@ -130,8 +141,9 @@ def _object(label: str, rule: ObjectRule) -> Iterator[str]:
         value = getattr(rule, name)
         if value is not None:
             yield f"{name} {_shown(value)} ({rule.origin(name).removesuffix(f'.objects.{label}')})"
-    if not rule.confirm:
-        yield f"confirm false ({rule.origin('confirm').removesuffix(f'.objects.{label}')})"
+    for name in ("track", "confirm"):
+        if not getattr(rule, name):
+            yield f"{name} false ({rule.origin(name).removesuffix(f'.objects.{label}')})"
 
 
 def _zone(zone: Zone) -> Iterator[str]:
@@ -195,10 +207,14 @@ def _period(period: WeeklyPeriod) -> str:
     return f"{days} {_shown(period.start)} to {_shown(period.end)}"
 
 
-def _section(section: Repeats | Confirm, names: tuple[str, ...], suffix: str) -> Iterator[str]:
+def _section(
+    section: Repeats | Track | Confirm, names: tuple[str, ...], suffix: str
+) -> Iterator[str]:
     for name in names:
-        origin = section.origins.get(name, BUILT_IN).removesuffix(suffix)
-        yield f"{name} {_shown(getattr(section, name))} ({origin})"
+        value = getattr(section, name)
+        if value is not None:
+            origin = section.origins.get(name, BUILT_IN).removesuffix(suffix)
+            yield f"{name} {_shown(value)} ({origin})"
 
 
 def _shown(value: object) -> str:

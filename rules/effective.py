@@ -46,6 +46,7 @@ class ObjectRule:
         min_count: The minimum number in one image; None for no bound.
         max_count: The maximum number in one image.
         repeats: Whether the camera's `repeats` applies to it; None for the default of the label.
+        track: Whether the camera's `track` applies to it.
         confirm: Whether the camera's `confirm` applies to it.
         origins: For each value that the file sets, the entry that sets it, by the value's name,
             e.g. ``{"min_score": "profiles.outdoor.objects.person"}``.
@@ -62,6 +63,7 @@ class ObjectRule:
     min_count: int | None = None
     max_count: int | None = None
     repeats: bool | None = None
+    track: bool = True
     confirm: bool = True
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
@@ -182,11 +184,26 @@ class Repeats:
 
 
 @dataclass(frozen=True)
+class Track:
+    """When an object with a low score has moved: see `rules.schema.TrackSettings`."""
+
+    min_score: float = 0.1
+    within: timedelta = timedelta(seconds=3)
+    origins: Mapping[str, str] = field(default_factory=FrozenMapping)
+
+    @cached_property
+    def within_microseconds(self) -> int:
+        """The value of `within` in microseconds."""
+        return self.within // _MICROSECOND
+
+
+@dataclass(frozen=True)
 class Confirm:
     """When a threat is confirmed: see `rules.schema.ConfirmSettings`."""
 
     pictures: int = 2
     within: timedelta = timedelta(seconds=30)
+    unless_score: float | None = None
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
     @cached_property
@@ -227,6 +244,7 @@ class CameraRules:
         schedule: When it is armed; None for always.
         night: When it is night; None for never.
         repeats: The settings of the filter `repeats`; None for off.
+        track: The settings of the filter `track`; None for off.
         confirm: The settings of the filter `confirm`; None for off.
         cooldown: The cooldown after an alert; None for none.
         notify: The names of the targets of its alerts.
@@ -244,6 +262,7 @@ class CameraRules:
     schedule: Schedule | None = None
     night: Night | None = None
     repeats: Repeats | None = None
+    track: Track | None = None
     confirm: Confirm | None = None
     cooldown: timedelta | None = None
     notify: tuple[str, ...] = ()
@@ -278,7 +297,9 @@ class CameraRules:
     @property
     def needs_history(self) -> bool:
         """Whether any rule depends on earlier images."""
-        return not (self.repeats is None and self.confirm is None and self.cooldown is None)
+        return any(
+            rule is not None for rule in (self.repeats, self.track, self.confirm, self.cooldown)
+        )
 
     @property
     def horizon(self) -> timedelta:
@@ -286,6 +307,7 @@ class CameraRules:
         return max(
             timedelta(0),
             timedelta(0) if self.repeats is None else self.repeats.within,
+            timedelta(0) if self.track is None else self.track.within,
             timedelta(0) if self.confirm is None else self.confirm.within,
             self.cooldown or timedelta(0),
         )
@@ -321,7 +343,7 @@ def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:
         )
     if layer.mask:
         changed["masks"] = _merge_masks(parent.masks, layer.mask, name)
-    for key, defaults in (("repeats", Repeats), ("confirm", Confirm)):
+    for key, defaults in (("repeats", Repeats), ("track", Track), ("confirm", Confirm)):
         if key in layer.model_fields_set:
             changed[key] = _merge_switchable(
                 getattr(parent, key) or defaults(), getattr(layer, key), f"{name}.{key}"

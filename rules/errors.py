@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rules.text import escaped, shortened
 
 _COMPARED_CHARACTERS = 80
-_LISTED_CHOICES = 12
+_LISTED_CHOICES = 16
 
 
 class RulesError(ValueError):

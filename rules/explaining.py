@@ -28,6 +28,9 @@ _REJECTIONS: dict[str, Callable[[Any, Any], str]] = {
     "repeats": lambda value, bound: (
         f"it was in the same place in {_images(value, 'earlier ')}, and {bound} make a repeat"
     ),
+    "track": lambda value, bound: (
+        f"its score is low, and no object of its label moved to its place within {bound:g} s"
+    ),
     "min_count": lambda value, bound: _compared("objects of this label", value, "minimum", bound),
     "max_count": lambda value, bound: _compared("objects of this label", value, "maximum", bound),
     "confirm": lambda value, bound: (
@@ -43,6 +46,7 @@ _PASSES: dict[str, Callable[[Any, Any], str]] = {
     "repeats": lambda value, bound: (
         f"in the same place in {_images(value, 'earlier ')}, fewer than {bound}"
     ),
+    "track": lambda value, bound: f"moved within {value:g} s",
     "confirm": lambda value, bound: f"confirmed by {_images(value)}, minimum {bound}",
 }
 """For each filter, why a detection passes it."""

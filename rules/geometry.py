@@ -165,6 +165,51 @@ def iou(a: Bbox, b: Bbox) -> float:
     return intersection / (aw * ah + bw * bh - intersection)
 
 
+_SAME_OBJECT = 0.5
+_NEAR = 2
+_LEAST_MOVED = 10
+"""An object has moved by a tenth of its longer side. For the figures behind these numbers, see
+docs/evaluate.md."""
+
+
+def is_same_object(a: Bbox, b: Bbox) -> bool:
+    """Returns whether two boxes of one label, in images shortly after each other, can be of one
+    object that has not moved: an intersection over union of at least 0.5.
+    """
+    return iou(a, b) >= _SAME_OBJECT
+
+
+def has_moved(before: Bbox, after: Bbox, size: tuple[int, int]) -> bool:
+    """Returns whether two boxes can be of one object that has moved.
+
+    The centers are apart by 0.1 to 2 times the longer side of the boxes (the mean of the two, in
+    pixels), and the longer side of neither is more than twice that of the other. The caller knows
+    that they are not in the same place. It is computed from whole ten-thousandths of pixels.
+
+    Args:
+        before: The box in the earlier image.
+        after: The box in the later image.
+        size: The width and height of the images in pixels.
+    """
+    ax, ay, aw, ah = _in_pixel_units(before, size)
+    bx, by, bw, bh = _in_pixel_units(after, size)
+    sides = max(aw, ah), max(bw, bh)
+    if 2 * min(sides) < max(sides):
+        return False
+    # Doubled, because centers lie on half units; and so are the sides, as a sum of two.
+    squared_distance = (2 * ax + aw - 2 * bx - bw) ** 2 + (2 * ay + ah - 2 * by - bh) ** 2
+    squared_side = sum(sides) ** 2
+    return (
+        squared_side <= _LEAST_MOVED**2 * squared_distance
+        and squared_distance <= _NEAR**2 * squared_side
+    )
+
+
+def _in_pixel_units(box: Bbox, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    left, top, width, height = (round(side * _DECIMALS) for side in box)
+    return left * size[0], top * size[1], width * size[0], height * size[1]
+
+
 class _Outline:
     """A polygon on the grid, in a form that is fast to query."""
 

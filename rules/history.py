@@ -5,29 +5,32 @@ arrives after a later one is judged by the images before it in capture time, exc
 images can confirm it too, and it does not change earlier verdicts.
 
 A history is bounded: it keeps at most twice as many images as `repeats` can look back on, for each
-label at most four times as many capture times as `confirm` requires, and the alerts that
-`rules.cooldown` keeps.
+label at most four times as many capture times as `confirm` requires, twice `TRACKED_IMAGES` images
+for `track`, and the alerts that `rules.cooldown` keeps.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rules.cooldown import PastAlert
-from rules.effective import CameraRules, Repeats
-from rules.geometry import Bbox, iou
+from rules.effective import CameraRules, Repeats, Track
+from rules.geometry import Bbox, has_moved, iou, is_same_object
+
+TRACKED_IMAGES = 32
+"""The number of earlier images on which `track` can look back."""
 
 
 @dataclass
 class PastImage:
-    """An image that was judged, for `repeats`.
+    """An image that was judged, for `repeats` or `track`.
 
     Attributes:
         capture_time: Its capture time in microseconds since 1970.
         sha256: The hash of its bytes.
-        sightings: The boxes of each label that can be a repeat.
+        sightings: The boxes of each label that can be a repeat, or can have moved.
     """
 
     capture_time: int
@@ -45,12 +48,14 @@ class History:
             order of arrival, in microseconds since 1970.
         alerts: The alerts that may cover further images, in the order of their verdicts.
         newest: The newest capture time, in microseconds since 1970.
+        tracked: The images that `track` can look back on, in the order of capture time.
     """
 
     images: list[PastImage] = field(default_factory=list)
     candidates: dict[str, list[int]] = field(default_factory=dict)
     alerts: list[PastAlert] = field(default_factory=list)
     newest: int = 0
+    tracked: list[PastImage] = field(default_factory=list)
 
     def count_occurrences(self, label: str, box: Bbox, capture_time: int, repeats: Repeats) -> int:
         """Counts the earlier images with a label in the same place, up to ``occurrences``.
@@ -60,7 +65,7 @@ class History:
         """
         earliest = capture_time - repeats.within_microseconds
         occurrences = absences = 0
-        for image in self._before(capture_time):
+        for image in _before(self.images, capture_time):
             if image.capture_time < earliest:
                 break
             sightings = image.sightings.get(label, ())
@@ -74,10 +79,44 @@ class History:
                     break
         return occurrences
 
-    def _before(self, capture_time: int) -> Iterator[PastImage]:
-        newest = bisect_left(self.images, capture_time, key=_capture_time) - 1
-        for index in range(newest, -1, -1):
-            yield self.images[index]
+    def moved_since(
+        self,
+        label: str,
+        box: Bbox,
+        boxes: Sequence[Bbox],
+        capture_time: int,
+        track: Track,
+        size: tuple[int, int],
+    ) -> int | None:
+        """Finds the newest earlier image from which an object has moved to its place.
+
+        In that image, an object of the label was nearby, and none was in the place of `box`; in
+        the present image, no object is where that one was. So two objects that stand still and are
+        detected in turns have not moved.
+
+        Args:
+            label: The label.
+            box: The box of the object.
+            boxes: All boxes of the label in the present image.
+            capture_time: The capture time of the present image.
+            track: The settings.
+            size: The width and height of the image in pixels.
+
+        Returns:
+            The microseconds since that image; None if there is none within ``within``.
+        """
+        earliest = capture_time - track.within_microseconds
+        for image in _before(self.tracked, capture_time):
+            if image.capture_time < earliest:
+                break
+            sightings = image.sightings.get(label, ())
+            if any(is_same_object(box, sighting) for sighting in sightings):
+                continue
+            for sighting in sightings:
+                stays = any(is_same_object(other, sighting) for other in boxes)
+                if not stays and has_moved(sighting, box, size):
+                    return capture_time - image.capture_time
+        return None
 
     def count_candidates(self, label: str, capture_time: int, within_microseconds: int) -> int:
         """Counts the other images with a candidate of a label, at most that far away in time.
@@ -92,23 +131,29 @@ class History:
     def add_image(
         self,
         image: PastImage,
+        tracked: PastImage,
         candidates: Iterable[str],
         camera: CameraRules,
     ) -> None:
         """Adds an image that was judged.
 
         Args:
-            image: The image. Of two images with the same capture time, the history keeps the one
-                with the smaller sha256.
+            image: The image with what can be a repeat. Of two images with the same capture time,
+                the history keeps the one with the smaller sha256.
+            tracked: The image with what can have moved.
             candidates: The labels that are threats once they are confirmed.
             camera: The rules of the camera, which bound the history.
         """
         capture_time = image.capture_time
         self.newest = max(self.newest, capture_time)
         if camera.repeats is not None:
-            self._add_sightings(image, camera.repeats.images_needed)
+            _add_sightings(self.images, image, camera.repeats.images_needed)
         else:
             self.images.clear()
+        if camera.track is not None:
+            _add_sightings(self.tracked, tracked, TRACKED_IMAGES)
+        else:
+            self.tracked.clear()
         if camera.confirm is None:
             self.candidates.clear()
             return
@@ -118,22 +163,29 @@ class History:
                 times.append(capture_time)
                 _forget_candidates(times, 2 * camera.confirm.pictures)
 
-    def _add_sightings(self, image: PastImage, kept: int) -> None:
-        """Adds an image, and forgets others: `kept` are kept, the newest.
 
-        After a camera's clock was set back, all of these are later than each further image. So as
-        many are kept of those that are older than them.
-        """
-        index = bisect_left(self.images, image.capture_time, key=_capture_time)
-        if index < len(self.images) and self.images[index].capture_time == image.capture_time:
-            if image.sha256 < self.images[index].sha256:
-                self.images[index] = image
-            return
-        self.images.insert(index, image)
-        if image is self.images[-1]:
-            del self.images[:-kept]
-        elif len(self.images) > 2 * kept:
-            del self.images[index + 1 if index < kept else 0]
+def _before(images: list[PastImage], capture_time: int) -> Iterator[PastImage]:
+    newest = bisect_left(images, capture_time, key=_capture_time) - 1
+    for index in range(newest, -1, -1):
+        yield images[index]
+
+
+def _add_sightings(images: list[PastImage], image: PastImage, kept: int) -> None:
+    """Adds an image, and forgets others: `kept` are kept, the newest.
+
+    After a camera's clock was set back, all of these are later than each further image. So as
+    many are kept of those that are older than them.
+    """
+    index = bisect_left(images, image.capture_time, key=_capture_time)
+    if index < len(images) and images[index].capture_time == image.capture_time:
+        if image.sha256 < images[index].sha256:
+            images[index] = image
+        return
+    images.insert(index, image)
+    if image is images[-1]:
+        del images[:-kept]
+    elif len(images) > 2 * kept:
+        del images[index + 1 if index < kept else 0]
 
 
 def _forget_candidates(times: list[int], kept: int) -> None:

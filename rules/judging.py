@@ -20,7 +20,7 @@ from datetime import datetime, timedelta, timezone
 from typing import cast
 
 from rules.cooldown import add_alert, alert_id, covering_alert, find_alert
-from rules.effective import CameraRules, LabelRules, ObjectRule, Zone
+from rules.effective import CameraRules, LabelRules, ObjectRule, Track, Zone
 from rules.geometry import Bbox
 from rules.history import History, PastImage
 from rules.records import (
@@ -100,6 +100,19 @@ class _Candidate:
     zone: Zone | None = None
     checks: list[Check] = field(default_factory=list)
 
+    @property
+    def track(self) -> Track | None:
+        """The settings of the filter `track`; None if it does not apply."""
+        return self.scene.camera.track if self.rule.track else None
+
+    @property
+    def sure_score(self) -> float:
+        """The score from which on the detection need not be tracked."""
+        at_night = self.rule.min_score_at_night
+        if at_night is None or not self.scene.is_night:
+            return self.rule.min_score
+        return max(self.rule.min_score, at_night)
+
     def passes(self, check: Check | None) -> bool:
         """Adds the decision of a filter, and returns whether the detection passes it."""
         if check is None:
@@ -116,8 +129,11 @@ def _severity(candidate: _Candidate) -> Check | None:
 
 
 def _min_score(candidate: _Candidate) -> Check:
-    """Requires a score of at least ``min_score``."""
+    """Requires a score of at least ``min_score``; of ``track.min_score`` if it can be tracked."""
     score, bound = candidate.detection.conf, candidate.rule.min_score
+    track = candidate.track
+    if track is not None:
+        bound = min(bound, track.min_score)
     return Check("min_score", score, bound, score >= bound)
 
 
@@ -192,9 +208,11 @@ def _schedule(candidate: _Candidate) -> Check | None:
 
 
 def _min_score_at_night(candidate: _Candidate) -> Check | None:
-    """Requires a score of at least ``min_score_at_night``, at night."""
+    """Requires a score of at least ``min_score_at_night``, at night; `_track` does if it can be
+    tracked.
+    """
     score, bound = candidate.detection.conf, candidate.rule.min_score_at_night
-    if bound is None or not candidate.scene.is_night:
+    if bound is None or not candidate.scene.is_night or candidate.track is not None:
         return None
     return Check("min_score_at_night", score, bound, score >= bound)
 
@@ -209,6 +227,27 @@ def _repeats(candidate: _Candidate) -> Check | None:
         detection.label, detection.bbox, scene.capture_time, repeats
     )
     return Check("repeats", count, repeats.occurrences, count < repeats.occurrences)
+
+
+def _track(candidate: _Candidate) -> Check | None:
+    """Requires of a detection with a low score that it has moved since a recent image."""
+    scene, detection, track = candidate.scene, candidate.detection, candidate.track
+    if track is None or detection.conf >= candidate.sure_score:
+        return None
+    since = scene.history.moved_since(
+        detection.label,
+        detection.bbox,
+        [
+            other.bbox
+            for other in scene.image.detections
+            if other.label == detection.label and other.conf >= track.min_score
+        ],
+        scene.capture_time,
+        track,
+        (scene.image.width, scene.image.height),
+    )
+    seconds = None if since is None else since / 1_000_000
+    return Check("track", seconds, track.within.total_seconds(), since is not None)
 
 
 def _min_count(candidate: _Candidate, count: int) -> Check | None:
@@ -227,6 +266,8 @@ def _confirm(candidate: _Candidate) -> Check | None:
     """Requires candidates of its label in enough images within a short time, with this one."""
     scene, confirm = candidate.scene, candidate.scene.camera.confirm
     if confirm is None or not candidate.rule.confirm:
+        return None
+    if confirm.unless_score is not None and candidate.detection.conf >= confirm.unless_score:
         return None
     bound = confirm.pictures
     count = 1 + scene.history.count_candidates(
@@ -247,6 +288,7 @@ _DETECTION_FILTERS: tuple[Callable[[_Candidate], Check | None], ...] = (
     _schedule,
     _min_score_at_night,
     _repeats,
+    _track,
 )
 _COUNT_FILTERS: tuple[Callable[[_Candidate, int], Check | None], ...] = (_min_count, _max_count)
 
@@ -263,6 +305,7 @@ FILTERS: tuple[str, ...] = (
     "schedule",
     "min_score_at_night",
     "repeats",
+    "track",
     "min_count",
     "max_count",
     "confirm",
@@ -408,15 +451,23 @@ def _add_to_history(
 ) -> None:
     """Adds the image to the history of its camera."""
     repeats = scene.camera.repeats
-    sightings: dict[str, tuple[Bbox, ...]] = {}
+    can_repeat: dict[str, tuple[Bbox, ...]] = {}
+    can_move: dict[str, tuple[Bbox, ...]] = {}
     for candidate in candidates:
         label, score = candidate.detection.label, candidate.detection.conf
-        if repeats is None or not candidate.rule.can_repeat(label) or score < repeats.min_score:
-            continue
-        sightings[label] = (*sightings.get(label, ()), candidate.detection.bbox)
+        box, track = candidate.detection.bbox, candidate.track
+        if repeats is not None and candidate.rule.can_repeat(label) and score >= repeats.min_score:
+            can_repeat[label] = (*can_repeat.get(label, ()), box)
+        if track is not None and score >= track.min_score:
+            can_move[label] = (*can_move.get(label, ()), box)
     labels = {candidate.detection.label for candidate in unconfirmed}
-    image = PastImage(scene.capture_time, scene.image.sha256, sightings)
-    scene.history.add_image(image, labels, scene.camera)
+    time, sha256 = scene.capture_time, scene.image.sha256
+    scene.history.add_image(
+        PastImage(time, sha256, can_repeat),
+        PastImage(time, sha256, can_move),
+        labels,
+        scene.camera,
+    )
 
 
 def _incident(

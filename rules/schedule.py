@@ -241,8 +241,12 @@ def parse_duration(text: str) -> timedelta:
     return duration
 
 
-def parse_length(text: str) -> timedelta:
+def parse_length(text: str, at_most: timedelta = MAX_DURATION) -> timedelta:
     """Parses a duration that must not be zero.
+
+    Args:
+        text: The duration.
+        at_most: The longest that is allowed, in whole seconds.
 
     Raises:
         UnreadableError: The text is no such duration.
@@ -250,6 +254,9 @@ def parse_length(text: str) -> timedelta:
     length = parse_duration(text)
     if not length:
         raise UnreadableError(f"{text} is too short", "must be at least 1s")
+    if length > at_most:
+        seconds = at_most // timedelta(seconds=1)
+        raise UnreadableError(f"{text} is too long", f"must be at most {seconds}s")
     return length
 
 

@@ -35,6 +35,7 @@ from rules.schema_types import (
     Size,
     Start,
     TimeZone,
+    TrackedTime,
     check_pattern,
     check_preset,
     check_profile,
@@ -54,8 +55,8 @@ from rules.target_schema import (
 class ObjectSettings(Model):
     """The conditions for an object of this label to be a threat. They are checked in the order:
     severity, min_score, min_area, max_area, min_ratio, max_ratio, then the camera's mask, zones and
-    schedule, min_score_at_night, repeats, min_count, max_count, confirm. A value equal to a bound
-    passes."""
+    schedule, min_score_at_night, repeats, track, min_count, max_count, confirm. A value equal to a
+    bound passes."""
 
     severity: Annotated[Severity, Expects("alert, detection or ignore")] = Field(
         default_factory=unset,
@@ -116,6 +117,11 @@ class ObjectSettings(Model):
         title="Repeats",
         description="Whether the camera's repeats section applies to this label. Default: false "
         "for person, true for all other labels.",
+    )
+    track: Annotated[bool, Expects("true or false")] = Field(
+        default_factory=unset,
+        title="Track",
+        description="Whether the camera's track section applies to this label. Default: true.",
     )
     confirm: Annotated[bool, Expects("true or false")] = Field(
         default_factory=unset,
@@ -275,6 +281,29 @@ class RepeatsSettings(Model):
     )
 
 
+class TrackSettings(Model):
+    """An object with a low score is a threat, too, if it has moved: a recent image shows the same
+    label nearby, and neither object was in the place of the other."""
+
+    enabled: Annotated[bool, Expects("true or false")] = Field(
+        default_factory=unset,
+        title="Enabled",
+        description="false turns off what a lower layer has turned on.",
+    )
+    min_score: Fraction = Field(
+        default_factory=unset,
+        title="Minimum score",
+        description="The minimum score, 0 to 1, of an object that has moved, and of the earlier "
+        "detection; less than the min_score of objects. Default: 0.1.",
+    )
+    within: TrackedTime = Field(
+        default_factory=unset,
+        title="Within",
+        description="The maximum age of the image that shows the object nearby, at most 30s. "
+        "Default: 3s.",
+    )
+
+
 class ConfirmSettings(Model):
     """A label counts as a threat once several images within a short time show it."""
 
@@ -293,6 +322,12 @@ class ConfirmSettings(Model):
         default_factory=unset,
         title="Within",
         description="The maximum time between these images and this one. Default: 30s.",
+    )
+    unless_score: Fraction = Field(
+        default_factory=unset,
+        title="Unless score",
+        description="An object of at least this score, 0 to 1, needs no confirmation. Default: "
+        "every object needs it.",
     )
 
 
@@ -412,6 +447,14 @@ class Layer(Model):
         title="Repeats",
         description="An object that was in the same place before is no threat. Default: off; an "
         "empty section turns it on.",
+    )
+    track: Annotated[
+        TrackSettings | None, Expects("a mapping, such as {min_score: 0.1, within: 3s}")
+    ] = Field(
+        default=None,
+        title="Track",
+        description="An object with a low score is a threat, too, if it has moved. Default: off; "
+        "an empty section turns it on.",
     )
     confirm: Annotated[
         ConfirmSettings | None, Expects("a mapping, such as {pictures: 2, within: 30s}")

@@ -183,6 +183,12 @@ Length = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^0*[1-9][0-9]*[smhd]$"}),
     Expects("a duration such as 30s, 5m, 24h or 7d"),
 ]
+TrackedTime = Annotated[
+    timedelta,
+    parsed_by(partial(parse_length, at_most=timedelta(seconds=30)), str),
+    WithJsonSchema({"type": "string", "pattern": "^0*([1-9]|[12][0-9]|30)s$"}),
+    Expects("a duration from 1s to 30s"),
+]
 Start = Annotated[
     time,
     parsed_by(parse_time_of_day, str),

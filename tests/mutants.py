@@ -32,7 +32,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLAINED = Path(__file__).with_name("mutants_explained.yaml")
-_RULES = ("judging", "filters", "image_and_verdict")
+_RULES = ("judging", "filters", "image_and_verdict", "track")
 
 TESTS: dict[str, tuple[str, ...]] = {
     "rules/__init__.py": (),  # Names only.
@@ -52,9 +52,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "rules/errors.py": ("rules/test_mistakes.py",),
     "rules/explaining.py": ("rules/test_explaining.py",),
     "rules/frozen.py": ("rules/test_loading.py",),
-    "rules/geometry.py": ("rules/test_geometry.py",),
+    "rules/geometry.py": ("rules/test_geometry.py", "rules/test_track.py"),
     "rules/history.py": (
-        *("rules/test_history.py", "rules/test_cooldown.py", "rules/test_properties.py"),
+        *("rules/test_history.py", "rules/test_track.py", "rules/test_cooldown.py"),
+        "rules/test_properties.py",
     ),
     "rules/json_schema.py": ("rules/test_schema_file.py",),
     "rules/judging.py": tuple(f"rules/test_{name}.py" for name in (*_RULES, "explaining")),

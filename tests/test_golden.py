@@ -242,6 +242,19 @@ GOLDEN: dict[str, Golden] = {
             newest=1_769_904_001_500_000,
         ),
     ),
+    "history.v2.bin": Golden(
+        HISTORIES,
+        rules.History(
+            newest=1_769_904_001_500_000,
+            tracked=[
+                rules.PastImage(
+                    1_769_904_001_500_000,
+                    "0123456789abcdef" * 4,
+                    {"person": ((0.1, 0.2, 0.05, 0.3), (0.7, 0.2, 0.05, 0.3))},
+                )
+            ],
+        ),
+    ),
     "alert.v1.bin": registered(ALERT),
     "pending_alert.v1.bin": Golden(
         PENDING_ALERTS,

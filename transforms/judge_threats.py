@@ -1,7 +1,7 @@
 """JudgeThreats: finds the threats in an image by the rules of its camera.
 
-Rules that look back (`repeats`, `confirm`, `cooldown`) judge an image by earlier images of its
-camera. A batch sorts the images of such a camera by time before it judges them. A stream can't
+Rules that look back (`repeats`, `track`, `confirm`, `cooldown`) judge an image by earlier images of
+its camera. A batch sorts the images of such a camera by time before it judges them. A stream can't
 wait: it judges each image on arrival, by the earlier images that have arrived, and keeps its
 content in state for later ones. Images that arrive in order get the same verdicts from both.
 """
@@ -34,7 +34,15 @@ from transforms.runtime.counters import count
 from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 
-HISTORIES: VersionedCoder[rules.History] = VersionedCoder(rules.History)
+
+def _with_tracked(plain: dict[str, Any]) -> dict[str, Any]:
+    """Returns the history of a release that had no `track`."""
+    return {**plain, "tracked": []}
+
+
+HISTORIES: VersionedCoder[rules.History] = VersionedCoder(
+    rules.History, version=2, upgrades={1: _with_tracked}
+)
 """Encodes the history of a camera, as a stream's state."""
 
 JUDGED = "judged"

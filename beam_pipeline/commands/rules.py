@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_pipeline.commands.arguments import STORES_EPILOG, command_parser, parse
-from beam_pipeline.console.parsing import OneLineParser, add_labels
+from beam_pipeline.console.parsing import OneLineParser, add_labels, score
 
 
 def parser() -> OneLineParser:
@@ -21,6 +21,14 @@ def parser() -> OneLineParser:
         allow_abbrev=False,
     )
     check.add_argument("rules", metavar="FILE", help="the rule file, on any of Beam's filesystems")
+    check.add_argument(
+        "--min_score_kept",
+        type=score,
+        default=0.05,
+        metavar="SCORE",
+        help="the --min_score_kept of the job, which track.min_score must not be below "
+        "(default: %(default)s)",
+    )
     explain = commands.add_parser(
         "explain",
         help="print the effective rules of one camera, and why an image raised an alert or did not",
@@ -47,7 +55,7 @@ def main(words: Sequence[str]) -> int:
     from beam_pipeline.inputs import rule_commands  # A store's client takes a second to import.
 
     if parsed.command == "check":
-        print(rule_commands.check(parsed.rules, parsed.labels))
+        print(rule_commands.check(parsed.rules, parsed.labels, parsed.min_score_kept))
     else:
         explanation = rule_commands.explain(parsed.id, parsed.file, parsed.rules, parsed.labels)
         print(explanation, end="")

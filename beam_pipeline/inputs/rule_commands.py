@@ -10,19 +10,25 @@ import rules
 from beam_pipeline.bundled import BUNDLED_RULES
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.inputs.preflight import check_readable
-from beam_pipeline.inputs.rule_files import load_labels, read_file, read_rules
+from beam_pipeline.inputs.rule_files import (
+    check_scores_kept,
+    load_labels,
+    read_file,
+    read_rules,
+)
 from transforms.records.text import one_line
 from transforms.storage import stores
 
 _FINAL_FILE = re.compile(r"(?:(.*)/)?final/[^/]+/[^/]+")
 
 
-def check(path: str, labels: str | None) -> str:
+def check(path: str, labels: str | None, min_score_kept: float) -> str:
     """Returns what each camera ends up with by a rule file, for a person.
 
     Args:
       path: The rule file.
       labels: A label map; None for COCO's.
+      min_score_kept: The job drops detections below this score.
 
     Raises:
       SetupError: The rule file or the label map is wrong; a line for each mistake.
@@ -30,9 +36,11 @@ def check(path: str, labels: str | None) -> str:
     check_readable("rules check", path, is_file=True)
     names = frozenset(load_labels(labels).values())
     try:
-        return rules.describe(rules.parse_rules(read_file(path, "rules check"), path, names))
+        ruleset = rules.parse_rules(read_file(path, "rules check"), path, names)
     except rules.RulesError as error:
         raise SetupError("\n".join(error.messages)) from None
+    check_scores_kept(ruleset, min_score_kept, path)
+    return rules.describe(ruleset)
 
 
 def explain(camera: str, file: str | None, path: str | None, labels: str | None) -> str:

@@ -10,6 +10,7 @@ from beam_pipeline.console.exceptions import SetupError
 from transforms.alerting.target_checks import TargetError
 from transforms.models.labels import COCO, LabelsError, check_fit, parse_label_map
 from transforms.records.text import one_line
+from transforms.runtime.live_rules import scores_not_kept
 from transforms.storage import stores
 
 
@@ -44,6 +45,22 @@ def load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules
     """
     with rule_errors_as_setup_errors():
         return rules.parse_rules(text, source, labels=labels)
+
+
+def check_scores_kept(ruleset: rules.Rules, min_score_kept: float, source: str) -> None:
+    """Checks that the detections which `track` needs reach the rules.
+
+    Args:
+      ruleset: The rules.
+      min_score_kept: Detections below this score are dropped.
+      source: The rule file, for messages.
+
+    Raises:
+      SetupError: They don't.
+    """
+    problem = scores_not_kept(ruleset, min_score_kept)
+    if problem is not None:
+        raise SetupError(f"{source}: {problem}")
 
 
 @contextmanager

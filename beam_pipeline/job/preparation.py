@@ -22,6 +22,7 @@ from beam_pipeline.fleet.output_scan import CountsError, NoCountsError, OutputSc
 from beam_pipeline.inputs import preflight
 from beam_pipeline.inputs.name_checks import NameConflictError, check_names
 from beam_pipeline.inputs.rule_files import (
+    check_scores_kept,
     load_labels,
     read_file,
     rule_errors_as_setup_errors,
@@ -107,6 +108,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     with rule_errors_as_setup_errors():  # A wrong file is reported before a model is fetched.
         parsed = rules.ParsedRules.from_text(text, rules_source)
     ruleset = parsed.rules
+    check_scores_kept(ruleset, options.min_score_kept, rules_source)
     targets = notified_targets(ruleset)
     if sends_here:
         with target_errors_as_setup_errors():
@@ -129,6 +131,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         ruleset,
         source=rules_source if options.streaming and options.rules is not None else None,
         labels=labels,
+        min_score_kept=options.min_score_kept,
     )
     return Job(
         input=source,

@@ -57,6 +57,24 @@ def real_cameras(
     return output
 
 
+@pytest.fixture(scope="session")
+def real_sequences(
+    run_job: Run,
+    shared_photos: Path,
+    shared_models: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """What the job writes for real sequences of six cameras with a real COCO detector."""
+    output = tmp_path_factory.mktemp("sequences") / "out"
+    finished = run_job(
+        *("--runner", "DirectRunner", "--input", shared_photos / "sequences"),
+        *("--model", shared_models / "yolox_nano_coco" / "saved_model"),
+        *("--output", output, "--no_store_validated"),
+    )
+    assert finished.returncode == 0, finished.stderr
+    return output
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line with which a command is refused."""
     code = cli.main([str(argument) for argument in arguments])

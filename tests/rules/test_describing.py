@@ -77,13 +77,16 @@ version: 1
 strict_ids: true
 defaults:
   timezone: Europe/Berlin
-  objects: {person: {min_score_at_night: 0.7, min_count: 2}, car: {repeats: true, confirm: false}}
+  objects:
+    person: {min_score_at_night: 0.7, min_count: 2}
+    car: {repeats: true, track: false, confirm: false}
   mask: {flag: {polygon: [[0, 0], [1, 0], [1, 1]], anchor: center, objects: [person, car]}}
   schedule: {armed: [{days: [sun, mon], start: "18:00", end: "06:00"}, {days: [sat]}]}
 profiles:
   yard:
     repeats: {occurrences: 4}
-    confirm: {within: 45s}
+    track: {within: 5s}
+    confirm: {within: 45s, unless_score: 0.8}
     zones: {gate: {anchor: overlap, objects: {person: {min_score: 0.8}, car: }}}
 cameras:
   a:
@@ -100,7 +103,7 @@ cameras:
         "  person  severity alert (built in), min_score 0.5 (built in), min_score_at_night 0.7 "
         "(defaults), min_count 2 (defaults)",
         "  car     severity alert (built in), min_score 0.5 (built in), repeats true (defaults), "
-        "confirm false (defaults)",
+        "track false (defaults), confirm false (defaults)",
         "  zone gate: person, car; 3 corners (cameras.a), by overlap of at least 0.5",
         "    person  min_score 0.8 (profiles.yard)",
         "  mask flag: car, person; 3 corners (defaults), by center",
@@ -110,7 +113,9 @@ cameras:
         "  night: start 20:00 (cameras.a), end 06:00 (cameras.a), max_brightness 0.2 (cameras.a)",
         "  repeats: iou 0.85 (built in), occurrences 4 (profiles.yard), within 1d (built in), "
         "forget_after 10 (built in), min_score 0.25 (built in)",
-        "  confirm: pictures 2 (built in), within 45s (profiles.yard)",
+        "  track: min_score 0.1 (built in), within 5s (profiles.yard)",
+        "  confirm: pictures 2 (built in), within 45s (profiles.yard), unless_score 0.8 "
+        "(profiles.yard)",
         "  cooldown: 90s (cameras.a)",
     ]
 

@@ -219,6 +219,7 @@ EVERY_FILTER = {
     "schedule": ("schedule.armed", "[]"),
     "min_score_at_night": ("objects.person.min_score_at_night", 0.99),
     "repeats": ("objects.person.repeats", "true"),
+    "track": ("objects.person.track", "true"),
     "min_count": ("objects.person.min_count", 3),
     "max_count": ("objects.person.max_count", 1),
     "confirm": ("confirm.pictures", 9),
@@ -227,7 +228,10 @@ ALWAYS = {
     "night.max_brightness": 1,
     "repeats.occurrences": 1,
     "repeats.within": "1h",
+    "track.min_score": 0.1,
 }
+SURE = 0.95
+"""The minimum score with which `track` has something to decide on."""
 
 
 def nested(values):
@@ -249,14 +253,18 @@ def as_yaml(tree):
 
 def rules_that_reject_by(names):
     """Returns rules with which every named filter rejects the second of two images."""
-    values = {**ALWAYS, "objects.person.repeats": "false"}
+    values = {**ALWAYS, "objects.person.repeats": "false", "objects.person.track": "false"}
     values |= dict(EVERY_FILTER[name] for name in names)
+    if "track" in names:
+        values["objects.person.min_score"] = SURE
     return rules_of(as_yaml(nested(values))[1:-1].replace("}, ", "}\n"))
 
 
 ORDER = list(EVERY_FILTER)
 # A rule file cannot contain both filters of these pairs, because their bounds cross.
 CROSSED = {("min_area", "max_area"), ("min_ratio", "max_ratio"), ("min_count", "max_count")}
+# Where `track` applies, it decides on these scores.
+TRACKED = {("min_score", "track"), ("min_score_at_night", "track")}
 
 
 def test_the_filters_are_in_order():
@@ -270,7 +278,7 @@ def test_each_filter_alone_rejects(first):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [pair for pair in itertools.combinations(ORDER, 2) if pair not in CROSSED],
+    [pair for pair in itertools.combinations(ORDER, 2) if pair not in CROSSED | TRACKED],
 )
 def test_the_first_of_two_rejecting_filters_is_named(first, second):
     assert filters_that_reject_the_second_image(rules_that_reject_by([first, second])) == {first}

@@ -10,10 +10,10 @@ from rules import RulesError, load_rules, parse_rules
 LABELS = ("person", "bicycle", "car", "dog")
 OBJECT_KEYS = (
     "severity, min_score, min_area, max_area, min_ratio, max_ratio, min_score_at_night, "
-    "min_count, max_count, repeats, confirm"
+    "min_count, max_count, repeats, track, confirm"
 )
 LAYER_KEYS = (
-    "objects, resolution, timezone, names, zones, mask, schedule, night, repeats, confirm, "
+    "objects, resolution, timezone, names, zones, mask, schedule, night, repeats, track, confirm, "
     "cooldown, notify"
 )
 
@@ -279,7 +279,8 @@ def test_an_id_that_no_image_can_have_is_rejected(camera_id):
             "zzz",
             [f"label {number}" for number in range(80)],
             "the labels of the model are: label 0, label 1, label 2, label 3, label 4, label 5, "
-            "label 6, label 7, label 8, label 9, label 10, label 11, ... (80 in all)",
+            "label 6, label 7, label 8, label 9, label 10, label 11, label 12, label 13, "
+            "label 14, label 15, ... (80 in all)",
         ),
     ],
 )
@@ -557,6 +558,14 @@ def test_a_long_word_is_truncated_in_the_message():
         ("confirm: true", "defaults.confirm: is true; must be a mapping, such as "
             "{pictures: 2, within: 30s}"),
         ("confirm: {within: 0s}", "defaults.confirm.within: 0s is too short; must be at least 1s"),
+        ("track: {within: 31s}", "defaults.track.within: 31s is too long; must be at most 30s"),
+        ("track: {within: 1h}", "defaults.track.within: 1h is too long; must be at most 30s"),
+        ("track: {within: 0s}", "defaults.track.within: 0s is too short; must be at least 1s"),
+        ("track: {min_score: 2}", "defaults.track.min_score: is 2; must be a number from 0 to 1"),
+        ("track: 3s", "defaults.track: is the text '3s'; must be a mapping, such as "
+         "{min_score: 0.1, within: 3s}"),
+        ("confirm: {unless_score: -1}", "defaults.confirm.unless_score: is -1; must be a number "
+         "from 0 to 1"),
         ("confirm: {pictures: 1}", "defaults.confirm.pictures: is 1; must be a whole number from "
          "2 to 20"),
     ],

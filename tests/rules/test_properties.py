@@ -42,6 +42,7 @@ def object_settings(draw):
                 "min_count": st.integers(1, 4),
                 "max_count": st.integers(1, 4),
                 "repeats": st.booleans(),
+                "track": st.booleans(),
                 "confirm": st.booleans(),
             },
         )
@@ -68,7 +69,11 @@ layers = st.fixed_dictionaries(
         "mask": st.dictionaries(st.sampled_from("mn"), areas, max_size=2),
         "schedule": st.just({"armed": [{"start": "12:00", "end": "23:59"}]}),
         "repeats": st.fixed_dictionaries({"occurrences": st.integers(1, 3)}),
-        "confirm": st.fixed_dictionaries({"pictures": st.integers(2, 3), "within": st.just("1h")}),
+        "track": st.fixed_dictionaries({"min_score": fractions, "within": st.just("30s")}),
+        "confirm": st.fixed_dictionaries(
+            {"pictures": st.integers(2, 3), "within": st.just("1h")},
+            optional={"unless_score": fractions},
+        ),
         "cooldown": st.sampled_from(["0s", "10s", "1h"]),
     },
 )

@@ -1,4 +1,6 @@
+import json
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import apache_beam as beam
@@ -202,6 +204,30 @@ def test_a_batch_gives_the_same_bytes_for_any_order_of_images(run_pipeline):
         assert any(text in image for image in wanted), f"{text} was not tested"
     random.Random(7).shuffle(images)
     assert in_batch(run_pipeline, images, LOOKING_BACK) == sorted(wanted)
+
+
+TRACKING = rules.parse_rules(
+    "version: 1\ndefaults: {objects: {person: }, track: {within: 3s}, cooldown: 2s}\n",
+    "rules.yaml",
+)
+
+
+def walk():
+    """A person with a low score who walks, stands, and walks on."""
+    images = []
+    for number, x in enumerate([0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.3, 0.4, 0.4, 0.5]):
+        seen = rules.Detection("1", "person", 0.2, (x, 0.2, 0.05, 0.1))
+        images.append(replace(at(number), detections=(seen,)))
+    return images
+
+
+def test_a_batch_and_a_stream_track_the_same_objects(run_pipeline):
+    images = walk()
+    batch = in_batch(run_pipeline, random.Random(3).sample(images, len(images)), TRACKING)
+    threats = [json.loads(image)["threat"]["is_threat"] for image in batch]
+    assert threats == [False, True, True, True, False, False, True, True, True, True]
+    events = [event for image in images for event in (image, seconds_of(image) + 0.5)]
+    check_stream(events, TRACKING, batch)
 
 
 def test_a_stream_judges_images_in_order_like_a_batch(run_pipeline):

@@ -24,6 +24,28 @@ _LOGGER = logging.getLogger(__name__)
 CHECK_SECONDS = 15.0
 
 
+def scores_not_kept(ruleset: rules.Rules, min_score_kept: float) -> str | None:
+    """Returns which camera's `track` needs detections that are dropped before they are judged.
+
+    Args:
+      ruleset: The rules.
+      min_score_kept: Detections below this score are dropped.
+
+    Returns:
+      What is wrong and what to do; None if the rules need no such detection.
+    """
+    cameras = {"any other camera": ruleset.defaults, **ruleset.by_camera}
+    for camera, settings in cameras.items():
+        track = settings.track
+        if track is not None and track.min_score < min_score_kept:
+            return (
+                f"track.min_score of {camera} is {track.min_score:g}, but --min_score_kept drops "
+                f"detections below {min_score_kept:g}; give --min_score_kept {track.min_score:g}, "
+                f"or raise track.min_score to {min_score_kept:g}"
+            )
+    return None
+
+
 class LiveRules:
     """Rules that may change while the job runs.
 
@@ -31,6 +53,7 @@ class LiveRules:
       start: The rules that were validated before the job started.
       source: The rule file to check, on any filesystem; None if the rules never change.
       labels: Labels that the model can give; None for any.
+      min_score_kept: Detections below this score are dropped before they are judged.
       check_seconds: The least time between two checks of the file.
       clock: Returns monotonic seconds.
     """
@@ -41,12 +64,14 @@ class LiveRules:
         *,
         source: str | None = None,
         labels: frozenset[str] | None = None,
+        min_score_kept: float = 0.0,
         check_seconds: float = CHECK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._start = start
         self._source = source
         self._labels = labels
+        self._min_score_kept = min_score_kept
         self._check_seconds = check_seconds
         self._clock = clock
         self._prepare()
@@ -60,7 +85,10 @@ class LiveRules:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, object]:
-        pickled = ("_start", "_source", "_labels", "_check_seconds", "_clock")
+        pickled = (
+            *("_start", "_source", "_labels", "_min_score_kept"),
+            *("_check_seconds", "_clock"),
+        )
         return {name: self.__dict__[name] for name in pickled}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -105,6 +133,10 @@ class LiveRules:
                 parsed = rules.parse_rules(text, self._source, labels=self._labels)
             except rules.RulesError as error:
                 self._reject(str(error))
+                return
+            problem = scores_not_kept(parsed, self._min_score_kept)
+            if problem is not None:
+                self._reject(f"{self._source}: {problem}")
                 return
             if parsed.version != self._current.version:
                 _LOGGER.warning("rules version %s is now in force", parsed.version)

@@ -94,6 +94,32 @@ def test_rules_check_reports_every_mistake(tmp_path, capsys):
     assert [line.split("rules.yaml:")[1].split(":")[0] for line in stderr] == ["4", "5", "6"]
 
 
+TRACKED = "version: 1\ncameras: {hall: {objects: {person: }, track: {min_score: 0.1}}}\n"
+
+
+@pytest.mark.parametrize(("kept", "code"), [("0.05", 0), ("0.1", 0), ("0.11", 2)])
+def test_rules_check_reports_that_track_needs_scores_that_are_dropped(tmp_path, kept, code, capsys):
+    path = tmp_path / "rules.yaml"
+    path.write_text(TRACKED)
+    assert cli.main(["rules", "check", str(path), "--min_score_kept", kept]) == code
+    captured = capsys.readouterr()
+    if code:
+        assert captured.out == ""
+        assert captured.err == (
+            f"beam_pipeline: {path}: track.min_score of hall is 0.1, but --min_score_kept drops "
+            "detections below 0.11; give --min_score_kept 0.1, or raise track.min_score to 0.11\n"
+        )
+    else:
+        assert "track: min_score 0.1 (cameras.hall), within 3s (built in)" in captured.out
+
+
+def test_rules_check_supposes_the_jobs_default(tmp_path, capsys):
+    path = tmp_path / "rules.yaml"
+    path.write_text(TRACKED.replace("0.1", "0.04"))
+    assert cli.main(["rules", "check", str(path)]) == 2
+    assert "drops detections below 0.05; " in capsys.readouterr().err
+
+
 def test_a_misspelt_camera_is_reported_with_the_nearest(rule_file, capsys):
     assert cli.main(["rules", "explain", "hal", "--rules", rule_file]) == 0
     assert "hal: not named, so the defaults (did you mean hall?)" in capsys.readouterr().out

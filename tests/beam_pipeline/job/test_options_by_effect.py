@@ -332,6 +332,23 @@ def test_the_least_score_that_is_kept(folder: Folder) -> None:
     assert kept("--min_score_kept", "0.95") == []
 
 
+def test_a_score_that_track_needs_must_be_kept(
+    folder: Folder, command: Command, tmp_path: Path
+) -> None:
+    folder.put(NAME)
+    tracking = tmp_path / "rules.yaml"
+    tracking.write_text("version: 1\ndefaults: {objects: {person: }, track: }\n")
+    arguments = ("--input", folder.input, "--output", tmp_path / "out", "--rules", tracking)
+    refused = command(*arguments, "--min_score_kept", "0.2")
+    assert refused.code == 2
+    assert refused.err.strip().splitlines() == [
+        f"beam_pipeline: {tracking}: track.min_score of any other camera is 0.1, but "
+        "--min_score_kept drops detections below 0.2; give --min_score_kept 0.1, or raise "
+        "track.min_score to 0.2"
+    ]
+    folder.run("--rules", tracking, "--min_score_kept", "0.1")
+
+
 @shows("--labels", "--rules")
 def test_names_of_classes_and_what_is_a_threat(folder: Folder, tmp_path: Path) -> None:
     folder.put(NAME)
