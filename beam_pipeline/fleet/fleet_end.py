@@ -104,19 +104,17 @@ def find_end(scan: OutputScan, now: datetime | None = None) -> FleetEnd | None:
     if not windows:
         return None
     past = [window for window in windows if window[0] < now]
-    ahead = ahead_of_clock(scan, now)
+    ahead = _rows_after(scan, now)
     if not past:
         end = now.replace(microsecond=0)
-        return FleetEnd(end, end, ahead)
+        return FleetEnd(end, end, _ahead(ahead, now))
     newest = max(past, key=lambda window: (window[1], window[0]))
     reached, lone = _reached_by_two(scan, past)
-    doubted: Sequence[CountRow] = ()
     if reached is not None and _is_doubtful(scan, lone, reached, now):
-        newest, doubted = reached, [row for row in lone if row.window_start >= reached[1]]
+        newest = reached
+        ahead += [row for row in lone if row.window_start >= reached[1]]
     end = min(newest[1], now.replace(microsecond=0))
-    ids = {camera.id for camera in ahead}
-    beyond = _ahead((row for row in doubted if row.id not in ids), "fleet")
-    return FleetEnd(newest[0], end, tuple(sorted((*ahead, *beyond), key=lambda one: one.id)))
+    return FleetEnd(newest[0], end, _ahead(ahead, now))
 
 
 def ahead_of_clock(scan: OutputScan, now: datetime) -> tuple[AheadImages, ...]:
@@ -125,11 +123,15 @@ def ahead_of_clock(scan: OutputScan, now: datetime) -> tuple[AheadImages, ...]:
     Raises:
       CountsError: No counts there, or wrong ones.
     """
+    return _ahead(_rows_after(scan, now), now)
+
+
+def _rows_after(scan: OutputScan, now: datetime) -> list[CountRow]:
     in_future = any(start >= now for start, _ in scan.windows())
-    return _ahead(scan.counts(since=now), "clock") if in_future else ()
+    return scan.counts(since=now) if in_future else []
 
 
-def _ahead(rows: Iterable[CountRow], of: Literal["clock", "fleet"]) -> tuple[AheadImages, ...]:
+def _ahead(rows: Iterable[CountRow], now: datetime) -> tuple[AheadImages, ...]:
     by_id: dict[str, list[CountRow]] = {}
     for row in rows:
         if row.images:
@@ -139,8 +141,8 @@ def _ahead(rows: Iterable[CountRow], of: Literal["clock", "fleet"]) -> tuple[Ahe
             id,
             sum(row.images for row in of_id),
             min(row.window_start for row in of_id),
-            max(row.window_end for row in of_id),
-            of,
+            last := max(row.window_end for row in of_id),
+            "clock" if last > now else "fleet",
         )
         for id, of_id in sorted(by_id.items())
     )

@@ -124,10 +124,20 @@ def test_a_single_camera_ends_the_period() -> None:
     assert end_of(InMemory({"hall": [*range(30), 49]})) == (49 + 1 / 12, {})
 
 
+def test_a_camera_that_seldom_sends_is_not_doubted() -> None:
+    assert end_of(six(range(45), **{"cam-3": [0, 20, 40, 60]})) == (60 + 1 / 12, {})
+
+
+def test_a_camera_may_be_ahead_of_the_fleet_and_of_the_clock() -> None:
+    scan = six(**{"cam-3": [*range(30), 49, 60]})
+    assert end_of(scan, BEGIN + 55 * HOUR) == (pytest.approx(LAST), {"cam-3": 2})
+
+
 def test_after_a_pause_of_the_whole_fleet_the_first_camera_is_not_doubted() -> None:
     """Nothing comes by night, from nobody; one camera is the first of the morning."""
     hours = [hour for hour in range(62) if hour % 24 < 14]
-    assert end_of(six(hours, **{"cam-3": [*hours, 72]})) == (72 + 1 / 12, {})
+    for of_first in ([*hours, 72], [*range(62), 72]):
+        assert end_of(six(hours, **{"cam-3": of_first})) == (72 + 1 / 12, {})
 
 
 def test_a_few_images_say_nothing_of_a_clock() -> None:
