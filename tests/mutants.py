@@ -83,6 +83,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "transforms/__init__.py": (),
     "transforms/alerting/alerts.py": (
         "transforms/test_send_alerts.py",
+        "transforms/records/test_clocks.py",
         "transforms/alerting/test_delivery.py",
     ),
     "transforms/alerting/answers.py": (
@@ -91,6 +92,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "transforms/storage/archive.py": ("transforms/storage/test_archive.py",),
     "transforms/backtest.py": ("beam_pipeline/evaluation/test_backtest.py",),
+    "transforms/records/clocks.py": ("transforms/records/test_clocks.py",),
     "transforms/records/count_rows.py": (
         "transforms/records/test_count_rows.py",
         "beam_pipeline/fleet/test_counts.py",

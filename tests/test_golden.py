@@ -125,6 +125,24 @@ ALERT = Alert(
     JudgedImage(DETECTED_IMAGE, VERDICT).to_json(),
 )
 
+ARRIVED_ALERT = replace(ALERT, changed=1_769_904_000.5)
+TARGETED_ALERT = TargetedAlert(
+    Alert(
+        "00112233445566778899aabbccddeeff",
+        "gate",
+        {"alert_id": "00112233445566778899aabbccddeeff"},
+        ("guard",),
+    ),
+    over=True,
+)
+PENDING_ALERT = PendingAlert(
+    ALERT,
+    (
+        PendingTarget("guard", 1_769_904_000.5, 1_769_904_064.25, 5, True),
+        PendingTarget(None, 1_769_904_000.5, 1_769_904_001.5),
+    ),
+)
+
 PLAN = Plan(
     "gate",
     "2026-01-31T23:59:59Z",
@@ -256,29 +274,15 @@ GOLDEN: dict[str, Golden] = {
         ),
     ),
     "alert.v1.bin": registered(ALERT),
-    "pending_alert.v1.bin": Golden(
-        PENDING_ALERTS,
-        PendingAlert(
-            ALERT,
-            (
-                PendingTarget("guard", 1_769_904_000.5, 1_769_904_064.25, 5, True),
-                PendingTarget(None, 1_769_904_000.5, 1_769_904_001.5),
-            ),
-        ),
-    ),
+    "alert.v2.bin": registered(ARRIVED_ALERT),
+    "pending_alert.v1.bin": Golden(PENDING_ALERTS, PENDING_ALERT),
+    "pending_alert.v2.bin": Golden(PENDING_ALERTS, replace(PENDING_ALERT, alert=ARRIVED_ALERT)),
     "limit_window.v1.bin": registered(LIMIT_WINDOW),
     "next_digest.v1.bin": Golden(NEXT_DIGESTS, NextDigest(LIMIT_WINDOW, 2)),
     "held_alert.v1.bin": Golden(HELD_ALERTS, HELD_ALERT),
-    "targeted_alert.v1.bin": registered(
-        TargetedAlert(
-            Alert(
-                "00112233445566778899aabbccddeeff",
-                "gate",
-                {"alert_id": "00112233445566778899aabbccddeeff"},
-                ("guard",),
-            ),
-            over=True,
-        )
+    "targeted_alert.v1.bin": registered(TARGETED_ALERT),
+    "targeted_alert.v2.bin": registered(
+        replace(TARGETED_ALERT, alert=replace(TARGETED_ALERT.alert, changed=1_769_904_000.5))
     ),
     "partition.v1.bin": registered(Partition(3, 1_770_000_000.25)),
     "partitions_found.v1.bin": Golden(FOUND_PARTITIONS_CODER, FoundPartitions((0, 3))),

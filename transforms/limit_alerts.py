@@ -44,7 +44,7 @@ from transforms.alerting.decisions import (
     write_record,
 )
 from transforms.alerting.digests import Digest, HeldAlert
-from transforms.records.codecs import VersionedCoder, register_record
+from transforms.records.codecs import VersionedCoder, keep_plain, register_record
 from transforms.records.times import EPOCH, canonical_time, from_unix, parse_time
 from transforms.runtime.counters import count
 from transforms.runtime.live_rules import LiveRules
@@ -529,5 +529,5 @@ class LimitAlerts(beam.PTransform):
         )
 
 
-for _record in (TargetedAlert, Window):
-    register_record(_record)
+register_record(TargetedAlert, version=2, upgrades={1: keep_plain})
+register_record(Window)

@@ -36,7 +36,7 @@ from transforms.alerting.delivery import (
 from transforms.alerting.ledger import FAILED, NOT_SENT, SUPPRESSED, WAITING, Outcome
 from transforms.alerting.target_clients import check_url, named_urls
 from transforms.limit_alerts import LimitAlerts
-from transforms.records.codecs import VersionedCoder
+from transforms.records.codecs import VersionedCoder, keep_plain
 from transforms.records.images import JudgedImage
 from transforms.runtime.counters import count
 from transforms.runtime.live_rules import LiveRules
@@ -250,7 +250,9 @@ class PendingAlert:
     targets: tuple[PendingTarget, ...] = ()
 
 
-PENDING_ALERTS: VersionedCoder[PendingAlert] = VersionedCoder(PendingAlert)
+PENDING_ALERTS: VersionedCoder[PendingAlert] = VersionedCoder(
+    PendingAlert, version=2, upgrades={1: keep_plain}
+)
 """Encodes the state of an alert until it is settled."""
 
 

@@ -35,10 +35,12 @@ class Found:
     Attributes:
       uri: Where it is.
       size_bytes: Its size.
+      changed: When it was changed, in Unix seconds; None if unknown.
     """
 
     uri: str
     size_bytes: int
+    changed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class _Script(beam.PTransform):
                 stream = stream.advance_processing_time(event.seconds)
             else:
                 stream_time = None if reached is None else canonical_time(from_unix(reached))
-                file = ImageFile(event.uri, event.size_bytes, stream_time)
+                file = ImageFile(event.uri, event.size_bytes, stream_time, event.changed)
                 stream = stream.add_elements([TimestampedValue(file, reached or 0)])
         ended = begin.pipeline | "Play" >> stream.advance_watermark_to_infinity()
         # The runner of streams takes a TestStream by its own type only where something follows it.

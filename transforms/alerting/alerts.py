@@ -9,10 +9,11 @@ from typing import Any, TypedDict
 
 import rules
 from rules.records import ThreatJson, ThreatSeverity
-from transforms.records.codecs import register_record
+from transforms.records.clocks import is_misdated
+from transforms.records.codecs import keep_plain, register_record
 from transforms.records.images import JudgedImage
 from transforms.records.text import printable
-from transforms.records.times import parse_time
+from transforms.records.times import from_unix, parse_time
 from transforms.storage import stores
 
 
@@ -44,6 +45,8 @@ class Alert:
       incident_number: The number of the image in its incident; the image of the alert that was
         sent has the number 1.
       image: The image JSON, for the message; None if no target needs it.
+      changed: When the image's file was last changed, by its store, in Unix seconds, which is when
+        the image arrived; None if unknown.
     """
 
     alert_id: str
@@ -54,6 +57,12 @@ class Alert:
     suppressed_by: str | None = None
     incident_number: int | None = None
     image: Mapping[str, Any] | None = None
+    changed: float | None = None
+
+    @property
+    def arrived(self) -> datetime | None:
+        """When the image arrived (UTC); None if that is unknown."""
+        return None if self.changed is None else from_unix(self.changed)
 
     @property
     def delivery_targets(self) -> tuple[str | None, ...]:
@@ -89,7 +98,7 @@ class Alert:
         return cls(body["alert_id"], camera, body, (target,))
 
 
-register_record(Alert)
+register_record(Alert, version=2, upgrades={1: keep_plain})
 
 
 def alert_for(
@@ -131,13 +140,16 @@ def alert_for(
         suppressed_by=verdict.suppressed_by,
         incident_number=verdict.incident_number,
         image=judged.to_json() if named else None,
+        changed=image.changed,
     )
 
 
 def is_too_old(alert: Alert, max_age_seconds: float | None, now: datetime | None = None) -> bool:
     """Whether an alert is too old to be sent, by the clock of this machine.
 
-    A digest is made when its window ends, however long the window is, and is never too old.
+    The age is counted from the capture time, or from the arrival of the image if the capture time
+    is plainly wrong: cutting the power of a camera must not silence it. A digest is made when its
+    window ends, however long the window is, and is never too old.
 
     Args:
       alert: The alert.
@@ -146,5 +158,9 @@ def is_too_old(alert: Alert, max_age_seconds: float | None, now: datetime | None
     """
     if max_age_seconds is None or alert.is_digest:
         return False
-    age = (now or datetime.now(timezone.utc)) - parse_time(alert.body["timestamp"])
-    return age > timedelta(seconds=max_age_seconds)
+    taken = parse_time(alert.body["timestamp"])
+    if is_misdated(taken, alert.arrived):
+        if alert.arrived is None:
+            return False
+        taken = alert.arrived
+    return (now or datetime.now(timezone.utc)) - taken > timedelta(seconds=max_age_seconds)

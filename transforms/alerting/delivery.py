@@ -514,8 +514,13 @@ class AlertDispatcher:
         if alert.is_digest:
             return digest_message(cast(DigestBody, alert.body))
         if target in self._urls:
-            return body_only_message(cast(AlertBody, alert.body))
-        return compose(cast(AlertBody, alert.body), self._rules.current, image=alert.image)
+            return body_only_message(cast(AlertBody, alert.body), alert.arrived)
+        return compose(
+            cast(AlertBody, alert.body),
+            self._rules.current,
+            image=alert.image,
+            arrived=alert.arrived,
+        )
 
     def _queue_of(self, name: str) -> _TargetQueue | None:
         """Returns the queue of a target, by the rules in force; None if there is no such target."""

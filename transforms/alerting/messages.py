@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,9 +18,10 @@ from rules.templates import MAX_THREATS, MessageTemplate, MessageValues
 from transforms.alerting.alerts import AlertBody
 from transforms.alerting.signed_links import signed_link
 from transforms.images.annotating import AnnotatedImage, LabelledBox, read_with_boxes
+from transforms.records.clocks import is_misdated
 from transforms.records.images import detection_from_json
 from transforms.records.text import one_line, printable
-from transforms.records.times import parse_time
+from transforms.records.times import canonical_time, parse_time
 from transforms.storage import stores
 
 LONGEST_SIDE = 1024
@@ -93,8 +95,13 @@ class Message:
     body: Mapping[str, Any] = field(default_factory=dict)
 
 
-def body_only_message(alert: AlertBody) -> Message:
-    """Makes a message without texts for people, as a `url_client` sends it."""
+def body_only_message(alert: AlertBody, arrived: datetime | None = None) -> Message:
+    """Makes a message without texts for people, as a `url_client` sends it.
+
+    Args:
+      alert: The body of the alert (`Alert.body`).
+      arrived: When the image arrived (UTC); None if that is unknown.
+    """
     return Message(
         alert_id=alert["alert_id"],
         camera=alert["id"],
@@ -102,7 +109,7 @@ def body_only_message(alert: AlertBody) -> Message:
         severity=alert["severity"],
         subject="",
         text="",
-        body=alert,
+        body=_sent_body(alert, arrived),
     )
 
 
@@ -111,6 +118,7 @@ def compose(
     ruleset: rules.Rules,
     *,
     image: Mapping[str, Any] | None = None,
+    arrived: datetime | None = None,
 ) -> Message:
     """Composes the message for an alert.
 
@@ -122,6 +130,7 @@ def compose(
       alert: The body of the alert (`Alert.body`).
       ruleset: The rules, with the templates and the cameras' time zones.
       image: The image JSON; None to read it from `final_uri`.
+      arrived: When the image arrived (UTC); None if that is unknown.
     """
     hours = ruleset.alerting.link_hours
     try:
@@ -154,6 +163,9 @@ def compose(
     text, failure = _rendered(ruleset.alerting.body, TEXT, values, "body")
     if failure:
         text += f"\n(The rule file's template of the body failed: {failure}.)\n"
+    body = _sent_body(alert, arrived)
+    if "time_is_wrong" in body:
+        text = f"{_wrong_time(alert, arrived)}\n\n{text}"
     return Message(
         alert_id=alert["alert_id"],
         camera=alert["id"],
@@ -163,8 +175,26 @@ def compose(
         text=clean_lines(text),
         links=links,
         picture=picture.jpeg,
-        body=alert,
+        body=body,
     )
+
+
+def _sent_body(alert: AlertBody, arrived: datetime | None) -> Mapping[str, Any]:
+    """Returns the body to send: it says so if the capture time is plainly wrong.
+
+    What is recorded does not, so that a copy of the input has the same output.
+    """
+    if not is_misdated(parse_time(alert["timestamp"]), arrived):
+        return alert
+    arrival = None if arrived is None else canonical_time(arrived)
+    return {**alert, "time_is_wrong": True, "arrived": arrival}
+
+
+def _wrong_time(alert: AlertBody, arrived: datetime | None) -> str:
+    text = f"The clock of this camera is wrong: its image is dated {alert['timestamp']}"
+    if arrived is None:
+        return f"{text}."
+    return f"{text}, and arrived at {canonical_time(arrived.replace(microsecond=0))}."
 
 
 def _local_time(timestamp: str, timezone: str) -> str:

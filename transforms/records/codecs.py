@@ -100,6 +100,11 @@ class VersionedCoder(beam.coders.Coder, Generic[T]):
         return True
 
 
+def keep_plain(plain: Any) -> Any:
+    """Returns the plain form as it is: an upgrade to a version that adds fields with defaults."""
+    return plain
+
+
 def pack_fields(record: Any, encoded_names: Mapping[str, str]) -> dict[str, Any]:
     """Returns the plain form of a dataclass some of whose fields were renamed after a release.
 

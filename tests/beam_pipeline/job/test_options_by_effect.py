@@ -703,6 +703,28 @@ def test_alerts_of_a_stream_are_sent_for_an_hour_by_default(
         assert {names[timestamp] for timestamp in times} == sent
 
 
+def test_a_stream_sends_alerts_of_a_camera_that_has_lost_its_clock(
+    folder: Folder, stream: Stream, service: WebService
+) -> None:
+    """Images that were just received, and some that were received three hours ago."""
+    now = datetime.now(timezone.utc).timestamp()
+    files = []
+    for camera, arrived in (("gate", now), ("yard", now - 3 * 3600)):
+        for year in ("1970", "2000", "2015"):
+            folder.put(f"{camera}_{year}0101T000500Z.jpg", jpeg((int(year) % 250, 90, 90)))
+            path = folder.input / f"{camera}_{year}0101T000500Z.jpg"
+            files.append(Found(str(path), path.stat().st_size, arrived))
+    output = stream.play(EventTime(now), *files, arguments=["--alert_url", service.url])
+    sent = [json.loads(request.body) for request in service.requests]
+    assert sorted((alert["id"], alert["timestamp"]) for alert in sent) == [
+        ("gate", f"{year}-01-01T00:05:00Z") for year in ("1970", "2000", "2015")
+    ]
+    assert {alert["time_is_wrong"] for alert in sent} == {True}
+    records = [read_json(file) for file in (output / "alerts").glob("[a-z]*/*.json")]
+    assert len(records) == 6
+    assert not any("time_is_wrong" in record or "arrived" in record for record in records)
+
+
 def test_a_stream_reads_names_as_a_batch_does(folder: Folder, stream: Stream) -> None:
     for number, name in enumerate(("175217", "175218", "175218_2")):
         below = folder.input / "front door" / "2026" / "01" / "31"

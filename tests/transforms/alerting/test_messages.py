@@ -17,7 +17,8 @@ from tests.transforms.pictures import encoded, jpeg
 from tests.transforms.results import judged
 from transforms.alerting import messages
 from transforms.alerting.alerts import alert_for
-from transforms.alerting.messages import clean_line, clean_lines, compose
+from transforms.alerting.messages import body_only_message, clean_line, clean_lines, compose
+from transforms.records.times import parse_time
 from transforms.storage import stores
 
 RULES = "version: 1\ndefaults: {timezone: %s, objects: {person: }}\n"
@@ -74,6 +75,38 @@ def opened(message):
 
 
 # The words.
+
+
+@pytest.mark.parametrize("body", [None, "only {{ id }}"])
+def test_a_message_says_that_the_clock_is_wrong_and_when_the_image_arrived(scene, body):
+    alert = {**scene.alert, "timestamp": "1970-01-01T00:05:00Z"}
+    arrived = parse_time("2026-02-03T04:05:06.789Z")
+    first, blank, *_ = compose(alert, templates(body=body), arrived=arrived).text.splitlines()
+    assert first == (
+        "The clock of this camera is wrong: its image is dated 1970-01-01T00:05:00Z, and arrived "
+        "at 2026-02-03T04:05:06Z."
+    )
+    assert blank == ""
+    text = compose(alert, templates(body=body)).text
+    assert text.startswith(
+        "The clock of this camera is wrong: its image is dated 1970-01-01T00:05:00Z.\n\n"
+    )
+
+
+@pytest.mark.parametrize("make", [lambda alert, arrived: compose(alert, UTC, arrived=arrived),
+                                  body_only_message])  # fmt: skip
+def test_the_body_says_that_the_clock_is_wrong(scene, make):
+    alert = {**scene.alert, "timestamp": "1970-01-01T00:05:00Z"}
+    arrived = parse_time("2026-02-03T04:05:06.789Z")
+    marked = {"time_is_wrong": True, "arrived": "2026-02-03T04:05:06.789Z"}
+    assert make(alert, arrived).body == {**alert, **marked}
+    assert make(alert, None).body == {**alert, "time_is_wrong": True, "arrived": None}
+    assert make(scene.alert, arrived).body == scene.alert
+    assert make(scene.alert, None).body == scene.alert
+
+
+def test_a_message_with_a_credible_time_says_nothing_of_a_clock(scene):
+    assert "clock" not in compose(scene.alert, UTC, arrived=parse_time("2026-02-03T04:05:06Z")).text
 
 
 def test_the_built_in_message(scene):
