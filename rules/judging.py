@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import cast
@@ -79,14 +79,14 @@ class _Scene:
 
 @dataclass
 class _Candidate:
-    """A detection on its way through the filters.
+    """A detection on its way through the filters, by one rule of its label.
 
     Attributes:
         index: Its index in the image's detections.
         detection: The detection.
         scene: The image and what its detections share.
         label_rules: The rules of its label.
-        rule: The rule of its label at its position.
+        rule: A rule of its label at its position.
         zone: The zone that contains it; None outside all zones, and until the filter `zones` if
             the rule is the same everywhere.
         checks: The decisions of the filters so far.
@@ -354,11 +354,10 @@ def judge_image(
     candidates: list[_Candidate] = []
     rejected: list[Rejected] = []
     for index, detection in enumerate(image.detections):
-        candidate = _candidate(index, detection, scene)
-        if candidate is None:
+        found = _candidates(index, detection, scene)
+        candidates += found
+        if not found:
             rejected.append(Rejected(index, detection.label, None, "objects"))
-        else:
-            candidates.append(candidate)
     unconfirmed = [candidate for candidate in candidates if _passes_detection_filters(candidate)]
     for count_filter in _COUNT_FILTERS:
         counts = Counter(candidate.rule.entry for candidate in unconfirmed)
@@ -367,9 +366,11 @@ def judge_image(
             for candidate in unconfirmed
             if candidate.passes(count_filter(candidate, counts[candidate.rule.entry]))
         ]
-    confirmed = [candidate for candidate in unconfirmed if candidate.passes(_confirm(candidate))]
-    threats = tuple(map(_threat, confirmed))
-    rejected += [_rejected(candidate) for candidate in candidates if _is_rejected(candidate)]
+    for candidate in unconfirmed:
+        candidate.passes(_confirm(candidate))
+    decisive = _decisive(candidates)
+    threats = tuple(_threat(candidate) for candidate in decisive if not _is_rejected(candidate))
+    rejected += [_rejected(candidate) for candidate in decisive if _is_rejected(candidate)]
     severity = _highest_severity(threats)
     if camera.needs_history:
         _add_to_history(scene, candidates, unconfirmed)
@@ -382,26 +383,53 @@ def judge_image(
         rules_version=rules_version,
         threats=threats,
         rejected=tuple(sorted(rejected, key=lambda detection: detection.detection)),
-        trace=tuple(Trace(candidate.index, tuple(candidate.checks)) for candidate in candidates),
+        trace=tuple(Trace(candidate.index, tuple(candidate.checks)) for candidate in decisive),
         suppressed_by=suppressed_by,
         incident_number=incident_number,
     )
 
 
-def _candidate(index: int, detection: Detection, scene: _Scene) -> _Candidate | None:
-    """Returns a detection with the rule for its label; None if the rules do not list the label.
+def _candidates(index: int, detection: Detection, scene: _Scene) -> list[_Candidate]:
+    """Returns a detection with each rule that can let it through; none if the rules do not list
+    its label.
 
-    In a zone that covers the label, the rule is that of the first such zone. Outside, it is the
+    In zones that cover the label, these are the rules of all such zones. Outside, it is the
     camera's; for a label that only zones name, it is that of the first zone that names it.
     """
     label_rules = scene.camera.label_rules(detection.label)
     if label_rules is None:
-        return None
+        return []
+    zones_by_rule: dict[str, tuple[Zone, ObjectRule]] = {}
     if label_rules.rules_differ:
         for zone, rule in label_rules.zones:
-            if zone.contains(detection.bbox):
-                return _Candidate(index, detection, scene, label_rules, rule, zone)
-    return _Candidate(index, detection, scene, label_rules, label_rules.outside)
+            if rule.entry not in zones_by_rule and zone.contains(detection.bbox):
+                zones_by_rule[rule.entry] = zone, rule
+    if zones_by_rule:
+        return [
+            _Candidate(index, detection, scene, label_rules, rule, zone)
+            for zone, rule in zones_by_rule.values()
+        ]
+    return [_Candidate(index, detection, scene, label_rules, label_rules.outside)]
+
+
+def _decisive(candidates: list[_Candidate]) -> list[_Candidate]:
+    """Returns for each detection the candidate that decides on it.
+
+    If any of its zones lets it through, that is a zone that does, of the highest severity.
+    Otherwise, it is the one that passes most filters. Of equal ones, it is the first in the file.
+    """
+    decisive: dict[int, _Candidate] = {}
+    for candidate in candidates:
+        other = decisive.get(candidate.index)
+        if other is None or _progress(candidate) > _progress(other):
+            decisive[candidate.index] = candidate
+    return list(decisive.values())
+
+
+def _progress(candidate: _Candidate) -> tuple[int, bool]:
+    if _is_rejected(candidate):
+        return FILTERS.index(candidate.checks[-1].filter), False
+    return len(FILTERS), candidate.rule.severity == "alert"
 
 
 def _passes_detection_filters(candidate: _Candidate) -> bool:
@@ -451,23 +479,33 @@ def _add_to_history(
 ) -> None:
     """Adds the image to the history of its camera."""
     repeats = scene.camera.repeats
-    can_repeat: dict[str, tuple[Bbox, ...]] = {}
-    can_move: dict[str, tuple[Bbox, ...]] = {}
+    can_repeat: dict[int, Detection] = {}
+    can_move: dict[int, Detection] = {}
     for candidate in candidates:
-        label, score = candidate.detection.label, candidate.detection.conf
-        box, track = candidate.detection.bbox, candidate.track
-        if repeats is not None and candidate.rule.can_repeat(label) and score >= repeats.min_score:
-            can_repeat[label] = (*can_repeat.get(label, ()), box)
-        if track is not None and score >= track.min_score:
-            can_move[label] = (*can_move.get(label, ()), box)
+        detection, track = candidate.detection, candidate.track
+        if (
+            repeats is not None
+            and candidate.rule.can_repeat(detection.label)
+            and detection.conf >= repeats.min_score
+        ):
+            can_repeat[candidate.index] = detection
+        if track is not None and detection.conf >= track.min_score:
+            can_move[candidate.index] = detection
     labels = {candidate.detection.label for candidate in unconfirmed}
     time, sha256 = scene.capture_time, scene.image.sha256
     scene.history.add_image(
-        PastImage(time, sha256, can_repeat),
-        PastImage(time, sha256, can_move),
+        PastImage(time, sha256, _boxes_by_label(can_repeat.values())),
+        PastImage(time, sha256, _boxes_by_label(can_move.values())),
         labels,
         scene.camera,
     )
+
+
+def _boxes_by_label(detections: Iterable[Detection]) -> dict[str, tuple[Bbox, ...]]:
+    boxes: dict[str, tuple[Bbox, ...]] = {}
+    for detection in detections:
+        boxes[detection.label] = (*boxes.get(detection.label, ()), detection.bbox)
+    return boxes
 
 
 def _incident(

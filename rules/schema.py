@@ -155,7 +155,7 @@ class _AreaSettings(Model):
 
 class ZoneSettings(_AreaSettings):
     """An area in which objects can be threats. A label that a zone covers is a threat only in such
-    a zone. If zones overlap, the first one in the file applies."""
+    a zone. If zones overlap, an object is a threat if any of them lets it through."""
 
     objects: Annotated[
         dict[Label, ObjectSettings | None] | None,

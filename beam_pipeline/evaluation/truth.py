@@ -339,8 +339,7 @@ def real_threats(truth: TrueImage, camera: CameraRules) -> dict[str, str]:
         }
     labels_by_rule: dict[ObjectRule, list[str]] = {}
     for box in truth.boxes:
-        rule = _rule_at(box, camera)
-        if rule is not None:
+        for rule in _rules_at(box, camera):
             labels_by_rule.setdefault(rule, []).append(box.label)
     return {
         labels[0]: rule.entry
@@ -349,17 +348,22 @@ def real_threats(truth: TrueImage, camera: CameraRules) -> dict[str, str]:
     }
 
 
-def _rule_at(box: TrueBox, camera: CameraRules) -> ObjectRule | None:
+def _rules_at(box: TrueBox, camera: CameraRules) -> list[ObjectRule]:
+    """Returns the rules that can let a box through, each once, in the order of the file."""
     for mask in camera.masks.values():
         if (mask.objects is None or box.label in mask.objects) and mask.contains(box.bbox):
-            return None
-    is_in_zones = False
+            return []
+    rule = camera.objects.get(box.label)
+    has_zones = False
+    zone_rules: dict[str, ObjectRule] = {}
     for zone in camera.zones.values():
-        rule = zone.rule_for(box.label, camera)
-        is_in_zones |= rule is not None
-        if rule is not None and zone.contains(box.bbox):
-            return rule
-    return None if is_in_zones else camera.objects.get(box.label)
+        zone_rule = zone.rule_for(box.label, camera)
+        has_zones |= zone_rule is not None
+        if zone_rule is not None and zone.contains(box.bbox):
+            zone_rules.setdefault(zone_rule.entry, zone_rule)
+    if has_zones:
+        return list(zone_rules.values())
+    return [] if rule is None else [rule]
 
 
 def _is_alert_count(rule: ObjectRule, count: int) -> bool:

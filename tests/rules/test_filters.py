@@ -65,6 +65,12 @@ zones:
         ),
         (
             make_detection("person", 0.7, IN_DRIVE),
+            None,
+            "defaults.zones.all.objects.person",
+            "all",
+        ),
+        (
+            make_detection("person", 0.4, IN_DRIVE),
             "min_score",
             "defaults.zones.drive.objects.person",
             None,
@@ -81,7 +87,7 @@ zones:
         (make_detection("cat", 0.9, IN_DRIVE), "objects", None, None),
     ],
 )
-def test_a_zone_has_its_own_objects_and_the_first_zone_in_the_file_applies(
+def test_a_zone_has_its_own_objects_and_any_zone_of_a_box_can_let_it_through(
     detection, expected, rule, zone
 ):
     verdict = rules_of(ZONES).judge(make_image(detection))
@@ -200,11 +206,71 @@ def test_each_zone_has_its_own_counts():
 objects: {{person: }}
 zones:
   low: {{polygon: {LOWER_HALF}, objects: {{person: {{min_count: 2}}}}}}
-  all: {{polygon: [[0, 0], [1, 0], [1, 1], [0, 1]]}}
+  high: {{polygon: [[0, 0], [1, 0], [1, 0.5], [0, 0.5]]}}
 """)
     inside, outside = make_detection(bbox=IN_DRIVE), make_detection(bbox=ELSEWHERE)
     assert rejections(rules, inside, outside) == ["min_count", None]
     assert rejections(rules, inside, inside, outside) == [None, None, None]
+
+
+FRAME = "[[0, 0], [1, 0], [1, 1], [0, 1]]"
+
+
+def test_an_object_in_two_zones_is_a_threat_if_either_lets_it_through():
+    for names in (("strict", "mild"), ("mild", "strict")):
+        scores = {"strict": 0.95, "mild": 0.5}
+        zones = ", ".join(
+            f"{name}: {{polygon: {FRAME}, objects: {{person: {{min_score: {scores[name]}}}}}}}"
+            for name in names
+        )
+        verdict = rules_of(f"zones: {{{zones}}}").judge(make_image(make_detection(conf=0.6)))
+        (threat,) = verdict.threats
+        assert (threat.zone, threat.rule) == ("mild", "defaults.zones.mild.objects.person")
+        (trace,) = verdict.trace
+        assert all(check.passes for check in trace.checks)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "zone", "severity"),
+    [
+        ("detection", "alert", "second", "alert"),
+        ("alert", "detection", "first", "alert"),
+        ("ignore", "detection", "second", "detection"),
+        ("detection", "detection", "first", "detection"),
+    ],
+)
+def test_of_two_zones_that_let_an_object_through_the_more_severe_one_decides(
+    first, second, zone, severity
+):
+    rules = rules_of(f"""
+zones:
+  first: {{polygon: {FRAME}, objects: {{person: {{severity: {first}}}}}}}
+  second: {{polygon: {FRAME}, objects: {{person: {{severity: {second}}}}}}}
+""")
+    verdict = rules.judge(make_image(make_detection()))
+    assert [(threat.zone, threat.severity) for threat in verdict.threats] == [(zone, severity)]
+
+
+def test_of_two_zones_that_reject_an_object_the_one_in_which_it_passes_more_filters_is_named():
+    rules = rules_of(f"""
+zones:
+  first: {{polygon: {FRAME}, objects: {{person: {{min_score: 0.95}}}}}}
+  second: {{polygon: {FRAME}, objects: {{person: {{max_area: 0.01}}}}}}
+""")
+    (rejected,) = rules.judge(make_image(make_detection())).rejected
+    assert (rejected.by, rejected.rule) == ("max_area", "defaults.zones.second.objects.person")
+
+
+def test_a_box_counts_once_in_each_of_its_zones():
+    rules = rules_of(f"""
+objects: {{person: {{min_count: 2}}}}
+zones:
+  one: {{polygon: {FRAME}}}
+  two: {{polygon: {FRAME}}}
+  three: {{polygon: {FRAME}, objects: {{person: {{min_count: 3}}}}}}
+""")
+    assert rejections(rules, make_detection()) == ["min_count"]
+    assert rejections(rules, *[make_detection()] * 2) == [None, None]
 
 
 EVERY_FILTER = {

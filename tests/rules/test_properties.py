@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules import Detection, History, Image, RulesError, describe, parse_rules
+from tests.search import search
 
 LABELS = ("person", "car", "dog", "cat")
 
@@ -138,6 +140,53 @@ def test_a_camera_that_repeats_the_defaults_has_the_same_verdicts(image, label_s
     assert [(rejected.detection, rejected.by) for rejected in plain.rejected] == [
         (rejected.detection, rejected.by) for rejected in other.rejected
     ]
+
+
+def without_switches(values):
+    return {key: value for key, value in values.items() if key not in ("repeats", "track")}
+
+
+zone_settings = st.fixed_dictionaries(
+    {
+        "polygon": st.sampled_from(
+            [
+                [[0, 0], [1, 0], [1, 1]],
+                [[0, 0.5], [1, 0.5], [1, 1], [0, 1]],
+                [[0, 0], [1, 0], [0, 1]],
+            ]
+        ),
+        "objects": st.fixed_dictionaries({"person": object_settings().map(without_switches)}),
+    }
+)
+
+
+@pytest.mark.search
+@search(300)
+@given(
+    st.lists(images, min_size=1, max_size=3),
+    st.lists(zone_settings, min_size=1, max_size=3),
+    st.sampled_from([{}, {"track": {}}]),
+)
+def test_an_object_is_a_threat_if_and_only_if_a_zone_alone_lets_it_through(
+    image_list, zones, looking_back
+):
+    def severities(chosen):
+        layer = {"zones": chosen, **looking_back}
+        rules, history = parse_rules(json.dumps({"version": 1, "defaults": layer}), "r"), History()
+        return [
+            {threat.detection: threat.severity for threat in rules.judge(image, history).threats}
+            for image in image_list
+        ]
+
+    named = {f"z{number}": zone for number, zone in enumerate(zones)}
+    alone = [severities({name: zone}) for name, zone in named.items()]
+    for number, together in enumerate(severities(named)):
+        expected = {}
+        for one in alone:
+            for index, severity in one[number].items():
+                if expected.get(index) != "alert":
+                    expected[index] = severity
+        assert together == expected
 
 
 KEYS = (

@@ -208,6 +208,26 @@ def test_boxes_are_threats_where_zones_and_masks_let_them(
     assert real_threats(true, RULES.for_camera("drive")) == wanted
 
 
+@pytest.mark.parametrize("first", ["severity: ignore", "min_count: 2", "min_score: 0.9"])
+def test_a_box_in_two_zones_is_a_threat_if_either_lets_it_through(first: str) -> None:
+    frame = "polygon: [[0, 0], [1, 0], [1, 1], [0, 1]]"
+    ruleset = parse_rules(
+        f"""
+version: 1
+defaults:
+  zones:
+    a: {{{frame}, objects: {{person: {{{first}}}}}}}
+    b: {{{frame}, objects: {{person: }}}}
+""",
+        "rules.yaml",
+    )
+    true = TrueImage({}, (TrueBox("person", (0.4, 0.4, 0.1, 0.2)),), (640, 480))
+    zone = "a" if first == "min_score: 0.9" else "b"
+    assert real_threats(true, ruleset.for_camera("hall")) == {
+        "person": f"defaults.zones.{zone}.objects.person"
+    }
+
+
 def test_without_boxes_a_label_of_a_zone_is_a_threat_wherever_it_is() -> None:
     true = TrueImage({"person": 1, "bus": 1})
     assert set(real_threats(true, RULES.for_camera("drive"))) == {"person", "bus"}
