@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from rules.errors import suggestion
 from rules.schema_types import Count, Expects, KnownNames, Length, Model, custom_error, unset
+from rules.target_addresses import Problem, service_address_problem, web_address_problem
 from rules.targets import REFERENCE
 from rules.templates import template_problem
 
@@ -48,12 +49,18 @@ def _reject_password(text: str) -> str:
 
 
 def _check_web_address(text: str) -> str:
-    is_reference = REFERENCE.fullmatch(text)
-    if not is_reference and not text.startswith(("http://", "https://")):
-        raise custom_error(
-            "is not a web address", "write one such as https://alerts.example.com/hook"
-        )
-    return _reject_password(text)
+    return _check_address(text, web_address_problem(text))
+
+
+def _check_service_address(text: str) -> str:
+    return _check_address(text, service_address_problem(text))
+
+
+def _check_address(text: str, problem: Problem | None) -> str:
+    _reject_password(text)
+    if problem is not None:
+        raise custom_error(*problem)
+    return text
 
 
 def _check_template(text: str) -> str:
@@ -98,7 +105,7 @@ class TargetSettings(Model):
     apprise: Annotated[
         str,
         Field(min_length=1),
-        AfterValidator(_reject_password),
+        AfterValidator(_check_service_address),
         Expects("an address of Apprise's, such as mailtos://… or ${CHAT_URL}"),
     ] = Field(
         default_factory=unset,

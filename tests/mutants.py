@@ -100,6 +100,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "transforms/alerting/target_checks.py": (
         "transforms/alerting/test_target_checks.py",
         "beam_pipeline/fleet/test_waiting_alerts.py",
+        "beam_pipeline/fleet/test_trial_messages.py",
     ),
     "transforms/alerting/delivery.py": (
         "transforms/alerting/test_delivery.py",

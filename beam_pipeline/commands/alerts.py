@@ -1,4 +1,4 @@
-"""The commands ``alerts list`` and ``alerts resend``."""
+"""The commands ``alerts list``, ``alerts resend`` and ``alerts test``."""
 
 from __future__ import annotations
 
@@ -57,12 +57,38 @@ def parser() -> OneLineParser:
         help="skip alerts of images older than this, such as 24h or 7d (default: off)",
     )
     resend.add_argument("--dry_run", action="store_true", help="only print what would be sent")
+    test = commands.add_parser(
+        "test",
+        help="send a test message",
+        description="Sends a test message with a sample picture to targets, once, and prints what "
+        "each service answered. Exit code 0: all of them accepted it. Exit code 1: one did not.",
+        allow_abbrev=False,
+    )
+    test.add_argument(
+        "--target",
+        metavar="NAME",
+        action="append",
+        default=[],
+        dest="targets",
+        help="a target of the rule file, by its name; may be given several times",
+    )
+    test.add_argument(
+        "--rules",
+        metavar="FILE",
+        help="the rule file with the targets and the templates of messages",
+    )
+    add_labels(test)
+    add_alert_url(test)
     return parser
 
 
 def main(words: Sequence[str]) -> int:
     """Runs a command; returns the exit code."""
     parsed = parse(parser(), words)
+    if parsed.command == "test":
+        from beam_pipeline.fleet.trial_messages import send_test_messages  # Slow, as below.
+
+        return send_test_messages(parsed)
     from beam_pipeline.fleet.waiting_alerts import list_or_resend  # Slow: it reads stores.
 
     return list_or_resend(parsed)

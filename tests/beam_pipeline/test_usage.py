@@ -56,6 +56,10 @@ def images(tmp_path: Path) -> Path:
         (["--labels", "no-such-labels"], "no-such-labels: no such file"),
         (["--alert_url", "ftp://example.com"], "--alert_url: not an address like"),
         (
+            ["--alert_url", "me@gmail.com"],
+            "{apprise: 'mailtos://me:${MAIL_PASSWORD}@gmail.com?smtp",
+        ),
+        (
             ["--alert_max_age", "1 week"],
             "'1 week' is not a duration; write a whole number and s, m",
         ),

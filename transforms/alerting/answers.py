@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -51,12 +51,15 @@ class SendResult:
       retry_after: The requested pause in seconds; None if there is none.
       is_explained: Whether the cause of the failure is known. A failure of unknown cause may be as
         final as a refusal, and is retried less often.
+      answer: The answer of the service that accepted the message, for a person; empty if the
+        service gives none. It is not part of the comparison of results.
     """
 
     outcome: Literal["delivered", "refused", "paused", "unavailable"]
     detail: str = ""
     retry_after: float | None = None
     is_explained: bool = True
+    answer: str = field(default="", compare=False)
 
 
 def result_of(answer: Answer) -> SendResult:
@@ -65,9 +68,11 @@ def result_of(answer: Answer) -> SendResult:
     if answer.protocol == "SMTP":
         if status in _SMTP_REFUSALS:
             return SendResult("refused", detail)
-        return SendResult("unavailable", detail) if 400 <= status < 500 else SendResult("delivered")
+        if 400 <= status < 500:
+            return SendResult("unavailable", detail)
+        return SendResult("delivered", answer=detail)
     if 200 <= status < 300:
-        return SendResult("delivered")
+        return SendResult("delivered", answer=detail)
     pause_seconds = retry_after_seconds(answer.headers.get("Retry-After"))
     if status in _PAUSING and pause_seconds is not None:
         return SendResult("paused", f"{detail}: the target asks for a pause", pause_seconds)

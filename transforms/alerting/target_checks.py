@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import rules
+from rules.target_addresses import rule_file_form
 from transforms.alerting.target_clients import check_url
 from transforms.runtime.live_rules import LiveRules
 
@@ -72,7 +73,15 @@ def check_alert_urls(urls: Iterable[str], *, sends_here: bool) -> None:
                 "here, where alerts are sent; set it"
             ) from None
         except ValueError as error:
-            raise TargetError(f"--alert_url: {error}") from None
+            raise TargetError(f"--alert_url: {error}{_other_way(url)}") from None
+
+
+def _other_way(url: str) -> str:
+    """Returns how to reach a receiver that is no HTTP service, after an `--alert_url` names it."""
+    form = rule_file_form(url)
+    return (
+        "" if form is None else f"; write it as a target of the rule file: targets: {{t: {form}}}"
+    )
 
 
 def check_targets(targets: Iterable[rules.Target]) -> None:

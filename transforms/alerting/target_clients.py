@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import requests
 
 import rules
+from rules.target_addresses import WEB_EXAMPLE, web_address_problem
 from rules.targets import REFERENCE
 from transforms.alerting.answers import Answer, SendResult, result_of
 from transforms.alerting.exchanges import (
@@ -33,6 +34,7 @@ from transforms.alerting.exchanges import (
 from transforms.alerting.messages import Message
 
 _NO_ANSWER = "no answer in time"
+_SMTP_GOODBYE = 221
 
 
 class TargetClient(Protocol):
@@ -308,8 +310,14 @@ def _notify(exchange: Exchange, url: str, message: Message) -> SendResult:
         attach=picture or None,
     )
     if delivered:
-        return SendResult("delivered")
+        return SendResult("delivered", answer=_last_answer(exchange))
     return _failed_by_apprise(exchange, str(service.service_name))
+
+
+def _last_answer(exchange: Exchange) -> str:
+    """Returns the service's answer to the message; empty if it was not observed."""
+    results = [result_of(answer) for answer in exchange.answers if answer.status != _SMTP_GOODBYE]
+    return next((result.answer for result in reversed(results) if result.answer), "")
 
 
 def _failed_by_apprise(exchange: Exchange, service: str) -> SendResult:
@@ -382,12 +390,5 @@ def check_url(url: str) -> None:
     Raises:
       ValueError: The address is not http or https.
     """
-    if REFERENCE.match(url):
-        return
-    try:
-        parts = urlsplit(REFERENCE.sub("1", url))
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("not an address like https://alerts.example.com/hook")
+    if web_address_problem(url) is not None:
+        raise ValueError(f"not an address like {WEB_EXAMPLE}")

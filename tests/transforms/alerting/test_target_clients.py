@@ -1,8 +1,6 @@
 """One try to deliver a message, to real servers of this machine."""
 
 import base64
-import email
-import email.policy
 import io
 import json
 import logging
@@ -15,14 +13,12 @@ from pathlib import Path
 import pytest
 import requests
 import trustme
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import AuthResult
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 import rules
-from tests.stores.servers import free_port
+from tests.transforms.mail_service import mail_server
 from tests.transforms.pictures import jpeg
 from tests.transforms.web_service import WebService, status
 from transforms.alerting import target_clients
@@ -289,43 +285,10 @@ def test_references_in_an_alert_url_are_read_for_each_alert(web):
 # What Apprise knows.
 
 
-class Mails:
-    """What an SMTP server has received."""
-
-    def __init__(self):
-        self.envelopes = []
-        self.reply = "250 kept"
-
-    async def handle_DATA(self, server, session, envelope):
-        self.envelopes.append(envelope)
-        return self.reply
-
-    def authenticate(self, server, session, envelope, mechanism, data):
-        known = (data.login, data.password) == (b"robot", b"pa55@word")
-        return AuthResult(success=known, handled=False)
-
-    def parsed(self):
-        (envelope,) = self.envelopes
-        return email.message_from_bytes(envelope.content, policy=email.policy.default)
-
-
 @pytest.fixture
 def mails():
-    kept = Mails()
-    controller = Controller(
-        kept,
-        hostname="127.0.0.1",
-        port=free_port(),
-        authenticator=kept.authenticate,
-        auth_require_tls=False,
-    )
-    controller.start()
-    kept.url = (
-        f"mailto://robot:${{MAIL_PASSWORD}}@127.0.0.1:{controller.port}"
-        "?from=cameras@example.com&to=guard@example.com"
-    )
-    yield kept
-    controller.stop()
+    with mail_server() as kept:
+        yield kept
 
 
 def test_a_mail_arrives_with_its_picture(mails):
