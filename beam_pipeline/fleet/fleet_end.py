@@ -77,11 +77,14 @@ class FleetEnd:
       start: The start of the newest window of the period (UTC).
       time: The end of the period (UTC), exclusive.
       ahead: The images that are dated later, by camera.
+      is_over: Whether the fleet ends more than an hour before this machine's clock: it has stopped,
+        or it is an archive, or all its clocks are wrong.
     """
 
     start: datetime
     time: datetime
     ahead: tuple[AheadImages, ...] = ()
+    is_over: bool = False
 
 
 def find_end(scan: OutputScan, now: datetime | None = None) -> FleetEnd | None:
@@ -114,7 +117,7 @@ def find_end(scan: OutputScan, now: datetime | None = None) -> FleetEnd | None:
         newest = reached
         ahead += [row for row in lone if row.window_start >= reached[1]]
     end = min(newest[1], now.replace(microsecond=0))
-    return FleetEnd(newest[0], end, _ahead(ahead, now))
+    return FleetEnd(newest[0], end, _ahead(ahead, now), is_over=now - end > LEAST_LEAD)
 
 
 def ahead_of_clock(scan: OutputScan, now: datetime) -> tuple[AheadImages, ...]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -23,15 +24,21 @@ import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import write_stdout
 from beam_pipeline.fleet import counts, health_statistics
-from beam_pipeline.fleet.fleet_end import AheadImages, FleetEnd, ahead_of_clock, find_end
+from beam_pipeline.fleet.fleet_end import FleetEnd, ahead_of_clock, find_end
 from beam_pipeline.fleet.health_statistics import (
     LATE,
     Finding,
     LookedAtImage,
+    MisdatedImages,
     Observations,
     RefusedImage,
 )
-from beam_pipeline.fleet.output_scan import NAMES_HINT, NoValidImageError, OutputScan
+from beam_pipeline.fleet.output_scan import (
+    NAMES_HINT,
+    CountsError,
+    NoValidImageError,
+    OutputScan,
+)
 from beam_pipeline.inputs import paths, selection
 from beam_pipeline.inputs.preflight import check_arguments, check_writable
 from beam_pipeline.inputs.rule_files import read_rules
@@ -39,7 +46,8 @@ from rules import is_camera_id
 from transforms.alerting.messages import Message
 from transforms.alerting.target_clients import TargetClient, client_for
 from transforms.records import reasons
-from transforms.records.count_rows import TOTAL_ID
+from transforms.records.clocks import FIRST_CREDIBLE, LARGEST_OFFSET, is_misdated
+from transforms.records.count_rows import TOTAL_ID, CountRow
 from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
 from transforms.storage import stores
@@ -52,6 +60,7 @@ IMAGE_HISTORY = timedelta(days=14)
 DIGEST_FROM = 10
 """So many new findings, or more, are reported in one message."""
 _GIVE_UP_AFTER = 3
+_END_OF_YEAR = timedelta(days=7)
 _RECENT = timedelta(hours=1)
 """A period that ended no longer ago is about the present, and so about images of the future."""
 
@@ -98,7 +107,7 @@ def examine(
     ruleset: rules.Rules | None = None,
     expected: Mapping[str, float] | None = None,
     each_image: bool = True,
-    ahead: Sequence[AheadImages] = (),
+    end: FleetEnd | None = None,
 ) -> Health:
     """Returns what is wrong with the cameras of one output or several in a period.
 
@@ -115,7 +124,7 @@ def examine(
       each_image: Whether to read what is kept of each image, a file an image: what was detected,
         without which no camera is found blind, and the period's records of invalid images, without
         which broken ones are not found.
-      ahead: The images that are dated after the end of the period.
+      end: The end of the fleet, where the period ends with it.
 
     Raises:
       CountsError: No counts, or wrong ones.
@@ -143,15 +152,82 @@ def examine(
     expected = dict(expected or {})
     each = expected.pop(TOTAL_ID, None)
     ids = named | {row.id for row in rows} | images.keys() | expected.keys()
-    ids |= {camera.id for camera in ahead}
+    end = end or FleetEnd(until, until)
+    misdated = _misdated_images(scan, since, problems)
+    ids |= {camera.id for camera in end.ahead} | misdated.keys()
     if each is not None:
         expected = {**dict.fromkeys(ids, each), **expected}
-    observed = Observations(rows, images, [*late, *refused], named, expected, ahead)
+    observed = Observations(
+        rows,
+        images,
+        [*late, *refused],
+        named,
+        expected,
+        end.ahead,
+        misdated,
+        is_over=end.is_over,
+    )
     findings = health_statistics.findings(observed, since=since, until=until)
     unplaced = Counter(file.reason for file in scan.invalid if file.camera is None)
     return Health(
         since, until, len(ids), tuple(findings), dict(sorted(unplaced.items())), tuple(problems)
     )
+
+
+def _misdated_images(
+    scan: OutputScan, since: datetime, problems: list[Problem]
+) -> dict[str, MisdatedImages]:
+    """Returns the images whose capture times are plainly wrong, by camera; those of a stream are
+    late. One at the beginning of a year counts only if its camera sent none at the end of the year
+    before: it may be of an archive."""
+
+    def is_wrong(time: datetime) -> bool:
+        return is_misdated(time, since)
+
+    starts = [start for start, _ in scan.windows() if is_wrong(start)]
+    try:
+        rows = [
+            row
+            for begin, end in _runs(starts)
+            for row in scan.counts(since=begin, until=end)
+            if is_wrong(row.window_start)
+        ]
+        rows += scan.late(where=is_wrong)
+        new_years = {
+            row.window_start + LARGEST_OFFSET for row in rows if row.window_start >= FIRST_CREDIBLE
+        }
+        before = {
+            (row.id, year)
+            for year in {time.year for time in new_years}
+            for row in scan.counts(
+                since=datetime(year, 1, 1, tzinfo=timezone.utc) - _END_OF_YEAR,
+                until=datetime(year, 1, 1, tzinfo=timezone.utc) - LARGEST_OFFSET,
+            )
+        }
+    except CountsError as error:
+        problems.append((", ".join(scan.outputs), f"no camera can be found misdated: {error}"))
+        return {}
+    by_id: dict[str, list[CountRow]] = {}
+    for row in rows:
+        year = (row.window_start + LARGEST_OFFSET).year
+        if row.images and (row.window_start < FIRST_CREDIBLE or (row.id, year) not in before):
+            by_id.setdefault(row.id, []).append(row)
+    return {
+        id: MisdatedImages(
+            id,
+            sum(row.images for row in of_id),
+            min(row.window_start for row in of_id),
+            max(row.window_start for row in of_id),
+        )
+        for id, of_id in sorted(by_id.items())
+    }
+
+
+def _runs(starts: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
+    """Yields periods that hold some starts of windows, by year."""
+    for _, of_year in itertools.groupby(starts, key=lambda start: start.year):
+        in_order = list(of_year)
+        yield in_order[0], in_order[-1] + timedelta(microseconds=1)
 
 
 def _broken_records(scan: OutputScan, since: datetime, until: datetime) -> list[Problem]:
@@ -364,7 +440,7 @@ def print_health(parsed: argparse.Namespace) -> int:
         )
     with selection.store_errors_as_failures():
         health = examine(
-            scan, since=since, until=until, ruleset=ruleset, expected=expected, ahead=end.ahead
+            scan, since=since, until=until, ruleset=ruleset, expected=expected, end=end
         )
         text = FORMATS[parsed.format](health)
         if target is None:

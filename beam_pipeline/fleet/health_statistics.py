@@ -51,7 +51,8 @@ class Finding:
       kind: The kind of finding.
       since: The start (UTC) of the period that was judged.
       until: Its end, exclusive.
-      severity: "fault": the camera gives nothing to judge by; "warning": it is unusual.
+      severity: "fault": the camera gives nothing to judge by, or its times are plainly wrong;
+        "warning": it is unusual.
       sentence: A description in plain words, without the camera's id.
       p_value: The probability of this much or more for a healthy camera, before the correction for
         the number of cameras; None if no test was needed.
@@ -134,6 +135,23 @@ LATE = "late"
 
 
 @dataclass(frozen=True)
+class MisdatedImages:
+    """The images of one camera whose capture times are plainly wrong, of all times.
+
+    Attributes:
+      id: The camera.
+      images: How many there are.
+      first: The earliest capture time, to the window (UTC).
+      last: The latest one.
+    """
+
+    id: str
+    images: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True)
 class Observations:
     """What was seen of a fleet, in the period that is judged and before it.
 
@@ -145,6 +163,8 @@ class Observations:
       named: The cameras that must be there (those of the rule file).
       expected: Images an hour that a camera sends at the least, whatever it did before.
       ahead: Images that are dated after the end of the period.
+      misdated: Images of an impossible past, by camera.
+      is_over: Whether nothing has come since the end of the period but such images.
     """
 
     windows: Sequence[CountRow]
@@ -153,6 +173,8 @@ class Observations:
     named: frozenset[str] = frozenset()
     expected: Mapping[str, float] = field(default_factory=dict)
     ahead: Sequence[AheadImages] = ()
+    misdated: Mapping[str, MisdatedImages] = field(default_factory=dict)
+    is_over: bool = False
 
 
 def findings(observed: Observations, *, since: datetime, until: datetime) -> list[Finding]:
@@ -171,7 +193,11 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
       of days: no image for 20 times the camera's median gap and 3 times its longest. Where it is
       `expected` to send so many an hour at the least: fewer than that by a Poisson test at `RATE`.
       Without any test: `named`, and never seen.
-    - misdated, without any test: images that are dated after the end of the period.
+    - misdated: a camera that would be silent, but for images whose capture times are plainly wrong
+      (:mod:`transforms.records.clocks`) and which would be enough; or one that has sent no others.
+      Without a past of days: the last image with a credible time is longer ago than its longest gap
+      and an hour. Without any test: where the whole fleet has ended (`is_over`), as all clocks may
+      have been lost at once; and images that are dated after the end of the period.
     - blind: nothing was detected in any image since some moment (the beta-binomial chance of
       that), and those images are dark, bright or blurred for the camera at those hours of the
       day: their median brightness or sharpness is less than half of what nine in ten had before,
@@ -200,7 +226,7 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
     period = _TimeSpan(since.timestamp(), until.timestamp())
     cameras = _camera_histories(observed, period)
     unsorted = [
-        *_silent(cameras, observed, period),
+        *_silent_or_misdated(cameras, observed, period),
         *_ahead(observed, period),
         *_blind(observed.images, period),
         *_refused(cameras, period),
@@ -452,6 +478,66 @@ def _beyond_own_gaps(camera: _CameraHistory, period: _TimeSpan) -> Iterator[Find
 
 
 # Misdated
+
+
+def _silent_or_misdated(
+    cameras: Sequence[_CameraHistory], observed: Observations, period: _TimeSpan
+) -> Iterator[Finding]:
+    silent = {finding.id: finding for finding in _silent(cameras, observed, period)}
+    by_id = {camera.id: camera for camera in cameras}
+    for id in sorted(silent.keys() | observed.misdated.keys()):
+        finding, images = silent.get(id), observed.misdated.get(id)
+        if finding is not None and (images is None or not _would_be_enough(images, finding)):
+            yield finding
+        elif images is not None:
+            camera = by_id.get(id)
+            if (
+                finding is not None
+                or observed.is_over
+                or camera is None
+                or _seems_to_have_stopped(camera, period)
+            ):
+                yield _misdated(images, camera, finding, period)
+
+
+def _would_be_enough(images: MisdatedImages, finding: Finding) -> bool:
+    """Whether a camera would not be silent if these images had come with the right time."""
+    if finding.expected is None or finding.share is None:
+        return True
+    return images.images + finding.share * finding.expected > SILENT_SHARE * finding.expected
+
+
+def _seems_to_have_stopped(camera: _CameraHistory, period: _TimeSpan) -> bool:
+    if len(camera.shifts(period)):
+        return False
+    longest_gap = max(np.diff(camera.ends), default=0.0)
+    return period.end - camera.last > max(longest_gap, _HOUR)
+
+
+def _misdated(
+    images: MisdatedImages,
+    camera: _CameraHistory | None,
+    finding: Finding | None,
+    period: _TimeSpan,
+) -> Finding:
+    number = f"{images.images:,} image{'' if images.images == 1 else 's'}"
+    dates = " to ".join(_text(time.timestamp()) for time in (images.first, images.last))
+    sentence = f"has sent {number} dated {dates}"
+    since = period.times[0]
+    if camera is None or not len(camera.ends):
+        sentence += ", and none with a credible time"
+    else:
+        since = from_unix(camera.last)
+        sentence += f"; its last one with a credible time is of {_text(camera.last)}"
+    return Finding(
+        images.id,
+        "misdated",
+        since,
+        period.times[1],
+        "fault",
+        f"{sentence}. Its clock is wrong",
+        p_value=None if finding is None else finding.p_value,
+    )
 
 
 def _ahead(observed: Observations, period: _TimeSpan) -> Iterator[Finding]:

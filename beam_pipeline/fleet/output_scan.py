@@ -166,6 +166,7 @@ class OutputScan:
         since: datetime | None = None,
         until: datetime | None = None,
         ids: Iterable[str] | None = None,
+        where: Callable[[datetime], bool] | None = None,
     ) -> list[CountRow]:
         """Counts the images of a stream that arrived too late for their windows, from ``late/``.
 
@@ -175,6 +176,8 @@ class OutputScan:
           since: As for `counts`.
           until: As for `counts`.
           ids: Only the rows of these ids; None for all.
+          where: Only images for whose capture time (UTC) this is true, by their names; None for
+            all.
 
         Raises:
           CountsError: A file there that is wrong, or a store that can't be read.
@@ -182,7 +185,7 @@ class OutputScan:
         since, until = (None if time is None else _utc(time) for time in (since, until))
         wanted = None if ids is None else frozenset(ids)
         rows: list[CountRow] = []
-        for path in self._late_paths(since, until):
+        for path in self._late_paths(since, until, where):
             if path not in self._late_rows:
                 self._late_rows[path] = _read_late(path)
             row = self._late_rows[path]
@@ -264,7 +267,12 @@ class OutputScan:
             + (f"; {NAMES_HINT}" if reason in reasons.OF_NAMES else "")
         )
 
-    def _late_paths(self, since: datetime | None, until: datetime | None) -> Iterator[str]:
+    def _late_paths(
+        self,
+        since: datetime | None,
+        until: datetime | None,
+        where: Callable[[datetime], bool] | None,
+    ) -> Iterator[str]:
         """Yields the files in ``late/`` that may belong to a period. An image's window begins no
         later than its capture time, and at most a window's length before it.
         """
@@ -283,7 +291,8 @@ class OutputScan:
                 _, time = camera_and_time(f"{name.removesuffix('.json')}.jpg")
                 too_early = time is not None and since is not None and time < since
                 too_late = time is not None and until is not None and time - until >= LONGEST_WINDOW
-                if not too_early and not too_late:
+                is_wanted = where is None or (time is not None and where(time))
+                if is_wanted and not too_early and not too_late:
                     yield stores.join(output, "late", camera, name)
 
     def _invalid_of(self, output: str) -> Iterator[InvalidFile]:

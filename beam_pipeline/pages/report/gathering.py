@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,12 +19,13 @@ import orjson
 
 import rules
 from beam_pipeline.fleet.chart import recent_period
-from beam_pipeline.fleet.fleet_end import AheadImages, find_end
+from beam_pipeline.fleet.fleet_end import FleetEnd, find_end
 from beam_pipeline.fleet.health import examine
 from beam_pipeline.fleet.health_statistics import Finding
 from beam_pipeline.fleet.output_scan import NoCountsError, OutputScan, camera_and_time
 from transforms.alerting.ledger import SUPPRESSED
 from transforms.records import reasons
+from transforms.records.clocks import is_misdated
 from transforms.records.count_rows import CountRow, sum_by_id, sum_total
 from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
@@ -170,6 +171,7 @@ class Fleet:
       each_image: Whether blind cameras were looked for.
       invalid: Invalid images, the most frequent reason first.
       alerts: Newest first.
+      misdated_alerts: Those of cameras that are misdated whose times are wrong, newest first.
       problems: Files that could not be read, and why.
     """
 
@@ -181,6 +183,7 @@ class Fleet:
     each_image: bool
     invalid: Sequence[InvalidImages]
     alerts: Sequence[AlertRecord]
+    misdated_alerts: Sequence[AlertRecord]
     problems: Sequence[tuple[str, str]]
 
     @property
@@ -227,7 +230,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
       CountsError: No counts, or wrong ones.
       OSError: A store can't be listed.
     """
-    period, ahead = _period(scan, options)
+    period, end = _period(scan, options)
     rows: list[CountRow] = []
     findings: Sequence[Finding] = ()
     contents = _OutputContents(period, scan, has_end=options.until is not None)
@@ -239,9 +242,10 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
             until=period.end,
             ruleset=options.ruleset,
             each_image=options.each_image,
-            ahead=ahead,
+            end=end,
         )
         findings = health.findings
+        contents.misdated = {one.id for one in findings if one.kind == "misdated"}
         for uri, why in health.problems:
             contents.add_problem(uri, why)
     contents.add_invalid()
@@ -267,35 +271,37 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
             )
             for reason, uris in invalid
         ],
-        alerts=sorted(
-            contents.alerts,
-            key=lambda alert: (parse_time(alert.timestamp), alert.camera),
-            reverse=True,
-        ),
+        alerts=_newest_first(contents.alerts),
+        misdated_alerts=_newest_first(contents.misdated_alerts),
         problems=sorted(contents.problems.items()),
+    )
+
+
+def _newest_first(alerts: Sequence[AlertRecord]) -> list[AlertRecord]:
+    return sorted(
+        alerts, key=lambda alert: (parse_time(alert.timestamp), alert.camera), reverse=True
     )
 
 
 def _period(
     scan: OutputScan, options: ReportOptions
-) -> tuple[ReportPeriod | None, Sequence[AheadImages]]:
-    """Returns the period, and the images that are dated after an end that was not requested."""
+) -> tuple[ReportPeriod | None, FleetEnd | None]:
+    """Returns the period, and the end of the fleet where the period ends with it."""
     try:
         windows, found_end = scan.windows(), find_end(scan)
     except NoCountsError:
         if not options.missing_ok:
             raise
         windows, found_end = [], None
-    ahead = () if options.until is not None or found_end is None else found_end.ahead
-    if options.since is None and options.until is None:
-        if found_end is None:
-            return None, ahead
-        return ReportPeriod(*recent_period(found_end, options.period_hours)), ahead
-    start = options.since or min((start for start, _ in windows), default=None)
+    if found_end is not None and options.since is None and options.until is None:
+        return ReportPeriod(*recent_period(found_end, options.period_hours)), found_end
+    starts = [start for start, _ in windows]
+    credible = (start for start in starts if not is_misdated(start))
+    start = options.since or min(credible, default=min(starts, default=None))
     end = options.until or (None if found_end is None else found_end.time)
     if start is None or end is None:
-        return None, ahead
-    return ReportPeriod(start, end), ahead
+        return None, None
+    return ReportPeriod(start, end), found_end if options.until is None else None
 
 
 def _cameras(
@@ -364,6 +370,7 @@ class _OutputContents:
     Attributes:
       period: The period; None for all times.
       scan: The outputs.
+      misdated: Cameras whose clock is wrong.
       has_end: Whether the end of the period was requested. Otherwise it is the end of the newest
         window, and as no window counts invalid images, later ones belong to the period too.
     """
@@ -374,6 +381,8 @@ class _OutputContents:
     invalid: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     invalid_by_id: Counter[str] = field(default_factory=Counter)
     alerts: list[AlertRecord] = field(default_factory=list)
+    misdated: Collection[str] = ()
+    misdated_alerts: list[AlertRecord] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
     def add_problem(self, uri: str, why: str) -> None:
@@ -409,12 +418,19 @@ class _OutputContents:
                 continue
             if self._is_in_period(capture_time):
                 self.alerts.append(alert)
+            elif self._is_misdated(alert.camera, capture_time):
+                self.misdated_alerts.append(alert)
 
     def _is_in_period(self, time: datetime) -> bool:
         return self.period is None or time in self.period
 
     def _is_after_period(self, time: datetime) -> bool:
         return self.period is not None and time >= self.period.end
+
+    def _is_misdated(self, camera: str, time: datetime) -> bool:
+        is_ahead = not self.has_end and self._is_after_period(time)
+        until = None if self.period is None else self.period.end
+        return camera in self.misdated and (is_ahead or is_misdated(time, until))
 
     def _alerts_of_other_times(self, output: str) -> frozenset[str]:
         alert_ids = set()
@@ -424,6 +440,7 @@ class _OutputContents:
                 camera is not None
                 and capture_time is not None
                 and not self._is_in_period(capture_time)
+                and not self._is_misdated(camera, capture_time)
             ):
                 alert_ids.add(rules.alert_id(camera, canonical_time(capture_time), "alert"))
         return frozenset(alert_ids)

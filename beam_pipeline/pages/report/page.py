@@ -69,6 +69,7 @@ def make_page(fleet: Fleet) -> str:
         level=lambda threats: _level(threats, fleet.heat.most),
         shown=[_shown(alert, shown_or_error) for alert, shown_or_error in shown],
         others=others[:ROWS],
+        rows=ROWS,
         more=max(0, len(others) - ROWS),
         percent=chart.percent,
         what=_labels_text,
