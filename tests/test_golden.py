@@ -19,12 +19,12 @@ import pytest
 from apache_beam.utils.timestamp import Timestamp
 
 import rules
+from beam_pipeline.sources.notifications.channel import PartitionPosition
 from beam_pipeline.sources.notifications.source import (
     FOUND_PARTITIONS_CODER,
     POSITION_CODER,
     FoundPartitions,
     Partition,
-    PartitionPosition,
 )
 from beam_pipeline.sources.unbounded import EVENT_TIME_CODER
 from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, KnownFolder
@@ -290,6 +290,9 @@ GOLDEN: dict[str, Golden] = {
     "place.v1.bin": Golden(POSITION_CODER, PartitionPosition(2**40)),
     "place_new.v1.bin": Golden(POSITION_CODER, PartitionPosition()),
     "place_none.v1.bin": Golden(POSITION_CODER, None),
+    "place.v2.bin": Golden(POSITION_CODER, PartitionPosition(2**40, 2**61 + 1)),
+    "place_new.v2.bin": Golden(POSITION_CODER, PartitionPosition()),
+    "place_none.v2.bin": Golden(POSITION_CODER, None),
     "event_time.v1.bin": Golden(EVENT_TIME_CODER, Timestamp(micros=1_770_000_000_250_001)),
     "event_time_none.v1.bin": Golden(EVENT_TIME_CODER, None),
     "window_counts.v1.bin": registered(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import math
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -45,12 +46,32 @@ class Notification:
 
 
 @dataclass(frozen=True)
+class PartitionPosition:
+    """How far the messages of a partition were taken.
+
+    Attributes:
+      offset: Of the next message; None before the first pull that had an answer.
+      last_pull: The id of the last pull that had an answer; 0 for none. If another process made
+        that pull, or a connection has pulled since, the runner has moved the partition or has gone
+        back to a checkpoint.
+    """
+
+    offset: int | None = None
+    last_pull: int = 0
+
+    @classmethod
+    def after_pull(cls, offset: int) -> PartitionPosition:
+        """Returns the position after a new pull, whose id no other pull of any process has."""
+        return cls(offset, secrets.randbits(62) + 1)
+
+
+@dataclass(frozen=True)
 class PulledBatch:
     """The messages of one pull.
 
     Attributes:
       messages: In the order of the channel.
-      offset: Where the next pull starts.
+      position: Where the next pull starts.
       receipt: What :meth:`Channel.acknowledge` needs for them; None where nothing is.
       until: Unix time in seconds up to which all that was published is taken, as far as the clocks
         of those who publish agree with this one's; None where that is not known.
@@ -59,7 +80,7 @@ class PulledBatch:
     """
 
     messages: Sequence[Notification]
-    offset: int
+    position: PartitionPosition
     receipt: Any
     until: float | None
     is_full: bool
@@ -97,13 +118,15 @@ class Channel(abc.ABC):
         """
 
     @abc.abstractmethod
-    def pull(self, partition: int, offset: int | None, max_messages: int) -> PulledBatch:
-        """Returns the messages of a partition from an offset on.
+    def pull(self, partition: int, position: PartitionPosition, max_messages: int) -> PulledBatch:
+        """Returns the messages of a partition from a position on.
+
+        If this connection did not make the last pull of the position, it forgets the receipts that
+        it holds: the runner may not have kept what they stand for.
 
         Args:
           partition: Its number.
-          offset: Where the pull before has ended; where that was not here, all that was emitted
-            since is to be emitted again. None: there was none.
+          position: Where the last pull has ended.
           max_messages: The maximum number of messages.
 
         Raises:

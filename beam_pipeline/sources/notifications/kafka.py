@@ -37,6 +37,7 @@ from beam_pipeline.sources.notifications.channel import (
     Channel,
     ChannelError,
     Notification,
+    PartitionPosition,
     PulledBatch,
 )
 from beam_pipeline.sources.notifications.events import parse_s3_message
@@ -226,8 +227,8 @@ class _Reader:
     def __init__(self, connection: _Connection, partition: int, clock: Callable[[], float]) -> None:
         self.lock = threading.Lock()
         self.used_at = time.monotonic()
-        self.last_batch_end: int | None = None
-        """Where the last pull ended that had an answer."""
+        self.last_pull = 0
+        """The id of the last pull that had an answer."""
         self._connection = connection
         self._partition = partition
         self._clock = clock
@@ -241,7 +242,7 @@ class _Reader:
         except Exception:
             self._next = None  # What came with the error is taken again.
             raise
-        self.last_batch_end = batch.offset
+        self.last_pull = batch.position.last_pull
         return batch
 
     def _pull(self, offset: int | None, max_messages: int) -> PulledBatch:
@@ -272,7 +273,9 @@ class _Reader:
         receipt = self._next if messages and self._connection.group else None
         is_full = len(messages) >= max_messages
         return PulledBatch(
-            messages, self._next, receipt, until, is_full=is_full, is_at_end=is_at_end
+            *(messages, PartitionPosition.after_pull(self._next), receipt, until),
+            is_full=is_full,
+            is_at_end=is_at_end,
         )
 
     def _start_offset(self, first: int) -> int:
@@ -393,16 +396,16 @@ class KafkaChannel(Channel):
                 self._listing_connection = self._connect()
             return self._listing_connection.partitions()
 
-    def pull(self, partition: int, offset: int | None, max_messages: int) -> PulledBatch:
+    def pull(self, partition: int, position: PartitionPosition, max_messages: int) -> PulledBatch:
         with self._lock:
             if partition not in self._readers:
                 self._readers[partition] = _Reader(self._connect(), partition, self._clock)
             reader = self._readers[partition]
             self._close_idle()
         with reader.lock:
-            if offset != reader.last_batch_end:
+            if position.last_pull != reader.last_pull:
                 self._forget_receipts(partition)
-            return reader.pull(offset, max_messages)
+            return reader.pull(position.offset, max_messages)
 
     def acknowledge(self, partition: int, receipts: Sequence[int]) -> None:
         with self._lock:

@@ -1,10 +1,10 @@
 """Google Cloud Storage's notifications by Pub/Sub.
 
 Google's client keeps a stream of messages open in threads of its own and extends their deadlines;
-a pull returns what has arrived. The offset is the number of pulls. If it differs from that of the
-pull before, the runner has gone back to a checkpoint, and all messages that are not acknowledged
-are requested again. They are delivered again by themselves after a process died, once their
-deadline is over.
+a pull returns what has arrived. The offset is the number of pulls. If the last pull was another one
+than this connection's, the runner has gone back to a checkpoint, and all messages that are not
+acknowledged are requested again. They are delivered again by themselves after a process died, once
+their deadline is over.
 
 Pub/Sub does not say which messages are still to come. A pull supposes that all published messages
 have arrived if nothing waits in the client, the client has room for more, Pub/Sub answers, and the
@@ -32,6 +32,7 @@ from beam_pipeline.sources.notifications.channel import (
     Channel,
     ChannelError,
     Notification,
+    PartitionPosition,
     PulledBatch,
 )
 from beam_pipeline.sources.notifications.events import parse_gcs_message
@@ -192,7 +193,7 @@ class PubSubChannel(Channel):
         self._timer = timer
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
-        self._polls = 0
+        self._last_pull = 0
 
     def check(self) -> None:
         client = self._connect()
@@ -224,11 +225,10 @@ class PubSubChannel(Channel):
     def partitions(self) -> Sequence[int]:
         return [0]
 
-    def pull(self, partition: int, offset: int | None, max_messages: int) -> PulledBatch:
+    def pull(self, partition: int, position: PartitionPosition, max_messages: int) -> PulledBatch:
         with self._lock:
             now = self._clock()
-            poll = offset or 0
-            if self._stream is not None and poll != self._polls:
+            if self._stream is not None and position.last_pull != self._last_pull:
                 self._forget_receipts(partition)
                 self._stream.close()
                 self._stream = None
@@ -250,10 +250,11 @@ class PubSubChannel(Channel):
             until = now if is_at_end else None
             if oldest_waiting is not None and self._stream.is_settled:
                 until = min(oldest_waiting, now)
-            self._polls = poll + 1
+            following = PartitionPosition.after_pull((position.offset or 0) + 1)
+            self._last_pull = following.last_pull
             return PulledBatch(
                 [_notification(message) for message in messages],
-                self._polls,
+                following,
                 messages or None,
                 until,
                 is_full=len(messages) >= max_messages,

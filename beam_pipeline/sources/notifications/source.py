@@ -32,6 +32,7 @@ from beam_pipeline.sources.notifications.channel import (
     Channel,
     ChannelError,
     Notification,
+    PartitionPosition,
     PulledBatch,
 )
 from beam_pipeline.sources.unbounded import (
@@ -42,7 +43,7 @@ from beam_pipeline.sources.unbounded import (
     event_time_of,
 )
 from transforms.records import reasons
-from transforms.records.codecs import VersionedCoder, register_record
+from transforms.records.codecs import VersionedCoder, keep_plain, register_record
 from transforms.records.images import ImageFile, InvalidImage
 from transforms.records.text import one_line, printable
 from transforms.runtime.counters import count
@@ -124,23 +125,14 @@ class FoundPartitions:
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class PartitionPosition:
-    """How far the messages of a partition were taken.
-
-    Attributes:
-      offset: Of the next message; None before the first pull that had an answer.
-    """
-
-    offset: int | None = None
-
-
 register_record(Partition)
 FOUND_PARTITIONS_CODER: VersionedCoder[FoundPartitions | None] = VersionedCoder(
     FoundPartitions | None
 )
 """Writes which partitions were found, or None where nothing is left of the source."""
-POSITION_CODER: VersionedCoder[PartitionPosition | None] = VersionedCoder(PartitionPosition | None)
+POSITION_CODER: VersionedCoder[PartitionPosition | None] = VersionedCoder(
+    PartitionPosition | None, version=2, upgrades={1: keep_plain}
+)
 """Writes how far a partition was taken, or None where nothing is left of it."""
 
 
@@ -215,13 +207,13 @@ class _PullMessages(_NotificationsDoFn):
         estimator: Any = _PULLED_UNTIL,
     ) -> Iterator[Any]:
         now = self._clock()
-        offset = tracker.current_restriction().offset
+        position = tracker.current_restriction()
         try:
-            batch = self._channel.pull(element.number, offset, MAX_MESSAGES_PER_PULL)
+            batch = self._channel.pull(element.number, position, MAX_MESSAGES_PER_PULL)
         except Exception as error:  # Each client has its own kinds of error.
             self._wait(tracker, error)
             return
-        if not tracker.try_claim(PartitionPosition(batch.offset)):
+        if not tracker.try_claim(batch.position):
             return
         yield from self._outputs(batch, now, event_time_of(estimator))
         finalize = self._channel.finalizer_for(element.number, batch.receipt)

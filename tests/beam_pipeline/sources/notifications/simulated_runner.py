@@ -13,13 +13,12 @@ from apache_beam.utils.timestamp import Timestamp
 
 from beam_pipeline.sources.notifications import source
 from beam_pipeline.sources.notifications.address import Address
-from beam_pipeline.sources.notifications.channel import Channel
+from beam_pipeline.sources.notifications.channel import Channel, PartitionPosition
 from beam_pipeline.sources.notifications.source import (
     FOUND_PARTITIONS_CODER,
     POSITION_CODER,
     FoundPartitions,
     Partition,
-    PartitionPosition,
     _FindPartitions,
     _PartitionEventTimeProvider,
     _PullMessages,
@@ -90,7 +89,7 @@ class Worker:
     ) -> None:
         self._arguments = (address.scheme + "b", poll_seconds, clock)
         self._address = address
-        self._channel = channel
+        self.channel = channel
         self.new_instances()
 
     def new_instances(self) -> None:
@@ -98,7 +97,7 @@ class Worker:
         self.find = _FindPartitions(*self._arguments, address=self._address)
         self.pull = _PullMessages(*self._arguments, address=self._address)
         for step in (self.find, self.pull):
-            step._channel = self._channel
+            step._channel = self.channel
             step._is_ours = lambda uri: True
 
 

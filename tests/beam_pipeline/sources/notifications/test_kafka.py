@@ -13,13 +13,18 @@ import pytest
 
 from beam_pipeline import cli
 from beam_pipeline.sources.notifications.address import KafkaAddress
-from beam_pipeline.sources.notifications.channel import ChannelError, PulledBatch
+from beam_pipeline.sources.notifications.channel import (
+    ChannelError,
+    PartitionPosition,
+    PulledBatch,
+)
 from beam_pipeline.sources.notifications.kafka import CONFIG_VARIABLE, KafkaChannel, read_settings
 from tests.beam_pipeline.sources.notifications.messages import s3, s3_record
 from tests.brokers.kafka import PASSWORD, USER, KafkaBroker
 from transforms.runtime.counters import counted_here
 
 _numbers = itertools.count()
+START = PartitionPosition()
 
 
 @pytest.fixture
@@ -43,14 +48,16 @@ def numbers(batch: PulledBatch) -> list[int]:
 
 
 def pull_until(
-    done: Callable[[list[int], PulledBatch], bool], source: KafkaChannel, offset: int | None = None
+    done: Callable[[list[int], PulledBatch], bool],
+    source: KafkaChannel,
+    position: PartitionPosition = START,
 ) -> tuple[list[int], PulledBatch]:
     """Pulls again and again; the numbers that came, and what was taken last."""
     numbers_pulled: list[int] = []
     deadline = time.monotonic() + 20
     while True:
-        batch = source.pull(0, offset, 1000)
-        offset = batch.offset
+        batch = source.pull(0, position, 1000)
+        position = batch.position
         numbers_pulled += numbers(batch)
         if done(numbers_pulled, batch):
             return numbers_pulled, batch
@@ -66,14 +73,14 @@ def test_all_old_messages_are_pulled_and_then_new_ones(kafka: KafkaBroker, topic
     source = channel(kafka, topic)
     numbers_pulled, batch = pull_until(is_at_end, source)
     assert numbers_pulled == [0, 1, 2, 3, 4]
-    assert batch.offset == 5
+    assert batch.position.offset == 5
     kafka.send(topic, [event(5), None])
     numbers_pulled, batch = pull_until(
-        lambda numbers_pulled, _: bool(numbers_pulled), source, batch.offset
+        lambda numbers_pulled, _: bool(numbers_pulled), source, batch.position
     )
     assert numbers_pulled == [5]
-    numbers_pulled, batch = pull_until(is_at_end, source, batch.offset)
-    assert batch.offset == 7
+    numbers_pulled, batch = pull_until(is_at_end, source, batch.position)
+    assert batch.position.offset == 7
     assert batch.receipt is None  # Without a group no offset is committed.
 
 
@@ -83,8 +90,8 @@ def test_a_source_that_goes_back_to_a_checkpoint_takes_again_what_came_since(
     kafka.send(topic, map(event, range(6)))
     source = channel(kafka, topic)
     assert pull_until(is_at_end, source)[0] == [0, 1, 2, 3, 4, 5]
-    assert pull_until(is_at_end, source, 4)[0] == [4, 5]
-    assert pull_until(is_at_end, channel(kafka, topic), 3)[0] == [3, 4, 5]
+    assert pull_until(is_at_end, source, PartitionPosition(4))[0] == [4, 5]
+    assert pull_until(is_at_end, channel(kafka, topic), PartitionPosition(3))[0] == [3, 4, 5]
     assert pull_until(is_at_end, source)[0] == [0, 1, 2, 3, 4, 5]
 
 
@@ -93,7 +100,7 @@ def test_an_offset_that_is_not_kept_any_more_hides_nothing_that_is(
 ) -> None:
     kafka.send(topic, map(event, range(6)))
     kafka.delete_records(topic, 4)
-    assert pull_until(is_at_end, channel(kafka, topic), 2)[0] == [4, 5]
+    assert pull_until(is_at_end, channel(kafka, topic), PartitionPosition(2))[0] == [4, 5]
 
 
 def test_a_partition_that_is_added_is_found_and_taken_from_its_first(
@@ -107,7 +114,7 @@ def test_a_partition_that_is_added_is_found_and_taken_from_its_first(
     deadline = time.monotonic() + 20
     while source.partitions() != [0, 1]:
         assert time.monotonic() < deadline
-    assert numbers(source.pull(1, None, 1000)) == [1]
+    assert numbers(source.pull(1, START, 1000)) == [1]
 
 
 def test_a_quiet_topic_without_committed_offsets_keeps_time_and_gives_what_comes_later(
@@ -115,15 +122,15 @@ def test_a_quiet_topic_without_committed_offsets_keeps_time_and_gives_what_comes
 ) -> None:
     source = channel(kafka, topic, group=topic)
     before = time.time()
-    batch = source.pull(0, None, 1000)
-    assert (batch.offset, batch.is_at_end, batch.receipt) == (0, True, None)
+    batch = source.pull(0, START, 1000)
+    assert (batch.position.offset, batch.is_at_end, batch.receipt) == (0, True, None)
     assert batch.until is not None
     assert before <= batch.until <= time.time()
     kafka.send(topic, [event(0)])
     numbers_pulled, batch = pull_until(
-        lambda numbers_pulled, _: bool(numbers_pulled), source, batch.offset
+        lambda numbers_pulled, _: bool(numbers_pulled), source, batch.position
     )
-    assert (numbers_pulled, batch.offset) == ([0], 1)
+    assert (numbers_pulled, batch.position.offset) == ([0], 1)
 
 
 def test_a_busy_partition_keeps_the_time_of_the_broker(kafka: KafkaBroker, topic: str) -> None:
@@ -131,11 +138,11 @@ def test_a_busy_partition_keeps_the_time_of_the_broker(kafka: KafkaBroker, topic
     times = [1_770_000_000.0 + number for number in range(20)]
     kafka.send(topic, map(event, range(20)), times=times)
     source = channel(kafka, topic)
-    first = source.pull(0, 0, 8)
+    first = source.pull(0, START, 8)
     assert numbers(first) == list(range(8))
     assert (first.until, first.is_full, first.is_at_end) == (times[7], True, False)
     before = time.time()
-    last = source.pull(0, first.offset, 1000)
+    last = source.pull(0, first.position, 1000)
     assert numbers(last) == list(range(8, 20))
     assert last.until is not None
     assert last.until >= before
@@ -143,7 +150,7 @@ def test_a_busy_partition_keeps_the_time_of_the_broker(kafka: KafkaBroker, topic
 
 def test_the_time_of_a_producer_that_is_ahead_is_not_taken(kafka: KafkaBroker, topic: str) -> None:
     kafka.send(topic, map(event, range(2)), times=[time.time() + 86400] * 2)
-    batch = channel(kafka, topic).pull(0, 0, 1)
+    batch = channel(kafka, topic).pull(0, START, 1)
     assert batch.until is not None
     assert batch.until <= time.time()
 
@@ -153,10 +160,10 @@ def test_offsets_without_a_message_do_not_hide_the_end(kafka: KafkaBroker, topic
     with kafka.open_transaction(topic, [event(0)]):
         pass
     source = channel(kafka, topic)
-    numbers_pulled, batch = pull_until(lambda _, batch: batch.offset == 2, source)
+    numbers_pulled, batch = pull_until(lambda _, batch: batch.position.offset == 2, source)
     assert (numbers_pulled, batch.is_at_end) == ([0], True)
     kafka.send(topic, [event(1)])
-    assert pull_until(is_at_end, channel(kafka, topic), batch.offset)[0] == [1]
+    assert pull_until(is_at_end, channel(kafka, topic), batch.position)[0] == [1]
 
 
 def test_a_transaction_that_is_open_holds_nothing_back(kafka: KafkaBroker, topic: str) -> None:
@@ -169,8 +176,8 @@ def test_a_topic_that_was_made_anew_is_taken_from_its_first(
     kafka: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     kafka.send(topic, [event(0)])
-    batch = channel(kafka, topic).pull(0, 7, 1000)
-    assert (numbers(batch), batch.offset, batch.is_at_end) == ([0], 1, True)
+    batch = channel(kafka, topic).pull(0, PartitionPosition(7), 1000)
+    assert (numbers(batch), batch.position.offset, batch.is_at_end) == ([0], 1, True)
     assert "ends at offset 1, but was already read up to 7" in caplog.text
 
 
@@ -180,7 +187,7 @@ def test_what_the_broker_has_deleted_before_it_was_pulled_is_logged(
     kafka.send(topic, map(event, range(6)))
     kafka.delete_records(topic, 4)
     before = counted_here()
-    assert numbers(channel(kafka, topic).pull(0, 2, 1000)) == [4, 5]
+    assert numbers(channel(kafka, topic).pull(0, PartitionPosition(2), 1000)) == [4, 5]
     assert dict(counted_here() - before) == {"notifications.expired": 2}
     (line,) = caplog.messages
     assert "not read yet, offsets 2 to 3; keep the topic's messages for longer" in line
@@ -190,13 +197,13 @@ def test_a_full_look_says_that_there_is_more(kafka: KafkaBroker, topic: str) -> 
     kafka.send(topic, map(event, range(20)))
     source = channel(kafka, topic)
     pull_until(is_at_end, source)
-    first = source.pull(0, 0, 8)
+    first = source.pull(0, START, 8)
     while not first.messages:  # The broker is asked in the background.
-        first = source.pull(0, first.offset, 8)
+        first = source.pull(0, first.position, 8)
     assert numbers(first) == list(range(8))
     assert first.is_full
     assert not first.is_at_end
-    second = source.pull(0, first.offset, 100)
+    second = source.pull(0, first.position, 100)
     assert numbers(second) == list(range(8, 20))
     assert not second.is_full
 
@@ -225,7 +232,11 @@ def test_offsets_of_a_group_are_committed_only_at_the_second_callback_of_the_run
     assert source.finalizer_for(0, None) is None  # Nothing is left to be told.
     kafka.send(topic, [event(3)])
     assert pull_until(is_at_end, channel(kafka, topic, group=topic))[0] == [3]
-    assert pull_until(is_at_end, channel(kafka, topic, group=topic), 1)[0] == [1, 2, 3]
+    assert pull_until(is_at_end, channel(kafka, topic, group=topic), PartitionPosition(1))[0] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_receipts_of_before_a_failure_are_forgotten(kafka: KafkaBroker, topic: str) -> None:
@@ -233,7 +244,7 @@ def test_receipts_of_before_a_failure_are_forgotten(kafka: KafkaBroker, topic: s
     source = channel(kafka, topic, group=topic)
     _, batch = pull_until(lambda numbers_pulled, _: len(numbers_pulled) == 3, source)
     kept(source, batch.receipt)
-    source.pull(0, 1, 1000)
+    source.pull(0, PartitionPosition(1), 1000)
     assert source.finalizer_for(0, None) is None
 
 

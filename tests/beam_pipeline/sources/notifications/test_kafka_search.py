@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from beam_pipeline.sources.notifications import source
 from beam_pipeline.sources.notifications.address import KafkaAddress
+from beam_pipeline.sources.notifications.channel import PartitionPosition
 from beam_pipeline.sources.notifications.kafka import KafkaChannel
 from tests.beam_pipeline.sources.notifications.simulated_kafka import TOPIC, SimulatedBroker
 from tests.beam_pipeline.sources.notifications.simulated_runner import SimulatedRunner, Worker
@@ -234,3 +235,27 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 Followed.TestCase.settings = search(500, stateful_step_count=40)
 TestNoMessageIsLostOrPassed = pytest.mark.search(Followed.TestCase)
+
+
+def test_a_worker_whose_bundle_was_lost_commits_nothing_when_the_partition_comes_back() -> None:
+    """Found by the search. Flink calls back for bundles that are in no checkpoint."""
+    broker = SimulatedBroker(1_770_000_000.0)
+    broker.publish(0)
+
+    def channel() -> KafkaChannel:
+        return KafkaChannel(
+            _ADDRESS,
+            {},
+            connect=broker.connect,  # type: ignore[arg-type]
+            clock=lambda: broker.now,
+        )
+
+    first, second = channel(), channel()
+    lost = first.finalizer_for(0, first.pull(0, PartitionPosition(), 8).receipt)
+    assert lost is not None
+    lost()  # The checkpoint is complete, but does not contain the pull; then the job fails.
+    position = second.pull(0, PartitionPosition(), 8).position
+    assert position.offset == 1
+    first.pull(0, position, 8)
+    assert first.finalizer_for(0, None) is None
+    assert broker.committed == {}

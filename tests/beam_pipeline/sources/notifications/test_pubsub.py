@@ -15,12 +15,17 @@ import pytest
 from beam_pipeline import cli
 from beam_pipeline.sources.notifications import pubsub as module
 from beam_pipeline.sources.notifications.address import PubSubAddress
-from beam_pipeline.sources.notifications.channel import ChannelError, PulledBatch
+from beam_pipeline.sources.notifications.channel import (
+    ChannelError,
+    PartitionPosition,
+    PulledBatch,
+)
 from beam_pipeline.sources.notifications.pubsub import PubSubChannel
 from tests.beam_pipeline.sources.notifications.messages import gcs
 from tests.brokers.pubsub import PROJECT, PubSubServer
 
 _numbers = itertools.count()
+START = PartitionPosition()
 
 
 @pytest.fixture
@@ -44,14 +49,14 @@ def numbers(batch: PulledBatch) -> list[int]:
 class Pulls:
     """Pulls one after the other, as the runner lets the source do it."""
 
-    def __init__(self, name: str, offset: int | None = None) -> None:
+    def __init__(self, name: str, position: PartitionPosition = START) -> None:
         self.channel = PubSubChannel(PubSubAddress(PROJECT, name))
-        self.offset = offset
+        self.position = position
         self.receipts: list[Any] = []
 
     def poll(self) -> list[int]:
-        batch = self.channel.pull(0, self.offset, 1000)
-        self.offset = batch.offset
+        batch = self.channel.pull(0, self.position, 1000)
+        self.position = batch.position
         if batch.receipt is not None:
             self.receipts.append(batch.receipt)
         self.batch = batch
@@ -109,11 +114,11 @@ def test_a_runner_that_goes_back_to_a_checkpoint_gets_again_what_was_not_acknowl
 ) -> None:
     send(pubsub, name, 1)
     pulls.until(lambda pulled: pulled == [1])
-    checkpoint = pulls.offset
+    checkpoint = pulls.position
     pulls.kept(pulls.receipts[0])  # The first callback: it may be of a checkpoint before.
     send(pubsub, name, 2)
     pulls.until(lambda pulled: pulled == [2])
-    pulls.offset = checkpoint
+    pulls.position = checkpoint
     assert pulls.until(lambda pulled: len(pulled) == 2) == [1, 2]
 
 
@@ -127,7 +132,7 @@ def test_a_message_is_acknowledged_at_the_second_callback_of_the_runner(
     pulls.until(lambda pulled: pulled == [2])
     pulls.kept(pulls.receipts[1])  # A bundle that began after the first callback.
     time.sleep(1)  # Google's client acknowledges in the background.
-    pulls.offset = None
+    pulls.position = START
     assert pulls.until(lambda pulled: len(pulled) == 1) == [2]
     pulls.nothing_for(1)
 
@@ -154,8 +159,8 @@ def test_a_full_look_says_that_there_is_more(pubsub: PubSubServer, name: str, pu
     pulled: list[int] = []
     deadline = time.monotonic() + 20
     while len(pulled) < 5:
-        batch = pulls.channel.pull(0, pulls.offset, 1)
-        pulls.offset = batch.offset
+        batch = pulls.channel.pull(0, pulls.position, 1)
+        pulls.position = batch.position
         pulled += numbers(batch)
         assert batch.is_full == bool(batch.messages)
         assert time.monotonic() < deadline
@@ -167,8 +172,8 @@ def test_a_malformed_message_is_kept_with_its_attributes(
 ) -> None:
     pubsub.send(name, b"hello \xff", {"z": "1", "a": "2"})
     deadline = time.monotonic() + 20
-    while not (batch := pulls.channel.pull(0, pulls.offset, 1000)).messages:
-        pulls.offset = batch.offset
+    while not (batch := pulls.channel.pull(0, pulls.position, 1000)).messages:
+        pulls.position = batch.position
         assert time.monotonic() < deadline
     (message,) = batch.messages
     assert message.events.problem == "no eventType in the attributes"

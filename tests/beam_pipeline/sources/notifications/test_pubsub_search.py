@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from beam_pipeline.sources.notifications import pubsub, source
 from beam_pipeline.sources.notifications.address import PubSubAddress
-from beam_pipeline.sources.notifications.channel import ChannelError
+from beam_pipeline.sources.notifications.channel import ChannelError, PartitionPosition
 from beam_pipeline.sources.notifications.pubsub import PubSubChannel
 from tests.beam_pipeline.sources.notifications.simulated_pubsub import (
     SimulatedClient,
@@ -89,6 +89,9 @@ class Followed(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.2, 1.1, 5.3, 20.0, 61.0]))
     def pass_time(self, seconds: float) -> None:
         self.subscription.pass_time(seconds)
+        stream = self.runner.worker.channel._stream
+        if stream is not None and self.subscription.now - stream._polled_at > 120.0:
+            self.may_come_again += 1  # An idle stream gives its messages back.
 
     # The worker and its runner.
 
@@ -225,99 +228,99 @@ def subscription() -> SimulatedSubscription:
     return SimulatedSubscription(1_770_000_000.0)
 
 
-def settled(subscription: SimulatedSubscription) -> tuple[PubSubChannel, int]:
+def settled(subscription: SimulatedSubscription) -> tuple[PubSubChannel, PartitionPosition]:
     """A channel whose stream is open for long, and where its next look goes on."""
     source = channel(subscription)
-    offset = source.pull(0, None, 1000).offset
+    position = source.pull(0, PartitionPosition(), 1000).position
     subscription.pass_time(66.0)
-    batch = source.pull(0, offset, 1000)
+    batch = source.pull(0, position, 1000)
     assert batch.is_at_end
-    return source, batch.offset
+    return source, batch.position
 
 
 def test_event_time_waits_for_what_a_worker_held_that_died(
     subscription: SimulatedSubscription,
 ) -> None:
-    source, offset = settled(subscription)
+    source, position = settled(subscription)
     subscription.publish()
     subscription.pass_time(1.0)
-    assert len(source.pull(0, offset, 1000).messages) == 1
+    assert len(source.pull(0, position, 1000).messages) == 1
     subscription.die()
     other = channel(subscription)
     messages: list[object] = []
     for _ in range(64):
-        batch = other.pull(0, offset, 1000)
-        messages, offset = [*messages, *batch.messages], batch.offset
+        batch = other.pull(0, position, 1000)
+        messages, position = [*messages, *batch.messages], batch.position
         assert batch.until is None
         subscription.pass_time(1.0)
     assert len(messages) == 1
     subscription.pass_time(1.0)
     now = subscription.now
-    assert other.pull(0, offset, 1000).until == now
+    assert other.pull(0, position, 1000).until == now
 
 
 def test_event_time_waits_after_pubsub_was_away(subscription: SimulatedSubscription) -> None:
-    source, offset = settled(subscription)
+    source, position = settled(subscription)
     subscription.is_away = True
     with pytest.raises(ChannelError, match="ServiceUnavailable: no network"):
-        source.pull(0, offset, 1000)
+        source.pull(0, position, 1000)
     subscription.come_back()
-    batch = source.pull(0, offset, 1000)
+    batch = source.pull(0, position, 1000)
     assert (batch.until, batch.is_at_end) == (None, False)
     subscription.pass_time(66.0)
-    assert source.pull(0, batch.offset, 1000).is_at_end
+    assert source.pull(0, batch.position, 1000).is_at_end
 
 
 def test_event_time_waits_while_no_more_messages_can_be_held(
     subscription: SimulatedSubscription, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pubsub, "MAX_UNACKNOWLEDGED", 5)
-    source, offset = settled(subscription)
+    source, position = settled(subscription)
     for _ in range(8):
         subscription.publish()
     subscription.pass_time(1.0)
-    batch = source.pull(0, offset, 1000)
+    batch = source.pull(0, position, 1000)
     assert (len(batch.messages), batch.until, batch.is_at_end) == (5, None, False)
 
 
 def test_event_time_is_that_of_the_oldest_message_that_waits(
     subscription: SimulatedSubscription,
 ) -> None:
-    source, offset = settled(subscription)
+    source, position = settled(subscription)
     times = []
     for _ in range(3):
         times.append(subscription.now)
         subscription.publish()
         subscription.pass_time(1.0)
-    batch = source.pull(0, offset, 1)
+    batch = source.pull(0, position, 1)
     assert len(batch.messages) == 1
     assert batch.is_full
     assert batch.until == pytest.approx(times[1], rel=0, abs=0.001)
 
 
 def test_receipts_of_before_a_failure_are_forgotten(subscription: SimulatedSubscription) -> None:
-    source, offset = settled(subscription)
+    source, position = settled(subscription)
     subscription.publish()
     subscription.pass_time(1.0)
-    call = source.finalizer_for(0, source.pull(0, offset, 1000).receipt)
+    call = source.finalizer_for(0, source.pull(0, position, 1000).receipt)
     assert call is not None
     call()
-    source.pull(0, offset, 1000)  # The runner goes back.
+    source.pull(0, position, 1000)  # The runner goes back.
     assert source.finalizer_for(0, None) is None
 
 
 def test_an_outage_is_noticed_while_messages_wait(subscription: SimulatedSubscription) -> None:
     """Found by the search: what was published in it comes after what waited in the client."""
-    source, offset = settled(subscription)
+    source, position = settled(subscription)
     subscription.publish()
     subscription.publish()
     subscription.pass_time(1.0)
     subscription.is_away = True
     subscription.publish()
     subscription.pass_time(20.0)
-    offset = source.pull(0, offset, 1).offset
+    position = source.pull(0, position, 1).position
     subscription.come_back()
-    batch = source.pull(0, offset, 1000)
+    batch = source.pull(0, position, 1000)
     assert (len(batch.messages), batch.until, batch.is_at_end) == (1, None, False)
 
 

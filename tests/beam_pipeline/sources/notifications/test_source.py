@@ -18,13 +18,13 @@ from beam_pipeline.sources.notifications.channel import (
     Channel,
     ChannelError,
     Notification,
+    PartitionPosition,
     PulledBatch,
 )
 from beam_pipeline.sources.notifications.events import parse_s3_message
 from beam_pipeline.sources.notifications.source import (
     FoundPartitions,
     Partition,
-    PartitionPosition,
     _FindPartitions,
     _PartitionEventTimeProvider,
     _PullMessages,
@@ -55,7 +55,7 @@ class _OneAnswerChannel(Channel):
         assert not isinstance(self._answer, PulledBatch)
         return self._answer
 
-    def pull(self, partition: int, offset: int | None, max_messages: int) -> PulledBatch:
+    def pull(self, partition: int, position: PartitionPosition, max_messages: int) -> PulledBatch:
         if isinstance(self._answer, Exception):
             raise self._answer
         assert isinstance(self._answer, PulledBatch)
@@ -109,7 +109,9 @@ class PollOutcome:
 
 def batch_of(*messages: bytes, **fields: Any) -> PulledBatch:
     notifications = [Notification(message, parse_s3_message(message)) for message in messages]
-    whole = PulledBatch(notifications, 9, None, NOW, is_full=False, is_at_end=True)
+    whole = PulledBatch(
+        notifications, PartitionPosition(9, 5), None, NOW, is_full=False, is_at_end=True
+    )
     return replace(whole, **fields)
 
 
@@ -134,7 +136,7 @@ def test_images_under_the_input_are_emitted_and_all_else_is_counted() -> None:
     ]
     assert {image.stream_time for image in outcome.images} == {"2026-02-02T02:39:00Z"}
     assert outcome.counted == {"notifications.elsewhere": 2, "notifications.ignored": 1}
-    assert (outcome.malformed, outcome.at) == ([], PartitionPosition(9))
+    assert (outcome.malformed, outcome.at) == ([], PartitionPosition(9, 5))
 
 
 def test_a_malformed_message_becomes_a_record_that_is_the_same_when_it_comes_again() -> None:
@@ -168,7 +170,7 @@ def test_event_time_stays_ten_seconds_behind_what_is_known_to_be_taken(
 @pytest.mark.parametrize(
     ("answer", "at", "left"),
     [
-        (batch_of(offset=0), PartitionPosition(), PartitionPosition(0)),
+        (batch_of(position=PartitionPosition(0, 5)), PartitionPosition(), PartitionPosition(0, 5)),
         (ChannelError("no broker"), PartitionPosition(), PartitionPosition()),
         ([], FoundPartitions(), FoundPartitions()),
         (ChannelError("no broker"), FoundPartitions(), FoundPartitions()),
