@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from beam_pipeline.commands.arguments import STORES_EPILOG, command_parser, parse
@@ -29,6 +30,14 @@ def parser() -> OneLineParser:
         help="the --min_score_kept of the job, which track.min_score must not be below "
         "(default: %(default)s)",
     )
+    check.add_argument(
+        "--archive",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="the --output of a job or of `pack`: warn of cameras whose events in it have fewer "
+        "images than confirm needs; may be given several times",
+    )
     explain = commands.add_parser(
         "explain",
         help="print the effective rules of one camera, and why an image raised an alert or did not",
@@ -55,7 +64,12 @@ def main(words: Sequence[str]) -> int:
     from beam_pipeline.inputs import rule_commands  # A store's client takes a second to import.
 
     if parsed.command == "check":
-        print(rule_commands.check(parsed.rules, parsed.labels, parsed.min_score_kept))
+        text, warnings = rule_commands.check(
+            parsed.rules, parsed.labels, parsed.min_score_kept, parsed.archive
+        )
+        print(text)
+        for warning in warnings:
+            print(warning, file=sys.stderr)
     else:
         explanation = rule_commands.explain(parsed.id, parsed.file, parsed.rules, parsed.labels)
         print(explanation, end="")

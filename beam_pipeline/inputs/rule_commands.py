@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import rules
 from beam_pipeline.bundled import BUNDLED_RULES
 from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.inputs import selection
+from beam_pipeline.inputs.confirm_traps import confirm_traps
 from beam_pipeline.inputs.preflight import check_readable
 from beam_pipeline.inputs.rule_files import (
     check_scores_kept,
@@ -22,16 +25,21 @@ from transforms.storage import stores
 _FINAL_FILE = re.compile(r"(?:(.*)/)?final/[^/]+/[^/]+")
 
 
-def check(path: str, labels: str | None, min_score_kept: float) -> str:
-    """Returns what each camera ends up with by a rule file, for a person.
+def check(
+    path: str, labels: str | None, min_score_kept: float, archives: Sequence[str]
+) -> tuple[str, list[str]]:
+    """Returns what each camera ends up with by a rule file, for a person, and warnings.
 
     Args:
       path: The rule file.
       labels: A label map; None for COCO's.
       min_score_kept: The job drops detections below this score.
+      archives: Archives with images of the cameras, by which the rules are checked too.
 
     Raises:
-      SetupError: The rule file or the label map is wrong; a line for each mistake.
+      SetupError: The rule file or the label map is wrong; a line for each mistake. Or there is no
+        archive.
+      CommandFailedError: A store can't be reached any more.
     """
     check_readable("rules check", path, is_file=True)
     names = frozenset(load_labels(labels).values())
@@ -40,7 +48,12 @@ def check(path: str, labels: str | None, min_score_kept: float) -> str:
     except rules.RulesError as error:
         raise SetupError("\n".join(error.messages)) from None
     check_scores_kept(ruleset, min_score_kept, path)
-    return rules.describe(ruleset)
+    warnings: list[str] = []
+    if archives:
+        archive = selection.open_archives(archives)
+        with selection.store_errors_as_failures():
+            warnings = confirm_traps(ruleset, archive)
+    return rules.describe(ruleset), warnings
 
 
 def explain(camera: str, file: str | None, path: str | None, labels: str | None) -> str:

@@ -56,13 +56,7 @@ def select(parsed: argparse.Namespace) -> Selection:
             f"{canonical_time(until)}"
         )
 
-    uris = [paths.absolute("--archive", uri) for uri in parsed.archive]
-    for uri in uris:
-        check_readable("--archive", uri)
-    try:
-        archive = open_archive(*uris)
-    except ArchiveError as error:
-        raise SetupError(f"--archive {error}") from None
+    archive = open_archives(parsed.archive)
     for id in parsed.ids or ():
         if id not in archive.ids:
             raise SetupError(
@@ -70,6 +64,21 @@ def select(parsed: argparse.Namespace) -> Selection:
             )
     ids = tuple(sorted(set(parsed.ids))) if parsed.ids else archive.ids
     return Selection(archive, ids, bool(parsed.ids), since, until)
+
+
+def open_archives(addresses: Sequence[str]) -> Archive:
+    """Opens the archives that `--archive` names, as one.
+
+    Raises:
+      SetupError: There is none.
+    """
+    uris = [paths.absolute("--archive", uri) for uri in addresses]
+    for uri in uris:
+        check_readable("--archive", uri)
+    try:
+        return open_archive(*uris)
+    except ArchiveError as error:
+        raise SetupError(f"--archive {error}") from None
 
 
 def time_option(option: str, text: str | None) -> datetime | None:

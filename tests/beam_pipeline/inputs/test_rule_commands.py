@@ -9,6 +9,7 @@ from beam_pipeline import cli
 from rules import alert_id
 from tests.rules.final_json import final_json
 from tests.rules.one_camera import make_detection, make_image, rules_of
+from tests.transforms.archives import seen, write_output
 
 TEXT = "version: 1\ndefaults: {objects: {person: {min_score: 0.6}}}\ncameras: {hall: }\n"
 
@@ -118,6 +119,78 @@ def test_rules_check_supposes_the_jobs_default(tmp_path, capsys):
     path.write_text(TRACKED.replace("0.1", "0.04"))
     assert cli.main(["rules", "check", str(path)]) == 2
     assert "drops detections below 0.05; " in capsys.readouterr().err
+
+
+CONFIRMED = """\
+version: 1
+defaults:
+  objects: {person: {confirm: false}, car: , dog: {severity: ignore}}
+  confirm: {pictures: 2, within: 30s}
+cameras:
+  single: {objects: {person: {confirm: true}}}
+  burst:
+  off: {confirm: {enabled: false}}
+  sure: {confirm: {unless_score: 0.4}}
+  partly: {confirm: {unless_score: 0.8}}
+"""
+
+
+def an_archive(folder, times_by_camera):
+    write_output(
+        folder,
+        [
+            seen(camera, f"2026-01-31T10:{seconds // 60:02}:{seconds % 60:02}Z")
+            for camera, times in times_by_camera.items()
+            for seconds in times
+        ],
+    )
+    return str(folder)
+
+
+def test_rules_check_warns_where_events_have_fewer_images_than_confirm_needs(tmp_path, capsys):
+    path = tmp_path / "rules.yaml"
+    path.write_text(CONFIRMED)
+    archive = an_archive(
+        tmp_path / "out",
+        {
+            "single": [0, 60, 120, 180, 200],
+            "burst": [0, 30, 100],
+            **{camera: [0, 60] for camera in ("off", "sure", "partly", "other")},
+        },
+    )
+    assert cli.main(["rules", "check", str(path), "--archive", archive]) == 0
+    captured = capsys.readouterr()
+    assert "single" in captured.out
+    assert captured.err.splitlines() == [
+        "confirm is a trap for other: it needs 2 images within 30s, and 2 of 2 events in the "
+        "archive have fewer (usually 1 an event), in which car can't be confirmed; set confirm: "
+        "false for these labels, or confirm: {enabled: false} for the camera",
+        "confirm is a trap for partly: it needs 2 images within 30s, and 2 of 2 events in the "
+        "archive have fewer (usually 1 an event), in which car with scores below 0.8 can't be "
+        "confirmed; set confirm: false for these labels, or confirm: {enabled: false} for the "
+        "camera",
+        "confirm is a trap for single: it needs 2 images within 30s, and 3 of 4 events in the "
+        "archive have fewer (usually 1 an event), in which car, person can't be confirmed; set "
+        "confirm: false for these labels, or confirm: {enabled: false} for the camera",
+    ]
+    assert cli.main(["rules", "check", str(path)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_events_that_are_long_but_slow_do_not_confirm(tmp_path, capsys):
+    path = tmp_path / "rules.yaml"
+    path.write_text("version: 1\ndefaults: {objects: {car: }, confirm: {pictures: 4, within: 10s}}")
+    for step, is_trap in ((6, True), (5, False)):
+        archive = an_archive(tmp_path / f"out-{step}", {"hall": range(0, 600, step)})
+        assert cli.main(["rules", "check", str(path), "--archive", archive]) == 0
+        assert ("confirm is a trap for hall" in capsys.readouterr().err) is is_trap
+
+
+def test_rules_check_refuses_what_is_no_archive(rule_file, tmp_path, capsys):
+    assert cli.main(["rules", "check", rule_file, "--archive", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"beam_pipeline: --archive {tmp_path}: no archive there")
 
 
 def test_a_misspelt_camera_is_reported_with_the_nearest(rule_file, capsys):
