@@ -24,6 +24,7 @@ import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import write_stdout
 from beam_pipeline.fleet import counts, health_statistics
+from beam_pipeline.fleet.figures import CameraFigures, figures
 from beam_pipeline.fleet.fleet_end import FleetEnd, ahead_of_clock, find_end
 from beam_pipeline.fleet.health_statistics import (
     LATE,
@@ -76,6 +77,7 @@ class Health:
       until: Its end, exclusive.
       cameras: How many there are.
       findings: Faults first.
+      figures: What each camera sent, and what is usual, by id.
       unplaced: Invalid images whose names say no camera and time, by reason, of all times.
       problems: What could not be read, and why.
     """
@@ -84,6 +86,7 @@ class Health:
     until: datetime
     cameras: int
     findings: tuple[Finding, ...]
+    figures: tuple[CameraFigures, ...]
     unplaced: Mapping[str, int]
     problems: tuple[Problem, ...]
 
@@ -94,6 +97,7 @@ class Health:
             "until": canonical_time(self.until),
             "cameras": self.cameras,
             "findings": [finding.to_json() for finding in self.findings],
+            "figures": [camera.to_json() for camera in self.figures],
             "unplaced": dict(self.unplaced),
             "problems": [{"uri": uri, "why": why} for uri, why in self.problems],
         }
@@ -170,7 +174,13 @@ def examine(
     findings = health_statistics.findings(observed, since=since, until=until)
     unplaced = Counter(file.reason for file in scan.invalid if file.camera is None)
     return Health(
-        since, until, len(ids), tuple(findings), dict(sorted(unplaced.items())), tuple(problems)
+        since,
+        until,
+        len(ids),
+        tuple(findings),
+        tuple(figures(observed, ids, since=since, until=until)),
+        dict(sorted(unplaced.items())),
+        tuple(problems),
     )
 
 

@@ -223,8 +223,8 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
     Returns:
       Faults first, in the order of `KINDS`, and by camera.
     """
-    period = _TimeSpan(since.timestamp(), until.timestamp())
-    cameras = _camera_histories(observed, period)
+    period = TimeSpan(since.timestamp(), until.timestamp())
+    cameras = camera_histories(observed, period)
     unsorted = [
         *_silent_or_misdated(cameras, observed, period),
         *_ahead(observed, period),
@@ -240,7 +240,7 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
 # What was seen of a camera
 
 
-class _TimeSpan(NamedTuple):
+class TimeSpan(NamedTuple):
     """A period in seconds since 1970."""
 
     start: float
@@ -259,7 +259,7 @@ class _Series:
         self._times = np.array([time for time, _ in ordered], dtype=float)
         self._sums = np.cumsum([0, *(number for _, number in ordered)], dtype=float)
 
-    def within(self, period: _TimeSpan, back: Array) -> Array:
+    def within(self, period: TimeSpan, back: Array) -> Array:
         """Returns the sums over the period, moved back by so many seconds each."""
         start, end = (np.searchsorted(self._times, time - back, side="left") for time in period)
         total: Array = self._sums[end] - self._sums[start]
@@ -267,7 +267,7 @@ class _Series:
 
 
 @dataclass(frozen=True)
-class _CameraHistory:
+class CameraHistory:
     """One camera up to the end of the period.
 
     Attributes:
@@ -289,7 +289,7 @@ class _CameraHistory:
     last: float
     ends: Array
 
-    def shifts(self, period: _TimeSpan) -> Array:
+    def shifts(self, period: TimeSpan) -> Array:
         """By how many seconds to move a period back to the comparable ones before it, within what
         is known of the camera; empty where they are too few to judge by."""
         if not math.isfinite(self.first):
@@ -303,7 +303,8 @@ class _CameraHistory:
         return np.empty(0)
 
 
-def _camera_histories(observed: Observations, period: _TimeSpan) -> list[_CameraHistory]:
+def camera_histories(observed: Observations, period: TimeSpan) -> list[CameraHistory]:
+    """Returns what was seen of each camera up to the end of a period, in the order of the ids."""
     rows: dict[str, list[CountRow]] = {}
     for row in observed.windows:
         if row.images and row.window_start.timestamp() < period.end:
@@ -328,7 +329,7 @@ def _camera_histories(observed: Observations, period: _TimeSpan) -> list[_Camera
             *(time for time, _ in refused_entries),
         ]
         cameras.append(
-            _CameraHistory(
+            CameraHistory(
                 id,
                 _Series(images),
                 _Series(zip(starts, (row.threat_images for row in windows), strict=True)),
@@ -350,14 +351,15 @@ def _stacked(rows: Sequence[Array]) -> Array:
     return stacked
 
 
-_NO_SHIFT = np.zeros(1)
+NO_SHIFT = np.zeros(1)
+"""Moves a period back by nothing (`_Series.within`)."""
 
 
 # Silent
 
 
 def _silent(
-    cameras: Sequence[_CameraHistory], observed: Observations, period: _TimeSpan
+    cameras: Sequence[CameraHistory], observed: Observations, period: TimeSpan
 ) -> Iterator[Finding]:
     judged: list[_Silence] = []
     for camera in cameras:
@@ -369,7 +371,7 @@ def _silent(
         if expected is not None:
             yield from _below_expected(camera, expected, period)
             continue
-        gap = _TimeSpan(max(camera.last, period.end - _DAY), period.end)
+        gap = TimeSpan(max(camera.last, period.end - _DAY), period.end)
         back = camera.shifts(period), camera.shifts(gap) if gap.end > gap.start else np.empty(0)
         if len(back[0]):
             judged.append(_Silence(camera, gap, back))
@@ -402,14 +404,14 @@ def _silent(
 
 
 class _Silence(NamedTuple):
-    camera: _CameraHistory
-    gap: _TimeSpan
+    camera: CameraHistory
+    gap: TimeSpan
     """Since its last image, or the last 24 hours where that is longer ago."""
     back: tuple[Array, Array]
     """To the comparable periods before the period, and before the gap."""
 
 
-def _silence(judged: Sequence[_Silence], at: int, period: _TimeSpan) -> tuple[Array, Array, Array]:
+def _silence(judged: Sequence[_Silence], at: int, period: TimeSpan) -> tuple[Array, Array, Array]:
     """Returns P(so few) in the period (`at` 0) or the gap (1), how many arrived, and the usual."""
     periods = [(period, silence.gap)[at] for silence in judged]
     silences_and_spans = list(zip(judged, periods, strict=True))
@@ -418,7 +420,7 @@ def _silence(judged: Sequence[_Silence], at: int, period: _TimeSpan) -> tuple[Ar
         for silence, span in silences_and_spans
     ]
     arrived = np.array(
-        [silence.camera.arrived.within(span, _NO_SHIFT)[0] for silence, span in silences_and_spans]
+        [silence.camera.arrived.within(span, NO_SHIFT)[0] for silence, span in silences_and_spans]
     )
     is_past = _stacked([np.ones(len(past)) for past in pasts]) > 0
     p, usual = predictive.count_at_most(arrived, _stacked(pasts), is_past)
@@ -442,11 +444,11 @@ def silent_flags(each: Array, images: Array, expected: Array) -> tuple[Flags, Ar
 
 
 def _below_expected(
-    camera: _CameraHistory, images_an_hour: float, period: _TimeSpan
+    camera: CameraHistory, images_an_hour: float, period: TimeSpan
 ) -> Iterator[Finding]:
     from scipy.special import pdtr
 
-    arrived = float(camera.arrived.within(period, _NO_SHIFT)[0])
+    arrived = float(camera.arrived.within(period, NO_SHIFT)[0])
     expected = images_an_hour * (period.end - period.start) / _HOUR
     p = float(pdtr(arrived, expected))
     if p <= RATE:
@@ -462,7 +464,7 @@ def _below_expected(
         )
 
 
-def _beyond_own_gaps(camera: _CameraHistory, period: _TimeSpan) -> Iterator[Finding]:
+def _beyond_own_gaps(camera: CameraHistory, period: TimeSpan) -> Iterator[Finding]:
     gaps = np.diff(camera.ends)
     gaps = gaps[gaps > 0]
     silence = period.end - camera.last
@@ -481,7 +483,7 @@ def _beyond_own_gaps(camera: _CameraHistory, period: _TimeSpan) -> Iterator[Find
 
 
 def _silent_or_misdated(
-    cameras: Sequence[_CameraHistory], observed: Observations, period: _TimeSpan
+    cameras: Sequence[CameraHistory], observed: Observations, period: TimeSpan
 ) -> Iterator[Finding]:
     silent = {finding.id: finding for finding in _silent(cameras, observed, period)}
     by_id = {camera.id: camera for camera in cameras}
@@ -507,7 +509,7 @@ def _would_be_enough(images: MisdatedImages, finding: Finding) -> bool:
     return images.images + finding.share * finding.expected > SILENT_SHARE * finding.expected
 
 
-def _seems_to_have_stopped(camera: _CameraHistory, period: _TimeSpan) -> bool:
+def _seems_to_have_stopped(camera: CameraHistory, period: TimeSpan) -> bool:
     if len(camera.shifts(period)):
         return False
     longest_gap = max(np.diff(camera.ends), default=0.0)
@@ -516,9 +518,9 @@ def _seems_to_have_stopped(camera: _CameraHistory, period: _TimeSpan) -> bool:
 
 def _misdated(
     images: MisdatedImages,
-    camera: _CameraHistory | None,
+    camera: CameraHistory | None,
     finding: Finding | None,
-    period: _TimeSpan,
+    period: TimeSpan,
 ) -> Finding:
     number = f"{images.images:,} image{'' if images.images == 1 else 's'}"
     dates = " to ".join(_text(time.timestamp()) for time in (images.first, images.last))
@@ -540,7 +542,7 @@ def _misdated(
     )
 
 
-def _ahead(observed: Observations, period: _TimeSpan) -> Iterator[Finding]:
+def _ahead(observed: Observations, period: TimeSpan) -> Iterator[Finding]:
     for images in observed.ahead:
         sentence = images.describe(period.times[1])
         yield Finding(images.id, "misdated", *period.times, "warning", sentence)
@@ -552,7 +554,7 @@ def _ahead(observed: Observations, period: _TimeSpan) -> Iterator[Finding]:
 class _Case(NamedTuple):
     """Images of one camera, of all that are tried, that show something."""
 
-    camera: _CameraHistory
+    camera: CameraHistory
     reason: str
     events: _Series
     trials: _Series
@@ -580,13 +582,13 @@ class _Share(NamedTuple):
 
 def _unusual_shares(
     cases: Sequence[_Case],
-    period: _TimeSpan,
+    period: TimeSpan,
     flags: Callable[[Array, Array, Array, Array, Array], tuple[Flags, Array]],
 ) -> Iterator[_Share]:
     with_past: list[tuple[_Case, Array, Array]] = []
     without_past: dict[str, set[str]] = {}
     for case in cases:
-        if case.trials.within(period, _NO_SHIFT)[0]:
+        if case.trials.within(period, NO_SHIFT)[0]:
             shifts = case.camera.shifts(period)
             events, trials = case.events.within(period, shifts), case.trials.within(period, shifts)
             if (trials > 0).sum() >= MIN_PERIODS:
@@ -594,8 +596,8 @@ def _unusual_shares(
             else:
                 without_past.setdefault(case.reason, set()).add(case.camera.id)
     if with_past:
-        y = np.array([case.events.within(period, _NO_SHIFT)[0] for case, *_ in with_past])
-        n = np.array([case.trials.within(period, _NO_SHIFT)[0] for case, *_ in with_past])
+        y = np.array([case.events.within(period, NO_SHIFT)[0] for case, *_ in with_past])
+        n = np.array([case.trials.within(period, NO_SHIFT)[0] for case, *_ in with_past])
         past_y, past_n = (_stacked(pasts) for pasts in list(zip(*with_past, strict=True))[1:])
         low, high, usual = predictive.share_tails(y, n, past_y, past_n)
         is_unusual, p = flags(y, n, low, high, usual)
@@ -608,11 +610,11 @@ def _unusual_shares(
 
 
 def _unlike_peers(
-    cases: Sequence[_Case], judged: Collection[str], period: _TimeSpan
+    cases: Sequence[_Case], judged: Collection[str], period: TimeSpan
 ) -> Iterator[_Share]:
     rows = {}
     for case in cases:
-        y, n = (int(series.within(period, _NO_SHIFT)[0]) for series in (case.events, case.trials))
+        y, n = (int(series.within(period, NO_SHIFT)[0]) for series in (case.events, case.trials))
         rows[case.camera.id] = CountRow(case.camera.id, *period.times, n, y, y, 0, {})
     marks = unusual_ids(rows, rate=RATE)
     peers = [row for id, row in rows.items() if id not in marks]
@@ -646,7 +648,7 @@ def _matters(events: Any, trials: Any, usual: Any) -> Any:
     return (events >= MIN_REFUSED) & (events >= np.maximum(0.05, 3 * usual) * trials)
 
 
-def _threats(cameras: Sequence[_CameraHistory], period: _TimeSpan) -> Iterator[Finding]:
+def _threats(cameras: Sequence[CameraHistory], period: TimeSpan) -> Iterator[Finding]:
     cases = [_Case(camera, "", camera.threats, camera.images) for camera in cameras]
     for share in _unusual_shares(cases, period, threat_flags):
         usual = "are usual for it at these hours"
@@ -673,7 +675,7 @@ _WORDS = {
 }
 
 
-def _refused(cameras: Sequence[_CameraHistory], period: _TimeSpan) -> Iterator[Finding]:
+def _refused(cameras: Sequence[CameraHistory], period: TimeSpan) -> Iterator[Finding]:
     names = {reason for camera in cameras for reason in camera.refused}
     kinds: tuple[tuple[Kind, set[str]], ...] = (
         ("invalid", names - _CLOCK),
@@ -692,10 +694,10 @@ def _refused(cameras: Sequence[_CameraHistory], period: _TimeSpan) -> Iterator[F
                 unusual.setdefault(share.case.camera.id, []).append(share)
         for camera in cameras:
             numbers = {
-                reason: int(camera.refused[reason].within(period, _NO_SHIFT)[0])
+                reason: int(camera.refused[reason].within(period, NO_SHIFT)[0])
                 for reason in sorted(of_kind & camera.refused.keys())
             }
-            arrived = int(camera.arrived.within(period, _NO_SHIFT)[0])
+            arrived = int(camera.arrived.within(period, NO_SHIFT)[0])
             yield from _one_refused(
                 kind, camera.id, numbers, arrived, unusual.get(camera.id), period
             )
@@ -707,7 +709,7 @@ def _one_refused(
     numbers: Mapping[str, int],
     arrived: int,
     unusual: Sequence[_Share] | None,
-    period: _TimeSpan,
+    period: TimeSpan,
 ) -> Iterator[Finding]:
     total = sum(numbers.values())
     mostly = kind == "invalid" and arrived >= MIN_RUN and 2 * total >= arrived
@@ -740,7 +742,7 @@ def _one_refused(
 # Blind
 
 
-def _blind(images: Mapping[str, Sequence[LookedAtImage]], period: _TimeSpan) -> Iterator[Finding]:
+def _blind(images: Mapping[str, Sequence[LookedAtImage]], period: TimeSpan) -> Iterator[Finding]:
     cases = []
     for id in sorted(images):
         until_end = [image for image in images[id] if image.capture_time.timestamp() < period.end]

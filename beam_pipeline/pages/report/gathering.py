@@ -19,6 +19,7 @@ import orjson
 
 import rules
 from beam_pipeline.fleet.chart import recent_period
+from beam_pipeline.fleet.figures import CameraFigures
 from beam_pipeline.fleet.fleet_end import FleetEnd, find_end
 from beam_pipeline.fleet.health import examine
 from beam_pipeline.fleet.health_statistics import Finding
@@ -168,6 +169,7 @@ class Fleet:
       cameras: All that were seen, are named by the rules or have a finding, by id.
       heat: Threats by camera and hour.
       findings: What is wrong with cameras, faults first.
+      figures: What each camera sent, and what is usual for it.
       each_image: Whether blind cameras were looked for.
       invalid: Invalid images, the most frequent reason first.
       alerts: Newest first.
@@ -180,6 +182,7 @@ class Fleet:
     cameras: Sequence[CameraRow]
     heat: HeatMap
     findings: Sequence[Finding]
+    figures: Sequence[CameraFigures]
     each_image: bool
     invalid: Sequence[InvalidImages]
     alerts: Sequence[AlertRecord]
@@ -233,6 +236,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
     period, end = _period(scan, options)
     rows: list[CountRow] = []
     findings: Sequence[Finding] = ()
+    figures: Sequence[CameraFigures] = ()
     contents = _OutputContents(period, scan, has_end=options.until is not None)
     if period is not None:
         rows = scan.counts(since=period.start, until=period.end)
@@ -244,7 +248,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
             each_image=options.each_image,
             end=end,
         )
-        findings = health.findings
+        findings, figures = health.findings, health.figures
         contents.misdated = {one.id for one in findings if one.kind == "misdated"}
         for uri, why in health.problems:
             contents.add_problem(uri, why)
@@ -262,6 +266,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
         cameras=_cameras(rows, contents.invalid_by_id, late, findings, options.ruleset),
         heat=heat_map(rows),
         findings=findings,
+        figures=figures,
         each_image=options.each_image,
         invalid=[
             InvalidImages(

@@ -16,6 +16,7 @@ import orjson
 
 import rules
 from beam_pipeline.fleet import chart
+from beam_pipeline.fleet.figures import LONGEST_BY_HOUR, Figures
 from beam_pipeline.fleet.output_scan import map_in_threads
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.gathering import AlertRecord, Fleet, without
@@ -32,6 +33,7 @@ _FROM_ONE_CAMERA = 10
 _LONGEST_SIDE, _LARGEST = 480, 30_000
 _COLOUR = (214, 40, 40)
 _HEAT_LEVELS = 5
+_UNKNOWN = "-"
 _DARK = {"#ffffff": "#161616", "#1f2933": "#e6e6e6", "#5f6c7b": "#a0a0a0", "#d5dbe1": "#3a3a3a"}
 _DARK |= {"#e4e8ec": "#33383e", "#3a4654": "#aebccb", "#d55e00": "#ff8a3d", "#0072b2": "#5fb4ea"}
 """What the chart's colours become in dark mode."""
@@ -70,6 +72,9 @@ def make_page(fleet: Fleet) -> str:
         shown=[_shown(alert, shown_or_error) for alert, shown_or_error in shown],
         others=others[:ROWS],
         rows=ROWS,
+        by_hour=period is None or period.end - period.start <= LONGEST_BY_HOUR,
+        figures_cells=_figures_cells,
+        figures_text=_figures_text,
         more=max(0, len(others) - ROWS),
         percent=chart.percent,
         what=_labels_text,
@@ -139,6 +144,33 @@ def _labels_text(labels: Mapping[str, float]) -> str:
     """Returns what was seen, surest first."""
     in_order = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{printable(label)} {score:.2f}" for label, score in in_order)
+
+
+def _figures_cells(figures: Figures) -> tuple[str, ...]:
+    """Returns the figures of a window in the order of the table's columns."""
+    invalid = ", ".join(f"{_share(share)} {reason}" for reason, share in figures.invalid.items())
+    return (
+        _UNKNOWN if figures.expected is None else f"{figures.expected:,.3g}",
+        f"{figures.seen:,}",
+        invalid or "0 %",
+        _UNKNOWN if figures.brightness is None else f"{figures.brightness:.2f}",
+        _UNKNOWN if figures.sharpness is None else f"{figures.sharpness:.3f}",
+        _UNKNOWN if figures.threat_share is None else _share(figures.threat_share),
+        _UNKNOWN if figures.usual_threat_share is None else _share(figures.usual_threat_share),
+    )
+
+
+def _figures_text(figures: Figures) -> str:
+    """Returns the figures of the period in a line."""
+    expected, seen, invalid, brightness, sharpness, threats, usual = _figures_cells(figures)
+    return (
+        f"{seen} seen, {expected} expected; invalid {invalid}; brightness {brightness}, sharpness "
+        f"{sharpness}; threats in {threats}, usually {usual}"
+    )
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
 def _level(threats: int, most: int) -> int:

@@ -185,6 +185,10 @@ def test_a_camera_with_its_usual_number_of_right_times_has_no_finding() -> None:
     assert observed(24, 1000) == []
 
 
+def test_a_camera_with_a_past_that_may_be_silent_by_chance_has_no_finding() -> None:
+    assert observed(22, 1000) == []
+
+
 # Reports
 
 
