@@ -165,6 +165,18 @@ CAPTURE_TIME = CaptureTime(
     waiting=(Version(invalid=InvalidImage(IMAGE_FILE, "corrupt_jpeg", "image data is missing")),),
 )
 
+KNOWN_FILES = KnownFiles(
+    (
+        KnownFolder(b"/srv/in.", 2, b"/srv/in.", 7, 1.77e9, versions=b"abcdefgh12345678"),
+        KnownFolder(
+            *(b"/in/day1", 11, b"/srv/in.", 7, 1.76e9, 1.765e9),
+            folded_until=1.755e9,
+            folded=9,
+            folded_sum=2**64 - 1,
+        ),
+    ),
+    ((b"waiting1", 1_770_000_000.25),),
+)
 GOLDEN: dict[str, Golden] = {
     "image_file.v1.bin": registered(IMAGE_FILE),
     "image_file_not_utf8.v1.bin": registered(ImageFile("/srv/in/gate\udce9_20260131.jpg", 9)),
@@ -226,19 +238,16 @@ GOLDEN: dict[str, Golden] = {
     ),
     "detected_image.v1.bin": registered(DETECTED_IMAGE),
     "judged_image.v1.bin": registered(JudgedImage(DETECTED_IMAGE, VERDICT)),
-    "seen_files.v1.bin": Golden(
+    "seen_files.v1.bin": Golden(KNOWN_FILES_CODER, KNOWN_FILES),
+    "seen_files_none.v1.bin": Golden(KNOWN_FILES_CODER, None),
+    "seen_files.v2.bin": Golden(
         KNOWN_FILES_CODER,
         KnownFiles(
-            (
-                KnownFolder(b"/srv/in.", 2, b"/srv/in.", 7, 1.77e9, versions=b"abcdefgh12345678"),
-                KnownFolder(
-                    b"/in/day1", 11, b"/srv/in.", 7, 1.76e9, 1.765e9, 1.755e9, 9, 2**64 - 1
-                ),
-            ),
-            ((b"waiting1", 1_770_000_000.25),),
+            (KNOWN_FILES.folders[0], replace(KNOWN_FILES.folders[1], appeared=1.7625e9)),
+            KNOWN_FILES.waiting,
         ),
     ),
-    "seen_files_none.v1.bin": Golden(KNOWN_FILES_CODER, None),
+    "seen_files_none.v2.bin": Golden(KNOWN_FILES_CODER, None),
     "history.v1.bin": Golden(
         HISTORIES,
         rules.History(

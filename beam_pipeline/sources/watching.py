@@ -97,6 +97,7 @@ class KnownFolder:
       filesystem: The number of its filesystem.
       changed: When an entry was last added or removed, at the last listing.
       gone_since: Since when it is not there, in Unix time; 0 if it is.
+      appeared: When it was first listed, in Unix time; 0 if that was in the source's first listing.
       folded_until: The newest date of the folded versions; minus infinity if there are none.
       folded: How many versions are folded.
       folded_sum: The sum of the folded versions as numbers, modulo 2**64.
@@ -109,6 +110,7 @@ class KnownFolder:
     filesystem: int = 0
     changed: float = 0.0
     gone_since: float = 0.0
+    appeared: float = 0.0
     folded_until: float = -math.inf
     folded: int = 0
     folded_sum: int = 0
@@ -133,7 +135,8 @@ class KnownFiles:
     waiting: tuple[tuple[bytes, float], ...] = ()
 
 
-_FOLDER = struct.Struct(">8sQ8sQdddQQI")
+_FOLDER = struct.Struct(">8sQ8sQddddQQI")
+_FOLDER_V1 = struct.Struct(">8sQ8sQdddQQI")  # Without `appeared`.
 _WAITING = struct.Struct(">8sd")
 
 
@@ -143,7 +146,7 @@ def _pack(known: KnownFiles | None) -> Any:
     folders = b"".join(
         _FOLDER.pack(
             *(folder.path, folder.number, folder.parent, folder.filesystem),
-            *(folder.changed, folder.gone_since),
+            *(folder.changed, folder.gone_since, folder.appeared),
             *(folder.folded_until, folder.folded, folder.folded_sum, len(folder.versions)),
         )
         for folder in known.folders
@@ -165,8 +168,18 @@ def _unpack(packed: Any) -> KnownFiles | None:
     return KnownFiles(tuple(folders), tuple(_WAITING.iter_unpack(waiting)))
 
 
+def _upgrade_folders(packed: Any) -> Any:
+    if packed is None:
+        return None
+    folders, versions, waiting = packed
+    upgraded = b"".join(
+        _FOLDER.pack(*fields[:6], 0.0, *fields[6:]) for fields in _FOLDER_V1.iter_unpack(folders)
+    )
+    return [upgraded, versions, waiting]
+
+
 KNOWN_FILES_CODER: VersionedCoder[KnownFiles | None] = VersionedCoder(
-    KnownFiles, pack=_pack, unpack=_unpack
+    KnownFiles, version=2, upgrades={1: _upgrade_folders}, pack=_pack, unpack=_unpack
 )
 """Writes what was seen; None where nothing is left of the source."""
 
@@ -320,7 +333,10 @@ class _LocalInput:
             number, changed, listed, changed_elsewhere, folders, known_folder = cached
             dates_folders = folder.filesystem.dates_folders
             relist_seconds = QUIET_EVERY_SECONDS if dates_folders else QUIET_EVERY_ELSEWHERE_SECONDS
-            quiet_since = changed if dates_folders else max(changed, changed_elsewhere)
+            # A folder that was moved in brings its own date, and may still be written.
+            quiet_since = max(changed, known_folder.appeared)
+            if not dates_folders:
+                quiet_since = max(quiet_since, changed_elsewhere)
             is_quiet = (
                 (number, changed) == (folder.number, folder.changed)
                 and now - quiet_since >= QUIET_AFTER_SECONDS
@@ -516,6 +532,8 @@ class Watcher:
             if folder.unread:
                 unlistable[folder.path] = folder
             after, new = compare(before, folder)
+            if before is None and known_folders:
+                after = replace(after, appeared=now)
             after = fold(after, folder, new, now - FOLD_AFTER_SECONDS)
             folders[after.key] = after
             for file in new:

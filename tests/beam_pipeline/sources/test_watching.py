@@ -419,6 +419,20 @@ def test_a_quiet_folder_takes_less_than_a_hundred_bytes_and_no_listing(
     assert stream.all(after=3700) == ["8/3.jpg"]
 
 
+def test_a_file_that_is_changed_in_place_in_a_folder_that_was_moved_in_is_found_at_once(
+    disk: SimulatedDisk, stream: Stream
+) -> None:
+    """Found by the soak test: the folder brings its own old date, and is still being written."""
+    disk.write(f"{TOP}/new.jpg")
+    assert stream.all(after=5) == ["new.jpg"]
+    disk.put(f"{TOP}/moved", folder_of(disk, ["a.jpg"], age=2 * 86400))
+    assert stream.all(after=5) == ["moved/a.jpg"]
+    for _ in range(3):
+        assert stream.all(after=60) == []
+    disk.write(f"{TOP}/moved/a.jpg")
+    assert stream.all(after=5) == ["moved/a.jpg"]
+
+
 def test_what_can_not_be_listed_is_logged_and_counted_once(
     disk: SimulatedDisk, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -619,7 +633,9 @@ def test_event_time_waits_for_a_backlog(tmp_path: Path, monkeypatch: pytest.Monk
         KnownFiles(
             (
                 KnownFolder(b"12345678", 2**63 + 1, b"87654321", versions=b"abcdefgh"),
-                KnownFolder(b"\0" * 8, 0, b"\n" * 8, 5, 1.5, 2.5, NOW + 1 / 3, 9, 2**64 - 1, b""),
+                KnownFolder(
+                    b"\0" * 8, 0, b"\n" * 8, 5, 1.5, 2.5, 3.5, NOW + 1 / 3, 9, 2**64 - 1, b""
+                ),
             ),
             ((b"\xff" * 8, NOW),),
         ),
