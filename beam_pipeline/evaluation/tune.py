@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -35,6 +35,7 @@ from beam_pipeline.evaluation.tuning import (
     Cases,
     Measured,
     Values,
+    best_recall,
     propose,
     threats_needed,
     with_label_only,
@@ -94,12 +95,21 @@ class Group:
     ids: tuple[str, ...]
 
 
-def groups(ruleset: rules.Rules, ids: Sequence[str], per: str) -> list[Group]:
+def groups(
+    ruleset: rules.Rules, ids: Sequence[str], per: str, shown: Mapping[str, Collection[str]]
+) -> list[Group]:
     """Returns which cameras are tuned together, for each label that raises the alert.
 
     Per profile: the cameras of each profile; those without one, whose values go into the defaults,
     or to each of them where profiles would inherit them; and on its own each camera that has values
-    of its own.
+    of its own. A camera that is the only one of its group with truth of a label is on its own, too:
+    what is right for one camera need not be right for others.
+
+    Args:
+      ruleset: The rules.
+      ids: The cameras with truth.
+      per: ``profile`` or ``camera``.
+      shown: For each label the cameras of which the truth has an image that shows it.
     """
     has_profiles = any(camera.profile is not None for camera in ruleset.by_camera.values())
     ids_by_group: dict[tuple[str, str], list[str]] = {}
@@ -108,14 +118,14 @@ def groups(ruleset: rules.Rules, ids: Sequence[str], per: str) -> list[Group]:
         for label, rule in camera.objects.items():
             if rule.severity != "alert":
                 continue
-            has_own_values = any(rule.origin(name).startswith("cameras.") for name in _TUNED)
-            if per == "camera" or has_own_values:
+            if per == "camera" or _has_own_values(ruleset, id, label):
                 name = f"camera {id}"
             elif camera.profile is not None:
                 name = f"profile {camera.profile}"
             else:
                 name = "no profile"
             ids_by_group.setdefault((name, label), []).append(id)
+    _set_apart(ids_by_group, shown)
 
     def layers(name: str, group_ids: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         if name.startswith("profile "):
@@ -127,7 +137,27 @@ def groups(ruleset: rules.Rules, ids: Sequence[str], per: str) -> list[Group]:
     return [
         Group(name, label, layers(name, group_ids), tuple(group_ids))
         for (name, label), group_ids in sorted(ids_by_group.items())
+        if group_ids
     ]
+
+
+def _set_apart(
+    ids_by_group: dict[tuple[str, str], list[str]], shown: Mapping[str, Collection[str]]
+) -> None:
+    """Sets the cameras apart that are the only ones of their group with truth of its label."""
+    for (name, label), group_ids in list(ids_by_group.items()):
+        with_label = [id for id in group_ids if id in shown.get(label, ())]
+        if len(with_label) == 1:
+            ids_by_group[name, label] = [id for id in group_ids if id not in with_label]
+            ids_by_group[f"camera {with_label[0]}", label] = with_label
+
+
+def _cameras_by_label(images: Iterable[EvaluatedImage]) -> dict[str, set[str]]:
+    cameras: dict[str, set[str]] = {}
+    for image in images:
+        for label in image.wanted:
+            cameras.setdefault(label, set()).add(image.id)
+    return cameras
 
 
 @dataclass(frozen=True)
@@ -182,8 +212,9 @@ def tune(args: argparse.Namespace) -> int:
         loaded = _load_images(chosen, ruleset)
     comparison = compare(loaded, truth, ruleset=ruleset, rejudge=True)
     starts = later_starts(comparison.images, args.holdout)
+    shown = _cameras_by_label(comparison.images)
     proposals = []
-    for group in groups(ruleset, list(starts), args.per):
+    for group in groups(ruleset, list(starts), args.per, shown):
         cases = _cases(group, ruleset, loaded, comparison.images, starts)
         if args.recall_of == "incidents":
             cases = replace(cases, gap=args.incident_gap)
@@ -210,6 +241,7 @@ def tune(args: argparse.Namespace) -> int:
         *comparison.notes(),
         *absent_cameras(ruleset, archive),
         *_zone_only_notes(ruleset, comparison.images),
+        *_alone_notes(ruleset, proposals, args.per),
     ]
     for line in notes:
         print(line, file=sys.stderr)
@@ -296,7 +328,11 @@ def _propose(cases: Cases, min_recall: float) -> Values | None:
     # Without images that show no threat the lowest score would be the best.
     if not cases.measure(cases.now).others:
         return None
-    return propose(cases.measure, cases.now, cases.areas_to_try(min_recall), min_recall)
+    areas = cases.areas_to_try(min_recall)
+    reachable = best_recall(cases.measure, areas)
+    if not reachable:
+        return None
+    return propose(cases.measure, cases.now, areas, min(min_recall, reachable))
 
 
 def _zone_only_notes(ruleset: rules.Rules, images: Sequence[EvaluatedImage]) -> list[str]:
@@ -309,6 +345,27 @@ def _zone_only_notes(ruleset: rules.Rules, images: Sequence[EvaluatedImage]) -> 
         }
     )
     return [f"not tuned, as only zones name it: {', '.join(untuned)}"] if untuned else []
+
+
+def _alone_notes(ruleset: rules.Rules, proposals: Sequence[Proposal], per: str) -> list[str]:
+    alone = [
+        f"{proposal.group.label} of {proposal.group.ids[0]}"
+        for proposal in proposals
+        if per == "profile"
+        and proposal.group.name.startswith("camera ")
+        and not _has_own_values(ruleset, proposal.group.ids[0], proposal.group.label)
+    ]
+    if not alone:
+        return []
+    return [
+        "proposed for one camera and not for its profile or the defaults, as no other camera there "
+        f"has truth of the label: {', '.join(alone)}"
+    ]
+
+
+def _has_own_values(ruleset: rules.Rules, id: str, label: str) -> bool:
+    rule = ruleset.for_camera(id).objects[label]
+    return any(rule.origin(name).startswith("cameras.") for name in _TUNED)
 
 
 def _new_file(path: str) -> str:
@@ -352,14 +409,19 @@ def _warnings(proposal: Proposal, min_recall: float, holdout: float) -> list[str
             )
         )
     if proposal.proposed is None:
-        most = cases.measure(Values(SCORES[0], None, None))
         lines.append(
             f"no values keep a recall of {min_recall:g}: the detector and the other filters leave "
-            f"{most.caught} of {most.threats}; nothing is proposed"
+            f"none of {measured.threats}; nothing is proposed"
         )
         return lines
+    if not measured.keeps(min_recall):
+        lines.append(
+            f"OUT OF REACH: no values keep a recall of {min_recall:g}, as the detector and the "
+            f"other filters leave at most {measured.caught} of {measured.threats}; values that "
+            "keep these are proposed"
+        )
     later = cases.measure(proposal.proposed, later=True)
-    if later.threats and not later.keeps(min_recall):
+    if later.threats and not later.keeps(min(min_recall, measured.recall or 0.0)):
         lines.append(f"NOT HELD: on the later images {later.caught} of {later.threats} are caught")
     if holdout and not later.threats:
         lines.append(f"the later images have no {label}: nothing proves the proposal")

@@ -70,6 +70,9 @@ class Measured:
         return self.threats > 0 and self.caught >= min_recall * self.threats - 1e-9
 
 
+PERSON = "person"
+"""The label that never gets a max_area: a person who comes close is the last one to be missed."""
+
 Measure = Callable[[Values], Measured]
 Pair = tuple["float | None", "float | None"]
 """min_area and max_area; None for no bound."""
@@ -129,12 +132,28 @@ def propose(
     return equally_good[(len(equally_good) - 1) // 2]
 
 
+def best_recall(measure: Measure, areas: Sequence[Pair]) -> float:
+    """Returns the best recall that any values reach, 0 without a threat.
+
+    Args:
+      measure: Measures how values perform.
+      areas: Pairs of min_area and max_area to try.
+    """
+    return max(measure(Values(SCORES[0], *pair)).recall or 0.0 for pair in areas)
+
+
 def _how_many(scores: Sequence[Values], holds: Callable[[Values], bool]) -> int:
     """Returns how many values come before the first for which a condition does not hold."""
     return bisect_left(scores, True, key=lambda values: not holds(values))
 
 
-def areas_to_try(now: Values, threat_areas: Sequence[float], min_recall: float) -> list[Pair]:
+def areas_to_try(
+    now: Values,
+    threat_areas: Sequence[float],
+    min_recall: float,
+    *,
+    bounds_above: bool = True,
+) -> list[Pair]:
     """Returns pairs of min_area and max_area: as they are, without, and such that at most as many
     threats fall outside as may be missed, with a margin of a fifth.
 
@@ -142,16 +161,19 @@ def areas_to_try(now: Values, threat_areas: Sequence[float], min_recall: float) 
       now: The values that hold.
       threat_areas: Areas of the boxes of real threats, as fractions of the frame.
       min_recall: The minimum recall.
+      bounds_above: Whether other values of max_area are tried, too.
     """
     ordered = sorted(threat_areas)
     allowed = math.floor(round((1 - min_recall) * len(ordered), 6))
     missed = sorted({0, allowed // 2, allowed}) if ordered else []
     least: list[float | None] = [now.min_area, None if now.min_area is None else 0.0]
-    greatest: list[float | None] = [now.max_area, None if now.max_area is None else 1.0]
+    greatest: list[float | None] = [now.max_area]
     least += [_two_digits(ordered[index] * _LOW_MARGIN, math.floor) for index in missed]
-    greatest += [
-        min(1.0, _two_digits(ordered[-1 - index] * _HIGH_MARGIN, math.ceil)) for index in missed
-    ]
+    if bounds_above:
+        greatest.append(None if now.max_area is None else 1.0)
+        greatest += [
+            min(1.0, _two_digits(ordered[-1 - index] * _HIGH_MARGIN, math.ceil)) for index in missed
+        ]
     pairs = [(low, high) for low in dict.fromkeys(least) for high in dict.fromkeys(greatest)]
     return [(low, high) for low, high in pairs if low is None or high is None or low <= high]
 
@@ -254,7 +276,11 @@ class Cases:
             if case.is_threat[index] and (image := case.images[index]).detections
         ]
         return [
-            pair for pair in areas_to_try(self.now, threat_areas, min_recall) if self._fits(*pair)
+            pair
+            for pair in areas_to_try(
+                self.now, threat_areas, min_recall, bounds_above=self.label != PERSON
+            )
+            if self._fits(*pair)
         ]
 
     def _fits(self, least: float | None, greatest: float | None) -> bool:

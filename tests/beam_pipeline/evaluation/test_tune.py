@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from beam_pipeline import cli
 from beam_pipeline.evaluation.rule_edits import Edit, apply_edits
@@ -16,6 +18,7 @@ from beam_pipeline.evaluation.tuning import Measured, Values, areas_to_try, prop
 from rules import parse_rules
 from tests.beam_pipeline.conftest import refused
 from tests.beam_pipeline.evaluation.truths import rules_of, truth_of
+from tests.search import search
 from tests.transforms.archives import seen, write_output
 from transforms.records.images import DetectedImage
 
@@ -151,8 +154,10 @@ def test_an_edit_keeps_all_that_it_does_not_touch() -> None:
     parse_rules(text, "rules.yaml")
 
 
-def named_groups(text: str, ids: list[str], per: str = "profile") -> dict[tuple[str, str], Any]:
-    group_list = groups(parse_rules(text, "rules.yaml"), ids, per)
+def named_groups(
+    text: str, ids: list[str], per: str = "profile", shown: dict[str, list[str]] | None = None
+) -> dict[tuple[str, str], Any]:
+    group_list = groups(parse_rules(text, "rules.yaml"), ids, per, shown or {})
     return {(item.name, item.label): (item.layers, item.ids) for item in group_list}
 
 
@@ -178,6 +183,52 @@ def test_without_profiles_the_defaults_are_tuned() -> None:
     assert named_groups(text, ["hall", "gate"]) == {
         ("no profile", "person"): ((("defaults",),), ("hall", "gate"))
     }
+
+
+def test_a_camera_that_alone_shows_a_label_is_tuned_on_its_own() -> None:
+    ids = ["007", "hall", "cellar", "unnamed"]
+    grouped = named_groups(FILE, ids, shown={"person": ["007", "hall", "cellar"], "car": ["007"]})
+    assert grouped == {
+        ("camera 007", "person"): ((("cameras", "007"),), ("007",)),
+        ("camera 007", "car"): ((("cameras", "007"),), ("007",)),
+        ("no profile", "person"): (
+            (("cameras", "hall"), ("cameras", "cellar"), ("cameras", "unnamed")),
+            ("hall", "cellar", "unnamed"),
+        ),
+        ("no profile", "car"): ((("cameras", "cellar"),), ("cellar",)),
+    }
+    text = "version: 1\ndefaults: {objects: {person: }}\n"
+    assert named_groups(text, ["hall", "gate"], shown={"person": ["gate"]}) == {
+        ("camera gate", "person"): ((("cameras", "gate"),), ("gate",)),
+        ("no profile", "person"): ((("defaults",),), ("hall",)),
+    }
+    assert named_groups(text, ["hall", "gate"], shown={"person": ["gate", "hall"]}) == {
+        ("no profile", "person"): ((("defaults",),), ("hall", "gate"))
+    }
+
+
+CAMERAS = ("007", "gate", "hall", "cellar", "unnamed", "other")
+
+
+@pytest.mark.search
+@search(300)
+@given(
+    st.sets(st.sampled_from(CAMERAS), min_size=1),
+    st.fixed_dictionaries(
+        {"person": st.sets(st.sampled_from(CAMERAS)), "car": st.sets(st.sampled_from(CAMERAS))}
+    ),
+    st.sampled_from([FILE, "version: 1\ndefaults: {objects: {person: , car: }}\n"]),
+    st.sampled_from(["profile", "camera"]),
+)
+def test_no_camera_gets_a_value_from_the_truth_of_one_other_camera(
+    ids: set[str], shown: dict[str, set[str]], text: str, per: str
+) -> None:
+    all_groups = groups(parse_rules(text, "rules.yaml"), sorted(ids), per, shown)
+    for group in all_groups:
+        is_shared = group.layers != tuple(("cameras", id) for id in group.ids[:1])
+        assert not is_shared or len(shown[group.label] & set(group.ids)) != 1
+    tuned_cameras = [(id, group.label) for group in all_groups for id in group.ids]
+    assert len(tuned_cameras) == len(set(tuned_cameras))
 
 
 # The command
@@ -270,7 +321,12 @@ def test_a_proposal_is_proven_on_the_later_part_and_written_on_request(
     assert code == 0
     assert "NOT HELD" in captured.out
     assert "0.33 *" in captured.out
-    assert target.read_text() == RULES.replace("0.5}  #", "0.33} #")
+    # One camera says nothing of the others.
+    assert target.read_text() == (
+        RULES + "cameras:\n  hall:\n    objects:\n      person: {min_score: 0.33}\n"
+    )
+    assert "proposed for one camera and not for its profile or the defaults" in captured.err
+    assert ": person of hall" in captured.err
     assert f"written to {target}" in captured.err
 
 
@@ -282,7 +338,7 @@ def test_nothing_is_proposed_where_the_truth_does_not_tell(
     for threats, others, says in (
         ([], [0.9, 0.1], "the truth has no image here that is to raise the alert for person"),
         ([0.3, 0.9], [], "the truth has no image without person here"),
-        ([0.04, 0.9], [0.2, 0.2], "no values keep a recall of 1: the detector and the other"),
+        ([0.04, 0.03], [0.2, 0.2], "no values keep a recall of 1: the detector and the other"),
     ):
         folder = tmp_path / str(len(says))
         archive, truth = archive_of(folder, threats, others)
@@ -294,6 +350,66 @@ def test_nothing_is_proposed_where_the_truth_does_not_tell(
         assert "nothing to write" in notes
         assert not target.exists()
         assert "proposed" not in result["together"]
+
+
+def test_where_recall_is_out_of_reach_the_best_that_can_be_reached_is_proposed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, truth = archive_of(tmp_path, [0.04, 0.9, 0.4, 0.8], [0.2, 0.45, 0.3, 0.1])
+    rules, target = rules_of(tmp_path, RULES), tmp_path / "new.yaml"
+    more = ("--min_recall", 0.95, "--holdout", 0, "--write", target)
+    result, notes = tuned(capsys, archive, truth, rules, *more)
+    (proposal,) = result["proposals"]
+    assert proposal["changes"] == {"min_score": 0.35}
+    measured = proposal["measured"]["proposed"]
+    assert (measured["threats"], measured["caught"], measured["false_alerts"]) == (4, 3, 1)
+    assert proposal["warnings"][1] == (
+        "OUT OF REACH: no values keep a recall of 0.95, as the detector and the other filters "
+        "leave at most 3 of 4; values that keep these are proposed"
+    )
+    assert [point["min_score"] for point in proposal["curve"]][:8] == [
+        *(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+    ]
+    assert "left out, as the truth does not support it: person of camera hall" in notes
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "changes"), [("person", {}), ("car", {"min_score": 0.47, "max_area": 0.013})]
+)
+def test_a_maximum_area_is_never_proposed_for_persons(
+    label: str, changes: dict[str, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for number in range(20):
+        for offset, is_threat in ((0, True), (5, False)):
+            shown = image(10 * number + offset, (label, 0.9))
+            side = 0.1 if is_threat else 0.5
+            boxes = tuple(replace(one, bbox=(0.2, 0.2, side, side)) for one in shown.detections)
+            shown = replace(shown, detections=boxes)
+            rows.append((shown, label if is_threat else "empty", int(is_threat)))
+    write_output(tmp_path / "out", [shown for shown, _, _ in rows])
+    rules = rules_of(tmp_path, f"version: 1\ndefaults: {{objects: {{{label}: }}}}\n")
+    more = ("--min_recall", 0.9, "--write", tmp_path / "new.yaml", "--write_guesses")
+    result, _ = tuned(capsys, tmp_path / "out", truth_of(tmp_path, *rows), rules, *more)
+    (proposal,) = result["proposals"]
+    assert proposal["changes"] == changes
+    assert (tmp_path / "new.yaml").exists() == (label == "car")
+
+
+@pytest.mark.search
+@search(300)
+@given(
+    st.lists(st.floats(0.0001, 1), max_size=30),
+    st.none() | st.floats(0, 0.1),
+    st.none() | st.floats(0.1, 1),
+    st.floats(0.1, 1),
+)
+def test_persons_keep_their_maximum_area(
+    areas: list[float], low: float | None, high: float | None, min_recall: float
+) -> None:
+    pairs = areas_to_try(Values(0.5, low, high), areas, min_recall, bounds_above=False)
+    assert {greatest for _, greatest in pairs} <= {high}
 
 
 def test_other_rules_count_and_incidents_can_be_caught_by_one_image(
