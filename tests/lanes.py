@@ -13,6 +13,7 @@ import pytest
 
 # Folders and files, in the order in which they begin; all others come after these.
 _FIRST = (
+    "tests/soak/test_soak.py",
     "tests/flink/test_stream.py",
     "tests/flink/",
     "tests/stores/",
