@@ -1,8 +1,11 @@
 """The cooldown of one camera: the alerts that were sent, and the images that they cover.
 
-An image that an alert covers sends no alert of its own. The functions work on `History.alerts`, the
-alerts of one camera in the order of their verdicts: the last `LAST_ALERTS`, and at most
-`MAX_ALERTS` that may cover an image that arrives out of order.
+An image that an alert covers sends no alert of its own. An incident is the alert and the images
+that it covers. It can end before the cooldown does: if a camera has an `incident_gap`, an image
+belongs to an incident only if a threat of it is at most that far away in time.
+
+The functions work on `History.alerts`, the alerts of one camera in the order of their verdicts: the
+last `LAST_ALERTS`, and at most `MAX_ALERTS` that may cover an image that arrives out of order.
 """
 
 from __future__ import annotations
@@ -43,6 +46,19 @@ class PastAlert:
     covered_before: int = 0
     severity: ThreatSeverity = "alert"
 
+    def reaches(self, capture_time: int, gap: int | None) -> bool:
+        """Returns whether an image is close enough to the incident to belong to it.
+
+        Args:
+            capture_time: The capture time of the image.
+            gap: The longest time without a threat in an incident, in microseconds; None for any.
+        """
+        if gap is None:
+            return True
+        first = min([self.capture_time, *self.covered[:1]])
+        last = max([self.capture_time, *self.covered[-1:]])
+        return first - gap <= capture_time <= last + gap
+
     def cover(self, capture_time: int) -> int:
         """Adds an image that the alert covers.
 
@@ -75,8 +91,10 @@ def covering_alert(
     labels: frozenset[str],
     cooldown: int,
     severity: ThreatSeverity,
+    gap: int | None = None,
 ) -> PastAlert | None:
-    """Finds the alert whose cooldown (in microseconds) covers an image.
+    """Finds the alert whose cooldown (in microseconds) covers an image, and whose incident has not
+    ended, by the `gap` of `PastAlert.reaches`.
 
     If images arrive out of order, that alert may be later than the image: an incident with an alert
     sends no other one for its beginning.
@@ -91,6 +109,7 @@ def covering_alert(
         if alert.severity == severity
         and alert.capture_time != capture_time
         and abs(alert.capture_time - capture_time) < cooldown
+        and alert.reaches(capture_time, gap)
     ]
     if not labels <= {label for alert in near for label in alert.labels}:
         return None
@@ -103,13 +122,18 @@ def covering_alert(
 
 
 def _last_alert(
-    alerts: list[PastAlert], capture_time: int, cooldown: int, severity: ThreatSeverity
+    alerts: list[PastAlert],
+    capture_time: int,
+    cooldown: int,
+    severity: ThreatSeverity,
+    gap: int | None,
 ) -> PastAlert | None:
     earlier = [
         alert
         for alert in alerts
         if alert.severity == severity
         and capture_time - cooldown < alert.capture_time < capture_time
+        and alert.reaches(capture_time, gap)
     ]
     return max(earlier, key=lambda alert: alert.capture_time, default=None)
 
@@ -136,6 +160,7 @@ def add_alert(
     labels: frozenset[str],
     cooldown: int,
     severity: ThreatSeverity,
+    gap: int | None = None,
 ) -> None:
     """Adds an alert that is sent.
 
@@ -149,8 +174,9 @@ def add_alert(
         labels: The labels that it names.
         cooldown: How long it covers further images, in microseconds.
         severity: The severity of its image.
+        gap: The longest time without a threat in an incident, in microseconds; None for any.
     """
-    earlier = _last_alert(alerts, capture_time, cooldown, severity)
+    earlier = _last_alert(alerts, capture_time, cooldown, severity, gap)
     known = labels if earlier is None else labels.union(earlier.labels)
     alert = find_alert(alerts, alert_id)
     if alert is not None:
@@ -161,8 +187,8 @@ def add_alert(
 
 
 def _forget_alerts(alerts: list[PastAlert], cooldown: int) -> None:
-    """Forgets alerts far away in time from all of the last ones, and the images that old alerts
-    cover.
+    """Forgets alerts far away in time from all of the last ones, and of the images that old alerts
+    cover, all but the newest.
 
     The distance to one alert says nothing, because the clock of a camera may be wrong for a while.
     """
@@ -175,5 +201,5 @@ def _forget_alerts(alerts: list[PastAlert], cooldown: int) -> None:
         if any(abs(alert.capture_time - time) <= near for time in last_times)
     ]
     for alert in alerts[:-_ALERTS_WITH_COVERED_TIMES]:
-        alert.covered_before += len(alert.covered)
-        alert.covered.clear()
+        alert.covered_before += len(alert.covered[:-1])
+        del alert.covered[:-1]

@@ -116,8 +116,7 @@ def _body(camera: CameraRules) -> Iterator[str]:
     ):
         if section is not None and (name != "repeats" or _any_can_repeat(camera)):
             yield f"  {name}: {', '.join(_section(section, values, f'.{name}'))}"
-    if camera.cooldown is not None:
-        yield f"  cooldown: {_duration(camera.cooldown)} ({camera.origins['cooldown']})"
+    yield from _cooldown(camera)
     if "notify" in camera.origins:
         names = ", ".join(camera.notify) or "nobody"
         yield f"  notify: {names} ({camera.origins['notify']})"
@@ -129,6 +128,15 @@ def _body(camera: CameraRules) -> Iterator[str]:
             if size is not None
         ]
         yield f"  resolution: {', '.join(bounds)}"
+
+
+def _cooldown(camera: CameraRules) -> Iterator[str]:
+    if camera.cooldown is None:
+        return
+    yield f"  cooldown: {_duration(camera.cooldown)} ({camera.origins['cooldown']})"
+    if camera.incident_gap is not None:
+        gap = _duration(camera.incident_gap)
+        yield f"  incident_gap: {gap} ({camera.origins['incident_gap']})"
 
 
 def _any_can_repeat(camera: CameraRules) -> bool:

@@ -165,7 +165,7 @@ class Mask(_NamedArea):
 class Repeats:
     """When a detection is a repeat of earlier ones: see `rules.schema.RepeatsSettings`."""
 
-    iou: float = 0.85
+    iou: float = 0.5
     occurrences: int = 3
     within: timedelta = timedelta(hours=24)
     forget_after: int = 10
@@ -247,9 +247,10 @@ class CameraRules:
         track: The settings of the filter `track`; None for off.
         confirm: The settings of the filter `confirm`; None for off.
         cooldown: The cooldown after an alert; None for none.
+        incident_gap: The time without threats that ends a cooldown; None if none does.
         notify: The names of the targets of its alerts.
         origins: The section that sets each value of schedule and night (``night.start``), and
-            timezone, cooldown and notify.
+            timezone, cooldown, incident_gap and notify.
     """
 
     profile: str | None = None
@@ -265,6 +266,7 @@ class CameraRules:
     track: Track | None = None
     confirm: Confirm | None = None
     cooldown: timedelta | None = None
+    incident_gap: timedelta | None = None
     notify: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
@@ -395,7 +397,7 @@ def _merge_times_and_targets(
     if night := _configured_values(layer.night):
         changed["night"] = replace(parent.night or Night(), **night)
         origins |= {f"night.{key}": f"{name}.night" for key in night}
-    for key in ("timezone", "cooldown"):
+    for key in ("timezone", "cooldown", "incident_gap"):
         if key in layer.model_fields_set:
             changed[key] = getattr(layer, key) or None
             origins[key] = name

@@ -517,11 +517,12 @@ def _incident(
         return None, 1
     labels = frozenset(threat.label for threat in threats if threat.severity == severity)
     microseconds = cooldown // _MICROSECOND
+    gap = None if scene.camera.incident_gap is None else scene.camera.incident_gap // _MICROSECOND
     alerts, capture_time = scene.history.alerts, scene.capture_time
     own_id = alert_id(scene.image.id, scene.image.timestamp, severity)
     if find_alert(alerts, own_id) is None:
-        alert = covering_alert(alerts, capture_time, labels, microseconds, severity)
+        alert = covering_alert(alerts, capture_time, labels, microseconds, severity, gap)
         if alert is not None:
             return alert.alert_id, alert.cover(capture_time)
-    add_alert(alerts, capture_time, own_id, labels, microseconds, severity)
+    add_alert(alerts, capture_time, own_id, labels, microseconds, severity, gap)
     return None, 1

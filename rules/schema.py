@@ -253,7 +253,7 @@ class RepeatsSettings(Model):
         default_factory=unset,
         title="Intersection over union",
         description="The minimum intersection over union of two boxes in the same place. Default: "
-        "0.85.",
+        "0.5.",
     )
     occurrences: Annotated[int, Field(ge=1, le=20), Expects("a whole number from 1 to 20")] = Field(
         default_factory=unset,
@@ -469,6 +469,13 @@ class Layer(Model):
         title="Cooldown",
         description="The time after an alert, such as 5m, in which the camera sends no other "
         "alert, unless a label appears that the alert did not contain. Default: 0s, no cooldown.",
+    )
+    incident_gap: Duration = Field(
+        default_factory=unset,
+        title="Incident gap",
+        description="The time without threats, such as 10m, after which the next threat is a new "
+        "incident: it has an alert, although the cooldown has not ended. Default: 0s, the cooldown "
+        "always lasts as long as it says.",
     )
     notify: TargetNames = Field(
         default_factory=unset,

@@ -224,6 +224,99 @@ def test_without_a_cooldown_each_alert_is_sent():
     assert not off.needs_history("hall")
 
 
+def person_at(*times):
+    return [make_image(make_detection("person"), at=at) for at in times]
+
+
+GAP = "objects: {person: , car: , dog: {severity: detection}}\ncooldown: 24h\nincident_gap: 10m"
+
+
+def test_a_gap_without_threats_ends_the_cooldown():
+    half_hours = person_at(*(1800 * number for number in range(6)))
+    assert [verdict.alerts for verdict in judge_all(rules_of(GAP), half_hours)] == [True] * 6
+    without = rules_of(GAP.replace("incident_gap: 10m", "incident_gap: 0s"))
+    assert [verdict.alerts for verdict in judge_all(without, half_hours)] == [True] + [False] * 5
+
+
+@pytest.mark.parametrize(("pause", "is_new"), [(600, False), (600.000001, True)])
+def test_the_gap_is_measured_from_the_last_threat_of_the_incident(pause, is_new):
+    images = person_at(0, 500, 1000, 1000 + pause)
+    expected = (None, 1) if is_new else (alert_at(0), 4)
+    assert incidents(rules_of(GAP), images)[-1] == expected
+
+
+def test_images_without_a_threat_do_not_prolong_an_incident():
+    images = [
+        *person_at(0),
+        *(make_image(make_detection("person", 0.4), make_detection("dog"), at=at) for at in (300,)),
+        *person_at(601),
+    ]
+    assert incidents(rules_of(GAP), images)[-1] == (None, 1)
+
+
+def test_a_new_incident_has_an_alert_for_each_of_its_labels():
+    """The alert of an earlier incident, whose cooldown has not ended, says nothing of this one."""
+    person, both = make_detection("person"), (make_detection("person"), CAR)
+    images = [
+        make_image(*both, at=0),
+        make_image(person, at=1000),
+        make_image(*both, at=1100),
+        make_image(*both, at=1200),
+    ]
+    assert incidents(rules_of(GAP), images) == [
+        (None, 1),
+        (None, 1),
+        (None, 1),
+        (alert_at(1100), 2),
+    ]
+
+
+def test_an_incident_goes_on_through_the_alerts_of_the_other_severity():
+    rules = parse_rules(
+        """version: 1
+targets: {guard: {webhook: https://guard.example, severities: [alert, detection]}}
+defaults:
+  objects:
+    person:
+    dog: {severity: detection}
+    cat: {severity: detection}
+    cow: {severity: detection}
+  cooldown: 24h
+  incident_gap: 10m
+  notify: [guard]
+""",
+        "rules.yaml",
+    )
+    labels = ("dog", "cat", "cow")
+    images = [
+        *person_at(0, 500, 900),
+        *(make_image(make_detection(label), at=901 + n) for n, label in enumerate(labels)),
+        *person_at(1400),
+    ]
+    assert incidents(rules, images)[-1] == (alert_at(0), 4)
+
+
+def test_a_long_incident_with_more_images_than_are_kept_is_one_incident():
+    rules = rules_of(GAP)
+    verdicts = judge_all(rules, person_at(*(60 * number for number in range(1200))))
+    assert [verdict.incident_number for verdict in verdicts] == list(range(1, 1201))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(1, 900), max_size=15), st.integers(0, 3))
+def test_each_image_more_than_the_gap_after_the_last_threat_has_an_alert(pauses, late):
+    """Also if some images arrive late: then each belongs to an incident that it touches."""
+    times = list(itertools.accumulate(pauses))
+    verdicts = judge_all(rules_of(GAP), person_at(*times))
+    for number, verdict in enumerate(verdicts):
+        assert verdict.alerts == (number == 0 or pauses[number] > 600)
+    arrived = times[late:] + times[:late]
+    out_of_order = judge_all(rules_of(GAP), person_at(*arrived))
+    for number, (time, verdict) in enumerate(zip(arrived, out_of_order, strict=True)):
+        nearest = min((abs(time - other) for other in arrived[:number]), default=None)
+        assert verdict.alerts == (nearest is None or nearest > 600)
+
+
 def test_the_number_of_an_image_counts_forgotten_images_of_the_incident():
     alert = PastAlert(0, "id", ("person",))
     assert [alert.cover(at) for at in range(1, 1005)] == list(range(2, 1006))

@@ -95,6 +95,7 @@ cameras:
     schedule: {disarmed: [{start: "12:00", end: "12:30"}]}
     night: {start: "20:00", end: "06:00", max_brightness: 0.2}
     cooldown: 90s
+    incident_gap: 30s
 """,
         "rules.yaml",
     )
@@ -111,12 +112,13 @@ cameras:
         "  armed: mon sun 18:00 to 06:00, sat (defaults)",
         "  disarmed: every day 12:00 to 12:30 (cameras.a)",
         "  night: start 20:00 (cameras.a), end 06:00 (cameras.a), max_brightness 0.2 (cameras.a)",
-        "  repeats: iou 0.85 (built in), occurrences 4 (profiles.yard), within 1d (built in), "
+        "  repeats: iou 0.5 (built in), occurrences 4 (profiles.yard), within 1d (built in), "
         "forget_after 10 (built in), min_score 0.25 (built in)",
         "  track: min_score 0.1 (built in), within 5s (profiles.yard)",
         "  confirm: pictures 2 (built in), within 45s (profiles.yard), unless_score 0.8 "
         "(profiles.yard)",
         "  cooldown: 90s (cameras.a)",
+        "  incident_gap: 30s (cameras.a)",
     ]
 
 

@@ -82,9 +82,9 @@ def test_another_label_in_the_same_place_is_no_repeat():
 @pytest.mark.parametrize(
     ("bbox", "expected"),
     [
-        # 85 of 100 parts of the width in common, and 100 in all
-        ((0.4, 0.4, 0.085, 0.2), "repeats"),
-        ((0.4, 0.4, 0.0849, 0.2), None),
+        # Half of the width in common, and the whole width in all
+        ((0.4, 0.4, 0.05, 0.2), "repeats"),
+        ((0.4, 0.4, 0.0499, 0.2), None),
     ],
 )
 def test_the_same_place_means_enough_intersection_over_union(bbox, expected):
@@ -100,6 +100,23 @@ def test_the_same_place_means_enough_intersection_over_union(bbox, expected):
 def test_an_object_absent_from_enough_consecutive_images_counts_as_new(misses, expected):
     images = every_minute([CAR], [CAR], *[[]] * misses, [CAR])
     assert rejections(rules_of(REPEATS), images)[-1] == [expected]
+
+
+OTHER_CAR = make_detection("car", bbox=(0.41, 0.42, 0.08, 0.18))  # IoU 0.72 with the first
+
+
+@pytest.mark.parametrize(("free", "expected"), [(9, "repeats"), (10, None)])
+def test_another_car_in_a_freed_bay_is_new_once_the_bay_was_free_for_ten_images(free, expected):
+    rules = rules_of("objects: {car: }\nrepeats:")
+    images = every_minute(*[[CAR]] * 4, *[[]] * free, [OTHER_CAR])
+    assert rejections(rules, images)[-1] == [expected]
+
+
+def test_a_car_that_drives_into_a_bay_is_new_until_it_stands():
+    rules = rules_of("objects: {car: }\nrepeats:")
+    driving = [[make_detection("car", bbox=(x, 0.4, 0.1, 0.2))] for x in (0.1, 0.15, 0.2, 0.25)]
+    images = every_minute(*[[CAR]] * 4, *driving, [OTHER_CAR])
+    assert rejections(rules, images)[4:] == [[None]] * 4 + [["repeats"]]
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(3600, "repeats"), (3601, None)])

@@ -14,7 +14,7 @@ OBJECT_KEYS = (
 )
 LAYER_KEYS = (
     "objects, resolution, timezone, names, zones, mask, schedule, night, repeats, track, confirm, "
-    "cooldown, notify"
+    "cooldown, incident_gap, notify"
 )
 
 
@@ -543,6 +543,8 @@ def test_a_long_word_is_truncated_in_the_message():
         ),
         ("cooldown: 5 minutes", "defaults.cooldown: '5 minutes' is not a duration; write a whole "
          "number and s, m, h or d, such as 30s, 5m, 24h or 7d"),
+        ("incident_gap: 5", "defaults.incident_gap: is 5; must be a duration such as 30s, 5m, 24h "
+         "or 7d"),
         ("cooldown: 300", "defaults.cooldown: is 300; must be a duration such as 30s, 5m, 24h or "
          "7d"),
         ("cooldown: ", "defaults.cooldown: has no value; write a duration such as 30s, 5m, 24h or "
