@@ -324,6 +324,32 @@ def _list_once(folder: str, step: str) -> frozenset[str]:
     return frozenset(file.path for file in stores.list_beneath(folder))
 
 
+class EarlierLateFiles:
+    """What an earlier stream has stored of images that were too late for their windows.
+
+    A stream that begins without the state of the earlier one counts all images of its input in
+    their windows. It is listed once in each process, like :class:`EarlierRecords`.
+
+    Args:
+      output: The job's output.
+    """
+
+    def __init__(self, output: str) -> None:
+        self._folder = stores.late_folder(output)
+        self._step = uuid.uuid4().hex
+
+    def delete(self, uri: str) -> None:
+        """Deletes a file of `late/`, if the earlier stream has left it.
+
+        Raises:
+          OSError: The files can't be listed, or this one can't be deleted.
+        """
+        with _listing_lock:
+            listed = _list_once(self._folder, self._step)
+        if uri in listed:
+            stores.delete(uri)
+
+
 class EarlierRecords:
     """The records in `invalid/` of earlier runs, which are retracted if this run says otherwise.
 

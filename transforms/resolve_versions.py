@@ -45,6 +45,7 @@ from transforms.records.precedence import (
 )
 from transforms.records.times import canonical_time
 from transforms.repositories import (
+    EarlierLateFiles,
     EarlierRecords,
     InvalidRepository,
     forget_valid,
@@ -432,6 +433,7 @@ class _StorePlan(ReadAheadDoFn):
         self._max_copied_bytes = max_copied_bytes
         self._invalid = InvalidRepository(output, max_copied_bytes, top)
         self._earlier = EarlierRecords(output)
+        self._earlier_late_files = EarlierLateFiles(output)
 
     def setup(self) -> None:
         self._lanes = _Lanes(_LANES)
@@ -447,6 +449,8 @@ class _StorePlan(ReadAheadDoFn):
         plan = element
         if plan.known.is_kept:
             write_known(self._output, plan.known)
+        if plan.known.counted:
+            self._forget_lateness(plan)
         records = [self._record(image, plan) for image in plan.recorded]
         for image in plan.recorded_before:
             self._record(image, plan)
@@ -460,6 +464,15 @@ class _StorePlan(ReadAheadDoFn):
                 stores.delete(self._spare_uri(plan, sha256))
         self._retract(plan)
         return records
+
+    def _forget_lateness(self, plan: Plan) -> None:
+        """Deletes what an earlier stream has stored of an image that is counted in its window."""
+        if plan.winner is not None:
+            self._earlier_late_files.delete(stores.late_uri(*self._names(plan.winner)))
+        if not plan.known.is_kept:
+            self._earlier_late_files.delete(
+                stores.known_uri(self._output, plan.camera, plan.timestamp)
+            )
 
     def _retract(self, plan: Plan) -> None:
         for uri, file, reason in plan.retracted:

@@ -23,6 +23,7 @@ from beam_pipeline.runners.flink import (
     join_java_options,
     stream_arguments,
 )
+from beam_pipeline.runners.prism import is_prism, prism_arguments
 
 
 def beam_options(
@@ -65,12 +66,8 @@ def beam_options(
         # A Flex Template's launcher adds options of its own, and Dataflow has checked the user's.
         print(f"skipped: {fault}", file=sys.stderr)
     _check_runner(launching.runner_name(options))
-    if streaming and launching.is_direct(options):
-        raise SetupError(
-            "--streaming: DirectRunner can't fire event-time windows of a stream; give "
-            "--runner FlinkRunner (--flink_master '[local]' needs no cluster), or leave "
-            "--streaming out to judge the images that are there now"
-        )
+    if streaming and (launching.is_direct(options) or is_prism(options)):
+        return PipelineOptions([*arguments, *prism_arguments(options)])
     if streaming and is_flink(options):
         return PipelineOptions([*arguments, *stream_arguments(arguments)])
     return options

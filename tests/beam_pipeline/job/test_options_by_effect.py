@@ -687,6 +687,19 @@ def test_how_late_an_image_of_a_stream_is_counted(stream: Stream) -> None:
     assert counted("--allowed_lateness_seconds", "3599") == (1, 2)
 
 
+def test_a_stream_without_the_state_of_an_earlier_one_counts_no_image_twice(stream: Stream) -> None:
+    """The earlier stream has stored a count row of an image that was late."""
+    on_time, late = stream.file_found(0), stream.file_found(1)
+    output = stream.play(
+        EventTime(START), on_time, EventTime(START + 300 + 3600), late, EventTime(START + 4000)
+    )
+    assert counts(output)[0]["images"] == 1
+    assert len(list((output / "late").glob("*/*.json"))) == 1
+    stream.play(on_time, late, EventTime(START + 4000), output=output)
+    assert counts(output)[0]["images"] == 2
+    assert list((output / "late").glob("*/*.json")) == []
+
+
 def test_alerts_of_a_stream_are_sent_for_an_hour_by_default(
     folder: Folder, stream: Stream, service: WebService
 ) -> None:
