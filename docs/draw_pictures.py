@@ -14,6 +14,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from playwright.sync_api import sync_playwright
 
+import rules
+from beam_pipeline.bundled import BUNDLED_RULES
+from beam_pipeline.pages import parts
+from transforms.alerting.messages import compose
+
 SHOWN = (
     "front-door_20260131T181000Z",
     "car-park_20260131T180417Z",
@@ -46,22 +51,38 @@ def with_boxes(record: dict) -> Image.Image:
     return picture
 
 
-def photograph_report(page: Path, picture: Path) -> None:
-    """What a browser shows of the upper part of the report."""
+def photograph(page: str, picture: Path, width: int, height: int) -> None:
+    """What a browser shows of the upper part of a page, by its address."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        tab = browser.new_page(viewport={"width": 1280, "height": 1800}, color_scheme="light")
-        tab.goto(page.resolve().as_uri())
+        tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
+        tab.goto(page)
         tab.screenshot(path=picture, type="jpeg", quality=72)
         browser.close()
+
+
+def photograph_mail(output: Path, picture: Path) -> None:
+    """What a mail program shows of an alert about the first of the images."""
+    ruleset = rules.load_rules(BUNDLED_RULES)
+    (alert,) = (
+        json.loads(record.read_text())
+        for record in (output / "alerts").glob("front-door/*.json")
+        if SHOWN[0] in record.read_text()
+    )
+    message = compose(alert, ruleset)
+    address = parts.data_uri("image/jpeg", message.picture)
+    page = message.html.replace(f"cid:{message.picture_name}", address)
+    photograph(parts.data_uri("text/html", page.encode()), picture, 680, 720)
 
 
 def main() -> None:
     output, here = Path(sys.argv[1]), Path(__file__).parent
     shutil.copyfile(output / "chart" / "threats.png", here / "threats.png")
-    photograph_report(output / "report" / "report.html", here / "report.jpg")
+    report = (output / "report" / "report.html").resolve().as_uri()
+    photograph(report, here / "report.jpg", 1280, 1800)
+    photograph_mail(output, here / "alert_mail.jpg")
     pictures = []
     for stem in SHOWN:
         record = output / "final" / stem.rsplit("_", 1)[0] / f"{stem}.json"

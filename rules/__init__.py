@@ -43,6 +43,7 @@ from rules.records import (
     Verdict,
 )
 from rules.ruleset import Rules
+from rules.schedule import timezone_problem
 from rules.targets import Alerting, Limit, MissingVariableError, Target, expand
 
 __all__ = [
@@ -89,4 +90,5 @@ __all__ = [
     "parse_rules",
     "preset_problem",
     "restore_alerts",
+    "timezone_problem",
 ]

@@ -22,6 +22,7 @@ from rules.targets import Alerting
 from rules.text import escaped
 
 _OBJECT_VALUES = (
+    "name",
     "severity",
     "min_score",
     "min_area",

@@ -6,6 +6,7 @@ defaults <- profile <- camera.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -26,6 +27,11 @@ LABEL_WITHOUT_REPEATS = "person"
 """The label that `repeats` ignores unless the label's own settings say otherwise: a person who
 stands still is still a threat."""
 
+_ENTRY = re.compile(
+    r"(?P<layer>defaults|profiles|cameras)(?:\.(?P<owner>.+?))??"
+    r"(?:\.zones\.(?P<zone>.+?))?\.objects\.(?P<label>.+)",
+    re.DOTALL,
+)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -36,6 +42,7 @@ class ObjectRule:
     Attributes:
         entry: The dotted path of the most specific entry in the file for the label on the camera,
             e.g. ``cameras.hall.objects.person``.
+        name: What people call it; None if the file gives it no name.
         severity: ``alert``, ``detection`` or ``ignore``.
         min_score: The minimum score, 0 to 1.
         min_area: The minimum area of the box, as a fraction of the frame; None for no bound.
@@ -53,6 +60,7 @@ class ObjectRule:
     """
 
     entry: str
+    name: str | None = None
     severity: Severity = "alert"
     min_score: float = 0.5
     min_area: float | None = None
@@ -270,6 +278,19 @@ class CameraRules:
     notify: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
+    def rule_name(self, entry: str) -> str:
+        """Returns what people call a rule: its name, or else its label and its place in the file.
+
+        Args:
+            entry: The rule's entry, as in a verdict; it may be one of an earlier version of the
+                file.
+        """
+        in_zones = (rule for zone in self.zones.values() for rule in zone.rules.values())
+        for rule in (*self.objects.values(), *in_zones):
+            if rule.entry == entry and rule.name is not None:
+                return rule.name
+        return _entry_in_words(entry)
+
     def label_rules(self, label: str) -> LabelRules | None:
         """Returns the rules for a label; None if neither the camera nor a zone of it lists it."""
         try:
@@ -313,6 +334,18 @@ class CameraRules:
             timedelta(0) if self.confirm is None else self.confirm.within,
             self.cooldown or timedelta(0),
         )
+
+
+def _entry_in_words(entry: str) -> str:
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
+        return entry
+    zone, label = match["zone"], match["label"]
+    if match["layer"] == "defaults":
+        place = "the defaults"
+    else:
+        place = f"{match['layer'].removesuffix('s')} {match['owner']}"
+    return f"{label} (zone {zone} of {place})" if zone else f"{label} ({place})"
 
 
 def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, cast
 
+from rules.local_times import local_words
 from rules.records import CheckJson, FinalImageJson, ThreatJson, VerdictJson
 from rules.text import escaped
 
@@ -52,30 +54,41 @@ _PASSES: dict[str, Callable[[Any, Any], str]] = {
 """For each filter, why a detection passes it."""
 
 
-def explain(image: Mapping[str, Any], alert: Mapping[str, Any] | None = None) -> str:
+def explain(
+    image: Mapping[str, Any],
+    alert: Mapping[str, Any] | None = None,
+    *,
+    timezone: str = "UTC",
+) -> str:
     """Explains why an image called for an alert, or did not. Lines end in ``\\n``.
 
     Args:
         image: The image JSON of ``final/``.
         alert: The record of its alert in ``alerts/``, which says what became of it; None if there
             is none.
+        timezone: The IANA name of the time zone in which the capture time is shown.
 
     Raises:
         ValueError: The JSON contains no valid verdict.
     """
     final = cast(FinalImageJson, image)  # A wrong shape is an error below.
     try:
-        lines = [*_explain_verdict(final), *_explain_targets(alert), *_explain_detections(final)]
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        lines = [
+            *_explain_verdict(final, timezone),
+            *_explain_targets(alert),
+            *_explain_detections(final),
+        ]
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise ValueError(
             f"is not an image's JSON of final/ ({type(error).__name__}: {error})"
         ) from error
     return "".join(f"{escaped(line)}\n" for line in lines)
 
 
-def _explain_verdict(image: FinalImageJson) -> Iterator[str]:
+def _explain_verdict(image: FinalImageJson, zone: str) -> Iterator[str]:
     verdict = image["threat"]
-    yield f"{image['id']} at {image['timestamp']}, judged by rules {verdict['rules_version']}:"
+    time = local_words(datetime.fromisoformat(image["timestamp"].replace("Z", "+00:00")), zone)
+    yield f"{image['id']} at {time}, judged by rules {verdict['rules_version']}:"
     number = verdict.get("incident_number")
     if verdict.get("suppressed_by") is not None:
         yield (

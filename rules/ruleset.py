@@ -60,6 +60,20 @@ class Rules:
         own = {id: one for id, one in settings.items() if one != for_all}
         return Names(for_all, FrozenMapping(own))
 
+    def timezone_of(self, camera_id: str, default: str | None = None) -> str:
+        """Returns the time zone in which times of a camera are shown, by its IANA name.
+
+        It is the camera's ``timezone``, or that of its ``names`` if the file sets no other.
+
+        Args:
+            camera_id: The id of the camera.
+            default: The zone if the file sets none; None for UTC.
+        """
+        camera = self.for_camera(camera_id)
+        if "timezone" in camera.origins:
+            return camera.timezone
+        return camera.names.timezone or default or camera.timezone
+
     def needs_history(self, camera_id: str) -> bool:
         """Returns whether any rule of a camera depends on its earlier images."""
         return self.for_camera(camera_id).needs_history

@@ -36,6 +36,7 @@ from rules.schema_types import (
     Start,
     TimeZone,
     TrackedTime,
+    check_one_line,
     check_pattern,
     check_preset,
     check_profile,
@@ -58,6 +59,17 @@ class ObjectSettings(Model):
     schedule, min_score_at_night, repeats, track, min_count, max_count, confirm. A value equal to a
     bound passes."""
 
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=100),
+        AfterValidator(check_one_line),
+        Expects("a short text, such as A person on the drive"),
+    ] = Field(
+        default_factory=unset,
+        title="Name",
+        description="What messages and reports call this rule, in words for people. Default: the "
+        "label, and where the rule stands in the file.",
+    )
     severity: Annotated[Severity, Expects("alert, detection or ignore")] = Field(
         default_factory=unset,
         title="Severity",

@@ -71,6 +71,12 @@ def check_label(label: str, info: ValidationInfo) -> str:
     return label
 
 
+def check_one_line(text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise custom_error("is not one line of text", "write a few words without a line break")
+    return text
+
+
 def check_profile(profile: str, info: ValidationInfo) -> str:
     names = info.context
     if (

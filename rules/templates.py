@@ -53,10 +53,13 @@ class MessageValues(TypedDict):
     timestamp: str
     local_time: str
     timezone: str
+    when: str
     severity: str
     labels: Sequence[str]
     threats: Sequence[Mapping[str, object]]
     links: Mapping[str, str | None]
+    picture_link: str
+    report_link: str | None
     link_hours: str | None
     image_uri: str
     final_uri: str
@@ -396,16 +399,26 @@ def _example() -> MessageValues:
         "severity": "alert",
         "rule": "cameras.front-door.zones.path.objects.person",
         "zone": "path",
+        "bbox": [0.1, 0.2, 0.05, 0.3],
+        "rule_name": "person (zone path of camera front-door)",
+        "sure": "91% sure",
     }
     return {
         "id": "front-door",
         "timestamp": "2026-01-31T23:59:59Z",
         "local_time": "2026-02-01 00:59:59",
         "timezone": "Europe/Berlin",
+        "when": "2026-02-01 00:59:59 (Europe/Berlin, UTC+1)",
         "severity": "alert",
         "labels": [f"label {number}" for number in range(MAX_THREATS)],
         "threats": [{**threat, "label": f"label {number}"} for number in range(MAX_THREATS)],
-        "links": {"picture": "https://example.com/picture", "data": "https://example.com/data"},
+        "links": {
+            "picture": "https://example.com/picture",
+            "data": "https://example.com/data",
+            "report": "https://example.com/report.html#front-door_20260131T235959Z",
+        },
+        "picture_link": "https://example.com/picture",
+        "report_link": "https://example.com/report.html#front-door_20260131T235959Z",
         "link_hours": "24",
         "image_uri": "s3://bucket/front-door_20260131T235959Z.jpg",
         "final_uri": "s3://bucket/final/front-door/front-door_20260131T235959Z.json",

@@ -365,6 +365,7 @@ class SendAlerts(beam.PTransform):
         initial rules have one.
       urls: The services that get each alert of severity `alert`, with a token from the environment
         variable `ALERT_TOKEN`. `${NAME}` in an address refers to another variable.
+      timezone: The time zone of cameras for which the rules name none; None for UTC.
       policy: How long a target is retried; None for the default of a batch or a stream.
       max_concurrent: The number of alerts that are sent to one target at a time.
       streaming: Whether the input is unbounded: a failed alert is then kept and sent again.
@@ -381,6 +382,7 @@ class SendAlerts(beam.PTransform):
         ruleset: rules.Rules | LiveRules,
         *,
         urls: Sequence[str] = (),
+        timezone: str | None = None,
         policy: RetryPolicy | None = None,
         max_concurrent: int = 16,
         streaming: bool = False,
@@ -401,6 +403,7 @@ class SendAlerts(beam.PTransform):
             else _DeliverInBatch(options)
         )
         self._streaming = streaming
+        self._timezone = timezone
         self._limits = LimitAlerts(
             output,
             live,
@@ -411,10 +414,11 @@ class SendAlerts(beam.PTransform):
     def expand(self, judged: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
         output, ruleset = self._options.output, self._options.ruleset
         default_targets = tuple(named_urls(self._options.urls))
+        timezone = self._timezone
 
         def choose(image: JudgedImage) -> Iterator[Alert]:
             ruleset.refresh()
-            alert = alert_for(image, output, ruleset.current, default_targets)
+            alert = alert_for(image, output, ruleset.current, default_targets, timezone)
             if alert is not None:
                 yield alert
 

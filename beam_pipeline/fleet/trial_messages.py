@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -16,6 +16,8 @@ from beam_pipeline.bundled import BUNDLED_SAMPLES, BUNDLED_TRUTH
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.inputs.rule_files import read_rules, target_errors_as_setup_errors
 from rules.errors import suggestion
+from rules.local_times import local_json
+from transforms.alerting.alerts import AlertBody
 from transforms.alerting.answers import SendResult
 from transforms.alerting.delivery import TOKEN_VARIABLE
 from transforms.alerting.messages import Message, compose
@@ -69,20 +71,23 @@ def test_message(ruleset: rules.Rules, now: datetime) -> Message:
       now: The time that the message gives as the capture time.
     """
     file, box = _sample()
-    timestamp = canonical_time(now)
+    timestamp, zone = canonical_time(now), ruleset.timezone_of(TEST_CAMERA)
     threat = {
         "detection": 0,
         "label": _LABEL,
         "conf": 0.91,
         "severity": "alert",
-        "rule": "test",
+        "rule": f"defaults.objects.{_LABEL}",
         "zone": None,
+        "bbox": box,
     }
     body: dict[str, Any] = {
         "test": True,
         "alert_id": rules.alert_id(TEST_CAMERA, timestamp, "alert"),
         "id": TEST_CAMERA,
         "timestamp": timestamp,
+        "local_time": local_json(now, zone),
+        "timezone": zone,
         "severity": "alert",
         "threats": [threat],
         "image_uri": file,
@@ -91,8 +96,10 @@ def test_message(ruleset: rules.Rules, now: datetime) -> Message:
         "model_version": "0" * 12,
     }
     detection = {"category": "1", "label": _LABEL, "conf": 0.91, "bbox": box}
-    message = compose(body, ruleset, image={"detections": [detection]})  # type: ignore[arg-type]
-    return replace(message, subject=f"Test: {message.subject}", text=f"{_NOTE}\n\n{message.text}")
+    message = compose(
+        cast(AlertBody, body), ruleset, image={"detections": [detection]}, notes=(_NOTE,)
+    )
+    return replace(message, subject=f"Test: {message.subject}")
 
 
 def _sample() -> tuple[str, list[float]]:

@@ -19,6 +19,7 @@ from beam_pipeline.inputs.rule_files import (
     read_file,
     read_rules,
 )
+from transforms.alerting.alerts import known_zone
 from transforms.records.text import one_line
 from transforms.storage import stores
 
@@ -84,8 +85,10 @@ def explain(camera: str, file: str | None, path: str | None, labels: str | None)
                 "The image was judged by other rules; a backtest shows what these rules would have "
                 "done.\n"
             )
+        record = _alert_record(file, data)
         try:
-            parts.append(rules.explain(data, _alert_record(file, data)))
+            zone = known_zone(record, None if path is None else ruleset, camera)
+            parts.append(rules.explain(data, record, timezone=zone))
         except ValueError as error:
             raise SetupError(f"rules explain {file}: {error}") from None
     return "\n".join(parts)

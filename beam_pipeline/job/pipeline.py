@@ -173,6 +173,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         output,
         job.rules,
         urls=options.alert_urls,
+        timezone=options.timezone,
         streaming=streaming,
         max_age_seconds=options.alert_max_age_seconds,
     )

@@ -244,3 +244,21 @@ def test_a_screen_reader_finds_its_way(opened: Opened) -> None:
     assert doubled == 0
     opened.tab.keyboard.press("Tab")
     assert opened.computed("document.activeElement.textContent") == "Skip to the cameras"
+
+
+def test_a_link_of_a_message_opens_its_alert(browser: Browser, report: Path) -> None:
+    anchor = "hall_20260131T120000Z"
+    tab = Opened(browser, report).tab
+    assert tab.evaluate("document.querySelectorAll('details.alert[open]').length") == 0
+    tab.goto(f"{report.as_uri()}#{anchor}")
+    assert tab.evaluate("[...document.querySelectorAll('details.alert[open]')].map(e => e.id)") == [
+        anchor
+    ]
+    top = tab.evaluate(f"document.getElementById('{anchor}').getBoundingClientRect().top")
+    assert -1 < top < tab.evaluate("innerHeight")
+    fresh = Opened(browser, report)
+    fresh.tab.goto("about:blank")
+    fresh.tab.goto(f"{report.as_uri()}#{anchor}")
+    assert fresh.tab.evaluate(f"document.getElementById('{anchor}').open")
+    fresh.tab.goto(f"{report.as_uri()}#%E0%A4%A")
+    assert fresh.complaints == []

@@ -33,7 +33,7 @@ def test_each_detection_is_explained_by_the_deciding_checks():
         make_detection("car", 0.1),
     )
     assert explain(final_json(rules, image)) == (
-        f"hall at 2026-01-31T12:00:00Z, judged by rules {rules.version}:\n"
+        f"hall at 2026-01-31 12:00:00 (UTC), judged by rules {rules.version}:\n"
         "It calls for an alert.\n"
         "- person, score 0.9: a threat of severity alert, rule defaults.objects.person, in zone "
         "all (score 0.9, minimum 0.5; area 0.02, minimum 0.001; zone all).\n"

@@ -9,7 +9,7 @@ from rules import RulesError, load_rules, parse_rules
 
 LABELS = ("person", "bicycle", "car", "dog")
 OBJECT_KEYS = (
-    "severity, min_score, min_area, max_area, min_ratio, max_ratio, min_score_at_night, "
+    "name, severity, min_score, min_area, max_area, min_ratio, max_ratio, min_score_at_night, "
     "min_count, max_count, repeats, track, confirm"
 )
 LAYER_KEYS = (

@@ -97,10 +97,13 @@ def test_messages_have_links_and_logs_and_records_have_none(
     assert requests.get(message.links["picture"], timeout=10).content == data
     assert requests.get(message.links["data"], timeout=10).json() == final
     assert f"Picture: {message.links['picture']}\n" in message.text
-    assert f"Data: {message.links['data']}\n" in message.text
+    assert f"This alert in the report: {message.links['report']}\n" in message.text
+    assert message.links["report"].endswith("#hall_20260131T235959Z")
+    s3_bucket.put("out/report/report.html", b"a page")
+    assert requests.get(message.links["report"], timeout=10).content == b"a page"
     assert "The links open for 48 hours, for anyone who has them." in message.text
     for link in message.links.values():
-        assert query(link)["X-Amz-Expires"] == "172800"
+        assert query(link.partition("#")[0])["X-Amz-Expires"] == "172800"
     signature = query(message.links["data"])["X-Amz-Signature"]
     assert "botocore" in {record.name.split(".")[0] for record in caplog.records}
     assert not [text for text in everywhere if signature in text or SECRET in text]

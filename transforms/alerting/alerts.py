@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+from datetime import timezone as timezones
 from typing import Any, TypedDict
 
 import rules
+from rules.local_times import local_json
 from rules.records import ThreatJson, ThreatSeverity
 from transforms.records.clocks import is_misdated
 from transforms.records.codecs import keep_plain, register_record
@@ -17,14 +19,25 @@ from transforms.records.times import from_unix, parse_time
 from transforms.storage import stores
 
 
+class AlertThreatJson(ThreatJson):
+    """A threat of an alert: that of the verdict, with the box."""
+
+    bbox: list[float]
+
+
 class AlertBody(TypedDict):
-    """An alert as it is sent and recorded."""
+    """An alert as it is sent and recorded.
+
+    Records of earlier releases have no `local_time`, `timezone` and `bbox`.
+    """
 
     alert_id: str
     id: str
     timestamp: str
+    local_time: str
+    timezone: str
     severity: ThreatSeverity
-    threats: list[ThreatJson]
+    threats: list[AlertThreatJson]
     image_uri: str
     final_uri: str
     rules_version: str
@@ -102,7 +115,11 @@ register_record(Alert, version=2, upgrades={1: keep_plain})
 
 
 def alert_for(
-    judged: JudgedImage, output: str, ruleset: rules.Rules, default_targets: Sequence[str] = ()
+    judged: JudgedImage,
+    output: str,
+    ruleset: rules.Rules,
+    default_targets: Sequence[str] = (),
+    timezone: str | None = None,
 ) -> Alert | None:
     """Makes the alert of an image; None if the image needs none.
 
@@ -112,6 +129,7 @@ def alert_for(
       ruleset: The rules, which name targets for cameras and severities. An image of severity
         `alert` has an alert even if it has no target.
       default_targets: The names of the targets of every image of severity `alert`.
+      timezone: The time zone of cameras for which the rules name none; None for UTC.
     """
     image, verdict = judged.image, judged.verdict
     if verdict.severity is None:
@@ -120,13 +138,19 @@ def alert_for(
     targets = [*named, *default_targets] if verdict.severity == "alert" else named
     if not targets and verdict.severity != "alert":
         return None
+    zone = ruleset.timezone_of(image.id, timezone)
     alert_id = rules.alert_id(image.id, image.timestamp, verdict.severity)
     body: AlertBody = {
         "alert_id": alert_id,
         "id": image.id,
         "timestamp": image.timestamp,
+        "local_time": local_json(parse_time(image.timestamp), zone),
+        "timezone": zone,
         "severity": verdict.severity,
-        "threats": verdict.to_json()["threats"],
+        "threats": [
+            {**threat, "bbox": list(image.detections[threat["detection"]].bbox)}
+            for threat in verdict.to_json()["threats"]
+        ],
         "image_uri": image.uri,
         "final_uri": printable(stores.final_uri(output, image.id, image.stem)),
         "rules_version": verdict.rules_version,
@@ -139,9 +163,25 @@ def alert_for(
         targets=tuple(sorted(set(targets))),
         suppressed_by=verdict.suppressed_by,
         incident_number=verdict.incident_number,
-        image=judged.to_json() if named else None,
+        image=judged.to_json() if targets else None,
         changed=image.changed,
     )
+
+
+def known_zone(alert: Mapping[str, Any] | None, ruleset: rules.Rules | None, camera: str) -> str:
+    """Returns the time zone in which times of an alert are shown, by its IANA name.
+
+    It is that of the alert. Alerts of earlier releases name none; the rules do, or else it is UTC.
+
+    Args:
+      alert: The body or the record of the alert; None if there is none.
+      ruleset: The rules; None if they are not known.
+      camera: The camera's id.
+    """
+    zone = None if alert is None else alert.get("timezone")
+    if isinstance(zone, str) and rules.timezone_problem(zone) is None:
+        return zone
+    return "UTC" if ruleset is None else ruleset.timezone_of(camera)
 
 
 def is_too_old(alert: Alert, max_age_seconds: float | None, now: datetime | None = None) -> bool:
@@ -163,4 +203,4 @@ def is_too_old(alert: Alert, max_age_seconds: float | None, now: datetime | None
         if alert.arrived is None:
             return False
         taken = alert.arrived
-    return (now or datetime.now(timezone.utc)) - taken > timedelta(seconds=max_age_seconds)
+    return (now or datetime.now(timezones.utc)) - taken > timedelta(seconds=max_age_seconds)

@@ -31,7 +31,7 @@ from transforms.alerting.ledger import (
     Ledger,
     Outcome,
 )
-from transforms.alerting.messages import Message, body_only_message, compose
+from transforms.alerting.messages import Message, compose
 from transforms.alerting.target_clients import (
     TargetClient,
     TimeLimits,
@@ -376,7 +376,7 @@ class AlertDispatcher:
     Args:
       output: The job's output, where `alerts/` is.
       ruleset: The rules, which name targets and hold message templates.
-      urls: The addresses that get each alert's body.
+      urls: The addresses that get each alert.
       policy: How long a target is retried.
       max_concurrent: The number of alerts that are sent to one target at a time.
       max_age_seconds: Older alerts are not sent; None for no limit.
@@ -513,8 +513,6 @@ class AlertDispatcher:
     def _message(self, alert: Alert, target: str) -> Message:
         if alert.is_digest:
             return digest_message(cast(DigestBody, alert.body))
-        if target in self._urls:
-            return body_only_message(cast(AlertBody, alert.body), alert.arrived)
         return compose(
             cast(AlertBody, alert.body),
             self._rules.current,

@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import rules
+from rules.local_times import local_words
 from rules.templates import MAX_THREATS, MessageTemplate, MessageValues
-from transforms.alerting.alerts import AlertBody
+from transforms.alerting.alerts import AlertBody, known_zone
+from transforms.alerting.html_messages import html_message
 from transforms.alerting.signed_links import signed_link
 from transforms.images.annotating import AnnotatedImage, LabelledBox, read_with_boxes
 from transforms.records.clocks import is_misdated
@@ -30,31 +33,29 @@ LONGEST_SIDE = 1024
 LARGEST_PICTURE = 200_000
 """The largest size of a message's picture, in bytes."""
 
-SUBJECT = "{{ labels | join(', ') }} at {{ id }}, {{ local_time }} ({{ timezone }})"
+SUBJECT = "{{ labels | join(', ') }} at {{ id }}, {{ when }}"
 """The built-in template of a subject."""
 
 TEXT = """\
-{{ labels | join(', ') }} at {{ id }}, {{ local_time }} ({{ timezone }})
-{% if timezone != 'UTC' %}
-UTC: {{ timestamp }}
-{% endif %}
+{{ labels | join(', ') }} at {{ id }}
+{{ when }}
 
 {% for threat in threats %}
-- {{ threat.label }}, score {{ '%.2f' % threat.conf }}
+- {{ threat.label }}, {{ threat.sure }}
   {%- if threat.zone %}, in {{ threat.zone }}{% endif %}
-, severity {{ threat.severity }}, rule {{ threat.rule }}
+; rule: {{ threat.rule_name }}
 {% endfor %}
 
-Picture: {{ links.picture or image_uri }}
-Data: {{ links.data or final_uri }}
-{% if link_hours %}
-The links open for {{ link_hours }} hours, for anyone who has them.
-{% endif %}
 {% if no_picture %}
 There is no picture with this message: {{ no_picture }}.
 {% endif %}
-
-Alert {{ alert_id }}, rules {{ rules_version }}, model {{ model_version }}
+Picture: {{ picture_link }}
+{% if report_link %}
+This alert in the report: {{ report_link }}
+{% endif %}
+{% if link_hours %}
+The links open for {{ link_hours }} hours, for anyone who has them.
+{% endif %}
 """
 """The built-in template of a text."""
 
@@ -79,8 +80,10 @@ class Message:
       severity: The severity of the image.
       subject: One line.
       text: Plain text for a person, with the links.
-      links: Links that are valid for a limited time, by their content: `picture`, `data`.
+      links: Links that are valid for a limited time, by their content: `picture`, `data`, `report`.
       picture: The image with boxes, as JPEG; None if there is none.
+      html: The message as HTML, for mail, with the picture as `cid:` and its name; None if there is
+        only the text.
       body: The alert as programs read it, and as it is recorded.
     """
 
@@ -92,25 +95,17 @@ class Message:
     text: str
     links: Mapping[str, str] = field(default_factory=dict)
     picture: bytes | None = None
+    html: str | None = None
     body: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def picture_name(self) -> str:
+        """The name of the picture's file."""
+        return _picture_name(self.camera, self.timestamp)
 
-def body_only_message(alert: AlertBody, arrived: datetime | None = None) -> Message:
-    """Makes a message without texts for people, as a `url_client` sends it.
 
-    Args:
-      alert: The body of the alert (`Alert.body`).
-      arrived: When the image arrived (UTC); None if that is unknown.
-    """
-    return Message(
-        alert_id=alert["alert_id"],
-        camera=alert["id"],
-        timestamp=alert["timestamp"],
-        severity=alert["severity"],
-        subject="",
-        text="",
-        body=_sent_body(alert, arrived),
-    )
+def _picture_name(camera: str, timestamp: str) -> str:
+    return f"{camera}_{timestamp.replace(':', '-')}.jpg"
 
 
 def compose(
@@ -119,6 +114,7 @@ def compose(
     *,
     image: Mapping[str, Any] | None = None,
     arrived: datetime | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Message:
     """Composes the message for an alert.
 
@@ -131,6 +127,7 @@ def compose(
       ruleset: The rules, with the templates and the cameras' time zones.
       image: The image JSON; None to read it from `final_uri`.
       arrived: When the image arrived (UTC); None if that is unknown.
+      notes: Lines that come first.
     """
     hours = ruleset.alerting.link_hours
     try:
@@ -140,17 +137,28 @@ def compose(
         reason = f"{alert['image_uri']} can't be read ({type(error).__name__})"
         picture, links = AnnotatedImage(missing=printable(reason)), {}
     image_uri = picture.uri or alert["image_uri"]
-    timezone = ruleset.for_camera(alert["id"]).timezone
-    threats = [dict(threat) for threat in alert["threats"]]
+    captured = parse_time(alert["timestamp"])
+    timezone = known_zone(alert, ruleset, alert["id"])
+    camera = ruleset.for_camera(alert["id"])
     values: MessageValues = {
         "id": alert["id"],
         "timestamp": alert["timestamp"],
-        "local_time": _local_time(alert["timestamp"], timezone),
+        "local_time": local_words(captured, timezone).partition(" (")[0],
         "timezone": timezone,
+        "when": local_words(captured, timezone),
         "severity": alert["severity"],
         "labels": list(dict.fromkeys(threat["label"] for threat in alert["threats"])),
-        "threats": threats[:MAX_THREATS],
-        "links": {"picture": None, "data": None, **links},
+        "threats": [
+            {
+                **threat,
+                "rule_name": camera.rule_name(threat["rule"]),
+                "sure": f"{threat['conf']:.0%} sure",
+            }
+            for threat in alert["threats"][:MAX_THREATS]
+        ],
+        "links": {"picture": None, "data": None, "report": None, **links},
+        "picture_link": links.get("picture") or _address(image_uri),
+        "report_link": links.get("report") or _report_address(alert),
         "link_hours": str(hours) if links else None,
         "image_uri": image_uri,
         "final_uri": alert["final_uri"],
@@ -161,20 +169,31 @@ def compose(
     }
     subject, _ = _rendered(ruleset.alerting.subject, SUBJECT, values, "subject")
     text, failure = _rendered(ruleset.alerting.body, TEXT, values, "body")
+    own_text = None if ruleset.alerting.body is None or failure else clean_lines(text)
     if failure:
-        text += f"\n(The rule file's template of the body failed: {failure}.)\n"
+        failure = f"(The rule file's template of the body failed: {failure}.)"
+        text += f"\n{failure}\n"
     body = _sent_body(alert, arrived)
     if "time_is_wrong" in body:
-        text = f"{_wrong_time(alert, arrived)}\n\n{text}"
+        notes = (_wrong_time(captured, arrived, timezone), *notes)
+    name = None if picture.jpeg is None else _picture_name(alert["id"], alert["timestamp"])
+    html = html_message(
+        values,
+        subject=clean_line(subject),
+        notes=(*notes, failure) if failure else notes,
+        own_text=own_text,
+        picture_name=name,
+    )
     return Message(
         alert_id=alert["alert_id"],
         camera=alert["id"],
         timestamp=alert["timestamp"],
         severity=alert["severity"],
         subject=clean_line(subject),
-        text=clean_lines(text),
+        text=clean_lines("\n\n".join([*notes, text])),
         links=links,
         picture=picture.jpeg,
+        html="\n".join(map(_readable, html.splitlines())),
         body=body,
     )
 
@@ -190,20 +209,12 @@ def _sent_body(alert: AlertBody, arrived: datetime | None) -> Mapping[str, Any]:
     return {**alert, "time_is_wrong": True, "arrived": arrival}
 
 
-def _wrong_time(alert: AlertBody, arrived: datetime | None) -> str:
-    text = f"The clock of this camera is wrong: its image is dated {alert['timestamp']}"
+def _wrong_time(captured: datetime, arrived: datetime | None, timezone: str) -> str:
+    date = local_words(captured, timezone)
+    text = f"The clock of this camera is wrong: its image is dated {date}"
     if arrived is None:
         return f"{text}."
-    return f"{text}, and arrived at {canonical_time(arrived.replace(microsecond=0))}."
-
-
-def _local_time(timestamp: str, timezone: str) -> str:
-    local = parse_time(timestamp).replace(microsecond=0)
-    try:
-        local = local.astimezone(ZoneInfo(timezone))
-    except OverflowError:  # The calendar's first and last days.
-        pass
-    return local.replace(tzinfo=None).isoformat(" ")
+    return f"{text}, and arrived at {local_words(arrived, timezone)}."
 
 
 def clean_line(text: str) -> str:
@@ -277,19 +288,46 @@ def _annotated_image(alert: AlertBody, image: Mapping[str, Any]) -> AnnotatedIma
 
 
 def _links(alert: AlertBody, picture: AnnotatedImage, hours: float) -> dict[str, str]:
-    """Signs links to the image and its data, as far as possible."""
+    """Signs links to the image, its data and the report, as far as possible."""
     image_uri = picture.uri or alert["image_uri"]
+    output = _output_of(alert)
+    report = None if output is None else signed_link(stores.report_uri(output), hours)
     links = {
         "picture": None if picture.jpeg is None else signed_link(image_uri, hours),
         "data": signed_link(alert["final_uri"], hours),
+        "report": report and f"{report}#{alert_anchor(alert['id'], alert['timestamp'])}",
     }
     return {name: link for name, link in links.items() if link is not None}
 
 
+def _report_address(alert: AlertBody) -> str | None:
+    output = _output_of(alert)
+    if output is None:
+        return None
+    anchor = alert_anchor(alert["id"], alert["timestamp"])
+    return f"{_address(stores.report_uri(output))}#{anchor}"
+
+
+def alert_anchor(camera: str, timestamp: str) -> str:
+    """Returns the name of an alert's place in the report, for a link to it."""
+    return f"{camera}_{stores.time_in_name(timestamp)}"
+
+
+def _address(uri: str) -> str:
+    """Returns an address that a browser opens."""
+    return Path(uri).as_uri() if stores.is_local(uri) and os.path.isabs(uri) else uri
+
+
+def _output_of(alert: AlertBody) -> str | None:
+    """Returns the job's output of an alert; None if its image JSON is in no output."""
+    output, folder, rest = alert["final_uri"].rpartition("/final/")
+    return output if folder and rest.startswith(f"{alert['id']}/") else None
+
+
 def _image_uris(alert: AlertBody) -> Sequence[str]:
     source_uri: str = alert["image_uri"]
-    output, folder, rest = alert["final_uri"].rpartition("/final/")
-    if not folder or not rest.startswith(f"{alert['id']}/"):
+    output = _output_of(alert)
+    if output is None:
         return (source_uri,)
     return (stores.validated_uri(output, alert["id"], source_uri.rsplit("/", 1)[-1]), source_uri)
 

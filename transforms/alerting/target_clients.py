@@ -31,6 +31,7 @@ from transforms.alerting.exchanges import (
     NoAnswerError,
     TooManyExchangesError,
 )
+from transforms.alerting.mails import is_html_mail, plain_text
 from transforms.alerting.messages import Message
 
 _NO_ANSWER = "no answer in time"
@@ -93,7 +94,7 @@ def url_client(
     environ: Mapping[str, str],
     limits: TimeLimits = TimeLimits(),
 ) -> TargetClient:
-    """Makes the client of an `--alert_url`, which sends only `Message.body`.
+    """Makes the client of an `--alert_url`, which sends the same as a webhook of the rule file.
 
     Args:
       name: The target's name, by :func:`named_urls`.
@@ -102,7 +103,7 @@ def url_client(
       environ: The variables for references and the token, which are read for each message.
       limits: How long one attempt may take.
     """
-    return _Url(name, url, token_variable, environ, limits)
+    return _Webhook(rules.Target(name, "webhook", url), environ, limits, token_variable)
 
 
 def _attempt_result(exchanges: Exchanges, attempt: Callable[[Exchange], SendResult]) -> SendResult:
@@ -118,15 +119,27 @@ def _attempt_result(exchanges: Exchanges, attempt: Callable[[Exchange], SendResu
 
 
 class _Webhook:
-    """Sends each message as JSON to a service."""
+    """Sends each message as JSON to a service.
+
+    Args:
+      target: The target.
+      environ: The variables for its references.
+      limits: How long one attempt may take.
+      token_variable: The variable of the bearer token of a target that names none; it may be unset.
+    """
 
     def __init__(
-        self, target: rules.Target, environ: Mapping[str, str], limits: TimeLimits
+        self,
+        target: rules.Target,
+        environ: Mapping[str, str],
+        limits: TimeLimits,
+        token_variable: str | None = None,
     ) -> None:
         self.name = target.name
         self._target = target
         self._environ = environ
         self._limits = limits
+        self._token_variable = token_variable
         self._exchanges = Exchanges(limits.exchange_seconds)
 
     def send(self, message: Message) -> SendResult:
@@ -138,6 +151,8 @@ class _Webhook:
             )
         except rules.MissingVariableError as error:
             return SendResult("unavailable", str(error))
+        if token is None and self._token_variable is not None:
+            token = self._environ.get(self._token_variable, "").strip() or None
         picture = message.picture
         body = json_body(
             {
@@ -154,38 +169,6 @@ class _Webhook:
         return _attempt_result(
             self._exchanges,
             lambda _: _post(url or "", body, headers, token, target.ca, self._limits),
-        )
-
-
-class _Url:
-    """Sends each alert's body to a service."""
-
-    def __init__(
-        self,
-        name: str,
-        url: str,
-        token_variable: str,
-        environ: Mapping[str, str],
-        limits: TimeLimits,
-    ) -> None:
-        self.name = name
-        self._url = url
-        self._token_variable = token_variable
-        self._environ = environ
-        self._limits = limits
-        self._exchanges = Exchanges(limits.exchange_seconds)
-
-    def send(self, message: Message) -> SendResult:
-        try:
-            url = rules.expand(self._url, self._environ)
-        except rules.MissingVariableError as error:
-            return SendResult("unavailable", str(error))
-        token = self._environ.get(self._token_variable, "").strip()
-        body = json_body(message.body)
-        headers = {"Idempotency-Key": message.alert_id}
-        return _attempt_result(
-            self._exchanges,
-            lambda _: _post(url, body, headers, token or None, None, self._limits),
         )
 
 
@@ -298,17 +281,18 @@ def _notify(exchange: Exchange, url: str, message: Message) -> SendResult:
         )
     sender = apprise.Apprise(asset=asset)
     sender.add(service)
-    name = f"{message.camera}_{message.timestamp.replace(':', '-')}.jpg"
     picture = message.picture and AttachMemory(
-        content=message.picture, name=name, mimetype="image/jpeg"
+        content=message.picture, name=message.picture_name, mimetype="image/jpeg"
     )
-    delivered = sender.notify(
-        title=message.subject,
-        body=message.text,
-        body_format=apprise.NotifyFormat.TEXT,
-        notify_type=apprise.NotifyType.WARNING,
-        attach=picture or None,
-    )
+    html = message.html if is_html_mail(service) else None
+    with plain_text(message.text):
+        delivered = sender.notify(
+            title=message.subject,
+            body=message.text if html is None else html,
+            body_format=apprise.NotifyFormat.TEXT if html is None else apprise.NotifyFormat.HTML,
+            notify_type=apprise.NotifyType.WARNING,
+            attach=picture or None,
+        )
     if delivered:
         return SendResult("delivered", answer=_last_answer(exchange))
     return _failed_by_apprise(exchange, str(service.service_name))

@@ -166,6 +166,11 @@ def alert_uri(output: str, camera: str, alert_id: str) -> str:
     return join(output, "alerts", camera, f"{alert_id}.json")
 
 
+def report_uri(output: str) -> str:
+    """Returns the address of the report."""
+    return join(output, "report", "report.html")
+
+
 def digest_uri(output: str, window: str, alert_id: str, *, former: bool = False) -> str:
     """Returns the address of a digest: a message about many alerts of a window.
 

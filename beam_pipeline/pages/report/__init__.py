@@ -77,7 +77,7 @@ def write_report(
         raise CountsError(
             "--file is missing: the report of several outputs belongs to none of them"
         )
-    target = stores.join(scan.outputs[0], "report", "report.html") if file is None else file
+    target = stores.report_uri(scan.outputs[0]) if file is None else file
     try:
         fleet = gather(scan, options or ReportOptions())
         stores.write_bytes(target, make_page(fleet).encode())

@@ -24,7 +24,10 @@ from beam_pipeline.fleet.fleet_end import FleetEnd, find_end
 from beam_pipeline.fleet.health import examine
 from beam_pipeline.fleet.health_statistics import Finding
 from beam_pipeline.fleet.output_scan import NoCountsError, OutputScan, camera_and_time
+from rules.local_times import local_words
+from transforms.alerting.alerts import known_zone
 from transforms.alerting.ledger import SUPPRESSED
+from transforms.alerting.messages import alert_anchor
 from transforms.records import reasons
 from transforms.records.clocks import is_misdated
 from transforms.records.count_rows import CountRow, sum_by_id, sum_total
@@ -138,6 +141,7 @@ class AlertRecord:
       alert_id: Its id.
       camera: The camera's.
       timestamp: Of the image, canonical.
+      timezone: The camera's time zone.
       labels: What the threats are, with the highest score of each.
       outcomes: Target (None for none), outcome and detail, each.
       image_uri: Where the image was.
@@ -148,10 +152,21 @@ class AlertRecord:
     alert_id: str
     camera: str
     timestamp: str
+    timezone: str
     labels: Mapping[str, float]
     outcomes: tuple[tuple[str | None, str, str], ...]
     image_uri: str
     final_uri: str
+
+    @property
+    def when(self) -> str:
+        """The local time of the camera."""
+        return local_words(parse_time(self.timestamp), self.timezone)
+
+    @property
+    def anchor(self) -> str:
+        """The name of its place on the page."""
+        return alert_anchor(self.camera, self.timestamp)
 
     @property
     def is_suppressed(self) -> bool:
@@ -237,7 +252,9 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
     rows: list[CountRow] = []
     findings: Sequence[Finding] = ()
     figures: Sequence[CameraFigures] = ()
-    contents = _OutputContents(period, scan, has_end=options.until is not None)
+    contents = _OutputContents(
+        period, scan, has_end=options.until is not None, ruleset=options.ruleset
+    )
     if period is not None:
         rows = scan.counts(since=period.start, until=period.end)
         health = examine(
@@ -378,11 +395,13 @@ class _OutputContents:
       misdated: Cameras whose clock is wrong.
       has_end: Whether the end of the period was requested. Otherwise it is the end of the newest
         window, and as no window counts invalid images, later ones belong to the period too.
+      ruleset: The rules, with the time zones of cameras whose alerts name none.
     """
 
     period: ReportPeriod | None
     scan: OutputScan
     has_end: bool
+    ruleset: rules.Rules | None
     invalid: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     invalid_by_id: Counter[str] = field(default_factory=Counter)
     alerts: list[AlertRecord] = field(default_factory=list)
@@ -416,7 +435,7 @@ class _OutputContents:
         ]
         for uri, record in zip(uris, self.scan.read(uris), strict=True):
             try:
-                alert = _alert(output, _object(record))
+                alert = _alert(output, _object(record), self.ruleset)
                 capture_time = parse_time(alert.timestamp)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 self.add_problem(uri, _describe_error(error))
@@ -460,7 +479,8 @@ class _OutputContents:
                 self.add_problem(uri, _describe_error(error))
 
 
-def _alert(output: str, record: Mapping[str, Any]) -> AlertRecord:
+def _alert(output: str, record: Mapping[str, Any], ruleset: rules.Rules | None) -> AlertRecord:
+    camera = str(record["id"])
     labels: dict[str, float] = {}
     for threat in record["threats"]:
         label = str(threat["label"])
@@ -468,8 +488,9 @@ def _alert(output: str, record: Mapping[str, Any]) -> AlertRecord:
     return AlertRecord(
         output=output,
         alert_id=str(record["alert_id"]),
-        camera=str(record["id"]),
+        camera=camera,
         timestamp=str(record["timestamp"]),
+        timezone=known_zone(record, ruleset, camera),
         labels=labels,
         outcomes=tuple(
             (target["target"], str(target["outcome"]), str(target["detail"]))

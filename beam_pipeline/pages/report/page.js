@@ -62,4 +62,14 @@
   });
   addEventListener("afterprint", () => { for (const one of opened) one.open = false; });
   choose();
+  // A link in a message names an alert.
+  function openNamed() {
+    const named = document.getElementById(location.hash.slice(1));
+    if (named?.matches("details.alert")) {
+      named.open = true;
+      named.scrollIntoView();
+    }
+  }
+  addEventListener("hashchange", openNamed);
+  openNamed();
 }

@@ -125,7 +125,9 @@ def _with_picture(alert: AlertRecord) -> ShownAlert:
     picture = parts.page_picture(drawn)
     if picture.missing is not None:
         picture = replace(picture, missing=without(alert.output, picture.missing))
-    return ShownAlert(alert, picture, tuple(rules.explain(image).splitlines()))
+    return ShownAlert(
+        alert, picture, tuple(rules.explain(image, timezone=alert.timezone).splitlines())
+    )
 
 
 def _final(alert: AlertRecord) -> Mapping[str, Any]:

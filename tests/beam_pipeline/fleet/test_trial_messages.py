@@ -90,7 +90,7 @@ def test_a_webhook_can_tell_a_test_from_an_alert(tmp_path: Path, web: WebService
     keys = [request.headers["Idempotency-Key"] for request in web.requests]
     assert keys == [first["alert_id"], second["alert_id"]]
     assert first["subject"].startswith("Test: person at test-camera, ")
-    assert first["text"].startswith(f"{NOTE}person at test-camera, ")
+    assert first["text"].startswith(f"{NOTE}person at test-camera\n")
 
 
 def test_a_mail_has_the_sample_picture(

@@ -91,8 +91,9 @@ def test_alerts_are_delivered_once_and_no_secret_is_kept(
         assert key == body["alert_id"]
         assert token == "Bearer planted-token"
         assert set(body) == {
-            *("alert_id", "id", "timestamp", "severity", "threats", "image_uri", "final_uri"),
-            *("rules_version", "model_version"),
+            *("alert_id", "id", "timestamp", "local_time", "timezone", "severity", "threats"),
+            *("image_uri", "final_uri", "rules_version", "model_version"),
+            *("subject", "text", "links", "picture"),
         }
     again = run_job(*arguments, *url, ALERT_TOKEN="planted-token")
     assert again.returncode == 0, again.stderr

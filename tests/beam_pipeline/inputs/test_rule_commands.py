@@ -220,3 +220,34 @@ def test_an_alert_that_a_limit_held_is_explained_by_its_record(final_file, tmp_p
     shown = capsys.readouterr().out.splitlines()
     assert "Target guard: suppressed, reported in digest abc." in shown
     assert "Target mail: delivered." in shown
+
+
+@pytest.mark.parametrize(
+    ("recorded", "in_rules", "shown"),
+    [
+        (None, None, "hall at 2026-01-31 12:00:00 (UTC), judged"),
+        (None, "Asia/Tokyo", "hall at 2026-01-31 21:00:00 (Asia/Tokyo, UTC+9), judged"),
+        ("Europe/Berlin", None, "hall at 2026-01-31 13:00:00 (Europe/Berlin, UTC+1), judged"),
+        ("Europe/Berlin", "Asia/Tokyo", "hall at 2026-01-31 13:00:00 (Europe/Berlin, UTC+1), jud"),
+        ("Nowhere", "Asia/Tokyo", "hall at 2026-01-31 21:00:00 (Asia/Tokyo, UTC+9), judged"),
+    ],
+)
+def test_the_capture_time_is_shown_as_in_the_alert(
+    tmp_path, final_file, capsys, recorded, in_rules, shown
+):
+    final = tmp_path / "final" / "hall" / Path(final_file).name
+    final.parent.mkdir(parents=True)
+    final.write_text(Path(final_file).read_text())
+    image = json.loads(final.read_text())
+    if recorded is not None:
+        name = alert_id("hall", image["timestamp"], "alert")
+        record = tmp_path / "alerts" / "hall" / f"{name}.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"timezone": recorded, "targets": []}))
+    arguments = []
+    if in_rules is not None:
+        file = tmp_path / "rules.yaml"
+        file.write_text(f"version: 1\ndefaults: {{objects: {{person: }}, timezone: {in_rules}}}\n")
+        arguments = ["--rules", str(file)]
+    assert cli.main(["rules", "explain", "hall", str(final), *arguments]) == 0
+    assert shown in capsys.readouterr().out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import calendar
 import json
 import re
@@ -546,6 +547,42 @@ def test_every_alert_url_gets_the_alert(folder: Folder, service: WebService) -> 
     urls = [f"{service.url}/{name}" for name in ("one", "other")]
     folder.run("--alert_url", urls[0], "--alert_url", urls[1])
     assert sorted(request.path for request in service.requests) == ["/one", "/other"]
+
+
+@pytest.mark.parametrize(
+    ("rule_lines", "zone", "local"),
+    [
+        ("", "Europe/Berlin", "2026-01-31T18:00:00+01:00"),
+        ("cameras: {hall: {timezone: Asia/Kolkata}}", "Asia/Kolkata", "2026-01-31T22:30:00+05:30"),
+    ],
+)
+def test_an_alert_url_gets_the_boxes_the_words_the_picture_and_the_local_time(
+    folder: Folder, service: WebService, tmp_path: Path, rule_lines: str, zone: str, local: str
+) -> None:
+    folder.put("hall_20260131T180000.jpg")
+    rules = tmp_path / "own.yaml"
+    rules.write_text(f"version: 1\ndefaults: {{objects: {{person: }}}}\n{rule_lines}\n")
+    options = ("--alert_url", service.url, "--rules", rules, "--timezone", "Europe/Berlin")
+    output = folder.run(*options)
+    (request,) = service.requests
+    sent = json.loads(request.body)
+    assert sent["timestamp"] == "2026-01-31T17:00:00Z"
+    assert (sent["local_time"], sent["timezone"]) == (local, zone)
+    (final,) = finals(output).values()
+    boxes = [threat["bbox"] for threat in sent["threats"]]
+    assert boxes == [
+        final["detections"][threat["detection"]]["bbox"] for threat in final["threat"]["threats"]
+    ]
+    assert len(boxes) > 0
+    assert sent["text"].startswith(f"person at hall\n{local[:10]} {local[11:19]} ({zone}, UTC+")
+    assert base64.b64decode(sent["picture"]).startswith(b"\xff\xd8")
+    assert sent["links"] == {}  # Links of a local disk can't be signed.
+    (record,) = map(read_json, (output / "alerts").glob("hall/*.json"))
+    shared = {name: value for name, value in record.items() if name != "targets"}
+    assert shared == {name: sent[name] for name in shared}
+    assert sent.keys() - shared.keys() == {"subject", "text", "links", "picture"}
+    page = (output / "report" / "report.html").read_text()
+    assert f'datetime="2026-01-31T17:00:00Z">{local[:10]} {local[11:19]} ({zone}, UTC+' in page
 
 
 def test_a_reference_in_an_alert_url_is_looked_up_where_it_is_sent(

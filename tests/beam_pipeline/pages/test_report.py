@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -15,6 +16,7 @@ from beam_pipeline.fleet.output_scan import OutputScan
 from beam_pipeline.pages.report import page, write_report
 from beam_pipeline.pages.report.gathering import Fleet, ReportOptions, gather, heat_map
 from beam_pipeline.pages.report.page import make_page
+from rules import parse_rules
 from tests.beam_pipeline.fleets import PICTURE, SHA256, write_fleet
 from tests.transforms.archives import seen
 from transforms.records.count_rows import CountRow
@@ -264,3 +266,38 @@ def test_a_picture_that_is_another_by_now_is_not_shown(output: Path) -> None:
     text = make_page(of(output))
     assert "data:image/jpeg" not in text
     assert text.count("No picture: ") == 3
+
+
+def test_alerts_have_the_local_time_of_their_camera_and_a_place_for_links(tmp_path: Path) -> None:
+    rule_text = """version: 1
+defaults: {objects: {person: }, timezone: Europe/Berlin}
+cameras: {gate: {timezone: Asia/Kathmandu}}
+"""
+    images = [
+        seen(camera, "2026-01-31T10:00:00Z", ("person", 0.9), sha256=SHA256)
+        for camera in ("hall", "gate")
+    ]
+    write_fleet(tmp_path / "out", images, rule_text=rule_text)
+    html = make_page(of(tmp_path / "out"))
+    for anchor, local in (
+        ("hall_20260131T100000Z", "2026-01-31 11:00:00 (Europe/Berlin, UTC+1)"),
+        ("gate_20260131T100000Z", "2026-01-31 15:45:00 (Asia/Kathmandu, UTC+5:45)"),
+    ):
+        assert f'<details class="alert" id="{anchor}">' in html
+        assert f'<time datetime="2026-01-31T10:00:00Z">{local}</time>' in html
+        assert f"{anchor.partition('_')[0]} at {local}, judged by rules" in html
+    assert parse_rules(rule_text, "r").timezone_of("gate") == "Asia/Kathmandu"
+
+
+def test_an_alert_of_an_earlier_release_has_the_time_zone_of_the_rules(tmp_path: Path) -> None:
+    image = seen("hall", "2026-01-31T10:00:00Z", ("person", 0.9), sha256=SHA256)
+    write_fleet(tmp_path / "out", [image])
+    (record,) = (tmp_path / "out" / "alerts").glob("hall/*.json")
+    former = json.loads(record.read_text())
+    del former["timezone"], former["local_time"], former["threats"][0]["bbox"]
+    record.write_text(json.dumps(former))
+    ruleset = parse_rules("version: 1\ndefaults: {timezone: Asia/Tokyo}\n", "r")
+    (alert,) = of(tmp_path / "out", ruleset=ruleset).alerts
+    assert alert.when == "2026-01-31 19:00:00 (Asia/Tokyo, UTC+9)"
+    (alert,) = of(tmp_path / "out").alerts
+    assert alert.when == "2026-01-31 10:00:00 (UTC)"

@@ -18,7 +18,7 @@ from transforms.alerting import messages
 from transforms.alerting.answers import SendResult
 from transforms.alerting.delivery import AlertDispatcher, TargetGate, TargetSender, pause_before
 from transforms.alerting.ledger import DELIVERED, FAILED, NOT_SENT, Ledger, Outcome
-from transforms.alerting.messages import body_only_message
+from transforms.alerting.messages import compose
 from transforms.alerting.target_clients import (
     check_url,
     named_urls,
@@ -40,7 +40,7 @@ def send(sender, second=0):
     alert = an_alert(second)
     if (closed := sender.wait(alert.alert_id, NEVER)) is not None:
         return "closed", closed.detail
-    result = sender.send(alert.alert_id, lambda: body_only_message(alert.body), NEVER)
+    result = sender.send(alert.alert_id, lambda: compose(alert.body, NO_TARGETS, image={}), NEVER)
     return result.outcome, result.detail
 
 

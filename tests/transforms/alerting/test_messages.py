@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import html
 import io
 import logging
 import re
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import rules
@@ -17,7 +20,7 @@ from tests.transforms.pictures import encoded, jpeg
 from tests.transforms.results import judged
 from transforms.alerting import messages
 from transforms.alerting.alerts import alert_for
-from transforms.alerting.messages import body_only_message, clean_line, clean_lines, compose
+from transforms.alerting.messages import clean_line, clean_lines, compose
 from transforms.records.times import parse_time
 from transforms.storage import stores
 
@@ -83,19 +86,24 @@ def test_a_message_says_that_the_clock_is_wrong_and_when_the_image_arrived(scene
     arrived = parse_time("2026-02-03T04:05:06.789Z")
     first, blank, *_ = compose(alert, templates(body=body), arrived=arrived).text.splitlines()
     assert first == (
-        "The clock of this camera is wrong: its image is dated 1970-01-01T00:05:00Z, and arrived "
-        "at 2026-02-03T04:05:06Z."
+        "The clock of this camera is wrong: its image is dated "
+        "1970-01-01 01:05:00 (Europe/Berlin, UTC+1), and arrived "
+        "at 2026-02-03 05:05:06 (Europe/Berlin, UTC+1)."
     )
     assert blank == ""
-    text = compose(alert, templates(body=body)).text
-    assert text.startswith(
-        "The clock of this camera is wrong: its image is dated 1970-01-01T00:05:00Z.\n\n"
+    message = compose(alert, templates(body=body))
+    note = (
+        "The clock of this camera is wrong: its image is dated "
+        "1970-01-01 01:05:00 (Europe/Berlin, UTC+1)."
     )
+    assert message.text.startswith(f"{note}\n\n")
+    assert f">{note}</p>" in message.html
 
 
-@pytest.mark.parametrize("make", [lambda alert, arrived: compose(alert, UTC, arrived=arrived),
-                                  body_only_message])  # fmt: skip
-def test_the_body_says_that_the_clock_is_wrong(scene, make):
+def test_the_body_says_that_the_clock_is_wrong(scene):
+    def make(alert, arrived):
+        return compose(alert, UTC, arrived=arrived)
+
     alert = {**scene.alert, "timestamp": "1970-01-01T00:05:00Z"}
     arrived = parse_time("2026-02-03T04:05:06.789Z")
     marked = {"time_is_wrong": True, "arrived": "2026-02-03T04:05:06.789Z"}
@@ -112,18 +120,16 @@ def test_a_message_with_a_credible_time_says_nothing_of_a_clock(scene):
 def test_the_built_in_message(scene):
     scene.keep(jpeg())
     message = compose(scene.alert, BERLIN)
-    assert message.subject == "person, dog at hall, 2026-02-01 00:59:59 (Europe/Berlin)"
+    assert message.subject == "person, dog at hall, 2026-02-01 00:59:59 (Europe/Berlin, UTC+1)"
     assert message.text == (
-        f"""person, dog at hall, 2026-02-01 00:59:59 (Europe/Berlin)
-UTC: 2026-01-31T23:59:59Z
+        f"""person, dog at hall
+2026-02-01 00:59:59 (Europe/Berlin, UTC+1)
 
-- person, score 0.90, severity alert, rule defaults.objects.person
-- dog, score 0.90, severity detection, rule defaults.objects.dog
+- person, 90% sure; rule: person (the defaults)
+- dog, 90% sure; rule: dog (the defaults)
 
-Picture: {scene.validated}
-Data: {scene.alert["final_uri"]}
-
-Alert {scene.alert["alert_id"]}, rules ba9876543210, model 0123456789ab
+Picture: file://{scene.validated}
+This alert in the report: file://{scene.output}/report/report.html#hall_20260131T235959Z
 """
     )
     assert message.body == scene.alert
@@ -132,29 +138,134 @@ Alert {scene.alert["alert_id"]}, rules ba9876543210, model 0123456789ab
     assert (message.timestamp, message.severity) == ("2026-01-31T23:59:59Z", "alert")
 
 
-def test_the_zone_is_shown_and_utc_is_not_shown_twice(scene):
+NAMED = """version: 1
+defaults:
+  timezone: Europe/Berlin
+  objects: {person: {name: "Löwe & <b>Co</b>"}, dog: }
+cameras:
+  hall:
+    zones:
+      path:
+        polygon: [[0, 0], [1, 0], [1, 1], [0, 1]]
+        objects: {person: {name: A person on the path}, dog: }
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("cameras.hall.zones.path.objects.person", "A person on the path"),
+        ("cameras.hall.zones.path.objects.dog", "dog (zone path of camera hall)"),
+        ("defaults.objects.person", "Löwe & <b>Co</b>"),
+        ("profiles.outdoor.objects.person", "person (profile outdoor)"),
+        ("cameras.gone.objects.dining table", "dining table (camera gone)"),
+        ("no entry", "no entry"),
+    ],
+)
+def test_the_rule_is_named_in_words(scene, rule, words):
+    threats = [{**scene.alert["threats"][0], "rule": rule, "zone": "path"}]
+    ruleset = rules.parse_rules(NAMED, "rules.yaml")
+    message = compose({**scene.alert, "threats": threats}, ruleset)
+    assert f"- person, 90% sure, in path; rule: {words}\n" in message.text
+    assert f", 90% sure, in path<br>\nRule: {html.escape(words)}</p>" in message.html
+
+
+@pytest.mark.parametrize("conf", [0.05, 0.9049, 0.905, 1.0])
+def test_a_message_says_how_sure_the_model_is(scene, conf):
+    threats = [{**scene.alert["threats"][0], "conf": conf}]
+    sure = {0.05: "5%", 0.9049: "90%", 0.905: "90%", 1.0: "100%"}[conf]
+    assert f"- person, {sure} sure;" in compose({**scene.alert, "threats": threats}, UTC).text
+
+
+HASH = re.compile(r"[0-9a-f]{12}")
+
+
+@given(st.floats(0, 1), st.sampled_from(["alert", "detection"]), st.booleans())
+def test_the_words_of_a_message_contain_no_hash(conf, severity, in_berlin):
+    image = judged(threats=[("person", severity), ("dog", "alert")])
+    alert = alert_for(image, "/out", BERLIN if in_berlin else UTC).body
+    alert = {**alert, "threats": [{**threat, "conf": conf} for threat in alert["threats"]]}
+    message = compose(alert, BERLIN, image={})
+    for shown in (message.subject, message.text, message.html):
+        assert not HASH.search(shown)
+        assert alert["alert_id"] not in shown
+
+
+def test_the_page_for_mail_has_the_words_the_picture_and_both_links(scene):
     scene.keep(jpeg())
-    threats = [{**scene.alert["threats"][0], "zone": "path"}]
-    text = compose({**scene.alert, "threats": threats}, UTC).text
-    assert text.startswith("person at hall, 2026-01-31 23:59:59 (UTC)\n\n- person")
-    assert "- person, score 0.90, in path, severity alert, rule defaults" in text
+    message = compose(scene.alert, BERLIN)
+    page = message.html
+    assert ">person, dog at hall</h1>" in page
+    assert ">2026-02-01 00:59:59 (Europe/Berlin, UTC+1)</p>" in page
+    assert 'src="cid:hall_2026-01-31T23-59-59Z.jpg"' in page
+    assert message.picture_name == "hall_2026-01-31T23-59-59Z.jpg"
+    report = f"file://{scene.output}/report/report.html#hall_20260131T235959Z"
+    for link in (f"file://{scene.validated}", report):
+        assert f'<a href="{link}">{link}</a>' in page
+    assert "The links open for" not in page
+
+
+def test_the_page_for_mail_without_a_picture_says_why(scene):
+    page = compose(scene.alert, BERLIN).html
+    assert "cid:" not in page
+    assert "There is no picture with this message: " in page
+
+
+def test_the_page_for_mail_has_the_text_of_the_rule_file_s_own_template(scene):
+    scene.keep(jpeg())
+    own = "<b>{{ id }}</b>\nhttps://a.example/{{ id }}?a=b&c=d"
+    page = compose(scene.alert, templates(body=own)).html
+    assert "&lt;b&gt;hall&lt;/b&gt;\n" in page
+    assert '<a href="https://a.example/hall?a=b&amp;c=d"' in page
+    assert "cid:hall_2026-01-31T23-59-59Z.jpg" in page
+    assert "90% sure" not in page
+
+
+def test_a_mail_of_hostile_words_has_no_markup_and_no_control_characters(scene):
+    label = "<script>alert(1)</script>\x1b[31m\u202e\ud800"
+    threats = [{**scene.alert["threats"][0], "label": label, "zone": "<i>"}]
+    page = compose({**scene.alert, "threats": threats}, BERLIN).html
+    assert "<script" not in page
+    assert "<i>" not in page
+    assert not {"\x1b", "\u202e", "\ud800"} & set(page)
+    page.encode()
 
 
 @pytest.mark.parametrize(
     ("timestamp", "zone", "local"),
     [
-        ("2026-10-25T00:30:00.250Z", "Europe/Berlin", "2026-10-25 02:30:00"),
-        ("2026-10-25T01:30:00Z", "Europe/Berlin", "2026-10-25 02:30:00"),
-        ("2026-06-01T18:45:00Z", "Asia/Kathmandu", "2026-06-02 00:30:00"),
-        ("0001-01-01T00:00:00Z", "America/New_York", "0001-01-01 00:00:00"),
-        ("9999-12-31T23:59:59Z", "Asia/Tokyo", "9999-12-31 23:59:59"),
+        (
+            "2026-10-25T00:30:00.250Z",
+            "Europe/Berlin",
+            "2026-10-25 02:30:00 (Europe/Berlin, UTC+2)",
+        ),
+        ("2026-10-25T01:30:00Z", "Europe/Berlin", "2026-10-25 02:30:00 (Europe/Berlin, UTC+1)"),
+        (
+            "2026-06-01T18:45:00Z",
+            "Asia/Kathmandu",
+            "2026-06-02 00:30:00 (Asia/Kathmandu, UTC+5:45)",
+        ),
+        ("2026-06-01T18:45:00Z", "UTC", "2026-06-01 18:45:00 (UTC)"),
+        ("0001-01-01T00:00:00Z", "America/New_York", "0001-01-01 00:00:00 (UTC)"),
+        ("9999-12-31T23:59:59Z", "Asia/Tokyo", "9999-12-31 23:59:59 (UTC)"),
     ],
 )
-def test_the_time_is_the_camera_s_own(scene, timestamp, zone, local):
-    ruleset = rules.parse_rules(RULES % zone, "rules.yaml")
-    message = compose({**scene.alert, "timestamp": timestamp}, ruleset)
-    assert message.subject == f"person, dog at hall, {local} ({zone})"
-    assert timestamp in message.text
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_the_time_is_the_camera_s_own(scene, timestamp, zone, local, is_recorded):
+    """By the alert's own time zone, or by the rules for an alert of an earlier release."""
+    alert = {**scene.alert, "timestamp": timestamp, "timezone": zone}
+    ruleset = rules.parse_rules(RULES % ("Asia/Tokyo" if is_recorded else zone), "rules.yaml")
+    if not is_recorded:
+        del alert["timezone"], alert["local_time"]
+    message = compose(alert, ruleset)
+    assert message.subject == f"person, dog at hall, {local}"
+    assert f"person, dog at hall\n{local}\n\n" in message.text
+
+
+@pytest.mark.parametrize("zone", ["Nowhere/Else", 7, None])
+def test_a_time_zone_that_is_none_is_that_of_the_rules(scene, zone):
+    message = compose({**scene.alert, "timezone": zone}, BERLIN)
+    assert message.subject.endswith(" (Europe/Berlin, UTC+1)")
 
 
 def test_the_rule_file_s_templates_are_used(scene):
@@ -248,7 +359,7 @@ def test_hostile_labels_are_not_executed(scene):
     threats = [{**scene.alert["threats"][0], "label": label}]
     message = compose({**scene.alert, "threats": threats}, BERLIN)
     assert message.subject.startswith("<b>{{ id }}</b> Bcc: evil@example.com at hall")
-    assert message.text.startswith("<b>{{ id }}</b>\nBcc: evil@example.com at hall")
+    assert message.text.startswith("<b>{{ id }}</b>\nBcc: evil@example.com at hall\n")
 
 
 def test_a_message_of_many_threats_is_of_bounded_length(scene):
@@ -313,7 +424,7 @@ def test_without_a_stored_copy_the_picture_is_read_from_its_source(scene):
     scene.keep(jpeg(), uri=came_from)
     message = compose(scene.alert, BERLIN)
     assert opened(message).size == (200, 160)
-    assert f"Picture: {came_from}\n" in message.text
+    assert f"Picture: file://{came_from}\n" in message.text
 
 
 def test_image_json_that_is_at_hand_is_not_read(scene):

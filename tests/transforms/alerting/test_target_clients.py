@@ -1,6 +1,8 @@
 """One try to deliver a message, to real servers of this machine."""
 
 import base64
+import email
+import email.policy
 import io
 import json
 import logging
@@ -8,6 +10,8 @@ import os
 import re
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +51,7 @@ MESSAGE = Message(
     text="Löwe at hall\n\n<b>& so on</b>\n",
     links={"picture": "https://store.example/picture?signature=l1nk"},
     picture=jpeg(320, 240),
+    html='<p>Löwe at hall</p>\n<img src="cid:hall_2026-01-31T23-59-59Z.jpg" alt="">\n',
     body=ALERT,
 )
 
@@ -258,15 +263,16 @@ def test_the_environment_s_authorities_do_not_take_the_target_s_place(
 @pytest.mark.parametrize(
     ("token", "authorization"), [(None, None), ("", None), ("t0ken\n", "Bearer t0ken")]
 )
-def test_an_alert_url_gets_the_alert_alone(web, monkeypatch, token, authorization):
+def test_an_alert_url_gets_the_same_json_as_a_webhook(web, monkeypatch, token, authorization):
     monkeypatch.delenv("ALERT_TOKEN", raising=False)
     if token is not None:
         monkeypatch.setenv("ALERT_TOKEN", token)
     client = url_client("a name", f"{web.url}/hook", "ALERT_TOKEN", os.environ)
     assert client.name == "a name"
     assert client.send(MESSAGE) == SendResult("delivered")
-    (request,) = web.requests
-    assert json.loads(request.body) == ALERT
+    assert webhook(f"{web.url}/hook").send(MESSAGE) == SendResult("delivered")
+    request, other = web.requests
+    assert request.body == other.body
     assert request.headers["Content-Type"] == "application/json"
     assert request.headers["Idempotency-Key"] == MESSAGE.alert_id
     assert request.headers.get("Authorization") == authorization
@@ -301,11 +307,47 @@ def test_a_mail_arrives_with_its_picture(mails):
     assert "cameras@example.com" in mail["From"]
     text = mail.get_body(("plain",)).get_content()
     assert text.splitlines() == MESSAGE.text.splitlines()
+    assert mail.get_body(("html",)).get_content().splitlines() == MESSAGE.html.splitlines()
+    (picture,) = [part for part in mail.walk() if part.get_content_type() == "image/jpeg"]
+    assert picture["Content-ID"] == "<hall_2026-01-31T23-59-59Z.jpg>"
+    assert picture.get_content_disposition() == "inline"
+    assert picture.get_filename() == "hall_2026-01-31T23-59-59Z.jpg"
+    assert picture.get_content() == MESSAGE.picture
+    assert Image.open(io.BytesIO(picture.get_content())).size == (320, 240)
+
+
+def test_a_mail_may_be_text_alone(mails):
+    client = apprise(f"{mails.url}&format=text", {"MAIL_PASSWORD": "pa55%40word"})
+    assert client.send(MESSAGE) == SendResult("delivered")
+    mail = mails.parsed()
+    assert mail.get_body(("html",)) is None
+    assert mail.get_body(("plain",)).get_content().splitlines() == MESSAGE.text.splitlines()
     (attached,) = mail.iter_attachments()
-    assert attached.get_content_type() == "image/jpeg"
-    assert attached.get_filename() == "hall_2026-01-31T23-59-59Z.jpg"
+    assert attached.get_content_disposition() == "attachment"
     assert attached.get_content() == MESSAGE.picture
-    assert Image.open(io.BytesIO(attached.get_content())).size == (320, 240)
+
+
+def test_a_service_that_is_no_mail_gets_the_text(web):
+    assert apprise(web.url.replace("http", "json")).send(MESSAGE) == SendResult("delivered")
+    (request,) = web.requests
+    received = json.loads(request.body)
+    assert received["message"].splitlines() == MESSAGE.text.strip().splitlines()
+
+
+def test_the_plain_text_of_a_mail_is_that_of_its_own_thread(mails):
+    """Many mails at once, each with its own words."""
+    messages = [
+        replace(MESSAGE, text=f"text {number}\n", html=f"<p>page {number}</p>", picture=None)
+        for number in range(20)
+    ]
+    client = apprise(mails.url, {"MAIL_PASSWORD": "pa55%40word"})
+    with ThreadPoolExecutor(8) as threads:
+        assert {result.outcome for result in threads.map(client.send, messages)} == {"delivered"}
+    words = set()
+    for envelope in mails.envelopes:
+        mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        words.add(tuple(mail.get_body((kind,)).get_content().strip() for kind in ("plain", "html")))
+    assert words == {(f"text {number}", f"<p>page {number}</p>") for number in range(20)}
 
 
 def test_a_mail_may_have_no_picture(mails):
