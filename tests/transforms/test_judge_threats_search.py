@@ -42,15 +42,30 @@ defaults:
 )
 
 
+WITH_GAP = parse_rules(
+    """version: 1
+targets: {guard: {webhook: https://guard.example, severities: [alert, detection]}}
+defaults:
+  objects: {person: , car: , dog: {severity: detection}, cat: {severity: detection}}
+  cooldown: 60s
+  incident_gap: 20s
+  notify: [guard]
+""",
+    "rules.yaml",
+)
+
+
 class Cooldowns(RuleBasedStateMachine):
     """Any order of images, checkpoints, crashes and failures of the store; one camera."""
+
+    ruleset = RULES
 
     def __init__(self) -> None:
         super().__init__()
         self.store = Store()
         self.patch = patch.object(decisions, "stores", self.store)
         self.patch.start()
-        self.workers = [_JudgeInStream(LiveRules.of(RULES), 3600, "/out") for _ in range(2)]
+        self.workers = [_JudgeInStream(LiveRules.of(self.ruleset), 3600, "/out") for _ in range(2)]
         self.crashes = 0
         self.state = Cell(HISTORIES)
         self.log: list[DetectedImage] = []
@@ -160,6 +175,19 @@ class Cooldowns(RuleBasedStateMachine):
 
 Cooldowns.TestCase.settings = search(1000, stateful_step_count=25)
 TestCooldowns = pytest.mark.search(Cooldowns.TestCase)
+
+
+class CooldownsThatGapsEnd(Cooldowns):
+    """The same where a gap without threats ends a cooldown: nothing is covered by no alert."""
+
+    ruleset = WITH_GAP
+
+    def no_label_is_alerted_twice_in_a_cooldown(self) -> None:
+        """It is, in two incidents."""
+
+
+CooldownsThatGapsEnd.TestCase.settings = search(200, stateful_step_count=20)
+TestCooldownsThatGapsEnd = pytest.mark.search(CooldownsThatGapsEnd.TestCase)
 
 
 class CooldownsOfTies(Cooldowns):
