@@ -12,7 +12,7 @@ def parser() -> OneLineParser:
     """Returns the command's parser."""
     parser = command_parser(
         "health",
-        "Finds cameras that are silent or blind, send invalid or misdated images, or show "
+        "Finds cameras that are silent, blind or frozen, send invalid or misdated images, or show "
         "unusually many or few threats, compared with what is usual for each camera at these "
         "hours.",
     )

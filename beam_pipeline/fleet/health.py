@@ -61,6 +61,7 @@ IMAGE_HISTORY = timedelta(days=14)
 DIGEST_FROM = 10
 """So many new findings, or more, are reported in one message."""
 _GIVE_UP_AFTER = 3
+_CERTAIN = 0.5
 _END_OF_YEAR = timedelta(days=7)
 _RECENT = timedelta(hours=1)
 """A period that ended no longer ago is about the present, and so about images of the future."""
@@ -126,8 +127,8 @@ def examine(
       expected: Images an hour that a camera sends at the least; under `TOTAL_ID` those of
         each camera that is not named.
       each_image: Whether to read what is kept of each image, a file an image: what was detected,
-        without which no camera is found blind, and the period's records of invalid images, without
-        which broken ones are not found.
+        without which no camera is found blind or frozen, and the period's records of invalid
+        images, without which broken ones are not found.
       end: The end of the fleet, where the period ends with it.
 
     Raises:
@@ -268,7 +269,7 @@ def _read_images(
     try:
         archive = open_archive(*outputs)
     except ArchiveError as error:
-        problems.append((", ".join(outputs), f"no camera can be found blind: {error}"))
+        problems.append((", ".join(outputs), f"no camera can be found blind or frozen: {error}"))
         return {}
     images = {}
     for id in archive.ids:
@@ -278,6 +279,14 @@ def _read_images(
                 bool(archived.image.detections),
                 archived.image.brightness,
                 archived.image.sharpness,
+                archived.image.sha256 or None,
+                tuple(
+                    sorted(
+                        detection.label
+                        for detection in archived.image.detections
+                        if detection.conf >= _CERTAIN
+                    )
+                ),
             )
             for archived in archive.images(id, since, until)
         ]
@@ -383,6 +392,7 @@ def _ledger(output: str, finding: Finding) -> dict[str, dict[str, str]]:
 _SUBJECTS: Mapping[str, str] = {
     "silent": "Camera silent",
     "misdated": "Camera's clock is wrong",
+    "frozen": "Camera frozen",
     "blind": "Camera blind",
     "invalid": "Camera sends invalid images",
     "clock_skew": "Camera's clock is wrong",

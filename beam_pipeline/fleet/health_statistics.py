@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from beam_pipeline.fleet import predictive
+from beam_pipeline.fleet.frozen import frozen_run
 from beam_pipeline.fleet.outliers import unusual_ids
 from transforms.records import reasons
 from transforms.records.count_rows import CountRow
@@ -27,19 +28,26 @@ if TYPE_CHECKING:
     from beam_pipeline.fleet.fleet_end import AheadImages
     from beam_pipeline.fleet.predictive import Array, Flags
 
-Kind = Literal["silent", "misdated", "invalid", "blind", "flooding", "too_few", "clock_skew"]
+Kind = Literal[
+    "silent", "misdated", "frozen", "invalid", "blind", "flooding", "too_few", "clock_skew"
+]
 KINDS: tuple[Kind, ...] = (
-    *("silent", "misdated", "blind", "invalid", "clock_skew", "flooding", "too_few"),
+    *("silent", "misdated", "frozen", "blind", "invalid", "clock_skew", "flooding", "too_few"),
 )
 """The kinds, most important first."""
 
 RATE = 0.01
-"""The false discovery rate of each kind."""
+"""The false discovery rate of each kind on a day with a look in every hour."""
+LOOK_RATE = 0.002
+"""The rate of a single look that keeps it: 24 looks a day find about five times as much."""
 MIN_PERIODS, MAX_PERIODS = 4, 28
 """The minimum and maximum number of comparable earlier periods that are used."""
 SILENT_SHARE, MIN_EXPECTED = 0.25, 3.0
 MIN_GAPS, MIN_REFUSED, MIN_RUN = 10, 5, 10
 _HOUR, _DAY, _WEEK = 3600.0, 86_400.0, 604_800.0
+_SATURDAY = 5
+_LONGEST_WEEKEND = 60 * _HOUR
+"""From Friday evening to Monday morning."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,16 @@ class LookedAtImage:
       has_detections: Whether anything at all was detected, down to the lowest score that is kept.
       brightness: 0 (black) to 1 (white); None where it was not measured.
       sharpness: 0 (blank) to 1; None where it was not measured.
+      sha256: The hash of its bytes; None where it is unknown.
+      labels: The labels of the detections with a score of 0.5 or more, sorted.
     """
 
     capture_time: datetime
     has_detections: bool
     brightness: float | None = None
     sharpness: float | None = None
+    sha256: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,16 +193,21 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
     """Returns what is wrong with the cameras in a period, by what they were like before it.
 
     Each kind is held to a false discovery rate of `RATE` over the cameras (Benjamini and Hochberg),
-    so that of fleets in which all is as usual at most one in a hundred has a finding of a kind, and
-    one in twenty has any. The tests are those of :mod:`beam_pipeline.fleet.predictive`, against the
+    so that of fleets in which all is as usual at most one in a hundred has a finding of a kind on a
+    day with a look in every hour: a look has a rate of `LOOK_RATE` for silent, flooding and
+    too_few, and asks for more than chance of the other kinds
+    (:mod:`tools.false_findings` measures it). The tests are those of
+    :mod:`beam_pipeline.fleet.predictive`, against the
     camera's own past in comparable periods: the same hours on the same weekday, where there are
-    `MIN_PERIODS` of them, or else on any day. So that a finding also
-    matters, each asks for a difference of a certain size as well.
+    `MIN_PERIODS` of them, or else on any day, unless the camera may be quiet on this weekday
+    (`_may_be_its_weekday`). So that a finding also matters, each asks for a difference of a certain
+    size as well.
 
     - silent: far fewer images (invalid and late ones count too) than the negative binomial
       prediction, at most a quarter of it; either in the whole period, or none at all since the last
       one (the chance of so long a silence at those hours); p is twice the smaller. Without a past
-      of days: no image for 20 times the camera's median gap and 3 times its longest. Where it is
+      of days: no image for 20 times the camera's median gap and 3 times its longest, and for 60
+      hours if it may be its first weekend. Where it is
       `expected` to send so many an hour at the least: fewer than that by a Poisson test at `RATE`.
       Without any test: `named`, and never seen.
     - misdated: a camera that would be silent, but for images whose capture times are plainly wrong
@@ -198,6 +215,10 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
       Without a past of days: the last image with a credible time is longer ago than its longest gap
       and an hour. Without any test: where the whole fleet has ended (`is_over`), as all clocks may
       have been lost at once; and images that are dated after the end of the period.
+    - frozen, without any test: the last images have the same bytes, at least five, or are all but
+      the same, at least ten (:mod:`beam_pipeline.fleet.frozen`): more than three times as many as
+      in any such run of the camera before, for more than three times as long. Such a camera is not
+      reported as flooding or too_few.
     - blind: nothing was detected in any image since some moment (the beta-binomial chance of
       that), and those images are dark, bright or blurred for the camera at those hours of the
       day: their median brightness or sharpness is less than half of what nine in ten had before,
@@ -209,7 +230,7 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
       the smaller. The odds are at least twice, or at most half, the usual.
 
     A camera without a past is judged for invalid, clock_skew, flooding and too_few by its peers in
-    the same period, with :func:`beam_pipeline.fleet.outliers.unusual_ids` at a rate of `RATE`.
+    the same period, with :func:`beam_pipeline.fleet.outliers.unusual_ids` at the same rate.
 
     What can't be seen: what was always wrong with a camera (but for half of its images invalid);
     a change so slow that the past has it too; a camera that is covered where hardly anything is
@@ -225,12 +246,15 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
     """
     period = TimeSpan(since.timestamp(), until.timestamp())
     cameras = camera_histories(observed, period)
+    frozen = list(_frozen(observed.images, period))
+    frozen_ids = {finding.id for finding in frozen}
     unsorted = [
         *_silent_or_misdated(cameras, observed, period),
         *_ahead(observed, period),
+        *frozen,
         *_blind(observed.images, period),
         *_refused(cameras, period),
-        *_threats(cameras, period),
+        *(finding for finding in _threats(cameras, period) if finding.id not in frozen_ids),
     ]
     return sorted(
         unsorted, key=lambda finding: (finding.severity, KINDS.index(finding.kind), finding.id)
@@ -380,7 +404,8 @@ def _silent(
     if not judged:
         return
     tests = [_silence(judged, index, period) for index in (0, 1)]
-    flags, p, since_last = silent_flags(*(np.stack(of) for of in zip(*tests, strict=True)))
+    p_values, images, usual_images = (np.stack(of) for of in zip(*tests, strict=True))
+    flags, p, since_last = silent_flags(p_values, images, usual_images, LOOK_RATE)
     for index in np.flatnonzero(flags):
         camera = judged[index].camera
         _, arrived, usual = (float(of[index]) for of in tests[int(since_last[index])])
@@ -424,10 +449,39 @@ def _silence(judged: Sequence[_Silence], at: int, period: TimeSpan) -> tuple[Arr
     )
     is_past = _stacked([np.ones(len(past)) for past in pasts]) > 0
     p, usual = predictive.count_at_most(arrived, _stacked(pasts), is_past)
-    return np.where(is_past.any(axis=-1), p, 1.0), arrived, usual
+    is_usual = np.array(
+        [
+            _may_be_its_weekday(silence.camera, span, silence.back[at], number)
+            for (silence, span), number in zip(silences_and_spans, arrived.tolist(), strict=True)
+        ]
+    )
+    return np.where(is_past.any(axis=-1) & ~is_usual, p, 1.0), arrived, usual
 
 
-def silent_flags(each: Array, images: Array, expected: Array) -> tuple[Flags, Array, Flags]:
+def _may_be_its_weekday(camera: CameraHistory, span: TimeSpan, back: Array, arrived: float) -> bool:
+    """Whether so few images may be usual on this weekday, as far as days of any kind can't tell.
+
+    Where the same weekday is known, though less than `MIN_PERIODS` times, it must have had far more
+    images; otherwise a day of the same kind, a weekday or one of a weekend, must be known.
+    """
+    if not np.any(back % _WEEK):
+        return False
+    weeks = back[back % _WEEK == 0]
+    if len(weeks):
+        return bool(arrived > SILENT_SHARE * camera.arrived.within(span, weeks).mean())
+    kinds = {_kind_of_days(span, shift) for shift in back.tolist()}
+    return _kind_of_days(span, 0.0) not in kinds
+
+
+def _kind_of_days(span: TimeSpan, back: float) -> tuple[bool, bool]:
+    """Whether a period begins, and whether it ends, at a weekend (of UTC)."""
+    begin, end = (from_unix(time - back) for time in (span.start, span.end - 1))
+    return begin.weekday() >= _SATURDAY, end.weekday() >= _SATURDAY
+
+
+def silent_flags(
+    each: Array, images: Array, expected: Array, rate: float = RATE
+) -> tuple[Flags, Array, Flags]:
     """Returns which cameras are silent (see `findings`), with what p-value, and whether it is the
     time since the last image that shows it, or else the whole period.
 
@@ -435,12 +489,13 @@ def silent_flags(each: Array, images: Array, expected: Array) -> tuple[Flags, Ar
       each: `[2, ..., cameras]`: the p-values of the whole period, and of the time since then.
       images: Images in each.
       expected: Images that were expected.
+      rate: The false discovery rate.
     """
     since_last = each[1] < each[0]
     arrived, usual = (np.where(since_last, of[1], of[0]) for of in (images, expected))
     p = np.minimum(1.0, 2 * np.minimum(each[0], each[1]))
     matters = (arrived <= SILENT_SHARE * usual) & (usual >= MIN_EXPECTED)
-    return predictive.discoveries(p, RATE) & matters, p, since_last
+    return predictive.discoveries(p, rate) & matters, p, since_last
 
 
 def _below_expected(
@@ -469,6 +524,12 @@ def _beyond_own_gaps(camera: CameraHistory, period: TimeSpan) -> Iterator[Findin
     gaps = gaps[gaps > 0]
     silence = period.end - camera.last
     if len(gaps) < MIN_GAPS or silence <= max(20 * np.median(gaps), 3 * gaps.max()):
+        return
+    known, of_silence = (
+        {from_unix(time).weekday() >= _SATURDAY for time in (*np.arange(*span, _DAY), span[1] - 1)}
+        for span in ((camera.first, camera.last), (camera.last, period.end))
+    )
+    if not of_silence <= known and silence < _LONGEST_WEEKEND:
         return
     sentence = (
         f"has sent nothing since {_text(camera.last)}; it had sent an image every "
@@ -583,7 +644,8 @@ class _Share(NamedTuple):
 def _unusual_shares(
     cases: Sequence[_Case],
     period: TimeSpan,
-    flags: Callable[[Array, Array, Array, Array, Array], tuple[Flags, Array]],
+    flags: Callable[[Array, Array, Array, Array, Array, float], tuple[Flags, Array]],
+    rate: float,
 ) -> Iterator[_Share]:
     with_past: list[tuple[_Case, Array, Array]] = []
     without_past: dict[str, set[str]] = {}
@@ -600,23 +662,23 @@ def _unusual_shares(
         n = np.array([case.trials.within(period, NO_SHIFT)[0] for case, *_ in with_past])
         past_y, past_n = (_stacked(pasts) for pasts in list(zip(*with_past, strict=True))[1:])
         low, high, usual = predictive.share_tails(y, n, past_y, past_n)
-        is_unusual, p = flags(y, n, low, high, usual)
+        is_unusual, p = flags(y, n, low, high, usual, rate)
         for index in np.flatnonzero(is_unusual):
             numbers = int(y[index]), int(n[index]), float(usual[index])
             yield _Share(with_past[index][0], "past", float(p[index]), *numbers)
     for reason in sorted(without_past):
         of_reason = [case for case in cases if case.reason == reason]
-        yield from _unlike_peers(of_reason, without_past[reason], period)
+        yield from _unlike_peers(of_reason, without_past[reason], period, rate)
 
 
 def _unlike_peers(
-    cases: Sequence[_Case], judged: Collection[str], period: TimeSpan
+    cases: Sequence[_Case], judged: Collection[str], period: TimeSpan, rate: float
 ) -> Iterator[_Share]:
     rows = {}
     for case in cases:
         y, n = (int(series.within(period, NO_SHIFT)[0]) for series in (case.events, case.trials))
         rows[case.camera.id] = CountRow(case.camera.id, *period.times, n, y, y, 0, {})
-    marks = unusual_ids(rows, rate=RATE)
+    marks = unusual_ids(rows, rate=rate)
     peers = [row for id, row in rows.items() if id not in marks]
     usual = sum(row.threat_images for row in peers) / max(1, sum(row.images for row in peers))
     for case in cases:
@@ -626,21 +688,21 @@ def _unlike_peers(
 
 
 def threat_flags(
-    events: Array, trials: Array, low: Array, high: Array, usual: Array
+    events: Array, trials: Array, low: Array, high: Array, usual: Array, rate: float = RATE
 ) -> tuple[Flags, Array]:
     """Returns which shares of images with a threat are unusual, and their p-values (see
     `findings`).
     """
     p = np.minimum(1.0, 2 * np.minimum(low, high))
     odds = (events + 0.5) / (trials - events + 0.5) / (usual / (1 - usual))
-    return predictive.discoveries(p, RATE) & ((odds >= 2) | (odds <= 0.5)), p
+    return predictive.discoveries(p, rate) & ((odds >= 2) | (odds <= 0.5)), p
 
 
 def refused_flags(
-    events: Array, trials: Array, _: Array, high: Array, usual: Array
+    events: Array, trials: Array, _: Array, high: Array, usual: Array, rate: float = RATE
 ) -> tuple[Flags, Array]:
     """Returns which shares of invalid images are unusual, and their p-values (see `findings`)."""
-    flagged: Flags = predictive.discoveries(high, RATE) & _matters(events, trials, usual)
+    flagged: Flags = predictive.discoveries(high, rate) & _matters(events, trials, usual)
     return flagged, high
 
 
@@ -650,7 +712,7 @@ def _matters(events: Any, trials: Any, usual: Any) -> Any:
 
 def _threats(cameras: Sequence[CameraHistory], period: TimeSpan) -> Iterator[Finding]:
     cases = [_Case(camera, "", camera.threats, camera.images) for camera in cameras]
-    for share in _unusual_shares(cases, period, threat_flags):
+    for share in _unusual_shares(cases, period, threat_flags, LOOK_RATE):
         usual = "are usual for it at these hours"
         if share.against == "peers":
             usual = "are what its peers show"
@@ -689,7 +751,7 @@ def _refused(cameras: Sequence[CameraHistory], period: TimeSpan) -> Iterator[Fin
             for reason in sorted(of_kind)
         ]
         unusual: dict[str, list[_Share]] = {}
-        for share in _unusual_shares(cases, period, refused_flags):
+        for share in _unusual_shares(cases, period, refused_flags, RATE):
             if _matters(share.events, share.trials, share.usual):
                 unusual.setdefault(share.case.camera.id, []).append(share)
         for camera in cameras:
@@ -737,6 +799,28 @@ def _one_refused(
         share=_rounded(total / arrived),
         usual=usual,
     )
+
+
+# Frozen
+
+
+def _frozen(images: Mapping[str, Sequence[LookedAtImage]], period: TimeSpan) -> Iterator[Finding]:
+    for id in sorted(images):
+        known = [image for image in images[id] if image.capture_time.timestamp() < period.end]
+        if not known or known[-1].capture_time.timestamp() < period.start:
+            continue
+        run = frozen_run(known)
+        if run is not None:
+            what = "the same bytes" if run.is_same_bytes else "all but the same picture"
+            yield Finding(
+                id,
+                "frozen",
+                run.start,
+                period.times[1],
+                "fault",
+                f"has sent {what} in its last {run.images:,} images, since "
+                f"{_text(run.start.timestamp())}; at most {run.usual:,} in a row are usual for it",
+            )
 
 
 # Blind
