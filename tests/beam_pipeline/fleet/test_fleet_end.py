@@ -280,6 +280,21 @@ def test_health_names_it_and_finds_no_silent_camera(
     assert [(one["id"], one["kind"]) for one in report["findings"]] == [("cam-2", "misdated")]
 
 
+def test_with_a_history_too_no_healthy_camera_is_silent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [
+        seen(f"cam-{number}", canonical_time(BEGIN + hour * HOUR))
+        for number in range(6)
+        for hour in range(24 * 9)
+    ]
+    ahead = seen("cam-2", canonical_time(BEGIN + (24 * 9 + 19) * HOUR))
+    write_fleet(tmp_path, [*images, ahead])
+    assert cli.main(["health", "--output", str(tmp_path), "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [(one["id"], one["kind"]) for one in report["findings"]] == [("cam-2", "misdated")]
+
+
 def test_health_up_to_the_present_names_a_clock_that_is_ahead_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
