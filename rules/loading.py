@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -200,9 +201,11 @@ def _alerting(settings: RuleFile) -> Alerting:
     targets = {}
     for name, target in (settings.targets or {}).items():
         if target is not None:
-            kind: TargetKind = "webhook" if "webhook" in target.model_fields_set else "apprise"
+            kinds: tuple[TargetKind, ...] = get_args(TargetKind)
+            # A target without an address is a mistake that is reported later.
+            kind = next((kind for kind in kinds if kind in target.model_fields_set), kinds[0])
             severities = frozenset(target.severities or ("alert",))
-            url = target.webhook or target.apprise
+            url = getattr(target, kind)
             targets[name] = Target(
                 name, kind, url, target.token, target.secret, target.ca, severities
             )

@@ -16,6 +16,12 @@ from rules.errors import Mistake, key_path, suggestion
 from rules.schema import Layer, NamesSettings, RuleFile, schema_at
 from rules.text import shortened
 
+_KEYS_OF_KINDS: dict[str, frozenset[str]] = {
+    "webhook": frozenset(("token", "secret", "ca")),
+    "mqtt": frozenset(("ca",)),
+    "apprise": frozenset(),
+}
+"""The keys that only targets of some kinds have."""
 _BOUNDS = (("min_area", "max_area"), ("min_ratio", "max_ratio"), ("min_count", "max_count"))
 
 
@@ -88,19 +94,21 @@ def target_mistakes(settings: RuleFile, document: Document) -> Iterator[Mistake]
     for name, target in (settings.targets or {}).items():
         keys = set() if target is None else target.model_fields_set
         path = ("targets", name)
-        if len(keys & {"webhook", "apprise"}) != 1:
+        kinds = keys & _KEYS_OF_KINDS.keys()
+        if len(kinds) != 1:
             yield _mistake_at(
                 path,
                 "needs one address",
-                "write webhook: https://… or apprise: …, and not both",
+                "write one of webhook: https://…, mqtt: mqtt://… or apprise: …",
                 document,
             )
-        elif "apprise" in keys and (webhook_keys := keys & {"token", "secret", "ca"}):
+            continue
+        others = {key for keys in _KEYS_OF_KINDS.values() for key in keys}
+        if wrong := keys & (others - _KEYS_OF_KINDS[kinds.pop()]):
+            key = min(wrong)
+            owners = " or ".join(kind for kind, own in _KEYS_OF_KINDS.items() if key in own)
             yield _mistake_at(
-                (*path, min(webhook_keys)),
-                "is for a webhook only",
-                "put it into the address",
-                document,
+                (*path, key), f"is for {owners} only", "put it into the address", document
             )
 
 

@@ -12,15 +12,17 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from rules.errors import suggestion
 from rules.targets import REFERENCE
+from rules.text import shortened
 
 Problem = tuple[str, str]
 """What is wrong, and what would be right."""
 
 WEB_EXAMPLE = "https://alerts.example.com/hook"
+BROKER_EXAMPLE = "mqtt://robot:${MQTT_PASSWORD}@broker.local/cameras"
 SERVICE_EXAMPLE = "mailtos://robot:${MAIL_PASSWORD}@smtp.example.com?to=guard@example.com"
 _SERVICES = "https://appriseit.com/services/"
 _MAIL_ADDRESS = re.compile(r"(?:mailto:)?([\w.%+-]+)@((?:[\w-]+\.)+[A-Za-z]{2,})", re.ASCII)
@@ -55,6 +57,25 @@ def service_address_problem(text: str) -> Problem | None:
             f"write one such as {SERVICE_EXAMPLE}; {_SERVICES} lists the services",
         )
     return _scheme_problem(scheme.lower(), text)
+
+
+def broker_address_problem(text: str) -> Problem | None:
+    """Returns what is wrong with the address of an MQTT broker; None if nothing is."""
+    if REFERENCE.match(text):
+        return None
+    remedy = f"write one such as {BROKER_EXAMPLE}"
+    if not text.lower().startswith(("mqtt://", "mqtts://")):
+        return "is not the address of an MQTT broker", remedy
+    if problem := _host_problem(text, BROKER_EXAMPLE):
+        return problem
+    parts = urlsplit(text)
+    queries = parse_qs(parts.query, keep_blank_values=True)
+    if unknown := sorted(set(queries) - {"discovery"}):
+        return f"has the unknown part ?{shortened(unknown[0])}=", "leave it out; discovery is known"
+    topics = (unquote(parts.path), *queries.get("discovery", ()))
+    if any(letter in topic for topic in topics for letter in "+#\0"):
+        return "has a wildcard (+ or #) in a topic", remedy
+    return None
 
 
 def mail_address_form(text: str) -> str | None:

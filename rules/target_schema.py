@@ -9,7 +9,12 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from rules.errors import suggestion
 from rules.schema_types import Count, Expects, KnownNames, Length, Model, custom_error, unset
-from rules.target_addresses import Problem, service_address_problem, web_address_problem
+from rules.target_addresses import (
+    Problem,
+    broker_address_problem,
+    service_address_problem,
+    web_address_problem,
+)
 from rules.targets import REFERENCE
 from rules.templates import template_problem
 
@@ -56,6 +61,10 @@ def _check_service_address(text: str) -> str:
     return _check_address(text, service_address_problem(text))
 
 
+def _check_broker_address(text: str) -> str:
+    return _check_address(text, broker_address_problem(text))
+
+
 def _check_address(text: str, problem: Problem | None) -> str:
     _reject_password(text)
     if problem is not None:
@@ -90,8 +99,9 @@ Template = Annotated[
 
 
 class TargetSettings(Model):
-    """A receiver of alerts: an HTTP service (webhook), or any service that Apprise supports
-    (apprise). ``${NAME}`` is replaced by an environment variable of the machine that sends."""
+    """A receiver of alerts: an HTTP service (webhook), an MQTT broker (mqtt), or any service that
+    Apprise supports (apprise). ``${NAME}`` is replaced by an environment variable of the machine
+    that sends."""
 
     webhook: Annotated[
         str,
@@ -113,6 +123,16 @@ class TargetSettings(Model):
         description="An address from https://appriseit.com/services/: mail, Slack, Telegram, SMS "
         "and others.",
     )
+    mqtt: Annotated[
+        str,
+        AfterValidator(_check_broker_address),
+        Expects("an address such as mqtt://robot:${MQTT_PASSWORD}@broker.local/cameras"),
+    ] = Field(
+        default_factory=unset,
+        title="MQTT",
+        description="The address of an MQTT broker, and the first part of the topics. Home "
+        "Assistant discovers each camera there.",
+    )
     token: Secret = Field(
         default_factory=unset,
         title="Token",
@@ -127,8 +147,8 @@ class TargetSettings(Model):
     ca: Annotated[str, Field(min_length=1), Expects("the path of a PEM file")] = Field(
         default_factory=unset,
         title="Certificate authority",
-        description="For a webhook: a PEM file on the sending machine with the certificate "
-        "authorities that replace the usual ones.",
+        description="For a webhook or a broker: a PEM file on the sending machine with the "
+        "certificate authorities that replace the usual ones.",
     )
     severities: Annotated[
         list[Literal["alert", "detection"]],

@@ -17,7 +17,7 @@ from rules.records import ThreatSeverity
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-TargetKind = Literal["webhook", "apprise"]
+TargetKind = Literal["webhook", "apprise", "mqtt"]
 
 
 class MissingVariableError(ValueError):
@@ -54,13 +54,13 @@ class Target:
 
     Attributes:
         name: Its name in the rule file, which records and logs use.
-        kind: ``webhook``, an HTTP service that receives JSON, or ``apprise``, any service that the
-            library Apprise supports (https://appriseit.com/services/).
+        kind: ``webhook``, an HTTP service that receives JSON; ``apprise``, any service that the
+            library Apprise supports (https://appriseit.com/services/); or ``mqtt``, a broker.
         url: Its address, with references.
-        token: A reference to a bearer token; None for none. For a webhook only, like the next two.
+        token: A reference to a bearer token; None for none. For a webhook only, like the next one.
         secret: A reference to the key that signs bodies; None for unsigned ones.
         ca: The file with the certificate authorities that replace the usual ones; None for the
-            usual ones.
+            usual ones. For a webhook or a broker.
         severities: The severities of the images that it receives.
     """
 

@@ -168,6 +168,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "transforms/test_count_threats.py",
     ),
     "transforms/alerting/html_messages.py": ("transforms/alerting/test_messages.py",),
+    "transforms/alerting/mqtt.py": ("transforms/alerting/test_mqtt.py",),
     "transforms/alerting/mails.py": ("transforms/alerting/test_target_clients.py",),
     "transforms/alerting/withheld_logs.py": ("transforms/alerting/test_target_clients.py",),
     "transforms/records/precedence.py": ("transforms/test_resolve_versions.py",),

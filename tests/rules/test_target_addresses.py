@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rules import RulesError, parse_rules
 from rules.target_addresses import (
+    broker_address_problem,
     mail_address_form,
     rule_file_form,
     service_address_problem,
@@ -160,3 +161,32 @@ def test_a_rule_file_with_such_an_address_is_rejected_at_its_line(target, messag
     with pytest.raises(RulesError) as error:
         parse_rules(f"version: 1\ntargets:\n  t: {target}\n", "rules.yaml")
     assert str(error.value) == f"rules.yaml:3: targets.t.{message}"
+
+
+BROKER = "write one such as mqtt://robot:${MQTT_PASSWORD}@broker.local/cameras"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("mqtt://broker.local", "MQTTS://10.0.0.2:8884/cameras/shop", "${BROKER}/cameras"),
+        "mqtt://robot:${MQTT_PASSWORD}@broker.local:1883/cameras?discovery=ha",
+    ],
+)
+def test_an_address_of_a_broker(text):
+    assert broker_address_problem(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "remedy"),
+    [
+        *((text, "is not the address of an MQTT broker", BROKER) for text in ("a.b", "http://a")),
+        *((text, "names no host that can exist", BROKER) for text in ("mqtt://", "mqtt:///x")),
+        ("mqtt://a/cameras/%23", "has a wildcard (+ or #) in a topic", BROKER),
+        ("mqtt://a/+/x", "has a wildcard (+ or #) in a topic", BROKER),
+        ("mqtt://a/?discovery=%2B", "has a wildcard (+ or #) in a topic", BROKER),
+        ("mqtt://a/?qos=2", "has the unknown part ?qos=", "leave it out; discovery is known"),
+    ],
+)
+def test_an_address_of_a_broker_that_can_never_work(text, problem, remedy):
+    assert broker_address_problem(text) == (problem, remedy)

@@ -115,15 +115,37 @@ def test_a_target_contains_references_not_secrets():
         ),
         (
             "{severities: [alert]}",
-            "4: targets.t: needs one address; write webhook: https://… or apprise: …, and not both",
+            "4: targets.t: needs one address; write one of webhook: https://…, mqtt: mqtt://… or "
+            "apprise: …",
         ),
         (
             "{webhook: https://x.example, apprise: 'json://x'}",
-            "4: targets.t: needs one address; write webhook: https://… or apprise: …, and not both",
+            "4: targets.t: needs one address; write one of webhook: https://…, mqtt: mqtt://… or "
+            "apprise: …",
         ),
         (
             "{apprise: 'json://x', ca: ca.pem}",
-            "4: targets.t.ca: is for a webhook only; put it into the address",
+            "4: targets.t.ca: is for webhook or mqtt only; put it into the address",
+        ),
+        (
+            '{mqtt: "mqtt://a.example", token: "${TOKEN}"}',
+            "4: targets.t.token: is for webhook only; put it into the address",
+        ),
+        (
+            "{mqtt: mqtt://a.example, webhook: https://x.example}",
+            "4: targets.t: needs one address; write one of webhook: https://…, mqtt: mqtt://… or "
+            "apprise: …",
+        ),
+        (
+            "{mqtt: 'mqtt://me:hunter2@x.example'}",
+            "4: targets.t.mqtt: the file must not contain a password; put it into an "
+            "environment variable and write its name, such as "
+            "mailtos://robot:${MAIL_PASSWORD}@smtp.example.com?to=guard@example.com",
+        ),
+        (
+            "{mqtt: 'https://x.example'}",
+            "4: targets.t.mqtt: is not the address of an MQTT broker; write one such as "
+            "mqtt://robot:${MQTT_PASSWORD}@broker.local/cameras",
         ),
         (
             "{webhook: https://x.example, severities: [ignore]}",

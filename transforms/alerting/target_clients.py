@@ -1,4 +1,5 @@
-"""Clients that send one message to one target: a webhook, a service of Apprise, or `--alert_url`.
+"""Clients that send one message to one target: a webhook, a broker, a service of Apprise, or
+`--alert_url`.
 
 A client makes one attempt and returns the result; its caller decides on retries. Results go to
 records and logs. They never hold an address, a token, or the text of an error, which may repeat
@@ -22,7 +23,12 @@ from urllib.parse import urlsplit
 import requests
 
 import rules
-from rules.target_addresses import WEB_EXAMPLE, web_address_problem
+from rules.target_addresses import (
+    BROKER_EXAMPLE,
+    WEB_EXAMPLE,
+    broker_address_problem,
+    web_address_problem,
+)
 from rules.targets import REFERENCE
 from transforms.alerting.answers import Answer, SendResult, result_of
 from transforms.alerting.exchanges import (
@@ -33,6 +39,7 @@ from transforms.alerting.exchanges import (
 )
 from transforms.alerting.mails import is_html_mail, plain_text
 from transforms.alerting.messages import Message
+from transforms.alerting.mqtt import Announced, publish
 
 _NO_ANSWER = "no answer in time"
 _SMTP_GOODBYE = 221
@@ -83,8 +90,12 @@ def client_for(
       environ: The variables for its references, which are read for each message (`os.environ`).
       limits: How long one attempt may take.
     """
-    kind = _Webhook if target.kind == "webhook" else _Apprise
-    return kind(target, environ, limits)
+    kinds: dict[str, Callable[..., TargetClient]] = {
+        "webhook": _Webhook,
+        "mqtt": _Broker,
+        "apprise": _Apprise,
+    }
+    return kinds[target.kind](target, environ, limits)
 
 
 def url_client(
@@ -169,6 +180,33 @@ class _Webhook:
         return _attempt_result(
             self._exchanges,
             lambda _: _post(url or "", body, headers, token, target.ca, self._limits),
+        )
+
+
+class _Broker:
+    """Publishes to an MQTT broker."""
+
+    def __init__(
+        self, target: rules.Target, environ: Mapping[str, str], limits: TimeLimits
+    ) -> None:
+        self.name = target.name
+        self._target = target
+        self._environ = environ
+        self._announced = Announced()
+        self._exchanges = Exchanges(limits.exchange_seconds)
+
+    def send(self, message: Message) -> SendResult:
+        try:
+            url = rules.expand(self._target.url, self._environ)
+        except rules.MissingVariableError as error:
+            return SendResult("unavailable", str(error))
+        if broker_address_problem(url) is not None:
+            return SendResult("unavailable", f"not an address like {BROKER_EXAMPLE}")
+        ca = self._target.ca
+        if ca is not None and not os.path.isfile(ca):
+            return SendResult("unavailable", f"there is no file {ca}, which it names as its ca")
+        return _attempt_result(
+            self._exchanges, lambda _: publish(message, url, ca, self._announced)
         )
 
 

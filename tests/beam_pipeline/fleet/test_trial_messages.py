@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from beam_pipeline import cli
+from tests.transforms.alerting.broker import Watcher, running_broker
 from tests.transforms.mail_service import Mails, mail_server
 from tests.transforms.web_service import WebService, status
 
@@ -190,3 +191,21 @@ def test_a_wrong_set_up_is_one_line_and_nothing_is_sent(
     assert said in stderr
     assert stderr.count("\n") == 1
     assert web.requests == []
+
+
+def test_a_broker_gets_the_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MQTT_PASSWORD", "pa55%40word")
+    with running_broker(tmp_path) as broker:
+        watcher = Watcher(broker)
+        file = rule_file(tmp_path, home=f'{{mqtt: "{broker.url()}"}}')
+        assert run("--rules", file, "--target", "home") == 0
+        assert capsys.readouterr().out == "home: accepted (acknowledged by the broker)\n"
+        received = watcher.wait_for(4)
+        watcher.close()
+    topic, payload, _ = received[3]
+    assert topic == "beam-threats/test-camera/alert"
+    event = json.loads(payload)
+    assert (event["event_type"], event["test"]) == ("test", True)
+    assert received[2][1].startswith(b"\xff\xd8")
