@@ -18,15 +18,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.reasoncodes import ReasonCode
 
 from transforms.alerting.answers import SendResult
 from transforms.alerting.messages import Message
+
+if TYPE_CHECKING:
+    from paho.mqtt.reasoncodes import ReasonCode
 
 DEFAULT_BASE = "beam-threats"
 """The first part of the topics of an address without a path."""
@@ -164,6 +163,9 @@ class _Connection:
     """A connection to a broker by MQTT 5, which says why it refuses a message. For one thread."""
 
     def __init__(self, parts: SplitResult, ca: str | None) -> None:
+        import paho.mqtt.client as paho  # Few jobs need it.
+        from paho.mqtt.enums import CallbackAPIVersion
+
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
@@ -214,9 +216,9 @@ class _Connection:
         self._client.disconnect()
 
     def _loop(self) -> None:
-        code = self._client.loop(_LOOP_SECONDS)
-        if code != paho.MQTT_ERR_SUCCESS and not (self._answer and self._answer.is_failure):
-            raise ConnectionError(paho.error_string(code))
+        is_lost = self._client.loop(_LOOP_SECONDS) != 0
+        if is_lost and not (self._answer and self._answer.is_failure):
+            raise ConnectionError
 
     def _on_connect(self, *args: Any) -> None:
         self._answer = args[3]
