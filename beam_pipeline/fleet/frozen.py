@@ -7,6 +7,7 @@ that are all but the same is compared with the longest one before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -109,11 +110,15 @@ def _have_same_bytes(one: Picture, other: Picture) -> bool:
 def _are_similar(one: Picture, other: Picture) -> bool:
     if _have_same_bytes(one, other):
         return True
-    looks = (one.brightness, other.brightness, one.sharpness, other.sharpness)
-    if None in looks or None in (one.sha256, other.sha256):
+    if one.sha256 is None or other.sha256 is None or one.labels != other.labels:
         return False
-    return (
-        one.labels == other.labels
-        and abs(one.brightness - other.brightness) <= _BRIGHTNESS  # type: ignore[operator]
-        and abs(one.sharpness - other.sharpness) <= _SHARPNESS  # type: ignore[operator]
-    )
+    brightness = _difference(one.brightness, other.brightness)
+    sharpness = _difference(one.sharpness, other.sharpness)
+    return brightness <= _BRIGHTNESS and sharpness <= _SHARPNESS
+
+
+def _difference(one: float | None, other: float | None) -> float:
+    """Returns by how much two values of four decimals differ; infinity if one is not known."""
+    if one is None or other is None:
+        return math.inf
+    return round(abs(one - other), 4)

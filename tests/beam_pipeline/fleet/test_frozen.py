@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +100,55 @@ def test_a_picture_with_a_clock_in_it_is_found_if_it_lasts_longer_than_a_night(
 ) -> None:
     """By night, ten hours look all but the same: three times as long is unusual."""
     images = frozen(week(), hours, is_same_bytes=False)
+    assert kinds(images) == ([("frozen", "fault")] if is_found else [])
+
+
+@pytest.mark.parametrize(
+    ("change", "is_found"),
+    [
+        ({"brightness": 0.701}, True),
+        ({"brightness": 0.7011}, False),
+        ({"sharpness": 0.0405}, True),
+        ({"sharpness": 0.0406}, False),
+        ({"labels": ("person",)}, False),
+        ({"brightness": None}, False),
+        ({"sharpness": None}, False),
+        ({"sha256": None}, False),
+    ],
+)
+def test_how_much_similar_pictures_may_differ(change: dict[str, Any], is_found: bool) -> None:
+    """Every other one of the last 40 is a little different."""
+    images = week()
+    for at in range(len(images) - 40, len(images)):
+        look = {"brightness": 0.7, "sharpness": 0.04, "labels": ()}
+        images[at] = dataclasses.replace(images[at], **{**look, **(change if at % 2 else {})})
+    assert kinds(images) == ([("frozen", "fault")] if is_found else [])
+
+
+@pytest.mark.parametrize(("number", "is_found"), [(10, True), (9, False)])
+def test_ten_similar_pictures_are_the_least(number: int, is_found: bool) -> None:
+    images = [
+        dataclasses.replace(image, brightness=0.2 + 0.01 * (at % 7))
+        for at, image in enumerate(week())
+    ]
+    assert kinds(frozen(images, number, is_same_bytes=False)) == (
+        [("frozen", "fault")] if is_found else []
+    )
+
+
+@pytest.mark.parametrize(("before", "is_found"), [(24, True), (23, False)])
+def test_similar_pictures_are_judged_after_a_day(before: int, is_found: bool) -> None:
+    images = [
+        dataclasses.replace(image, brightness=0.2 + 0.01 * (at % 7))
+        for at, image in enumerate(week())
+    ]
+    images = frozen(images, 20, is_same_bytes=False)[-20 - before :]
+    assert kinds(images) == ([("frozen", "fault")] if is_found else [])
+
+
+@pytest.mark.parametrize(("before", "is_found"), [(10, True), (9, False)])
+def test_the_same_bytes_are_judged_after_ten_others(before: int, is_found: bool) -> None:
+    images = frozen(week(), 20)[-20 - before :]
     assert kinds(images) == ([("frozen", "fault")] if is_found else [])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_pipeline.fleet import health
+from beam_pipeline.fleet import health, health_statistics
 from beam_pipeline.fleet.health_statistics import (
     Finding,
     LookedAtImage,
@@ -200,6 +200,11 @@ def test_half_of_ten_invalid_images_are_a_fault_without_any_test(
         ]
     observed = Observations(rows, refused=refused)
     assert kinds_of(observed) == ([("invalid", "fault")] if is_found else [])
+
+
+def test_a_single_look_has_a_fifth_of_the_rate_of_a_day() -> None:
+    assert health_statistics.RATE == 0.01
+    assert health_statistics.LOOK_RATE == 0.002
 
 
 # Blind
