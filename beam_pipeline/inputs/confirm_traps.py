@@ -32,7 +32,8 @@ def confirm_traps(ruleset: rules.Rules, archive: Archive) -> list[str]:
     for id in archive.ids:
         camera = ruleset.for_camera(id)
         labels = _confirmed_labels(camera)
-        if camera.confirm is None or not labels:
+        is_refused = ruleset.strict_ids and not ruleset.has_camera(id)
+        if camera.confirm is None or not labels or is_refused:
             continue
         times = sorted({parse_time(archived.image.timestamp) for archived in archive.images(id)})
         events = _events(times, camera.confirm.within)

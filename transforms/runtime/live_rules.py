@@ -34,7 +34,8 @@ def scores_not_kept(ruleset: rules.Rules, min_score_kept: float) -> str | None:
     Returns:
       What is wrong and what to do; None if the rules need no such detection.
     """
-    cameras = {"any other camera": ruleset.defaults, **ruleset.by_camera}
+    others = {} if ruleset.strict_ids else {"any other camera": ruleset.defaults}
+    cameras = {**others, **ruleset.by_camera}
     for camera, settings in cameras.items():
         track = settings.track
         if track is not None and track.min_score < min_score_kept:

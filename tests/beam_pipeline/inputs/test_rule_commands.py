@@ -177,6 +177,18 @@ def test_rules_check_warns_where_events_have_fewer_images_than_confirm_needs(tmp
     assert capsys.readouterr().err == ""
 
 
+def test_cameras_that_strict_rules_refuse_are_not_checked(tmp_path, capsys):
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        "version: 1\nstrict_ids: true\n"
+        "defaults: {objects: {car: }, confirm: , track: {min_score: 0.01}}\n"
+        "cameras: {hall: {track: {min_score: 0.2}}}\n"
+    )
+    archive = an_archive(tmp_path / "out", {"hall": [0, 10], "yard": [0, 60]})
+    assert cli.main(["rules", "check", str(path), "--archive", archive]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_events_that_are_long_but_slow_do_not_confirm(tmp_path, capsys):
     path = tmp_path / "rules.yaml"
     path.write_text("version: 1\ndefaults: {objects: {car: }, confirm: {pictures: 4, within: 10s}}")
