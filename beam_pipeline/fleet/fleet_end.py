@@ -183,7 +183,10 @@ def _is_doubtful(
     lead = end - reached[1]
     if lead <= LEAST_LEAD or now - end <= LEAST_LEAD:
         return False
-    (id,) = {row.id for row in newest_rows if row.window_start >= reached[1]}
+    beyond = {row.id for row in newest_rows if row.window_start >= reached[1]}
+    if not beyond:
+        return False  # Of windows of several lengths, the one that ends last began before that.
+    (id,) = beyond
     rows = _readable(scan, reached[1] - max(LOOK_BACK, 3 * lead), end)
     own = [(row.window_start, row.window_end) for row in rows if row.id == id and row.images]
     of_others = [row for row in rows if row.id != id and row.images]

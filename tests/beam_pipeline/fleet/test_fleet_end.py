@@ -167,6 +167,45 @@ def test_where_all_is_after_the_clock_the_period_ends_with_the_clock() -> None:
     assert (end, set(ahead.values())) == (-1, {30})
 
 
+def test_of_windows_of_two_lengths_the_last_to_end_ends_the_period() -> None:
+    """`hall` has [12:00, 24:00), and `gate` windows of 5 minutes up to [12:00, 12:05)."""
+    noon = datetime(2026, 1, 11, 12, tzinfo=timezone.utc)
+    scan = InMemory({})
+    scan.all = [
+        CountRow("hall", noon, noon + 12 * HOUR, 1, 0, 0, 0, {}),
+        *(
+            CountRow("gate", start := noon - back * WINDOW, start + WINDOW, 1, 0, 0, 0, {})
+            for back in range(100)
+        ),
+    ]
+    end = find_end(scan, noon + timedelta(days=2.5))
+    assert end is not None
+    assert (end.start, end.time, end.ahead) == (noon, noon + 12 * HOUR, ())
+
+
+@given(
+    windows=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 90), st.sampled_from([1 / 12, 1, 12, 24])),
+        min_size=1,
+        max_size=30,
+    ),
+    now=st.integers(-5, 120),
+)
+def test_with_windows_of_any_lengths_no_image_is_lost(
+    windows: list[tuple[int, int, float]], now: int
+) -> None:
+    scan = InMemory({})
+    scan.all = [
+        CountRow(f"cam-{id}", start := BEGIN + hour * HOUR, start + hours * HOUR, 1, 0, 0, 0, {})
+        for id, hour, hours in windows
+    ]
+    end = find_end(scan, BEGIN + now * HOUR)
+    assert end is not None
+    assert end.time <= BEGIN + now * HOUR
+    before = sum(row.window_start < end.time for row in scan.all)
+    assert before + sum(camera.images for camera in end.ahead) == len(scan.all)
+
+
 def test_without_windows_there_is_no_end() -> None:
     assert find_end(InMemory({}), LONG_AFTER) is None
 
