@@ -6,11 +6,14 @@ Decoding is the last check, and yields the input of the model.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import socket
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +43,8 @@ LOCAL_READERS = 4
 REMOTE_READERS = 16
 """The number of concurrent reads: a store with a latency of 50 ms must not cost 50 ms per image."""
 MAX_FORBIDDEN = 10
-"""If so many images can't be read for want of permission, and none could be, the job fails."""
+"""After so many images that may not be read, and none that could be, others are tried."""
+_TRIED, _TRIED_IN_FOLDER, _LISTED = 100, 5, 10_000
 _DECODERS = threading.BoundedSemaphore(4)
 """The number of concurrent decodes in a process; more would take processors from the model."""
 
@@ -297,11 +301,8 @@ class _Validate(ReadAheadDoFn):
         if known_uri is None and isinstance(error, PermissionError):
             self._forbidden.add(uri)
             if len(self._forbidden) >= MAX_FORBIDDEN:
-                raise stores.StoreLostError(
-                    f"none of the first {MAX_FORBIDDEN} images can be read on the worker "
-                    f"{socket.gethostname()} ({one_line(error)}); give its user or account the "
-                    "permission to read them"
-                ) from None
+                self._forbidden.clear()
+                self._check_permission(self._top or uri.rpartition("/")[0], error)
         if known_uri is None or isinstance(error, FileNotFoundError):
             return
         try:
@@ -313,6 +314,31 @@ class _Validate(ReadAheadDoFn):
                 f"the images can no longer be read, not even one that was read before "
                 f"({one_line(again)})"
             ) from None
+
+    def _check_permission(self, folder: str, error: Exception) -> None:
+        """Checks whether this worker may read any image: some of each folder are tried.
+
+        Raises:
+          stores.StoreLostError: It may read none of them.
+        """
+        tried: Counter[str] = Counter()
+        try:
+            for file in itertools.islice(stores.list_beneath(folder), _LISTED):
+                parent = file.path.rpartition("/")[0]
+                if tried.total() == _TRIED:
+                    break
+                if tried[parent] == _TRIED_IN_FOLDER:
+                    continue
+                tried[parent] += 1
+                with suppress(OSError):
+                    stores.read_bytes(file.path, at_most=1)
+                    return
+        except OSError:  # S3 forbids reading an object that is gone to those who may not list.
+            return
+        raise stores.StoreLostError(
+            f"none of the images in {folder} can be read on the worker {socket.gethostname()} "
+            f"({one_line(error)}); give its user or account the permission to read them"
+        )
 
 
 def _as_contested(element: tuple[str, NamedFile]) -> NamedFile:

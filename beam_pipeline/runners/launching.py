@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -87,7 +88,8 @@ class _FlinkRunner(FlinkRunner):  # type: ignore[misc]
 _END_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-os.execv(sys.argv[1], sys.argv[1:])
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
@@ -97,7 +99,7 @@ class _PrismJobServer(PrismJobServer):  # type: ignore[misc]
     def subprocess_cmd_and_endpoint(self) -> tuple[list[Any], str]:
         command, endpoint = super().subprocess_cmd_and_endpoint()
         if sys.platform == "linux":
-            command = [sys.executable, "-c", _END_WITH_PARENT, *command]
+            command = [sys.executable, "-c", _END_WITH_PARENT, str(os.getpid()), *command]
         return command, endpoint
 
 

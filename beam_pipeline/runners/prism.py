@@ -8,7 +8,6 @@ target has accepted.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions
@@ -36,8 +35,8 @@ def built_program() -> Path:
 def prism_arguments(options: PipelineOptions) -> list[str]:
     """Returns the arguments that let a job run on Prism: the runner, and where its program is.
 
-    The program is the one of `--prism_location`, else the one that `make prism` has built, else
-    `prism` on the path, else the one that Beam downloads.
+    The program is the one of `--prism_location`, else the one that `make prism` has built, else the
+    one that Beam downloads. Other programs are named `prism` too, so the path is not searched.
 
     Args:
       options: Beam's options on the command line.
@@ -47,8 +46,8 @@ def prism_arguments(options: PipelineOptions) -> list[str]:
     """
     given: str | None = options.view_as(PrismRunnerOptions).prism_location
     if given is None:
-        given = str(built_program()) if built_program().exists() else shutil.which("prism")
-    elif "://" not in given and not os.access(given, os.X_OK):
+        given = str(built_program()) if built_program().exists() else None
+    elif "://" not in given and not (os.path.isfile(given) and os.access(given, os.X_OK)):
         raise SetupError(f"--prism_location {given}: is no program; give the path of Prism's")
     if given is None or "://" in given:
         try:

@@ -198,7 +198,11 @@ def _is_connected(pid: int, port: int) -> bool:
         for path in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):  # It was closed meanwhile.
                 sockets.add(os.readlink(path))
-        tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+        tables = [
+            path.read_text()
+            for path in (Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6"))
+            if path.exists()  # A kernel without IPv6 has no tcp6.
+        ]
     except OSError:  # The process has ended.
         return False
     rows = [line.split() for table in tables for line in table.splitlines()[1:]]

@@ -121,3 +121,17 @@ def test_a_worker_that_hangs_after_its_connection_is_closed_is_ended(
     while pool._workers:
         assert time.monotonic() < deadline, "the pool still has the worker"
         time.sleep(0.05)
+
+
+def test_a_connection_is_seen_on_a_kernel_without_ipv6(
+    worker_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.name != "tcp6" and exists(path))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()),
+    ):
+        port = server.getsockname()[1]
+        assert worker_pool._is_connected(os.getpid(), port)
+        assert not worker_pool._is_connected(os.getpid(), port + 1)

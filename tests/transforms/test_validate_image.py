@@ -357,6 +357,30 @@ def test_a_worker_that_may_read_none_of_the_images_fails_the_job(tmp_path, monke
     assert len(refused.value.args) == 1
 
 
+def test_a_camera_whose_images_may_not_be_read_does_not_fail_the_job(tmp_path, monkeypatch):
+    """They are the first, and another camera's images can be read."""
+    forbid(monkeypatch, names(30))
+    write(tmp_path / "other", NAME, jpeg())
+    files = [named(write(tmp_path / "gate", name, jpeg())) for name in names(30)]
+    validate = _Validate(Limits(), None, SIZE, None, 1, 1, str(tmp_path))
+    for file in files:
+        assert validate.work(file).value.reason == reasons.READ_FAILED
+
+
+def test_objects_that_are_gone_do_not_fail_the_job_of_an_account_that_may_not_list(monkeypatch):
+    """S3 answers 403 for them, as if they could not be read."""
+
+    def refuse(uri, at_most=-1):
+        raise PermissionError(13, "403 Forbidden", uri)
+
+    monkeypatch.setattr(stores, "read_bytes", refuse)
+    monkeypatch.setattr(stores, "list_beneath", refuse)
+    validate = _Validate(Limits(), None, SIZE, None, 1, 1)
+    for name in names(30):
+        outcome = validate.work(named(f"s3://bucket/in/{name}"))
+        assert outcome.value.reason == reasons.READ_FAILED
+
+
 def test_images_that_may_not_be_read_beside_others_are_records(tmp_path, monkeypatch):
     forbid(monkeypatch, names(30))
     validate = _Validate(Limits(), None, SIZE, None, 1, 1, str(tmp_path))
