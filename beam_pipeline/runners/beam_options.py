@@ -22,6 +22,7 @@ from beam_pipeline.runners.flink import (
     is_flink,
     join_java_options,
     stream_arguments,
+    version_arguments,
 )
 from beam_pipeline.runners.prism import is_prism, prism_arguments
 
@@ -68,8 +69,9 @@ def beam_options(
     _check_runner(launching.runner_name(options))
     if streaming and (launching.is_direct(options) or is_prism(options)):
         return PipelineOptions([*arguments, *prism_arguments(options)])
-    if streaming and is_flink(options):
-        return PipelineOptions([*arguments, *stream_arguments(arguments)])
+    if is_flink(options):
+        more = stream_arguments(arguments) if streaming else []
+        return PipelineOptions([*arguments, *version_arguments(arguments), *more])
     return options
 
 

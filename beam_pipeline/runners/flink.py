@@ -32,6 +32,8 @@ CHECKPOINTING_INTERVAL_MS = 10_000
 MAX_BUNDLE_TIME_MS = 200
 """How long a stream's step gathers images where `--max_bundle_time_mills` says nothing."""
 OLDEST_JAVA = 11
+FLINK_VERSION = "1.20"
+"""The Flink of `make flink-up`, of the manifests, and of the job server in the image."""
 _NO_CLUSTER = ("[local]", "[auto]")
 _SECONDS_TO_ANSWER = 5
 
@@ -107,6 +109,15 @@ def has_local_workers(options: PipelineOptions) -> bool:
     return kind == "LOOPBACK" or (
         not kind and options.view_as(FlinkRunnerOptions).flink_master.strip() in _NO_CLUSTER
     )
+
+
+def version_arguments(arguments: Sequence[str]) -> list[str]:
+    """Returns the option that names Flink's version, where the command line does not.
+
+    Beam's own default is the newest Flink that it knows, which changes with Beam.
+    """
+    is_given = any(argument.split("=")[0] == "--flink_version" for argument in arguments)
+    return [] if is_given else ["--flink_version", FLINK_VERSION]
 
 
 def stream_arguments(arguments: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 
 from beam_pipeline import cli
 from beam_pipeline.runners.beam_options import beam_options
@@ -50,6 +50,20 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert (code, printed.out) == (2, "")
     assert len(printed.err.splitlines()) == 1, printed.err
     return printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "version"),
+    [([], "1.20"), (["--flink_version", "1.19"], "1.19"), (["--flink_version=1.19"], "1.19")],
+)
+def test_the_version_of_flink_is_that_of_the_shipped_job_server_whatever_beams_default_is(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], version: str
+) -> None:
+    newer = ["1.19", "1.20", "2.0", "2.1", "2.2"]  # Those of Beam 2.77.
+    monkeypatch.setattr(FlinkRunnerOptions, "PUBLISHED_FLINK_VERSIONS", newer)
+    for streaming in (False, True):
+        options = beam_options(["--runner", "FlinkRunner", *arguments], streaming=streaming)
+        assert options.view_as(FlinkRunnerOptions).flink_version == version
 
 
 def test_a_flink_that_is_not_there(capsys: pytest.CaptureFixture[str], jar: Path) -> None:
