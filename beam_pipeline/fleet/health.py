@@ -47,7 +47,7 @@ from rules import is_camera_id
 from transforms.alerting.messages import Message
 from transforms.alerting.target_clients import TargetClient, client_for
 from transforms.records import reasons
-from transforms.records.clocks import FIRST_CREDIBLE, LARGEST_OFFSET, is_misdated
+from transforms.records.clocks import FIRST_CREDIBLE, LARGEST_OFFSET, SINCE_NEW_YEAR, is_misdated
 from transforms.records.count_rows import TOTAL_ID, CountRow
 from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
@@ -62,7 +62,7 @@ DIGEST_FROM = 10
 """So many new findings, or more, are reported in one message."""
 _GIVE_UP_AFTER = 3
 _CERTAIN = 0.5
-_END_OF_YEAR = timedelta(days=7)
+_WEEK = timedelta(days=7)
 _RECENT = timedelta(hours=1)
 """A period that ended no longer ago is about the present, and so about images of the future."""
 
@@ -189,8 +189,8 @@ def _misdated_images(
     scan: OutputScan, since: datetime, problems: list[Problem]
 ) -> dict[str, MisdatedImages]:
     """Returns the images whose capture times are plainly wrong, by camera; those of a stream are
-    late. One at the beginning of a year counts only if its camera sent none at the end of the year
-    before: it may be of an archive."""
+    late. One at the beginning of a year counts only if windows of the weeks before and after show
+    no image of its camera: it may be of an archive, or the first of a new camera."""
 
     def is_wrong(time: datetime) -> bool:
         return is_misdated(time, since)
@@ -207,13 +207,12 @@ def _misdated_images(
         new_years = {
             row.window_start + LARGEST_OFFSET for row in rows if row.window_start >= FIRST_CREDIBLE
         }
-        before = {
+        of_healthy = {
             (row.id, year)
             for year in {time.year for time in new_years}
-            for row in scan.counts(
-                since=datetime(year, 1, 1, tzinfo=timezone.utc) - _END_OF_YEAR,
-                until=datetime(year, 1, 1, tzinfo=timezone.utc) - LARGEST_OFFSET,
-            )
+            for begin, end in _weeks_around(datetime(year, 1, 1, tzinfo=timezone.utc))
+            for row in scan.counts(since=begin, until=end)
+            if row.images
         }
     except CountsError as error:
         problems.append((", ".join(scan.outputs), f"no camera can be found misdated: {error}"))
@@ -221,7 +220,7 @@ def _misdated_images(
     by_id: dict[str, list[CountRow]] = {}
     for row in rows:
         year = (row.window_start + LARGEST_OFFSET).year
-        if row.images and (row.window_start < FIRST_CREDIBLE or (row.id, year) not in before):
+        if row.images and (row.window_start < FIRST_CREDIBLE or (row.id, year) not in of_healthy):
             by_id.setdefault(row.id, []).append(row)
     return {
         id: MisdatedImages(
@@ -232,6 +231,12 @@ def _misdated_images(
         )
         for id, of_id in sorted(by_id.items())
     }
+
+
+def _weeks_around(new_year: datetime) -> tuple[tuple[datetime, datetime], ...]:
+    """Returns the weeks before and after the days in which capture times may be misdated."""
+    before, after = new_year - LARGEST_OFFSET, new_year + SINCE_NEW_YEAR
+    return (new_year - _WEEK, before), (after, after + _WEEK)
 
 
 def _runs(starts: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from beam_pipeline import cli
+from beam_pipeline.fleet.fleet_end import find_end
+from beam_pipeline.fleet.health import examine
 from beam_pipeline.fleet.health_statistics import (
     Finding,
     MisdatedImages,
@@ -151,6 +153,51 @@ def test_new_year_in_an_archive_of_years_is_no_wrong_clock(tmp_path: Path) -> No
     december = NEW_YEARS[3] - 100 * HOUR
     write_fleet(tmp_path, [*right, *hourly("gate", december, range(148), images=2)])
     assert kinds(tmp_path) == []
+
+
+def write_counts(output: Path, ends: Mapping[str, datetime]) -> None:
+    """Cameras that send 30 images in each 6 hours from 2024-01-01 up to some time."""
+    start, length = datetime(2024, 1, 1, tzinfo=timezone.utc), 6 * HOUR
+    while ids := [id for id, end in ends.items() if start < end]:
+        end = start + length
+        rows = [CountRow(id, start, end, 30, 0, 0, 0, {}) for id in ids]
+        path = output / "counts" / f"{start:%Y%m%dT%H%M%SZ}_{end:%Y%m%dT%H%M%SZ}.jsonl"
+        stores.write_bytes(str(path), b"".join(stores.json_bytes(row.to_json()) for row in rows))
+        start = end
+
+
+def kinds_by_counts(output: Path, now: datetime) -> list[tuple[str, str]]:
+    scan = OutputScan(str(output))
+    end = find_end(scan, now)
+    assert end is not None
+    since = end.time - 24 * HOUR
+    health = examine(scan, since=since, until=end.time, each_image=False, end=end)
+    assert health.problems == ()
+    return [(finding.id, finding.kind) for finding in health.findings]
+
+
+def test_an_archive_that_begins_on_1_january_has_no_wrong_clock(tmp_path: Path) -> None:
+    """Three healthy cameras, from 2024-01-01 to 2025-06-30."""
+    end = datetime(2025, 7, 1, tzinfo=timezone.utc)
+    write_counts(tmp_path, dict.fromkeys(("gate", "hall", "yard"), end))
+    assert kinds_by_counts(tmp_path, END) == []
+
+
+def test_a_camera_that_was_installed_on_1_january_and_died_is_silent(tmp_path: Path) -> None:
+    """`gate` dies on 2025-06-28, and the others go on."""
+    now = datetime(2025, 7, 1, tzinfo=timezone.utc)
+    died = datetime(2025, 6, 28, tzinfo=timezone.utc)
+    write_counts(tmp_path, {"gate": died, "hall": now, "yard": now})
+    assert kinds_by_counts(tmp_path, now) == [("gate", "silent")]
+
+
+def test_a_camera_that_falls_back_to_2_years_ago_is_misdated(tmp_path: Path) -> None:
+    """Of the same fleet, but `gate` has sent nothing in 2024 but on 1 January."""
+    now = datetime(2025, 7, 1, tzinfo=timezone.utc)
+    write_counts(
+        tmp_path, {"gate": datetime(2024, 1, 2, tzinfo=timezone.utc), "hall": now, "yard": now}
+    )
+    assert kinds_by_counts(tmp_path, now) == [("gate", "misdated")]
 
 
 def observed(arrived: int, misdated: int, expected: float | None = None) -> list[Finding]:
