@@ -74,7 +74,8 @@ def photograph_mail(output: Path, picture: Path) -> None:
     message = compose(alert, ruleset)
     address = parts.data_uri("image/jpeg", message.picture)
     page = message.html.replace(f"cid:{message.picture_name}", address)
-    photograph(parts.data_uri("text/html", page.encode()), picture, 680, 720)
+    page = page.replace(output.resolve().as_uri(), "file:///srv/results")
+    photograph(parts.data_uri("text/html", page.encode()), picture, 680, 750)
 
 
 def main() -> None:
