@@ -48,7 +48,7 @@ from transforms.alerting.messages import Message
 from transforms.alerting.target_clients import TargetClient, client_for
 from transforms.records import reasons
 from transforms.records.clocks import FIRST_CREDIBLE, LARGEST_OFFSET, SINCE_NEW_YEAR, is_misdated
-from transforms.records.count_rows import TOTAL_ID, CountRow
+from transforms.records.count_rows import TOTAL_ID
 from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
 from transforms.storage import stores
@@ -116,8 +116,8 @@ def examine(
 ) -> Health:
     """Returns what is wrong with the cameras of one output or several in a period.
 
-    Of the `HISTORY` before the period, which says what is usual, the counts and the late images are
-    read, and the names of invalid images: none of their records.
+    Of the `HISTORY` before the period, which says what is usual, the counts are read, and the names
+    of invalid and late images: none of their records.
 
     Args:
       scan: The output, or several.
@@ -137,9 +137,9 @@ def examine(
     """
     rows = scan.counts(since=since - HISTORY, until=until)
     late = [
-        RefusedImage(row.id, row.window_start, LATE)
-        for row in scan.late(since=since - HISTORY, until=until)
-        for _ in range(row.images)
+        RefusedImage(image.camera, image.capture_time, LATE)
+        for image in scan.late_images
+        if since - HISTORY <= image.capture_time < until
     ]
     problems: list[Problem] = []
     refused = [
@@ -189,8 +189,9 @@ def _misdated_images(
     scan: OutputScan, since: datetime, problems: list[Problem]
 ) -> dict[str, MisdatedImages]:
     """Returns the images whose capture times are plainly wrong, by camera; those of a stream are
-    late. One at the beginning of a year counts only if windows of the weeks before and after show
-    no image of its camera: it may be of an archive, or the first of a new camera."""
+    late, and none of their rows is read. One at the beginning of a year counts only if windows of
+    the weeks before and after show no image of its camera: it may be of an archive, or the first of
+    a new camera."""
 
     def is_wrong(time: datetime) -> bool:
         return is_misdated(time, since)
@@ -203,10 +204,13 @@ def _misdated_images(
             for row in scan.counts(since=begin, until=end)
             if is_wrong(row.window_start)
         ]
-        rows += scan.late(where=is_wrong)
-        new_years = {
-            row.window_start + LARGEST_OFFSET for row in rows if row.window_start >= FIRST_CREDIBLE
-        }
+        images = [(row.id, row.window_start, row.images) for row in rows if row.images]
+        images += [
+            (late.camera, late.capture_time, 1)
+            for late in scan.late_images
+            if is_wrong(late.capture_time)
+        ]
+        new_years = {time + LARGEST_OFFSET for _, time, _ in images if time >= FIRST_CREDIBLE}
         of_healthy = {
             (row.id, year)
             for year in {time.year for time in new_years}
@@ -217,17 +221,16 @@ def _misdated_images(
     except CountsError as error:
         problems.append((", ".join(scan.outputs), f"no camera can be found misdated: {error}"))
         return {}
-    by_id: dict[str, list[CountRow]] = {}
-    for row in rows:
-        year = (row.window_start + LARGEST_OFFSET).year
-        if row.images and (row.window_start < FIRST_CREDIBLE or (row.id, year) not in of_healthy):
-            by_id.setdefault(row.id, []).append(row)
+    by_id: dict[str, list[tuple[datetime, int]]] = {}
+    for id, time, number in images:
+        if time < FIRST_CREDIBLE or (id, (time + LARGEST_OFFSET).year) not in of_healthy:
+            by_id.setdefault(id, []).append((time, number))
     return {
         id: MisdatedImages(
             id,
-            sum(row.images for row in of_id),
-            min(row.window_start for row in of_id),
-            max(row.window_start for row in of_id),
+            sum(number for _, number in of_id),
+            min(time for time, _ in of_id),
+            max(time for time, _ in of_id),
         )
         for id, of_id in sorted(by_id.items())
     }

@@ -7,7 +7,7 @@ once, and only the files of the requested period:
     scan = OutputScan("output")
     rows = scan.counts(since=start, until=end)
     late = scan.late(since=start, until=end)
-    scan.invalid              # by their names: no record is opened
+    scan.invalid, scan.late_images   # by their names: no record is opened
 
 Apache Beam is imported only by what touches a store, so that ``--help`` is quick.
 """
@@ -77,6 +77,19 @@ class InvalidFile:
     name: str
     camera: str | None
     capture_time: datetime | None
+
+
+@dataclass(frozen=True)
+class LateImage:
+    """An image that was too late for its window, by the name of its row.
+
+    Attributes:
+      camera: The camera.
+      capture_time: The capture time (UTC).
+    """
+
+    camera: str
+    capture_time: datetime
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,6 @@ class OutputScan:
         since: datetime | None = None,
         until: datetime | None = None,
         ids: Iterable[str] | None = None,
-        where: Callable[[datetime], bool] | None = None,
     ) -> list[CountRow]:
         """Counts the images of a stream that arrived too late for their windows, from ``late/``.
 
@@ -176,8 +188,6 @@ class OutputScan:
           since: As for `counts`.
           until: As for `counts`.
           ids: Only the rows of these ids; None for all.
-          where: Only images for whose capture time (UTC) this is true, by their names; None for
-            all.
 
         Raises:
           CountsError: A file there that is wrong, or a store that can't be read.
@@ -185,9 +195,13 @@ class OutputScan:
         since, until = (None if time is None else _utc(time) for time in (since, until))
         wanted = None if ids is None else frozenset(ids)
         rows: list[CountRow] = []
-        for path in self._late_paths(since, until, where):
-            if path not in self._late_rows:
-                self._late_rows[path] = _read_late(path)
+        paths = self._late_paths(since, until)
+        unread = [path for path in paths if path not in self._late_rows]
+        for path, read in zip(unread, map_in_threads(_read_late, unread), strict=True):
+            if isinstance(read, Exception):
+                raise read
+            self._late_rows[path] = read
+        for path in paths:
             row = self._late_rows[path]
             in_period = (since is None or row.window_start >= since) and (
                 until is None or row.window_start < until
@@ -267,17 +281,26 @@ class OutputScan:
             + (f"; {NAMES_HINT}" if reason in reasons.OF_NAMES else "")
         )
 
-    def _late_paths(
-        self,
-        since: datetime | None,
-        until: datetime | None,
-        where: Callable[[datetime], bool] | None,
-    ) -> Iterator[str]:
-        """Yields the files in ``late/`` that may belong to a period. An image's window begins no
-        later than its capture time, and at most a window's length before it.
+    @cached_property
+    def late_images(self) -> Sequence[LateImage]:
+        """The images of a stream that arrived too late for their windows, by the names of their
+        rows: none is read. Rows whose names give no camera and time are left out.
+
+        Raises:
+          CountsError: A store can't be listed.
         """
+        return [
+            LateImage(camera, time)
+            for _, camera, time in self._late_files
+            if camera is not None and time is not None
+        ]
+
+    @cached_property
+    def _late_files(self) -> list[tuple[str, str | None, datetime | None]]:
+        """The address of each row in ``late/``, and the camera and capture time in its name."""
         from transforms.storage import stores
 
+        rows: list[tuple[str, str | None, datetime | None]] = []
         for output in self.outputs:
             try:
                 files = self.files(output, "late")
@@ -285,15 +308,25 @@ class OutputScan:
                 raise CountsError(
                     f"cannot list {stores.join(output, 'late')}: {_one_line(error)}"
                 ) from error
-            for camera, name in files:
-                if not name.endswith(".json"):
-                    continue
-                _, time = camera_and_time(f"{name.removesuffix('.json')}.jpg")
-                too_early = time is not None and since is not None and time < since
-                too_late = time is not None and until is not None and time - until >= LONGEST_WINDOW
-                is_wanted = where is None or (time is not None and where(time))
-                if is_wanted and not too_early and not too_late:
-                    yield stores.join(output, "late", camera, name)
+            for folder, name in files:
+                if name.endswith(".json"):
+                    named = camera_and_time(f"{name.removesuffix('.json')}.jpg")
+                    rows.append((stores.join(output, "late", folder, name), *named))
+        return rows
+
+    def _late_paths(self, since: datetime | None, until: datetime | None) -> list[str]:
+        """Returns the files in ``late/`` that may belong to a period. An image's window begins no
+        later than its capture time, and at most a window's length before it.
+        """
+        return [
+            path
+            for path, _, time in self._late_files
+            if time is None
+            or (
+                (since is None or time >= since)
+                and (until is None or time - until < LONGEST_WINDOW)
+            )
+        ]
 
     def _invalid_of(self, output: str) -> Iterator[InvalidFile]:
         from transforms.storage import stores

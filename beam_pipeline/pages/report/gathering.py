@@ -272,9 +272,8 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
     contents.add_invalid()
     for output in scan.outputs:
         contents.add_alerts(output)
-    late = scan.late(
-        since=None if period is None else period.start,
-        until=None if period is None else period.end,
+    late = Counter(
+        image.camera for image in scan.late_images if period is None or image.capture_time in period
     )
     invalid = sorted(contents.invalid.items(), key=lambda item: (-len(item[1]), item[0]))
     return Fleet(
@@ -329,22 +328,21 @@ def _period(
 def _cameras(
     rows: Sequence[CountRow],
     invalid: Mapping[str, int],
-    late: Sequence[CountRow],
+    late: Mapping[str, int],
     findings: Sequence[Finding],
     ruleset: rules.Rules | None,
 ) -> list[CameraRow]:
     counted = {row.id: row for row in sum_by_id(rows)}
-    too_late: Counter[str] = Counter()
-    for row in late:
-        too_late[row.id] += row.images
     of_each: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         of_each[finding.id].append(finding)
-    ids = counted.keys() | invalid.keys() | too_late.keys() | of_each.keys()
+    ids = counted.keys() | invalid.keys() | late.keys() | of_each.keys()
     if ruleset is not None:
         ids |= set(ruleset.cameras)
     return [
-        CameraRow(id, counted.get(id), invalid.get(id, 0), too_late[id], tuple(of_each.get(id, ())))
+        CameraRow(
+            id, counted.get(id), invalid.get(id, 0), late.get(id, 0), tuple(of_each.get(id, ()))
+        )
         for id in sorted(ids)
     ]
 
