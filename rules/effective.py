@@ -204,6 +204,16 @@ class Track:
         """The value of `within` in microseconds."""
         return self.within // _MICROSECOND
 
+    @property
+    def looks_back(self) -> timedelta:
+        """The maximum age of the images that show which objects stand still."""
+        return 3 * self.within
+
+    @cached_property
+    def looks_back_microseconds(self) -> int:
+        """The value of `looks_back` in microseconds."""
+        return self.looks_back // _MICROSECOND
+
 
 @dataclass(frozen=True)
 class Confirm:
@@ -330,7 +340,7 @@ class CameraRules:
         return max(
             timedelta(0),
             timedelta(0) if self.repeats is None else self.repeats.within,
-            timedelta(0) if self.track is None else self.track.within,
+            timedelta(0) if self.track is None else self.track.looks_back,
             timedelta(0) if self.confirm is None else self.confirm.within,
             self.cooldown or timedelta(0),
         )

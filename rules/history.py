@@ -91,8 +91,10 @@ class History:
         """Finds the newest earlier image from which an object has moved to its place.
 
         In that image, an object of the label was nearby, and none was in the place of `box`; in
-        the present image, no object is where that one was. So two objects that stand still and are
-        detected in turns have not moved.
+        the present image, no object is where that one was. Two objects that stand still and are
+        detected in turns look the same at first, but then one of them is detected again where it
+        was. So an object has not moved if, within `Track.looks_back`, something was in its present
+        place before something was in the earlier place, or at the same time.
 
         Args:
             label: The label.
@@ -114,9 +116,35 @@ class History:
                 continue
             for sighting in sightings:
                 stays = any(is_same_object(other, sighting) for other in boxes)
-                if not stays and has_moved(sighting, box, size):
+                if (
+                    not stays
+                    and has_moved(sighting, box, size)
+                    and not self._both_stand(label, sighting, box, capture_time, track)
+                ):
                     return capture_time - image.capture_time
         return None
+
+    def _both_stand(
+        self, label: str, before: Bbox, after: Bbox, capture_time: int, track: Track
+    ) -> bool:
+        """Returns whether something was in the place `after` before something was in the place
+        `before`, or at the same time.
+
+        A box that overlaps both places says nothing: it may be of an object on its way.
+        """
+        earliest = capture_time - track.looks_back_microseconds
+        before_was_seen = False
+        for image in _before(self.tracked, capture_time):
+            if image.capture_time < earliest:
+                break
+            places = [
+                (is_same_object(before, sighting), is_same_object(after, sighting))
+                for sighting in image.sightings.get(label, ())
+            ]
+            before_was_seen = before_was_seen or (True, False) in places
+            if before_was_seen and (False, True) in places:
+                return True
+        return False
 
     def count_candidates(self, label: str, capture_time: int, within_microseconds: int) -> int:
         """Counts the other images with a candidate of a label, at most that far away in time.

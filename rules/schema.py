@@ -295,7 +295,8 @@ class RepeatsSettings(Model):
 
 class TrackSettings(Model):
     """An object with a low score is a threat, too, if it has moved: a recent image shows the same
-    label nearby, and neither object was in the place of the other."""
+    label nearby, and neither object was in the place of the other, also in the images up to three
+    times as old."""
 
     enabled: Annotated[bool, Expects("true or false")] = Field(
         default_factory=unset,

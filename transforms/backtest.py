@@ -240,7 +240,7 @@ def look_back(ruleset: rules.Rules, id: str) -> timedelta:
     camera = ruleset.for_camera(id)
     return (
         (camera.repeats.within if camera.repeats else timedelta())
-        + (camera.track.within if camera.track else timedelta())
+        + (camera.track.looks_back if camera.track else timedelta())
         + (camera.confirm.within if camera.confirm else timedelta())
         + (camera.cooldown or timedelta())
     )
