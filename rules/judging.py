@@ -129,11 +129,13 @@ def _severity(candidate: _Candidate) -> Check | None:
 
 
 def _min_score(candidate: _Candidate) -> Check:
-    """Requires a score of at least ``min_score``; of ``track.min_score`` if it can be tracked."""
+    """Requires a score of at least ``min_score``; of ``track.min_score`` if it can be tracked, or of
+    the score from which on it need not be, if that is lower.
+    """
     score, bound = candidate.detection.conf, candidate.rule.min_score
     track = candidate.track
     if track is not None:
-        bound = min(bound, track.min_score)
+        bound = min(candidate.sure_score, track.min_score)
     return Check("min_score", score, bound, score >= bound)
 
 

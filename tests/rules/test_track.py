@@ -177,6 +177,28 @@ track:
     assert rejections(rules_of(text), images) == [[None]]
 
 
+@pytest.mark.parametrize(
+    ("brightness", "scores", "expected"),
+    [
+        (0.4, (0.3, 0.07), ["track", "min_score"]),
+        (0.4, (0.3, 0.2), ["track", None]),
+        (0.4, (0.3, 0.1999), ["track", "min_score"]),
+        (0.6, (0.3, 0.07), [None, None]),
+    ],
+)
+def test_at_night_an_object_below_the_minimum_of_track_is_not_tracked(brightness, scores, expected):
+    text = """
+objects: {person: {min_score: 0.05, min_score_at_night: 0.5}}
+night: {max_brightness: 0.5}
+track: {min_score: 0.2}
+"""
+    images = [
+        make_image(person(x, conf), at=at, brightness=brightness)
+        for at, (x, conf) in enumerate(zip((0.4, 0.5), scores, strict=True))
+    ]
+    assert rejections(rules_of(text), images) == [[rejected_by] for rejected_by in expected]
+
+
 def test_other_filters_apply_to_a_tracked_object():
     masked = rules_of(f"{TRACK}\nmask: {{m: {{polygon: [[0.45, 0], [1, 0], [1, 1], [0.45, 1]]}}}}")
     assert rejections(masked, walk(0.3, 0.4, 0.5)) == [["track"], [None], ["mask"]]
