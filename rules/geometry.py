@@ -183,8 +183,9 @@ def has_moved(before: Bbox, after: Bbox, size: tuple[int, int]) -> bool:
     """Returns whether two boxes can be of one object that has moved.
 
     The centers are apart by 0.1 to 2 times the longer side of the boxes (the mean of the two, in
-    pixels), and the longer side of neither is more than twice that of the other. The caller knows
-    that they are not in the same place. It is computed from whole ten-thousandths of pixels.
+    pixels), the longer side of neither is more than twice that of the other, and both have an area:
+    the place of a box without area can't be compared. The caller knows that they are not in the
+    same place. It is computed from whole ten-thousandths of pixels.
 
     Args:
         before: The box in the earlier image.
@@ -193,6 +194,8 @@ def has_moved(before: Bbox, after: Bbox, size: tuple[int, int]) -> bool:
     """
     ax, ay, aw, ah = _in_pixel_units(before, size)
     bx, by, bw, bh = _in_pixel_units(after, size)
+    if min(aw, ah, bw, bh) <= 0:
+        return False
     sides = max(aw, ah), max(bw, bh)
     if 2 * min(sides) < max(sides):
         return False

@@ -129,8 +129,8 @@ def _severity(candidate: _Candidate) -> Check | None:
 
 
 def _min_score(candidate: _Candidate) -> Check:
-    """Requires a score of at least ``min_score``; of ``track.min_score`` if it can be tracked, or of
-    the score from which on it need not be, if that is lower.
+    """Requires a score of at least ``min_score``; if it can be tracked, of ``track.min_score`` or
+    the score from which on it need not be, whichever is lower.
     """
     score, bound = candidate.detection.conf, candidate.rule.min_score
     track = candidate.track

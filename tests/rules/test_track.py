@@ -199,6 +199,29 @@ track: {min_score: 0.2}
     assert rejections(rules_of(text), images) == [[rejected_by] for rejected_by in expected]
 
 
+@pytest.mark.parametrize("sides", [(0, 0), (0.05, 0), (0, 0.1)])
+@pytest.mark.parametrize("places", [(0.4, 0.4), (0.4, 0.45)])
+def test_a_box_without_area_has_not_moved(places, sides):
+    images = [
+        make_image(make_detection("person", 0.2, (x, 0.5, *sides)), at=at)
+        for at, x in enumerate(places)
+    ]
+    assert rejections(rules_of("objects: {person: }\ntrack: {}"), images) == [["track"]] * 2
+    from_no_area = [images[0], make_image(person(0.42, y=0.5), at=1)]
+    assert rejections(rules_of("objects: {person: }\ntrack: {}"), from_no_area)[-1] == ["track"]
+
+
+@pytest.mark.parametrize(
+    ("area", "rejected_by"),
+    [
+        ("mask: {m: {polygon: [[0, 0], [0.45, 0], [0.45, 1], [0, 1]]}}", "mask"),
+        ("zones: {z: {polygon: [[0.45, 0], [1, 0], [1, 1], [0.45, 1]]}}", "zones"),
+    ],
+)
+def test_an_object_can_have_moved_out_of_a_mask_or_into_a_zone(area, rejected_by):
+    assert rejections(rules_of(f"{TRACK}\n{area}"), walk(0.4, 0.5)) == [[rejected_by], [None]]
+
+
 def test_other_filters_apply_to_a_tracked_object():
     masked = rules_of(f"{TRACK}\nmask: {{m: {{polygon: [[0.45, 0], [1, 0], [1, 1], [0.45, 1]]}}}}")
     assert rejections(masked, walk(0.3, 0.4, 0.5)) == [["track"], [None], ["mask"]]
