@@ -23,9 +23,11 @@ from beam_pipeline.fleet.health_statistics import (
 )
 from transforms.records.times import canonical_time, from_unix
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 LONGEST_BY_HOUR = timedelta(days=2)
 """A longer period is divided into days."""
+MOST_WINDOWS = 400
+"""A period of more days is divided into windows of as few weeks as give no more windows."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class CameraFigures:
     Attributes:
       id: The camera.
       whole: Those of the whole period.
-      windows: Those of each hour of the period, or of each day if it is longer than two days.
+      windows: Those of each hour of the period, of each day if it is longer than two days, or of
+        each week or several. Of a period of more than `MOST_WINDOWS` days, the days before the
+        first and after the last image of any camera are left out.
     """
 
     id: str
@@ -106,9 +110,7 @@ def figures(
     """
     period = TimeSpan(since.timestamp(), until.timestamp())
     histories = {history.id: history for history in camera_histories(observed, period)}
-    step = (HOUR if until - since <= LONGEST_BY_HOUR else DAY).total_seconds()
-    starts = np.arange(period.start, period.end, step)
-    windows = [TimeSpan(start, min(start + step, period.end)) for start in starts.tolist()]
+    windows = _divided(_span_of_windows(histories.values(), period))
     return [
         _camera_figures(
             id,
@@ -120,6 +122,33 @@ def figures(
         )
         for id in sorted(ids)
     ]
+
+
+def _span_of_windows(histories: Iterable[CameraHistory], period: TimeSpan) -> TimeSpan | None:
+    """Returns what is divided: the period, or the days of a long one from its first image to its
+    last; None if it has none."""
+    day = DAY.total_seconds()
+    if period.end - period.start <= MOST_WINDOWS * day:
+        return period
+    spans = [span for history in histories if (span := history.arrived.span(period)) is not None]
+    if not spans:
+        return None
+    first, last = min(span.start for span in spans), max(span.end for span in spans)
+    return TimeSpan(max(first // day * day, period.start), min((last // day + 1) * day, period.end))
+
+
+def _divided(span: TimeSpan | None) -> list[TimeSpan]:
+    if span is None:
+        return []
+    length = timedelta(seconds=span.end - span.start)
+    if length <= LONGEST_BY_HOUR:
+        step = HOUR
+    elif length <= MOST_WINDOWS * DAY:
+        step = DAY
+    else:
+        step = -(-length // (MOST_WINDOWS * WEEK)) * WEEK
+    starts = np.arange(span.start, span.end, step.total_seconds()).tolist()
+    return [TimeSpan(start, min(start + step.total_seconds(), span.end)) for start in starts]
 
 
 def _camera_figures(

@@ -135,11 +135,12 @@ def examine(
       CountsError: No counts, or wrong ones.
       OSError: A store was lost.
     """
-    rows = scan.counts(since=since - HISTORY, until=until)
+    history_since = _earlier(since, HISTORY)
+    rows = scan.counts(since=history_since, until=until)
     late = [
         RefusedImage(image.camera, image.capture_time, LATE)
         for image in scan.late_images
-        if since - HISTORY <= image.capture_time < until
+        if history_since <= image.capture_time < until
     ]
     problems: list[Problem] = []
     refused = [
@@ -147,12 +148,12 @@ def examine(
         for file in scan.invalid
         if file.camera is not None
         and file.capture_time is not None
-        and file.capture_time >= since - HISTORY
+        and file.capture_time >= history_since
     ]
     images = {}
     if each_image:
         problems += _broken_records(scan, since, until)
-        images = _read_images(scan.outputs, since - IMAGE_HISTORY, until, problems)
+        images = _read_images(scan.outputs, _earlier(since, IMAGE_HISTORY), until, problems)
     named = frozenset() if ruleset is None else frozenset(ruleset.cameras)
     expected = dict(expected or {})
     each = expected.pop(TOTAL_ID, None)
@@ -183,6 +184,11 @@ def examine(
         dict(sorted(unplaced.items())),
         tuple(problems),
     )
+
+
+def _earlier(time: datetime, by: timedelta) -> datetime:
+    first = datetime.min.replace(tzinfo=timezone.utc)
+    return max(time, first + by) - by
 
 
 def _misdated_images(

@@ -289,6 +289,11 @@ class _Series:
         total: Array = self._sums[end] - self._sums[start]
         return total
 
+    def span(self, period: TimeSpan) -> TimeSpan | None:
+        """Returns the first and the last time within a period; None without any."""
+        start, end = np.searchsorted(self._times, period, side="left")
+        return TimeSpan(*self._times[[start, end - 1]].tolist()) if start < end else None
+
 
 @dataclass(frozen=True)
 class CameraHistory:

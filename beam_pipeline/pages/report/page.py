@@ -16,7 +16,7 @@ import orjson
 
 import rules
 from beam_pipeline.fleet import chart
-from beam_pipeline.fleet.figures import LONGEST_BY_HOUR, Figures
+from beam_pipeline.fleet.figures import DAY, HOUR, CameraFigures, Figures
 from beam_pipeline.fleet.output_scan import map_in_threads
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.gathering import AlertRecord, Fleet, without
@@ -72,7 +72,7 @@ def make_page(fleet: Fleet) -> str:
         shown=[_shown(alert, shown_or_error) for alert, shown_or_error in shown],
         others=others[:ROWS],
         rows=ROWS,
-        by_hour=period is None or period.end - period.start <= LONGEST_BY_HOUR,
+        figures_by=_figures_by(fleet.figures),
         figures_cells=_figures_cells,
         figures_text=_figures_text,
         more=max(0, len(others) - ROWS),
@@ -146,6 +146,13 @@ def _labels_text(labels: Mapping[str, float]) -> str:
     """Returns what was seen, surest first."""
     in_order = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{printable(label)} {score:.2f}" for label, score in in_order)
+
+
+def _figures_by(figures: Sequence[CameraFigures]) -> str:
+    """Returns what the figures are divided into."""
+    windows = (window for camera in figures for window in camera.windows)
+    longest = max((window.end - window.start for window in windows), default=HOUR)
+    return "hours" if longest <= HOUR else "days" if longest <= DAY else "weeks"
 
 
 def _figures_cells(figures: Figures) -> tuple[str, ...]:

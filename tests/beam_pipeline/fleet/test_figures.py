@@ -24,7 +24,7 @@ from beam_pipeline.pages.report.page import make_page
 from tests.beam_pipeline.fleets import write_fleet
 from tests.transforms.archives import seen
 from transforms.records.count_rows import CountRow
-from transforms.records.times import canonical_time
+from transforms.records.times import canonical_time, parse_time
 
 END = datetime(2026, 3, 2, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -116,6 +116,72 @@ def test_a_period_is_divided_into_hours_or_days(
     assert hall.windows[0].start == END - length
 
 
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z"])
+def test_a_long_period_begins_and_ends_with_the_data(since: str) -> None:
+    """Of 20 cameras, of which one has sent an image on 2026-01-02, and another on 2026-01-09."""
+    first = datetime(2026, 1, 2, 3, tzinfo=timezone.utc)
+    rows = [
+        CountRow("cam-3", first, first + HOUR, 1, 0, 0, 0, {}),
+        CountRow("cam-7", first + 7 * DAY, first + 7 * DAY + HOUR, 2, 0, 0, 0, {}),
+    ]
+    ids = [f"cam-{number}" for number in range(20)]
+    of_each = figures(Observations(rows), ids, since=parse_time(since), until=END)
+    assert {len(camera.windows) for camera in of_each} == {8}
+    (cam_7,) = (camera for camera in of_each if camera.id == "cam-7")
+    assert canonical_time(cam_7.windows[0].start) == "2026-01-02T00:00:00Z"
+    assert canonical_time(cam_7.windows[-1].end) == "2026-01-10T00:00:00Z"
+    assert [window.seen for window in cam_7.windows] == [0, 0, 0, 0, 0, 0, 0, 2]
+    assert (cam_7.whole.start, cam_7.whole.end) == (parse_time(since), END)
+
+
+@pytest.mark.parametrize(
+    ("days", "number", "length"),
+    [
+        (2, 48, HOUR),
+        (3, 3, DAY),
+        (400, 400, DAY),
+        (401, 58, 7 * DAY),
+        (2800, 400, 7 * DAY),
+        (2801, 201, 14 * DAY),
+        (20_000, 358, 56 * DAY),
+    ],
+)
+def test_there_are_never_more_than_400_windows(days: int, number: int, length: timedelta) -> None:
+    """A camera that has sent an image on the first and the last day."""
+    first = END - days * DAY
+    rows = [CountRow("hall", start, start + HOUR, 1, 0, 0, 0, {}) for start in (first, END - HOUR)]
+    (hall,) = figures(
+        Observations(rows), ["hall"], since=datetime(1, 1, 1, tzinfo=timezone.utc), until=END
+    )
+    assert len(hall.windows) == number
+    assert hall.windows[0].end - hall.windows[0].start == length
+    assert (hall.windows[0].start, hall.windows[-1].end) == (first, END)
+    assert sum(window.seen for window in hall.windows) == 2
+
+
+def test_a_long_period_without_data_has_no_windows() -> None:
+    since = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    (hall,) = figures(Observations([]), ["hall"], since=since, until=END)
+    assert (hall.windows, hall.whole.seen, hall.whole.start) == ((), 0, since)
+
+
+@given(
+    st.lists(st.integers(0, 20_000), max_size=6),
+    st.integers(401, 20_000),
+)
+def test_windows_of_a_long_period_hold_all_images_of_it(days: list[int], length: int) -> None:
+    rows = [
+        CountRow("hall", start := END - day * DAY - HOUR, start + HOUR, 1, 0, 0, 0, {})
+        for day in sorted(set(days))
+    ]
+    (hall,) = figures(Observations(rows), ["hall"], since=END - length * DAY, until=END)
+    assert len(hall.windows) <= 400
+    assert sum(window.seen for window in hall.windows) == hall.whole.seen
+    assert hall.whole.seen == sum(day < length for day in set(days))
+    edges = [window.start for window in hall.windows][1:]
+    assert [window.end for window in hall.windows][:-1] == edges
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 60), st.integers(0, 5)), max_size=30),
     st.integers(1, 72),
@@ -154,6 +220,26 @@ def test_health_has_the_figures_of_every_camera(
     assert len(hall["windows"]) == 24
     assert hall["windows"][-1]["invalid"] == {"not_jpeg": 0.5}
     assert [window["threat_share"] for window in yard["windows"][:4]] == [1.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("since", ["1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
+def test_health_and_the_report_of_all_times_have_the_days_with_data(
+    output: Path, capsys: pytest.CaptureFixture[str], since: str
+) -> None:
+    command = ["health", "--output", str(output), "--format", "json", "--since", since]
+    assert cli.main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [len(camera["windows"]) for camera in report["figures"]] == [6, 6]
+    assert report["figures"][0]["windows"][0]["start"] == "2026-02-24T00:00:00Z"
+    page = make_page(gather(OutputScan(str(output)), ReportOptions(since=parse_time(since))))
+    assert page.count("<tr><td>2026-02-24<td>") == 2
+
+
+def test_the_report_of_all_times_of_a_new_fleet_shows_hours(tmp_path: Path) -> None:
+    write_fleet(tmp_path, [seen("hall", "2026-03-01T05:00:00Z")])
+    since = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    page = make_page(gather(OutputScan(str(tmp_path)), ReportOptions(since=since)))
+    assert page.count("<tr><td>03-01 05:00<td>") == 1
 
 
 def test_the_report_has_the_figures_of_every_camera(output: Path) -> None:
