@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rules.records import ThreatSeverity
 
@@ -37,6 +37,7 @@ class PastAlert:
         covered: The capture times of the images that it covers, the newest `MAX_COVERED`.
         covered_before: The number of older images that it covers.
         severity: The severity of its image; each severity has its own cooldowns.
+        was_restored: Whether it was restored from a record, which does not say what it covers.
     """
 
     capture_time: int
@@ -45,9 +46,13 @@ class PastAlert:
     covered: list[int] = field(default_factory=list)
     covered_before: int = 0
     severity: ThreatSeverity = "alert"
+    was_restored: bool = False
 
     def reaches(self, capture_time: int, gap: int | None) -> bool:
         """Returns whether an image is close enough to the incident to belong to it.
+
+        What a restored alert covered is unknown until it covers a later image. Until then, each
+        later image can belong to the incident, as long as the cooldown lasts.
 
         Args:
             capture_time: The capture time of the image.
@@ -57,6 +62,8 @@ class PastAlert:
             return True
         first = min([self.capture_time, *self.covered[:1]])
         last = max([self.capture_time, *self.covered[-1:]])
+        if self.was_restored and last == self.capture_time < capture_time:
+            return True
         return first - gap <= capture_time <= last + gap
 
     def cover(self, capture_time: int) -> int:
@@ -148,7 +155,7 @@ def restore_alerts(alerts: list[PastAlert], sent: Iterable[PastAlert]) -> None:
     for alert in sent:
         known = find_alert(alerts, alert.alert_id)
         if known is None:
-            alerts.append(alert)
+            alerts.append(replace(alert, was_restored=True))
         else:
             known.labels = tuple(sorted({*known.labels} & {*alert.labels}))
 

@@ -282,6 +282,23 @@ GOLDEN: dict[str, Golden] = {
             ],
         ),
     ),
+    "history.v3.bin": Golden(
+        HISTORIES,
+        rules.History(
+            alerts=[
+                rules.PastAlert(
+                    1_769_903_999_000_000,
+                    "00112233445566778899aabbccddeeff",
+                    ("car", "person"),
+                    [1_769_904_001_500_000],
+                    3,
+                    "detection",
+                    was_restored=True,
+                )
+            ],
+            newest=1_769_904_001_500_000,
+        ),
+    ),
     "alert.v1.bin": registered(ALERT),
     "alert.v2.bin": registered(ARRIVED_ALERT),
     "pending_alert.v1.bin": Golden(PENDING_ALERTS, PENDING_ALERT),

@@ -27,7 +27,7 @@ from transforms.alerting.decisions import (
     write_record,
 )
 from transforms.count_threats import event_time
-from transforms.records.codecs import VersionedCoder
+from transforms.records.codecs import VersionedCoder, keep_plain
 from transforms.records.images import DetectedImage, JudgedImage
 from transforms.records.times import parse_time
 from transforms.runtime.counters import count
@@ -41,7 +41,7 @@ def _with_tracked(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 HISTORIES: VersionedCoder[rules.History] = VersionedCoder(
-    rules.History, version=2, upgrades={1: _with_tracked}
+    rules.History, version=3, upgrades={1: _with_tracked, 2: keep_plain}
 )
 """Encodes the history of a camera, as a stream's state."""
 
@@ -159,7 +159,7 @@ class _JudgeInStream(beam.DoFn):
             judged = judge(image, ruleset, history)
             new = _new_alert(history, known_ids)
         if new is not None:
-            past_alerts = (replace(alert, covered=[], covered_before=0) for alert in history.alerts)
+            past_alerts = (_for_record(alert) for alert in history.alerts)
             write_record(uri, CameraRecord(tuple(past_alerts), rules_name))
         return judged
 
@@ -183,6 +183,11 @@ def _name_of_rules(ruleset: rules.Rules, camera: str) -> str:
     """Names the rules of a camera by their content; edits of other cameras don't change it."""
     _, _, described = rules.describe_camera(ruleset, camera).partition("\n")
     return hashlib.sha256(described.encode()).hexdigest()[:12]
+
+
+def _for_record(alert: rules.PastAlert) -> rules.PastAlert:
+    """Returns what a record keeps of an alert: not the images that it covers so far."""
+    return replace(alert, covered=[], covered_before=0, was_restored=False)
 
 
 def _new_alert(history: rules.History, known_ids: set[str]) -> rules.PastAlert | None:

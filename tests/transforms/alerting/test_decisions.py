@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -323,6 +324,49 @@ def test_cooldowns_of_an_earlier_release_hold(tmp_path):
     stores.write_bytes(uri, stores.json_bytes(former))
     ((suppressed_by, _),) = verdicts(str(tmp_path), with_cooldown("60s"), [30])
     assert suppressed_by is not None
+
+
+def with_gap(cooldown):
+    return with_cooldown(f"{cooldown}, incident_gap: 2m")
+
+
+def test_after_a_loss_of_state_an_incident_has_no_second_alert(tmp_path):
+    ruleset = with_gap("1h")
+    before = verdicts(str(tmp_path), ruleset, range(0, 1500, 30))
+    assert [number for _, number in before] == list(range(1, 51))
+    after = verdicts(str(tmp_path), ruleset, range(1500, 1830, 30))
+    assert [suppressed_by for suppressed_by, _ in after] == [before[1][0]] * 11
+
+
+@pytest.mark.parametrize(
+    ("seconds", "alerts"),
+    [
+        ([3599], [False]),
+        ([3600], [True]),
+        ([1500, 1620], [False, False]),
+        ([1500, 1621], [False, True]),
+        ([1500, 700], [False, False]),
+        ([-120, 1500], [False, False]),
+        ([-121], [True]),
+    ],
+)
+def test_a_restored_alert_reaches_to_the_next_image_in_its_cooldown(tmp_path, seconds, alerts):
+    """From that image on, the gap counts again; it always counts before the alert."""
+    ruleset = with_gap("1h")
+    verdicts(str(tmp_path), ruleset, [0])
+    after = verdicts(str(tmp_path), ruleset, seconds)
+    assert [suppressed_by is None for suppressed_by, _ in after] == alerts
+
+
+@pytest.mark.search
+@search(50)
+@given(pauses=st.lists(st.integers(1, 120), max_size=20), kept=st.integers(1, 20))
+def test_images_in_order_and_within_the_gap_have_one_alert_wherever_state_is_lost(pauses, kept):
+    seconds = list(itertools.accumulate(pauses, initial=0))
+    with TemporaryDirectory() as output:
+        before = verdicts(output, with_gap("1h"), seconds[:kept])
+        after = verdicts(output, with_gap("1h"), seconds[kept:])
+    assert [by is None for by, _ in before + after] == [True] + [False] * len(pauses)
 
 
 def make_unusable(path, how):
