@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
@@ -131,6 +131,16 @@ def polygon_problem(points: object) -> tuple[str, str] | None:
             "give the corners in order around the area, and two areas apart from each other",
         )
     return None
+
+
+def overlap_outside(a: Area, b: Area, others: Iterable[Area]) -> bool:
+    """Returns whether the polygons of two areas overlap anywhere outside those of other areas.
+
+    Areas that only touch do not overlap.
+    """
+    first, second, *rest = (shapely.Polygon(_on_grid(area.polygon)) for area in (a, b, *others))
+    remaining = first.intersection(second).difference(shapely.union_all(rest))
+    return bool(remaining.area > _TOLERANCE * _FRAME**2)
 
 
 def iou(a: Bbox, b: Bbox) -> float:

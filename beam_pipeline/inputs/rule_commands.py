@@ -19,6 +19,7 @@ from beam_pipeline.inputs.rule_files import (
     read_file,
     read_rules,
 )
+from rules.pitfalls import pitfalls
 from transforms.alerting.alerts import known_zone
 from transforms.records.text import one_line
 from transforms.storage import stores
@@ -49,11 +50,11 @@ def check(
     except rules.RulesError as error:
         raise SetupError("\n".join(error.messages)) from None
     check_scores_kept(ruleset, min_score_kept, path)
-    warnings: list[str] = []
+    warnings = pitfalls(ruleset)
     if archives:
         archive = selection.open_archives(archives)
         with selection.store_errors_as_failures():
-            warnings = confirm_traps(ruleset, archive)
+            warnings += confirm_traps(ruleset, archive)
     return rules.describe(ruleset), warnings
 
 

@@ -177,6 +177,32 @@ def test_rules_check_warns_where_events_have_fewer_images_than_confirm_needs(tmp
     assert capsys.readouterr().err == ""
 
 
+def test_rules_check_warns_of_what_has_another_effect_than_it_seems(tmp_path, capsys):
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        """version: 1
+strict_ids: true
+defaults: {objects: {person: }}
+cameras:
+  hall:
+    incident_gap: 5m
+    zones:
+      porch: {polygon: [[0, 0], [0.3, 0], [0.3, 1]], objects: {person: {severity: ignore}}}
+      yard: {polygon: [[0, 0], [1, 0], [1, 1], [0, 1]]}
+"""
+    )
+    assert cli.main(["rules", "check", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert "hall" in captured.out
+    assert captured.err.splitlines() == [
+        "hall: incident_gap of cameras.hall has no effect, because there is no cooldown; set a "
+        "cooldown that is longer than it, or leave it out",
+        "hall: zone porch is stricter than zone yard (person: severity ignore), but where they "
+        "overlap an object is a threat if either of them lets it through; use a mask, or polygons "
+        "that do not overlap",
+    ]
+
+
 def test_cameras_that_strict_rules_refuse_are_not_checked(tmp_path, capsys):
     path = tmp_path / "rules.yaml"
     path.write_text(
