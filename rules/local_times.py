@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from rules.local_offsets import offset_text
 from rules.schedule import local_time
+
+_MINUTE = timedelta(minutes=1)
 
 
 def local_json(timestamp: datetime, zone: str) -> str:
@@ -15,7 +17,7 @@ def local_json(timestamp: datetime, zone: str) -> str:
         timestamp: The time, with an offset from UTC.
         zone: The IANA name of the time zone.
     """
-    local = local_time(timestamp, zone)
+    local = _local_time(timestamp, zone)
     micros = local.microsecond
     return local.isoformat(
         timespec="microseconds" if micros % 1000 else "milliseconds" if micros else "seconds"
@@ -31,9 +33,26 @@ def local_words(timestamp: datetime, zone: str) -> str:
         timestamp: The time, with an offset from UTC.
         zone: The IANA name of the time zone.
     """
-    local = local_time(timestamp, zone)
+    local = _local_time(timestamp, zone)
     offset = local.utcoffset() or timedelta(0)
     shown = local.replace(microsecond=0, tzinfo=None).isoformat(" ")
     if zone == "UTC" or local is timestamp:  # The calendar's first and last days stay in UTC.
         return f"{shown} (UTC)"
     return f"{shown} ({zone}, {offset_text(offset)})"
+
+
+def _local_time(timestamp: datetime, zone: str) -> datetime:
+    """Returns a local time whose offset is one of whole minutes, as RFC 3339 requires.
+
+    Offsets of earlier times have seconds, such as -00:44:30 in Monrovia until 1972. They are
+    rounded, and the local time with them, so that it is the same moment.
+    """
+    local = local_time(timestamp, zone)
+    offset = local.utcoffset() or timedelta(0)
+    rounded = round(offset / _MINUTE) * _MINUTE
+    if rounded == offset:
+        return local
+    try:
+        return timestamp.astimezone(timezone(rounded))
+    except OverflowError:  # Within hours of the year 1 or 10000, the limits of datetime.
+        return timestamp

@@ -1,5 +1,6 @@
 """The local time of a camera: its zone, and how it is written."""
 
+import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -9,7 +10,12 @@ from hypothesis import strategies as st
 from rules import parse_rules
 from rules.local_times import local_json, local_words
 
-ZONES = ("Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Pacific/Apia", "UTC", "GMT")
+ZONES = (
+    *("Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Pacific/Apia", "UTC", "GMT"),
+    *("Africa/Monrovia", "Europe/Amsterdam"),
+)
+RFC_3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?[+-]\d\d:\d\d"
+ANY_MOMENT = st.datetimes(timezones=st.just(timezone.utc))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,18 @@ ZONES = ("Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Pacific/Apia", 
             "2026-01-31 12:00:00 (GMT, UTC+0)",
         ),
         (
+            "1970-01-01T00:00:00",
+            "Africa/Monrovia",
+            "1969-12-31T23:16:00-00:44",
+            "1969-12-31 23:16:00 (Africa/Monrovia, UTC-0:44)",
+        ),
+        (
+            "1930-01-01T12:00:00",
+            "Europe/Amsterdam",
+            "1930-01-01T12:20:00+00:20",
+            "1930-01-01 12:20:00 (Europe/Amsterdam, UTC+0:20)",
+        ),
+        (
             "0001-01-01T00:00:00",
             "America/New_York",
             "0001-01-01T00:00:00+00:00",
@@ -63,9 +81,11 @@ def test_a_local_time_is_written_with_its_zone(time, zone, json, words):
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(timezone.utc))
 
 
-@given(MOMENTS, st.sampled_from(ZONES))
+@given(st.one_of(MOMENTS, ANY_MOMENT), st.sampled_from(ZONES))
 def test_the_moment_can_be_read_from_the_json(moment, zone):
-    assert datetime.fromisoformat(local_json(moment, zone)) == moment
+    json = local_json(moment, zone)
+    assert re.fullmatch(RFC_3339, json)
+    assert datetime.fromisoformat(json) == moment
 
 
 @given(MOMENTS, st.sampled_from(ZONES), st.integers(1, 7200))

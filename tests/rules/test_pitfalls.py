@@ -76,6 +76,7 @@ def test_an_earlier_zone_that_is_not_stricter_is_as_expected(first, second):
     [
         ("confirm: ", "", "confirm: false"),
         ("track: ", "track: false", ""),
+        ("track: ", "name: Anyone", None),
         ("repeats: ", "repeats: true", "repeats: false"),
         ("night: {max_brightness: 0.2}", "min_score_at_night: 0.6", ""),
         ("night: {max_brightness: 0.2}", "min_score_at_night: 0.5", None),

@@ -38,13 +38,20 @@ def scores_not_kept(ruleset: rules.Rules, min_score_kept: float) -> str | None:
     cameras = {**others, **ruleset.by_camera}
     for camera, settings in cameras.items():
         track = settings.track
-        if track is not None and track.min_score < min_score_kept:
+        if track is not None and track.min_score < min_score_kept and _tracks_a_label(settings):
             return (
                 f"track.min_score of {camera} is {track.min_score:g}, but --min_score_kept drops "
                 f"detections below {min_score_kept:g}; give --min_score_kept {track.min_score:g}, "
                 f"or raise track.min_score to {min_score_kept:g}"
             )
     return None
+
+
+def _tracks_a_label(camera: rules.CameraRules) -> bool:
+    zone_rules = [rule for zone in camera.zones.values() for rule in zone.rules.values()]
+    return any(
+        rule.track and rule.severity != "ignore" for rule in (*camera.objects.values(), *zone_rules)
+    )
 
 
 class LiveRules:

@@ -114,6 +114,26 @@ def test_rules_check_reports_that_track_needs_scores_that_are_dropped(tmp_path, 
         assert "track: min_score 0.1 (cameras.hall), within 3s (built in)" in captured.out
 
 
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ("defaults: {track: {min_score: 0.01}}", 0),
+        ("defaults: {track: {min_score: 0.01}, objects: {car: {track: false}}}", 0),
+        ("defaults: {track: {min_score: 0.01}, objects: {car: {severity: ignore}}}", 0),
+        ("defaults: {track: {min_score: 0.01}, objects: {car: }}", 2),
+        ("defaults: {track: {min_score: 0.01}, zones: {door: {objects: {car: }}}}", 2),
+    ],
+)
+def test_track_needs_no_scores_where_it_applies_to_no_label(tmp_path, settings, code, capsys):
+    path = tmp_path / "rules.yaml"
+    polygon = "polygon: [[0, 0], [1, 0], [1, 1]], "
+    settings = settings.replace("door: {", f"door: {{{polygon}")
+    hall = "hall: {objects: {person: }, track: {min_score: 0.2}}"
+    path.write_text(f"version: 1\n{settings}\ncameras: {{{hall}}}\n")
+    assert cli.main(["rules", "check", str(path)]) == code
+    assert ("track.min_score of any other camera is 0.01" in capsys.readouterr().err) is bool(code)
+
+
 def test_rules_check_supposes_the_jobs_default(tmp_path, capsys):
     path = tmp_path / "rules.yaml"
     path.write_text(TRACKED.replace("0.1", "0.04"))

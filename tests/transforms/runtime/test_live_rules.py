@@ -78,11 +78,11 @@ def test_a_file_that_tracks_scores_that_are_not_kept_is_refused(tmp_path, clock,
     live = LiveRules(parsed(FIRST), source=str(source), min_score_kept=0.2, clock=clock)
     live = pickle.loads(pickle.dumps(live))
     clock = live._clock
-    edit(tmp_path, SECOND + b"  track: {min_score: 0.1}\n", live, clock)
+    edit(tmp_path, FIRST + b"  track: {min_score: 0.1}\n", live, clock)
     assert live.current.version == parsed(FIRST).version
     (line,) = (entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR)
     assert f"{source}: track.min_score of any other camera is 0.1" in line
-    edit(tmp_path, SECOND + b"  track: {min_score: 0.2}\n", live, clock)
+    edit(tmp_path, FIRST + b"  track: {min_score: 0.2}\n", live, clock)
     assert live.current.version != parsed(FIRST).version
 
 
