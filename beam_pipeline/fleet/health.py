@@ -47,7 +47,7 @@ from rules import is_camera_id
 from transforms.alerting.messages import Message
 from transforms.alerting.target_clients import TargetClient, client_for
 from transforms.records import reasons
-from transforms.records.clocks import FIRST_CREDIBLE, LARGEST_OFFSET, SINCE_NEW_YEAR, is_misdated
+from transforms.records.clocks import FIRST_CREDIBLE, LARGEST_OFFSET, SINCE_NEW_YEAR, seems_reset
 from transforms.records.count_rows import TOTAL_ID
 from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
@@ -200,7 +200,7 @@ def _misdated_images(
     a new camera."""
 
     def is_wrong(time: datetime) -> bool:
-        return is_misdated(time, since)
+        return seems_reset(time, since)
 
     starts = [start for start, _ in scan.windows() if is_wrong(start)]
     try:

@@ -13,7 +13,7 @@ from rules.local_times import local_json
 from rules.records import ThreatJson, ThreatSeverity
 from transforms.records.clocks import is_misdated
 from transforms.records.codecs import keep_plain, register_record
-from transforms.records.images import JudgedImage
+from transforms.records.images import DetectedImage, JudgedImage
 from transforms.records.text import printable
 from transforms.records.times import from_unix, parse_time
 from transforms.storage import stores
@@ -58,8 +58,9 @@ class Alert:
       incident_number: The number of the image in its incident; the image of the alert that was
         sent has the number 1.
       image: The image JSON, for the message; None if no target needs it.
-      changed: When the image's file was last changed, by its store, in Unix seconds, which is when
-        the image arrived; None if unknown.
+      changed: When the image's file was last changed, by its store, or otherwise the event time of
+        the stream that was told of it, in Unix seconds, which is when the image arrived; None if
+        unknown.
     """
 
     alert_id: str
@@ -74,8 +75,10 @@ class Alert:
 
     @property
     def arrived(self) -> datetime | None:
-        """When the image arrived (UTC); None if that is unknown."""
-        return None if self.changed is None else from_unix(self.changed)
+        """When the image arrived (UTC); None if that is unknown, as where a file has a time that
+        the camera's wrong clock has given it."""
+        arrived = None if self.changed is None else from_unix(self.changed)
+        return None if arrived is None or is_misdated(arrived) else arrived
 
     @property
     def delivery_targets(self) -> tuple[str | None, ...]:
@@ -164,8 +167,12 @@ def alert_for(
         suppressed_by=verdict.suppressed_by,
         incident_number=verdict.incident_number,
         image=judged.to_json() if targets else None,
-        changed=image.changed,
+        changed=image.changed if image.changed is not None else _stream_time(image),
     )
+
+
+def _stream_time(image: DetectedImage) -> float | None:
+    return None if image.stream_time is None else parse_time(image.stream_time).timestamp()
 
 
 def known_zone(alert: Mapping[str, Any] | None, ruleset: rules.Rules | None, camera: str) -> str:
@@ -188,8 +195,8 @@ def is_too_old(alert: Alert, max_age_seconds: float | None, now: datetime | None
     """Whether an alert is too old to be sent, by the clock of this machine.
 
     The age is counted from the capture time, or from the arrival of the image if the capture time
-    is plainly wrong: cutting the power of a camera must not silence it. A digest is made when its
-    window ends, however long the window is, and is never too old.
+    is not to be trusted: cutting the power of a camera must not silence it. A digest is made when
+    its window ends, however long the window is, and is never too old.
 
     Args:
       alert: The alert.

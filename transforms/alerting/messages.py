@@ -199,7 +199,7 @@ def compose(
 
 
 def _sent_body(alert: AlertBody, arrived: datetime | None) -> Mapping[str, Any]:
-    """Returns the body to send: it says so if the capture time is plainly wrong.
+    """Returns the body to send: it says so if the capture time is not to be trusted.
 
     What is recorded does not, so that a copy of the input has the same output.
     """
@@ -211,7 +211,8 @@ def _sent_body(alert: AlertBody, arrived: datetime | None) -> Mapping[str, Any]:
 
 def _wrong_time(captured: datetime, arrived: datetime | None, timezone: str) -> str:
     date = local_words(captured, timezone)
-    text = f"The clock of this camera is wrong: its image is dated {date}"
+    other = "" if is_misdated(captured) else ", or this is an old image that was copied"
+    text = f"The clock of this camera is wrong{other}: the image is dated {date}"
     if arrived is None:
         return f"{text}."
     return f"{text}, and arrived at {local_words(arrived, timezone)}."

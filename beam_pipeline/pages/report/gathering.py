@@ -29,7 +29,7 @@ from transforms.alerting.alerts import known_zone
 from transforms.alerting.ledger import SUPPRESSED
 from transforms.alerting.messages import alert_anchor
 from transforms.records import reasons
-from transforms.records.clocks import is_misdated
+from transforms.records.clocks import seems_reset
 from transforms.records.count_rows import CountRow, sum_by_id, sum_total
 from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
@@ -317,7 +317,7 @@ def _period(
     if found_end is not None and options.since is None and options.until is None:
         return ReportPeriod(*recent_period(found_end, options.period_hours)), found_end
     starts = [start for start, _ in windows]
-    credible = (start for start in starts if not is_misdated(start))
+    credible = (start for start in starts if not seems_reset(start))
     start = options.since or min(credible, default=min(starts, default=None))
     end = options.until or (None if found_end is None else found_end.time)
     if start is None or end is None:
@@ -452,7 +452,7 @@ class _OutputContents:
     def _is_misdated(self, camera: str, time: datetime) -> bool:
         is_ahead = not self.has_end and self._is_after_period(time)
         until = None if self.period is None else self.period.end
-        return camera in self.misdated and (is_ahead or is_misdated(time, until))
+        return camera in self.misdated and (is_ahead or seems_reset(time, until))
 
     def _alerts_of_other_times(self, output: str) -> frozenset[str]:
         alert_ids = set()

@@ -86,18 +86,30 @@ def test_a_message_says_that_the_clock_is_wrong_and_when_the_image_arrived(scene
     arrived = parse_time("2026-02-03T04:05:06.789Z")
     first, blank, *_ = compose(alert, templates(body=body), arrived=arrived).text.splitlines()
     assert first == (
-        "The clock of this camera is wrong: its image is dated "
+        "The clock of this camera is wrong: the image is dated "
         "1970-01-01 01:05:00 (Europe/Berlin, UTC+1), and arrived "
         "at 2026-02-03 05:05:06 (Europe/Berlin, UTC+1)."
     )
     assert blank == ""
     message = compose(alert, templates(body=body))
     note = (
-        "The clock of this camera is wrong: its image is dated "
+        "The clock of this camera is wrong: the image is dated "
         "1970-01-01 01:05:00 (Europe/Berlin, UTC+1)."
     )
     assert message.text.startswith(f"{note}\n\n")
     assert f">{note}</p>" in message.html
+
+
+def test_a_message_does_not_claim_to_know_why_an_image_came_a_year_late(scene):
+    alert = {**scene.alert, "timestamp": "2021-01-03T01:00:00Z"}
+    arrived = parse_time("2026-02-03T04:05:06Z")
+    message = compose(alert, UTC, arrived=arrived)
+    assert message.text.startswith(
+        "The clock of this camera is wrong, or this is an old image that was copied: the image is "
+        "dated 2021-01-03 02:00:00 (Europe/Berlin, UTC+1), and arrived at 2026-02-03 05:05:06 ("
+    )
+    assert message.body["time_is_wrong"] is True
+    assert "clock" not in compose(alert, UTC).text
 
 
 def test_the_body_says_that_the_clock_is_wrong(scene):
