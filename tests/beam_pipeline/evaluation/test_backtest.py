@@ -20,7 +20,7 @@ from beam_pipeline import cli
 from beam_pipeline.bundled import BUNDLED_RULES
 from tests.beam_pipeline.conftest import jpeg
 from tests.transforms.archives import OLD, seen, write_output
-from transforms.backtest import AlertChange, CameraResult, backtest_camera
+from transforms.backtest import AlertChange, CameraResult, backtest_camera, look_back
 from transforms.images.annotating import with_boxes
 from transforms.records.images import DetectedImage
 from transforms.storage.archive import open_archive
@@ -375,3 +375,11 @@ def test_a_picture_is_made_small_and_its_boxes_are_drawn() -> None:
         assert red > 150 > green
         assert image.convert("RGB").getpixel((240, 320))[0] < 60
     assert len(small) < 50_000
+
+
+def test_the_verdicts_of_track_depend_on_images_three_times_within_before() -> None:
+    ruleset = rules.parse_rules(
+        "version: 1\ndefaults: {objects: {person: }, track: {within: 4s}, confirm: {within: 30s}}",
+        "rules.yaml",
+    )
+    assert look_back(ruleset, "hall").total_seconds() == 42
