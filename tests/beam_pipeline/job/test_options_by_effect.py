@@ -756,18 +756,19 @@ def test_alerts_of_a_stream_are_sent_for_an_hour_by_default(
 def test_a_stream_sends_alerts_of_a_camera_that_has_lost_its_clock(
     folder: Folder, stream: Stream, service: WebService
 ) -> None:
-    """Images that were just received, and some that were received three hours ago."""
+    """Images that were just received, and some that were received three hours ago. One clock fell
+    back to 2021-01-01 49 hours ago."""
     now = datetime.now(timezone.utc).timestamp()
     files = []
     for camera, arrived in (("gate", now), ("yard", now - 3 * 3600)):
-        for year in ("1970", "2000", "2015"):
-            folder.put(f"{camera}_{year}0101T000500Z.jpg", jpeg((int(year) % 250, 90, 90)))
-            path = folder.input / f"{camera}_{year}0101T000500Z.jpg"
+        for day in ("19700101", "20000101", "20210103"):
+            folder.put(f"{camera}_{day}T010500Z.jpg", jpeg((int(day[:4]) % 250, 90, 90)))
+            path = folder.input / f"{camera}_{day}T010500Z.jpg"
             files.append(Found(str(path), path.stat().st_size, arrived))
     output = stream.play(EventTime(now), *files, arguments=["--alert_url", service.url])
     sent = [json.loads(request.body) for request in service.requests]
     assert sorted((alert["id"], alert["timestamp"]) for alert in sent) == [
-        ("gate", f"{year}-01-01T00:05:00Z") for year in ("1970", "2000", "2015")
+        ("gate", f"{day}T01:05:00Z") for day in ("1970-01-01", "2000-01-01", "2021-01-03")
     ]
     assert {alert["time_is_wrong"] for alert in sent} == {True}
     records = [read_json(file) for file in (output / "alerts").glob("[a-z]*/*.json")]
