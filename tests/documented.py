@@ -28,7 +28,6 @@ PYTHON = ".venv/bin/python -m beam_pipeline"
 
 SAMPLES = "tests/beam_pipeline/test_documented_commands.py"
 NAMES = "tests/beam_pipeline/test_names_job.py"
-PRISM = "tests/beam_pipeline/test_prism_job.py"
 BATCH = "tests/flink/test_batch.py"
 STREAM = "tests/flink/test_documented_stream.py"
 
@@ -46,11 +45,7 @@ WHERE: dict[str, dict[str, str]] = {
         f"{PYTHON} $(make -s flink-args) --streaming": STREAM,
         "make flink-down": "not here: the session's cluster is stopped by the same program",
     },
-    "docs/running.md": {
-        f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES,
-        "make prism": PRISM,
-        f"{PYTHON} --streaming": PRISM,
-    },
+    "docs/running.md": {f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES},
     "docs/output.md": {f"{PYTHON} counts": SAMPLES, f"{PYTHON} chart": SAMPLES},
     "docs/rules.md": {f"{PYTHON} rules": SAMPLES},
     "docs/names.md": {f"{PYTHON} names": NAMES, f"{PYTHON} --runner": NAMES},

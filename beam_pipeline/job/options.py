@@ -214,9 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_name_options(parser.add_argument_group("names of images"))
 
-    stream = parser.add_argument_group(
-        "streaming (DirectRunner by Prism, FlinkRunner, DataflowRunner)"
-    )
+    stream = parser.add_argument_group("streaming (FlinkRunner, DataflowRunner)")
     _add_switch(
         stream,
         "--streaming",

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -37,7 +36,6 @@ from beam_pipeline.runners.flink import (
     is_without_cluster,
     shared_paths,
 )
-from beam_pipeline.runners.prism import is_prism
 from transforms.models.model_files import ZOO
 from transforms.records.text import one_line
 from transforms.runtime.counters import counted
@@ -71,9 +69,7 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         )
     if options.notifications is not None and is_flink(pipeline_options):
         check_concurrent_checkpoints(pipeline_options)
-    here = launching.is_direct(pipeline_options) or is_prism(pipeline_options)
-    if options.streaming and is_prism(pipeline_options):
-        options = replace(options, resume=True)  # Its output is all that it has after a restart.
+    here = launching.is_direct(pipeline_options)
     with ending.last_line(_STOPPED_BEFORE_IMAGES):
         job = prepare(options, sends_here=here or has_local_workers(pipeline_options))
         check_job_endpoint(pipeline_options)
