@@ -152,7 +152,7 @@ class Scene:
         )
         self._count(image_key, look, is_late=first["age"] in ("late", "1970"))
         if look.severity == "alert":
-            self._alert(image_key, first)
+            self._alert(image_key)
 
     def _count(self, image_key: tuple[str, int], look: Look, *, is_late: bool) -> None:
         camera, taken = image_key
@@ -169,10 +169,9 @@ class Scene:
         times = {"window_start": canonical(start), "window_end": canonical(start + 60_000)}
         self._write(path, {"id": camera, **times, **plain, "by_label": labels})
 
-    def _alert(self, image_key: tuple[str, int], first: dict[str, Any]) -> None:
+    def _alert(self, image_key: tuple[str, int]) -> None:
         camera, taken = image_key
         key = alert_id(image_key)
-        too_old = first["at"] - taken / 1000 > 3600
         sent = sum(
             message.target == "guard"
             and message.body.get("id") == camera
@@ -181,9 +180,7 @@ class Scene:
         )
         targets = []
         for target in TARGETS:
-            if too_old:
-                targets.append({"target": target, "outcome": "not_sent", "detail": "too old"})
-            elif sent >= 3:
+            if sent >= 3:
                 digest = f"{camera}-{taken // 60_000}-{TARGETS.index(target)}"
                 detail = f"reported in digest {digest}"
                 targets.append({"target": target, "outcome": "suppressed", "detail": detail})
