@@ -60,6 +60,7 @@ def test_a_worker_ends_when_its_task_manager_goes_before_it_has_connected(
         }
         monkeypatch.setattr(worker_pool, "_environment", lambda request: environment)
         monkeypatch.setattr(worker_pool, "_listens", look)
+        monkeypatch.setattr(worker_pool, "_is_connected", lambda pid, port: False)
         pool = worker_pool.WorkerPool(tmp_path, look_seconds=0.2)
         answer = pool.StartWorker(SimpleNamespace(worker_id="1-1"), None)
         assert answer.error == ""
