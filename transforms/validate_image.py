@@ -332,6 +332,7 @@ class _Validate(ReadAheadDoFn):
                 tried[parent] += 1
                 with suppress(OSError):
                     stores.read_bytes(file.path, at_most=1)
+                    self._last_read = file.path  # So the input is not listed again.
                     return
         except OSError:  # S3 forbids reading an object that is gone to those who may not list.
             return

@@ -358,13 +358,19 @@ def test_a_worker_that_may_read_none_of_the_images_fails_the_job(tmp_path, monke
 
 
 def test_a_camera_whose_images_may_not_be_read_does_not_fail_the_job(tmp_path, monkeypatch):
-    """They are the first, and another camera's images can be read."""
+    """They are the first, and another camera's images can be read. The input is listed once."""
     forbid(monkeypatch, names(30))
+    listed = []
+    list_beneath = stores.list_beneath
+    monkeypatch.setattr(
+        stores, "list_beneath", lambda folder: listed.append(folder) or list_beneath(folder)
+    )
     write(tmp_path / "other", NAME, jpeg())
     files = [named(write(tmp_path / "gate", name, jpeg())) for name in names(30)]
     validate = _Validate(Limits(), None, SIZE, None, 1, 1, str(tmp_path))
     for file in files:
         assert validate.work(file).value.reason == reasons.READ_FAILED
+    assert listed == [str(tmp_path)]
 
 
 def test_objects_that_are_gone_do_not_fail_the_job_of_an_account_that_may_not_list(monkeypatch):
