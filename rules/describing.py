@@ -141,8 +141,7 @@ def _cooldown(camera: CameraRules) -> Iterator[str]:
 
 
 def _any_can_repeat(camera: CameraRules) -> bool:
-    zone_rules = (item for zone in camera.zones.values() for item in zone.rules.items())
-    return any(rule.can_repeat(label) for label, rule in (*camera.objects.items(), *zone_rules))
+    return any(rule.can_repeat(label) for label, rule in camera.all_rules())
 
 
 def _object(label: str, rule: ObjectRule) -> Iterator[str]:

@@ -7,7 +7,7 @@ defaults <- profile <- camera.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
@@ -288,6 +288,12 @@ class CameraRules:
     notify: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
+    def all_rules(self) -> Iterator[tuple[str, ObjectRule]]:
+        """Yields each rule with its label: those of the camera, and then those of its zones."""
+        yield from self.objects.items()
+        for zone in self.zones.values():
+            yield from zone.rules.items()
+
     def rule_name(self, entry: str) -> str:
         """Returns what people call a rule: its name, or else its label and its place in the file.
 
@@ -295,8 +301,7 @@ class CameraRules:
             entry: The rule's entry, as in a verdict; it may be one of an earlier version of the
                 file.
         """
-        in_zones = (rule for zone in self.zones.values() for rule in zone.rules.values())
-        for rule in (*self.objects.values(), *in_zones):
+        for _, rule in self.all_rules():
             if rule.entry == entry and rule.name is not None:
                 return rule.name
         return _entry_in_words(entry)

@@ -195,8 +195,7 @@ def missing_settings(
                     "write its corners, such as polygon: [[0, 0.5], [1, 0.5], [1, 1], [0, 1]]",
                     document,
                 )
-    zone_rules = [rule for zone in rules.zones.values() for rule in zone.rules.values()]
-    for rule in (*rules.objects.values(), *zone_rules):
+    for _, rule in rules.all_rules():
         if rule.min_score_at_night is not None and rules.night is None:
             yield _mistake_at(
                 (*path, "night"),

@@ -34,14 +34,8 @@ from transforms.runtime.counters import count
 from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 
-
-def _with_tracked(plain: dict[str, Any]) -> dict[str, Any]:
-    """Returns the history of a release that had no `track`."""
-    return {**plain, "tracked": []}
-
-
 HISTORIES: VersionedCoder[rules.History] = VersionedCoder(
-    rules.History, version=3, upgrades={1: _with_tracked, 2: keep_plain}
+    rules.History, version=3, upgrades={1: keep_plain, 2: keep_plain}
 )
 """Encodes the history of a camera, as a stream's state."""
 

@@ -324,19 +324,40 @@ def _list_once(folder: str, step: str) -> frozenset[str]:
     return frozenset(file.path for file in stores.list_beneath(folder))
 
 
+class _EarlierFiles:
+    """The files that earlier runs have left in a folder.
+
+    A process lists the folder once for each step, at the first use, as a runner may make many
+    instances of a step. Files that this run writes are not in that list. Thread-safe, and picklable
+    if it is made with the step.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._step = uuid.uuid4().hex
+
+    def listed(self) -> frozenset[str]:
+        """Returns their addresses.
+
+        Raises:
+          OSError: The folder can't be listed.
+        """
+        with _listing_lock:
+            return _list_once(self._folder, self._step)
+
+
 class EarlierLateFiles:
     """What an earlier stream has stored of images that were too late for their windows.
 
     A stream that begins without the state of the earlier one counts all images of its input in
-    their windows. It is listed once in each process, like :class:`EarlierRecords`.
+    their windows.
 
     Args:
       output: The job's output.
     """
 
     def __init__(self, output: str) -> None:
-        self._folder = stores.late_folder(output)
-        self._step = uuid.uuid4().hex
+        self._files = _EarlierFiles(stores.late_folder(output))
 
     def delete(self, uri: str) -> None:
         """Deletes a file of `late/`, if the earlier stream has left it.
@@ -344,27 +365,20 @@ class EarlierLateFiles:
         Raises:
           OSError: The files can't be listed, or this one can't be deleted.
         """
-        with _listing_lock:
-            listed = _list_once(self._folder, self._step)
-        if uri in listed:
+        if uri in self._files.listed():
             stores.delete(uri)
 
 
 class EarlierRecords:
     """The records in `invalid/` of earlier runs, which are retracted if this run says otherwise.
 
-    A process lists the folder once for each step, at the first use, as a runner may make many
-    instances of a step. Records that this run writes are not in that list. Thread-safe, and
-    picklable if it is made with the step.
-
     Args:
       output: The job's output.
     """
 
     def __init__(self, output: str) -> None:
-        self._folder = stores.invalid_folder(output)
+        self._files = _EarlierFiles(stores.invalid_folder(output))
         self._repository = InvalidRepository(output)
-        self._step = uuid.uuid4().hex
 
     def retract(self, uri: str, file: str, *, current: str | None = None) -> None:
         """Deletes the records of earlier runs of a file.
@@ -379,8 +393,7 @@ class EarlierRecords:
         Raises:
           OSError: The records can't be listed or deleted.
         """
-        with _listing_lock:
-            listed = _list_once(self._folder, self._step)
+        listed = self._files.listed()
         if not listed:
             return
         received = uri.rsplit("/", 1)[-1]

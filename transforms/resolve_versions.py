@@ -29,7 +29,7 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 from transforms.count_threats import CountedImage, event_time, is_too_late, late_row, window_of
 from transforms.known_versions import MAX_REQUESTS, is_complete, known_from_output, write_known
 from transforms.records import reasons
-from transforms.records.codecs import pack_fields, register_record, unpack_fields
+from transforms.records.codecs import keep_plain, pack_fields, register_record, unpack_fields
 from transforms.records.images import InvalidImage, JudgedImage, stem_of
 from transforms.records.precedence import (
     CAPTURE_TIMES,
@@ -123,7 +123,7 @@ def _unpack_plan(plain: dict[str, Any]) -> Plan:
 register_record(
     Plan,
     version=3,
-    upgrades={1: lambda plain: plain, 2: lambda plain: plain},
+    upgrades={1: keep_plain, 2: keep_plain},
     pack=_pack_plan,
     unpack=_unpack_plan,
 )

@@ -303,7 +303,7 @@ def alerting_rules(camera: CameraRules) -> frozenset[tuple[str, str]]:
     """Returns the labels that a camera is to raise the alert for, each with the rules by which it
     does.
     """
-    labels = {*camera.objects, *(label for zone in camera.zones.values() for label in zone.rules)}
+    labels = {label for label, _ in camera.all_rules()}
     return frozenset(
         (label, rule.entry)
         for label in labels

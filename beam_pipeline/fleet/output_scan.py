@@ -20,7 +20,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -162,11 +162,7 @@ class OutputScan:
         # Oldest first, so that the row of the file modified last stays; names decide between files
         # modified at the same time, so that every reading gives the same answer.
         in_order = sorted(files, key=lambda file: (file.modified, file.name))
-        unread = [file for file in in_order if file.path not in self._rows]
-        for file, read in zip(unread, map_in_threads(_read_file, unread), strict=True):
-            if isinstance(read, Exception):
-                raise read
-            self._rows[file.path] = read
+        _read_missing(_read_file, {file.path: file for file in in_order}, self._rows)
         for file in in_order:
             for row in self._rows[file.path]:
                 if wanted is None or row.id in wanted:
@@ -196,11 +192,7 @@ class OutputScan:
         wanted = None if ids is None else frozenset(ids)
         rows: list[CountRow] = []
         paths = self._late_paths(since, until)
-        unread = [path for path in paths if path not in self._late_rows]
-        for path, read in zip(unread, map_in_threads(_read_late, unread), strict=True):
-            if isinstance(read, Exception):
-                raise read
-            self._late_rows[path] = read
+        _read_missing(_read_late, {path: path for path in paths}, self._late_rows)
         for path in paths:
             row = self._late_rows[path]
             in_period = (since is None or row.window_start >= since) and (
@@ -391,6 +383,27 @@ def map_in_threads(
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         yield from threads.map(safely, items)
+
+
+def _read_missing(
+    read: Callable[[Item], Result], files: Mapping[str, Item], known: dict[str, Result]
+) -> None:
+    """Reads the files whose contents are not known yet, several at once.
+
+    Args:
+      read: Reads a file.
+      files: What it reads, by the files' addresses.
+      known: The contents by address, to which they are added.
+
+    Raises:
+      Exception: The first error of `read`.
+    """
+    unread = [path for path in files if path not in known]
+    results = map_in_threads(read, [files[path] for path in unread])
+    for path, result in zip(unread, results, strict=True):
+        if isinstance(result, Exception):
+            raise result
+        known[path] = result
 
 
 def _match_outputs(output: str) -> list[str]:

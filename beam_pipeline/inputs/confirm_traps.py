@@ -47,11 +47,10 @@ def _confirmed_labels(camera: rules.CameraRules) -> list[str]:
     """Returns the labels of which some object needs confirmation."""
     confirm = camera.confirm
     at_least = 1.0 if confirm is None or confirm.unless_score is None else confirm.unless_score
-    zone_rules = (item for zone in camera.zones.values() for item in zone.rules.items())
     return sorted(
         {
             label
-            for label, rule in (*camera.objects.items(), *zone_rules)
+            for label, rule in camera.all_rules()
             if rule.confirm and rule.severity != "ignore" and rule.min_score < at_least
         }
     )

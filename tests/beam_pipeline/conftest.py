@@ -47,14 +47,8 @@ def real_cameras(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """What the job writes for real camera frames with a real COCO detector."""
-    output = tmp_path_factory.mktemp("real") / "out"
-    finished = run_job(
-        *("--runner", "DirectRunner", "--input", shared_photos / "cameras"),
-        *("--model", shared_models / "yolox_nano_coco" / "saved_model"),
-        *("--output", output),
-    )
-    assert finished.returncode == 0, finished.stderr
-    return output
+    folder = tmp_path_factory.mktemp("real")
+    return _run_real_model(run_job, shared_models, shared_photos / "cameras", folder)
 
 
 @pytest.fixture(scope="session")
@@ -65,11 +59,19 @@ def real_sequences(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """What the job writes for real sequences of six cameras with a real COCO detector."""
-    output = tmp_path_factory.mktemp("sequences") / "out"
+    folder = tmp_path_factory.mktemp("sequences")
+    images = shared_photos / "sequences"
+    return _run_real_model(run_job, shared_models, images, folder, "--no_store_validated")
+
+
+def _run_real_model(
+    run_job: Run, models: Path, images: Path, folder: Path, *arguments: str
+) -> Path:
+    output = folder / "out"
     finished = run_job(
-        *("--runner", "DirectRunner", "--input", shared_photos / "sequences"),
-        *("--model", shared_models / "yolox_nano_coco" / "saved_model"),
-        *("--output", output, "--no_store_validated"),
+        *("--runner", "DirectRunner", "--input", images),
+        *("--model", models / "yolox_nano_coco" / "saved_model"),
+        *("--output", output, *arguments),
     )
     assert finished.returncode == 0, finished.stderr
     return output

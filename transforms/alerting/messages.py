@@ -99,6 +99,12 @@ class Message:
     body: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def content(self) -> dict[str, Any]:
+        """What programs get: the alert, with the texts and the links of the message."""
+        texts = {"subject": self.subject, "text": self.text}
+        return {**self.body, **texts, "links": dict(self.links)}
+
+    @property
     def picture_name(self) -> str:
         """The name of the picture's file."""
         return _picture_name(self.camera, self.timestamp)

@@ -118,13 +118,7 @@ def event(message: Message, base: str) -> Iterator[Publication]:
     if message.picture is not None:
         is_kept = "test" not in message.body
         yield Publication(f"{topic}/picture", message.picture, retain=is_kept)
-    content = {
-        "event_type": _event_type(message),
-        **message.body,
-        "subject": message.subject,
-        "text": message.text,
-        "links": dict(message.links),
-    }
+    content = {"event_type": _event_type(message), **message.content}
     yield Publication(f"{topic}/alert", _json(content), retain=False)
 
 

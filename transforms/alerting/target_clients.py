@@ -167,10 +167,7 @@ class _Webhook:
         picture = message.picture
         body = json_body(
             {
-                **message.body,
-                "subject": message.subject,
-                "text": message.text,
-                "links": dict(message.links),
+                **message.content,
                 "picture": None if picture is None else base64.b64encode(picture).decode(),
             }
         )
@@ -203,8 +200,8 @@ class _Broker:
         if broker_address_problem(url) is not None:
             return SendResult("unavailable", f"not an address like {BROKER_EXAMPLE}")
         ca = self._target.ca
-        if ca is not None and not os.path.isfile(ca):
-            return SendResult("unavailable", f"there is no file {ca}, which it names as its ca")
+        if missing := _missing_ca(ca):
+            return missing
         return _attempt_result(
             self._exchanges, lambda _: publish(message, url, ca, self._announced)
         )
@@ -227,6 +224,13 @@ class _Apprise:
         except rules.MissingVariableError as error:
             return SendResult("unavailable", str(error))
         return _attempt_result(self._exchanges, lambda exchange: _notify(exchange, url, message))
+
+
+def _missing_ca(ca: str | None) -> SendResult | None:
+    """Returns the result of a target whose file of certificate authorities is not there."""
+    if ca is None or os.path.isfile(ca):
+        return None
+    return SendResult("unavailable", f"there is no file {ca}, which it names as its ca")
 
 
 def json_body(value: Mapping[str, Any]) -> bytes:
@@ -277,8 +281,8 @@ def _post(
         check_url(url)
     except ValueError as error:
         return SendResult("unavailable", str(error))
-    if ca is not None and not os.path.isfile(ca):
-        return SendResult("unavailable", f"there is no file {ca}, which it names as its ca")
+    if missing := _missing_ca(ca):
+        return missing
     try:
         with requests.post(
             url,

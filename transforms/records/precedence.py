@@ -18,6 +18,7 @@ from typing import Any
 from transforms.records import reasons
 from transforms.records.codecs import (
     VersionedCoder,
+    keep_plain,
     pack_fields,
     register_record,
     unpack_fields,
@@ -275,7 +276,7 @@ register_record(Version)
 CAPTURE_TIMES: VersionedCoder[CaptureTime] = VersionedCoder(
     CaptureTime,
     version=2,
-    upgrades={1: lambda plain: plain},
+    upgrades={1: keep_plain},
     pack=pack_capture_time,
     unpack=unpack_capture_time,
 )

@@ -48,10 +48,7 @@ def scores_not_kept(ruleset: rules.Rules, min_score_kept: float) -> str | None:
 
 
 def _tracks_a_label(camera: rules.CameraRules) -> bool:
-    zone_rules = [rule for zone in camera.zones.values() for rule in zone.rules.values()]
-    return any(
-        rule.track and rule.severity != "ignore" for rule in (*camera.objects.values(), *zone_rules)
-    )
+    return any(rule.track and rule.severity != "ignore" for _, rule in camera.all_rules())
 
 
 class LiveRules:
