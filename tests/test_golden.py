@@ -165,6 +165,8 @@ CAPTURE_TIME = CaptureTime(
     waiting=(Version(invalid=InvalidImage(IMAGE_FILE, "corrupt_jpeg", "image data is missing")),),
 )
 
+CAPTURE_TIME_OF_REPLACED = replace(CAPTURE_TIME, replaced=("0123456789abcdef" * 4,))
+
 KNOWN_FILES = KnownFiles(
     (
         KnownFolder(b"/srv/in.", 2, b"/srv/in.", 7, 1.77e9, versions=b"abcdefgh12345678"),
@@ -208,6 +210,7 @@ GOLDEN: dict[str, Golden] = {
         ),
     ),
     "capture_time.v2.bin": Golden(CAPTURE_TIMES, CAPTURE_TIME),
+    "capture_time.v3.bin": Golden(CAPTURE_TIMES, CAPTURE_TIME_OF_REPLACED),
     "plan.v1.bin": registered(PLAN),
     "plan.v2.bin": registered(
         replace(
@@ -218,6 +221,7 @@ GOLDEN: dict[str, Golden] = {
         )
     ),
     "plan.v3.bin": registered(replace(PLAN, spared=("0123456789abcdef" * 4,), known=CAPTURE_TIME)),
+    "plan.v4.bin": registered(replace(PLAN, known=CAPTURE_TIME_OF_REPLACED)),
     "counted_image.v1.bin": registered(
         CountedImage.of(JudgedImage(DETECTED_IMAGE, VERDICT)).retraction()
     ),

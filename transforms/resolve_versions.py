@@ -86,8 +86,8 @@ class Plan:
       copies: The addresses and names of files with the same bytes as another file, which have no
         record of their own: their records from earlier runs are deleted.
       recorded_before: Records that exist already and are written again, unchanged.
-      spared: The sha256s of images whose spare copies are deleted: they were replaced, or have a
-        copy in `invalid/`.
+      spared: The sha256s of images whose spare copies are deleted: they have a copy in `invalid/`,
+        or they were replaced and the stream forgets the capture time.
       known: What the stream knows of the capture time after this plan.
     """
 
@@ -122,8 +122,8 @@ def _unpack_plan(plain: dict[str, Any]) -> Plan:
 
 register_record(
     Plan,
-    version=3,
-    upgrades={1: keep_plain, 2: keep_plain},
+    version=4,
+    upgrades={1: keep_plain, 2: keep_plain, 3: keep_plain},
     pack=_pack_plan,
     unpack=_unpack_plan,
 )
@@ -182,22 +182,26 @@ def _spared(version: Version, before: CaptureTime, known: CaptureTime) -> tuple[
     """Returns the sha256s of images that may have a spare copy and no longer need it.
 
     An image has one if it was written over another one, or another one over it. The winner's is
-    kept, as a further file may be about to overwrite the winner.
+    kept, as a further file may be about to overwrite the winner, and so are those of replaced
+    versions, until the stream forgets the capture time.
     """
     same_name = [other for other in known.versions.values() if other.name == version.name]
-    older = before.versions.get(version.uri)
-    if older is None and len(same_name) < 2:
+    if version.uri not in before.versions and len(same_name) < 2:
         return ()
-    touched = (version, *same_name) if older is None else (version, older, *same_name)
-    winner = known.winner
-    return tuple(
-        {
-            other.judged.image.sha256: None
-            for other in touched
-            if other.judged is not None
-            and (winner is None or other.judged.image.sha256 != winner.image.sha256)
-        }
-    )
+    pushed_out = set(before.replaced) - set(known.replaced)
+    touched = {other.sha256 for other in same_name if other.judged is not None} | pushed_out
+    return tuple(sorted(touched - {_winner_sha256(known), *known.replaced} - {None}))
+
+
+def _winner_sha256(known: CaptureTime) -> str | None:
+    return None if known.winner is None else known.winner.image.sha256
+
+
+def _last_plan(known: CaptureTime) -> Plan:
+    """Returns the plan that deletes the spare copies of replaced versions."""
+    camera, timestamp = key_of(next(iter(known.versions.values()))).split("\n")
+    spared = sorted(set(known.replaced) - {_winner_sha256(known)})
+    return Plan(camera, timestamp, spared=tuple(spared))
 
 
 class _ResolveInBatch(beam.DoFn):
@@ -290,6 +294,8 @@ class _ResolveInStream(beam.DoFn):
         known: CaptureTime | None = state.read()
         if known is None or not known.waiting:
             state.clear()
+            if known is not None and known.replaced:
+                yield _tagged(PLANS, _last_plan(known))
             return
         waiting, known = known.waiting, replace(known, waiting=())
         key = key_of(waiting[0])
@@ -451,6 +457,7 @@ class _StorePlan(ReadAheadDoFn):
             write_known(self._output, plan.known)
         if plan.known.counted:
             self._forget_lateness(plan)
+        self._spare_replaced(plan)
         records = [self._record(image, plan) for image in plan.recorded]
         for image in plan.recorded_before:
             self._record(image, plan)
@@ -484,6 +491,23 @@ class _StorePlan(ReadAheadDoFn):
             self._earlier.retract(plan.winner.image.uri, plan.winner.image.stored_name)
         for uri, file in plan.copies:
             self._earlier.retract(uri, file)
+
+    def _spare_replaced(self, plan: Plan) -> None:
+        """Makes a spare copy of the version that was replaced last, unless there is one.
+
+        This plan deletes its copy in `validated/` or `invalid/`, and the file has other bytes now.
+        """
+        for sha256 in plan.known.replaced[-1:]:
+            spare = self._spare_uri(plan, sha256)
+            validated = (
+                stores.validated_uri(self._output, plan.camera, name) for name in plan.arrived
+            )
+            for uri in (spare, *self._retracted_copies(plan), *validated):
+                data = stores.read_if_there(uri)
+                if data is not None and hashlib.sha256(data).hexdigest() == sha256:
+                    if uri != spare:
+                        stores.write_bytes(spare, data)
+                    return
 
     def _spare_uri(self, plan: Plan, sha256: str) -> str:
         return stores.spare_uri(self._output, plan.camera, plan.timestamp, sha256)

@@ -420,6 +420,24 @@ class Arrivals(RuleBasedStateMachine):
             self._hand_on(path)
         self._hand_on(path)
 
+    @rule(data=st.data(), content=ANY_CONTENT, crashes=CRASHES)
+    def a_replaced_file_is_lost_and_then_moves(self, data, content, crashes) -> None:
+        """A file is replaced and handled, the workers lose that, and it moves before it is seen.
+
+        So the stream finds the older version under the old address and the newer one under the new
+        one, as if it had looked only now.
+        """
+        here = sorted(self.files.keys() - self.deleted)
+        if self.is_late or not here:  # Late, the stream knows from the output what it has lost.
+            return
+        path = data.draw(st.sampled_from(here))
+        path.write_bytes(content)
+        with self.stream.lost():
+            self.stream.look(path, self.stream.clock, late=False)
+        path.unlink()
+        self.deleted.add(path)
+        self._hand_on(self._put(("moved", path.name), content), crashes)
+
     @rule(data=st.data(), crashes=CRASHES)
     def a_file_cannot_be_read_once(self, data, crashes) -> None:
         if here := sorted(self.files.keys() - self.deleted):
@@ -620,6 +638,7 @@ def test_the_image_of_an_alert_outlives_its_file_and_others_of_its_name(tmp_path
             stream.comes(stream.put("b", NAMES[0], data), 2.0 + turn, late)
             assert finals(stream) == {NAMES[0]: sha256_of(b"person 1")}
             assert images(stream) == [b"person 1"]
+    stream.timers_come()
     assert spares(stream) == {b"person 1"}
 
 
@@ -647,12 +666,17 @@ def test_the_bytes_of_a_file_that_is_gone_are_taken_from_the_record_of_its_copy(
     check_repositories(stream, files)
 
 
-def test_a_file_that_is_replaced_often_leaves_one_spare_copy(tmp_path):
+def test_a_file_that_is_replaced_often_leaves_one_spare_copy(tmp_path, monkeypatch):
+    """While its window is open, the 16 versions before the newest have one too."""
     stream = Stream(tmp_path)
-    for turn in range(20):
-        data = (b"person 1", b"dog", b"nothing 1", b"half")[turn % 4]
+    for turn in range(40):
+        data = b"version %d" % turn
+        monkeypatch.setitem(CONTENTS, data, [("person", "alert")] if turn % 2 else [])
         stream.comes(stream.put("a", NAMES[0], data), float(turn), late=False)
-        assert len(spares(stream)) <= 1
+        before = {b"version %d" % one for one in range(max(0, turn - 16), turn)}
+        assert before <= spares(stream) <= {data, *before}
+    stream.timers_come()
+    assert spares(stream) <= {data}
 
 
 def test_what_another_run_has_left_under_the_name_of_an_image_is_overwritten(tmp_path):
@@ -992,3 +1016,19 @@ def test_for_a_late_file_with_a_verdict_invalid_is_not_read(tmp_path, monkeypatc
                 str(stream.output), version_of(path, 2.0, TOO_LATE, b"person 1"), pool
             )
             assert {Path(uri).relative_to(stream.output).parts[0] for uri in read} == folders
+
+
+def test_an_image_keeps_its_copy_if_its_replacement_is_lost_and_moves(tmp_path):
+    """The stream knows the older version under the old address; only a spare copy has its bytes."""
+    stream = Stream(tmp_path)
+    path = stream.put("a", NAMES[0], b"person 1")
+    stream.look(path, 1.0, late=False)
+    path.write_bytes(b"dog")
+    with stream.lost():
+        stream.look(path, 2.0, late=False)
+    path.unlink()
+    moved = stream.put("moved", NAMES[0], b"dog")
+    stream.look(moved, 2.0, late=False)
+    check_repositories(stream, {path: b"person 1", moved: b"dog"})
+    stream.timers_come()
+    assert spares(stream) == {b"person 1"}

@@ -25,6 +25,7 @@ from transforms.records.codecs import (
 )
 from transforms.records.images import InvalidImage, JudgedImage
 
+_MAX_REPLACED = 16
 _SEVERITIES = {None: 0, "detection": 1, "alert": 2}
 
 
@@ -125,6 +126,8 @@ class CaptureTime:
       is_kept: Whether the output has a copy of all this, as the repositories do not show it.
       waiting: Versions that arrived after the state had ended and this was read from the output;
         they are added once it is safe in the state again.
+      replaced: The sha256s of versions that newer ones have replaced, the newest last; at most 16.
+        If a runner returns to an earlier checkpoint, one of them may win again.
     """
 
     versions: Mapping[str, Version] = field(default_factory=dict)
@@ -133,6 +136,7 @@ class CaptureTime:
     counted: bool = False
     is_kept: bool = False
     waiting: tuple[Version, ...] = ()
+    replaced: tuple[str, ...] = ()
 
     @property
     def winner(self) -> JudgedImage | None:
@@ -185,6 +189,9 @@ def add_version(known: CaptureTime, version: Version) -> tuple[CaptureTime, Chan
             return known, None
     versions = {**known.versions, version.uri: version}
     after = settle(versions.values(), known)
+    if older is not None and older.sha256 is not None and older.sha256 != version.sha256:
+        others = tuple(sha256 for sha256 in known.replaced if sha256 != older.sha256)
+        after = replace(after, replaced=(*others, older.sha256)[-_MAX_REPLACED:])
     retracted = tuple(
         (known.versions[uri], reason)
         for uri, reason in known.records.items()
@@ -275,8 +282,8 @@ def unpack_capture_time(plain: Mapping[str, Any]) -> CaptureTime:
 register_record(Version)
 CAPTURE_TIMES: VersionedCoder[CaptureTime] = VersionedCoder(
     CaptureTime,
-    version=2,
-    upgrades={1: keep_plain},
+    version=3,
+    upgrades={1: keep_plain, 2: keep_plain},
     pack=pack_capture_time,
     unpack=unpack_capture_time,
 )
