@@ -21,6 +21,7 @@ PAGES = (
     "docs/health.md",
     "docs/backtest.md",
     "docs/evaluate.md",
+    "docs/marks.md",
     "docs/benchmarks.md",
     "docs/flink.md",
 )
@@ -57,6 +58,7 @@ WHERE: dict[str, dict[str, str]] = {
         f"{PYTHON} export": SAMPLES,
     },
     "docs/evaluate.md": {f"{PYTHON} evaluate": SAMPLES, f"{PYTHON} tune": SAMPLES},
+    "docs/marks.md": {f"{PYTHON} alerts mark": SAMPLES},
     "docs/benchmarks.md": {
         "make bench": "not here: it measures for minutes, alone on the machine",
         "make bench-stream": "not here: it measures for minutes, alone on the machine",

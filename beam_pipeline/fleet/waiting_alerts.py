@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,8 +14,10 @@ from tqdm import tqdm
 import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import align
+from beam_pipeline.fleet.marking import all_words
 from beam_pipeline.inputs.preflight import check_arguments
 from beam_pipeline.inputs.rule_files import read_rules, target_errors_as_setup_errors
+from beam_pipeline.inputs.selection import store_errors_as_failures
 from transforms.alerting.alerts import is_too_old
 from transforms.alerting.delivery import AlertDispatcher, RetryPolicy, former_names
 from transforms.alerting.ledger import FAILED, Ledger, Outcome, WaitingAlert, read_waiting_alert
@@ -23,6 +25,7 @@ from transforms.alerting.target_checks import check_alert_urls, check_targets
 from transforms.alerting.target_clients import named_urls
 from transforms.records.text import one_line
 from transforms.runtime.live_rules import LiveRules
+from transforms.storage.marks import Mark, by_alert, read_marks, standing
 
 _READERS = 16
 _NOTHING_WAITS = "nothing waits"
@@ -38,9 +41,17 @@ def list_or_resend(args: argparse.Namespace) -> int:
     check_arguments([args.output])
     if args.command == "list":
         waiting, broken = _read(args.output, args.target)
-        _print_waiting(waiting)
-        return _print_broken(broken)
+        marks, problems = _marks(args.output) if waiting else ({}, [])
+        _print_waiting(waiting, marks)
+        return _print_broken([*broken, *problems])
     return _resend(args)
+
+
+def _marks(output: str) -> tuple[dict[str, list[Mark]], list[str]]:
+    """Returns the marks that stand by their alerts, and a line for each file that is none."""
+    with store_errors_as_failures():
+        marks, problems = read_marks(output)
+    return by_alert(standing(marks)), [f"{uri}: {why}" for uri, why in problems]
 
 
 def _read(
@@ -142,13 +153,17 @@ def _send_each(
         return dict(zip(alerts_by_target, targets.map(send, alerts_by_target), strict=True))
 
 
-def _print_waiting(waiting: Sequence[WaitingAlert]) -> None:
+def _print_waiting(
+    waiting: Sequence[WaitingAlert], marks: Mapping[str, Sequence[Mark]] | None = None
+) -> None:
+    """Prints what waits; with a column of marks, if marks are given."""
     rows = [
         (
             waiting_alert.alert.body["timestamp"],
             waiting_alert.target,
             waiting_alert.alert.body["id"] or "(digest)",
             waiting_alert.alert.alert_id,
+            *(() if marks is None else (all_words(marks.get(waiting_alert.alert.alert_id, ())),)),
             waiting_alert.detail,
         )
         for waiting_alert in waiting
@@ -156,7 +171,8 @@ def _print_waiting(waiting: Sequence[WaitingAlert]) -> None:
     if not rows:
         print(_NOTHING_WAITS)
         return
-    print(_table(("when", "target", "id", "alert", "why it waits"), *rows))
+    mark = () if marks is None else ("mark",)
+    print(_table(("when", "target", "id", "alert", *mark, "why it waits"), *rows))
     print(f"{len(rows)} wait{'s' if len(rows) == 1 else ''}")
 
 

@@ -79,6 +79,7 @@ SAYS = {
     "backtest": "gained",
     "evaluate": "recall",
     "tune": "min_score",
+    "alerts mark": ", by ",
     "--resume": "valid               6 (6 of them",
     "--write better.yaml": "TOO FEW",
 }

@@ -166,6 +166,11 @@ def alert_uri(output: str, camera: str, alert_id: str) -> str:
     return join(output, "alerts", camera, f"{alert_id}.json")
 
 
+def marks_folder(output: str, *camera: str) -> str:
+    """Returns the folder of what operators said of the alerts of all cameras or of one."""
+    return join(output, "marks", *camera)
+
+
 def report_uri(output: str) -> str:
     """Returns the address of the report."""
     return join(output, "report", "report.html")
