@@ -45,6 +45,7 @@ from rules.records import (
 from rules.ruleset import Rules
 from rules.schedule import timezone_problem
 from rules.targets import Alerting, Limit, MissingVariableError, Target, expand
+from rules.tiling import Region, Tiles
 
 __all__ = [
     "FILTERS",
@@ -67,6 +68,7 @@ __all__ = [
     "ParsedRules",
     "PastAlert",
     "PastImage",
+    "Region",
     "Rejected",
     "Resolution",
     "Rules",
@@ -75,6 +77,7 @@ __all__ = [
     "Target",
     "Threat",
     "ThreatSeverity",
+    "Tiles",
     "Trace",
     "Verdict",
     "alert_id",

@@ -20,6 +20,7 @@ from rules.ruleset import Rules
 from rules.schedule import DAYS, WeeklyPeriod
 from rules.targets import Alerting
 from rules.text import escaped
+from rules.tiling import Tiles
 
 _OBJECT_VALUES = (
     "name",
@@ -34,6 +35,7 @@ _OBJECT_VALUES = (
     "max_count",
     "repeats",
 )
+_TILES_VALUES = ("columns", "rows", "overlap")
 _REPEATS_VALUES = ("iou", "occurrences", "within", "forget_after", "min_score")
 _TRACK_VALUES = ("min_score", "within")
 _CONFIRM_VALUES = ("pictures", "within", "unless_score")
@@ -111,6 +113,7 @@ def _body(camera: CameraRules) -> Iterator[str]:
     yield from _names(camera)
     yield from _times(camera)
     for name, section, values in (
+        ("tiles", camera.tiles, _TILES_VALUES),
         ("repeats", camera.repeats, _REPEATS_VALUES),
         ("track", camera.track, _TRACK_VALUES),
         ("confirm", camera.confirm, _CONFIRM_VALUES),
@@ -216,7 +219,7 @@ def _period(period: WeeklyPeriod) -> str:
 
 
 def _section(
-    section: Repeats | Track | Confirm, names: tuple[str, ...], suffix: str
+    section: Tiles | Repeats | Track | Confirm, names: tuple[str, ...], suffix: str
 ) -> Iterator[str]:
     for name in names:
         value = getattr(section, name)

@@ -19,6 +19,7 @@ from rules.names import NameSettings
 from rules.records import Severity
 from rules.schedule import Night, Schedule, WeeklyPeriod
 from rules.schema import Layer, MaskSettings, NamesSettings, ObjectSettings, ZoneSettings
+from rules.tiling import Tiles
 
 BUILT_IN = "built in"
 """The origin of a value that the file does not set."""
@@ -259,6 +260,7 @@ class CameraRules:
         names: How its files are named.
         zones: Its zones by name, in the order of the file.
         masks: Its masks by name, in the order of the file.
+        tiles: The parts of an image that the model looks at besides the whole; None for none.
         schedule: When it is armed; None for always.
         night: When it is night; None for never.
         repeats: The settings of the filter `repeats`; None for off.
@@ -278,6 +280,7 @@ class CameraRules:
     names: NameSettings = field(default_factory=NameSettings)
     zones: Mapping[str, Zone] = field(default_factory=FrozenMapping)
     masks: Mapping[str, Mask] = field(default_factory=FrozenMapping)
+    tiles: Tiles | None = None
     schedule: Schedule | None = None
     night: Night | None = None
     repeats: Repeats | None = None
@@ -393,7 +396,10 @@ def inherit(parent: CameraRules, layer: Layer | None, name: str) -> CameraRules:
         )
     if layer.mask:
         changed["masks"] = _merge_masks(parent.masks, layer.mask, name)
-    for key, defaults in (("repeats", Repeats), ("track", Track), ("confirm", Confirm)):
+    for key, defaults in (
+        *(("tiles", Tiles), ("repeats", Repeats)),
+        *(("track", Track), ("confirm", Confirm)),
+    ):
         if key in layer.model_fields_set:
             changed[key] = _merge_switchable(
                 getattr(parent, key) or defaults(), getattr(layer, key), f"{name}.{key}"

@@ -15,6 +15,7 @@ from rules.effective import CameraRules, ObjectRule, Resolution
 from rules.errors import Mistake, key_path, suggestion
 from rules.schema import Layer, NamesSettings, RuleFile, schema_at
 from rules.text import shortened
+from rules.tiling import SMALLEST_TILE
 
 _KEYS_OF_KINDS: dict[str, frozenset[str]] = {
     "webhook": frozenset(("token", "secret", "ca")),
@@ -22,6 +23,8 @@ _KEYS_OF_KINDS: dict[str, frozenset[str]] = {
     "apprise": frozenset(),
 }
 """The keys that only targets of some kinds have."""
+MOST_TILES = 16
+"""The most tiles of an image: with the whole image, 17 inferences."""
 _BOUNDS = (("min_area", "max_area"), ("min_ratio", "max_ratio"), ("min_count", "max_count"))
 
 
@@ -154,6 +157,10 @@ def incomplete_settings(
         yield _mistake_at(
             (*path, "night"), f"has no {missing}", f"write {missing} too, such as 06:00", document
         )
+    for section in ("tiles", "resolution"):
+        if section in layer.model_fields_set:
+            yield from _unfit_tiles(rules, (*path, section), document)
+            break
     for section, areas, layer_areas in (
         ("zones", rules.zones, layer.zones),
         ("mask", rules.masks, layer.mask),
@@ -167,6 +174,34 @@ def incomplete_settings(
                     "write that too, or leave this out",
                     document,
                 )
+
+
+def _unfit_tiles(
+    rules: CameraRules, path: tuple[str, ...], document: Document
+) -> Iterator[Mistake]:
+    """Yields a mistake if there are too few or too many tiles, or if they are always too small."""
+    tiles = rules.tiles
+    if tiles is None:
+        return
+    if not 2 <= tiles.count <= MOST_TILES:
+        what = "1 tile, which is the whole image" if tiles.count == 1 else f"{tiles.count} tiles"
+        yield _mistake_at(
+            path,
+            f"columns: {tiles.columns} and rows: {tiles.rows} make {what}",
+            f"columns times rows must be 2 to {MOST_TILES}",
+            document,
+        )
+        return
+    largest = None if rules.resolution is None else rules.resolution.max
+    if largest is not None and not tiles.fit(*largest):
+        width, height = tiles.size(*largest)
+        yield _mistake_at(
+            path,
+            f"the tiles of an image of {largest[0]}x{largest[1]} pixels, the largest permitted "
+            f"one, have {width:.0f}x{height:.0f} pixels",
+            f"they need {SMALLEST_TILE}x{SMALLEST_TILE}; write fewer columns or rows",
+            document,
+        )
 
 
 def two_ways_of_naming(

@@ -360,6 +360,36 @@ class ResolutionSettings(Model):
     )
 
 
+class TilesSettings(Model):
+    """The model looks at the whole image, and also at parts of it that overlap, so that it sees
+    small objects larger. Each part costs an inference."""
+
+    enabled: Annotated[bool, Expects("true or false")] = Field(
+        default_factory=unset,
+        title="Enabled",
+        description="false turns off what a lower layer has turned on.",
+    )
+    columns: Annotated[int, Field(ge=1, le=8), Expects("a whole number from 1 to 8")] = Field(
+        default_factory=unset,
+        title="Columns",
+        description="The number of tiles next to each other. Default: 3.",
+    )
+    rows: Annotated[int, Field(ge=1, le=8), Expects("a whole number from 1 to 8")] = Field(
+        default_factory=unset,
+        title="Rows",
+        description="The number of tiles above each other; columns times rows is 2 to 16. "
+        "Default: 2.",
+    )
+    overlap: Annotated[
+        float, Field(ge=0, le=0.5, allow_inf_nan=False), Expects("a number from 0 to 0.5")
+    ] = Field(
+        default_factory=unset,
+        title="Overlap",
+        description="The part of its width, and of its height, that a tile shares with its "
+        "neighbour, 0 to 0.5. Default: 0.2.",
+    )
+
+
 class NamesSettings(Model):
     """How the files of a camera are named; docs/names.md has the presets and the pattern's
     fields."""
@@ -413,6 +443,14 @@ class Layer(Model):
         default=None,
         title="Resolution",
         description="The permitted sizes of images, in pixels.",
+    )
+    tiles: Annotated[
+        TilesSettings | None, Expects("a mapping, such as {columns: 3, rows: 2, overlap: 0.2}")
+    ] = Field(
+        default=None,
+        title="Tiles",
+        description="The model also looks at parts of the image, for objects that are small in it. "
+        "Default: off; an empty section turns it on.",
     )
     timezone: TimeZone = Field(
         default_factory=unset,

@@ -179,6 +179,18 @@ KNOWN_FILES = KnownFiles(
     ),
     ((b"waiting1", 1_770_000_000.25),),
 )
+VALID_IMAGE = ValidImage(
+    NamedFile(IMAGE_FILE, "gate", "2026-01-31T23:59:59Z"),
+    sha256="fedcba9876543210" * 4,
+    width=1280,
+    height=720,
+    data=b"\xff\xd8\xff",
+    pixels=None,
+    brightness=0.42,
+    sharpness=0.07,
+    content=(1.0, 0.5625),
+    known=(rules.Detection("1", "person", 0.91, (0.1, 0.2, 0.05, 0.3)),),
+)
 GOLDEN: dict[str, Golden] = {
     "image_file.v1.bin": registered(IMAGE_FILE),
     "image_file_not_utf8.v1.bin": registered(ImageFile("/srv/in/gate\udce9_20260131.jpg", 9)),
@@ -226,20 +238,8 @@ GOLDEN: dict[str, Golden] = {
         CountedImage.of(JudgedImage(DETECTED_IMAGE, VERDICT)).retraction()
     ),
     "tallies.v1.bin": Golden(TALLIES, {"gate": tally_image(JudgedImage(DETECTED_IMAGE, VERDICT))}),
-    "valid_image.v1.bin": registered(
-        ValidImage(
-            NamedFile(IMAGE_FILE, "gate", "2026-01-31T23:59:59Z"),
-            sha256="fedcba9876543210" * 4,
-            width=1280,
-            height=720,
-            data=b"\xff\xd8\xff",
-            pixels=None,
-            brightness=0.42,
-            sharpness=0.07,
-            content=(1.0, 0.5625),
-            known=(rules.Detection("1", "person", 0.91, (0.1, 0.2, 0.05, 0.3)),),
-        )
-    ),
+    "valid_image.v1.bin": registered(VALID_IMAGE),
+    "valid_image.v2.bin": registered(replace(VALID_IMAGE, tiling="tiles 3x2 overlap 0.2")),
     "detected_image.v1.bin": registered(DETECTED_IMAGE),
     "judged_image.v1.bin": registered(JudgedImage(DETECTED_IMAGE, VERDICT)),
     "seen_files.v1.bin": Golden(KNOWN_FILES_CODER, KNOWN_FILES),

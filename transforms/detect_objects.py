@@ -18,6 +18,7 @@ from transforms.models.detector import Detector, ModelSpec, RawDetections
 from transforms.models.model_files import fetch_model
 from transforms.models.runtime_names import AUTO
 from transforms.models.runtimes import runtime_of
+from transforms.models.tiling import Region, merge, order
 from transforms.parse_filename import INVALID
 from transforms.records import reasons
 from transforms.records.images import DetectedImage, InvalidImage, ModelInfo, ValidImage
@@ -28,11 +29,12 @@ from transforms.validate_image import CONTESTED, tagged_invalid
 DETECTED = "detected"
 KEPT = "kept"
 DECIMALS = 4
+WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
 DETECTION_REVISION = 1
 """A release increases it if it decodes, scales or rounds differently: `--resume` then repeats the
 detection of images that earlier releases have processed."""
 
-Prediction = RawDetections | Exception | None
+Prediction = tuple[RawDetections, ...] | Exception | None
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ def to_detections(
     content: tuple[float, float],
     labels: Mapping[int, str],
     min_score_kept: float,
+    region: Region = WHOLE,
 ) -> tuple[rules.Detection, ...]:
-    """Converts a model's output for one image to detections.
+    """Converts a model's output for one image, or a tile of it, to detections.
 
     Boxes are mapped from the letterbox to the upright image, clipped to it, and converted to
     `[x_min, y_min, width, height]` fractions. Boxes and scores are rounded to 4 decimals before
@@ -92,16 +95,18 @@ def to_detections(
       content: The width and height of the image's part of the letterbox, as fractions.
       labels: The labels by class number; a class without a label is called `class <number>`.
       min_score_kept: Detections below this score are dropped.
+      region: The part of the image that the letterbox shows.
     """
     content_width, content_height = content
+    left, top, right, bottom = region
     detections = []
     for box, score, category in zip(raw.boxes, raw.scores, raw.classes, strict=True):
         y_min, x_min, y_max, x_max = (float(edge) for edge in box)
         conf = round(float(score), DECIMALS)
         if not all(map(math.isfinite, (y_min, x_min, y_max, x_max, conf, category))):
             continue
-        x_min, x_max = _fraction(x_min / content_width), _fraction(x_max / content_width)
-        y_min, y_max = _fraction(y_min / content_height), _fraction(y_max / content_height)
+        x_min, x_max = (_within(x / content_width, left, right) for x in (x_min, x_max))
+        y_min, y_max = (_within(y / content_height, top, bottom) for y in (y_min, y_max))
         width, height = round(x_max - x_min, DECIMALS), round(y_max - y_min, DECIMALS)
         if conf < min_score_kept or width <= 0 or height <= 0:
             continue
@@ -109,16 +114,13 @@ def to_detections(
         label = labels.get(number, f"class {number}")
         bbox = (x_min, y_min, width, height)
         detections.append(rules.Detection(str(number), label, min(conf, 1.0), bbox))
-    return tuple(
-        sorted(
-            detections,
-            key=lambda detection: (-detection.conf, int(detection.category), detection.bbox),
-        )
-    )
+    return tuple(sorted(detections, key=order))
 
 
-def _fraction(value: float) -> float:
-    return round(min(max(0.0, value), 1.0), DECIMALS)  # In this order -0.0 becomes 0.0.
+def _within(value: float, start: float, end: float) -> float:
+    """Maps a fraction of a part of the image to a fraction of the image, clipped to the part."""
+    fraction = min(max(0.0, value), 1.0)  # In this order -0.0 becomes 0.0.
+    return round(start + fraction * (end - start), DECIMALS)
 
 
 class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
@@ -168,27 +170,41 @@ class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
     ) -> Iterable[PredictionResult]:
         """Returns one result per image; `inference` is None if the detections are known already.
 
+        The model is given the images and their tiles together.
+
         Its `model_id` is the runtime of the model.
 
         Counts batches, their images and their duration: Flink's reporters treat RunInference's
         distributions as objects, and Prometheus shows 0 for values that are no numbers.
         """
-        images = [image.pixels for image in batch if image.pixels is not None]
+        inputs = [pixels for image in batch for pixels in image.inputs]
         started = perf_counter()
-        raw = iter(model.detect(images))
-        if images:
+        raw = iter(model.detect(inputs))
+        if inputs:
             count("model.batches")
-            count("model.images", len(images))
+            count("model.images", sum(image.pixels is not None for image in batch))
             count("model.microseconds", round((perf_counter() - started) * 1e6))
+        if tiles := sum(len(image.tiles) for image in batch):
+            count("model.tiles", tiles)
         for image in batch:
-            prediction: Prediction = next(raw) if image.pixels is not None else None
-            yield PredictionResult(image, prediction, model.runtime)
+            outputs = [next(raw) for _ in image.inputs]
+            yield PredictionResult(image, _prediction(outputs), model.runtime)
 
     def get_num_bytes(self, batch: Sequence[ValidImage]) -> int:
-        return sum(image.pixels.nbytes for image in batch if image.pixels is not None)
+        return sum(pixels.nbytes for image in batch for pixels in image.inputs)
 
     def get_metrics_namespace(self) -> str:
         return "inference"
+
+
+def _prediction(outputs: Sequence[RawDetections | Exception]) -> Prediction:
+    """Returns the outputs for an image and its tiles, or the first failure."""
+    results = []
+    for output in outputs:
+        if isinstance(output, Exception):
+            return output
+        results.append(output)
+    return tuple(results) or None
 
 
 def detected_or_failed(
@@ -218,12 +234,15 @@ def detected_or_failed(
     detections = image.known
     if detections is None:
         assert prediction is not None
-        detections = to_detections(
-            prediction,
-            content=image.content,
-            labels=labels,
-            min_score_kept=min_score_kept,
+        views = ((image.content, WHOLE), *((tile.content, tile.region) for tile in image.tiles))
+        whole, *parts = (
+            to_detections(
+                raw, content=content, labels=labels, min_score_kept=min_score_kept, region=region
+            )
+            for raw, (content, region) in zip(prediction, views, strict=True)
         )
+        regions = (tile.region for tile in image.tiles)
+        detections = merge(whole, zip(regions, parts, strict=True)) if parts else whole
     return DetectedImage(
         id=image.named.id,
         timestamp=image.named.timestamp,
@@ -232,7 +251,7 @@ def detected_or_failed(
         sha256=image.sha256,
         width=image.width,
         height=image.height,
-        model=model,
+        model=model.with_tiles(image.tiling),
         detections=detections,
         brightness=image.brightness,
         sharpness=image.sharpness,
@@ -263,7 +282,8 @@ class _ReadPrediction(beam.DoFn):
             return
         if image.known is not None:
             count("images.resumed")
-        yield beam.pvalue.TaggedOutput(KEPT, (image, outcome))
+        # The tiles are no longer needed, and take the most memory.
+        yield beam.pvalue.TaggedOutput(KEPT, (replace(image, tiles=()), outcome))
         yield outcome
 
 

@@ -33,6 +33,7 @@ from transforms.records.images import (
     detection_from_json,
 )
 from transforms.records.text import one_line, printable
+from transforms.runtime.counters import count
 from transforms.runtime.live_rules import LiveRules
 from transforms.runtime.read_ahead import ReadAheadDoFn
 from transforms.storage import stores
@@ -87,18 +88,23 @@ class EarlierRun:
     model: ModelInfo
 
     def find_result(
-        self, named: NamedFile, sha256: str
+        self, named: NamedFile, sha256: str, tiling: str | None = None
     ) -> tuple[tuple[rules.Detection, ...], float, float] | None:
         """Returns the detections, brightness and sharpness that the earlier run recorded.
 
         The result is None if the run has not processed the same bytes with the same model and
         settings, or if its release did not record all values.
+
+        Args:
+          named: The file.
+          sha256: The hash of its bytes.
+          tiling: The tiles at which the model looks, too.
         """
         uri = stores.detections_uri(self.output, named.id, named.stem)
         try:
             entry = json.loads(stores.read_bytes(uri))
             model = ModelInfo.from_json(entry["model"])
-            if entry["sha256"] != sha256 or not model.detects_like(self.model):
+            if entry["sha256"] != sha256 or not model.detects_like(self.model.with_tiles(tiling)):
                 return None
             detections = tuple(detection_from_json(detection) for detection in entry["detections"])
             brightness, sharpness = float(entry["brightness"]), float(entry["sharpness"])
@@ -130,6 +136,7 @@ def validate_bytes(
     *,
     limits: Limits,
     input_size: tuple[int, int],
+    tiles: rules.Tiles | None = None,
     earlier: EarlierRun | None = None,
 ) -> ValidImage | InvalidImage:
     """Validates the bytes of a file, and decodes its pixels.
@@ -139,6 +146,7 @@ def validate_bytes(
       data: All bytes of the file.
       limits: The limits of its camera.
       input_size: The width and height of the model's input in pixels.
+      tiles: The tiles of its camera; an image that is too small for them has none.
       earlier: The earlier run; an image with detections there is not decoded.
     """
     sha256 = hashlib.sha256(data).hexdigest()
@@ -157,14 +165,19 @@ def validate_bytes(
         return replace(invalid, reason=problem[0], detail=problem[1])
     if header.problem:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=header.problem)
-    earlier_result = earlier.find_result(named, sha256) if earlier else None
+    regions = tiles.regions(width, height) if tiles else ()
+    tiling = tiles.name if tiles and regions else None
+    earlier_result = earlier.find_result(named, sha256, tiling) if earlier else None
     if earlier_result is not None:
         detections, brightness, sharpness = earlier_result
         return ValidImage(
-            named, sha256, width, height, data, None, brightness, sharpness, known=detections
+            *(named, sha256, width, height, data, None, brightness, sharpness),
+            known=detections,
+            tiling=tiling,
         )
     try:
         box = jpeg.decode_letterboxed(header, input_size)
+        parts = jpeg.decode_tiles(header, input_size, regions) if regions else ()
     except jpeg.CorruptJpegError as error:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=str(error))
     return ValidImage(
@@ -177,6 +190,8 @@ def validate_bytes(
         box.brightness,
         box.sharpness,
         box.content,
+        tiles=parts,
+        tiling=tiling,
     )
 
 
@@ -253,19 +268,31 @@ class _Validate(ReadAheadDoFn):
 
     def weight(self, element: NamedFile) -> int:
         width, height = self._input_size
-        return min(element.file.size_bytes, self._limits.max_file_bytes) + width * height * 3
+        tiles = self._tiles_of(element.id)
+        inputs = 1 if tiles is None else 1 + tiles.count
+        return (
+            min(element.file.size_bytes, self._limits.max_file_bytes) + width * height * 3 * inputs
+        )
+
+    def _tiles_of(self, camera: str) -> rules.Tiles | None:
+        return None if self._rules is None else self._rules.current.for_camera(camera).tiles
 
     def work(self, element: NamedFile) -> ValidImage | beam.pvalue.TaggedOutput:
         image = self._validate(element)
         return tagged_invalid(image, element) if isinstance(image, InvalidImage) else image
 
     def outputs(self, result: ValidImage | beam.pvalue.TaggedOutput) -> Iterator[Any]:
+        if isinstance(result, ValidImage) and result.tiling is None:
+            tiles = self._tiles_of(result.named.id)
+            if tiles is not None and not tiles.fit(result.width, result.height):
+                count("images.too_small_for_tiles")
         yield result
 
     def _validate(self, named: NamedFile) -> ValidImage | InvalidImage:
-        limits = self._limits
+        limits, tiles = self._limits, None
         if self._rules is not None:
-            limits = limits.for_camera(self._rules.current.for_camera(named.id).resolution)
+            camera = self._rules.current.for_camera(named.id)
+            limits, tiles = limits.for_camera(camera.resolution), camera.tiles
         try:
             data = stores.read_bytes(named.file.uri, at_most=limits.max_file_bytes + 1)
         except Exception as error:  # An error of one file must not fail the job.
@@ -285,6 +312,7 @@ class _Validate(ReadAheadDoFn):
                 data,
                 limits=limits,
                 input_size=self._input_size,
+                tiles=tiles,
                 earlier=self._earlier,
             )
 
@@ -368,7 +396,7 @@ class _NamesInStream(beam.DoFn):
 
 
 class ValidateImage(beam.PTransform):
-    """Reads each file once and decodes it once, at the size that the model needs.
+    """Reads each file once and decodes it at the size that the model needs.
 
     Input: `PCollection[tuple[str, NamedFile]]`, keyed by camera and capture time. Output, by tag:
 
@@ -380,7 +408,7 @@ class ValidateImage(beam.PTransform):
     Args:
       limits: The limits for a valid image.
       input_size: The width and height of the model's input in pixels.
-      ruleset: The rules, which may set another resolution for a camera.
+      ruleset: The rules, which may set another resolution and tiles for a camera.
       earlier: The earlier run whose detections are used, with `--resume`.
       streaming: Whether the input is unbounded: files are then not grouped.
       threads: The number of files that are read and decoded at a time.

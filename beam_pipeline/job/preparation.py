@@ -32,6 +32,7 @@ from beam_pipeline.job.options import JobOptions
 from beam_pipeline.sources.folders import UnlistableFolder
 from beam_pipeline.sources.listing import describe_unlistable, files_in, list_folders, list_images
 from beam_pipeline.sources.notifications.address import Address
+from rules.tiling import SMALLEST_TILE
 from transforms.alerting.target_checks import check_alert_urls, check_targets, notified_targets
 from transforms.detect_objects import Model, settings_of
 from transforms.models.detector import inspect_model
@@ -109,6 +110,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         parsed = rules.ParsedRules.from_text(text, rules_source)
     ruleset = parsed.rules
     check_scores_kept(ruleset, options.min_score_kept, rules_source)
+    _check_tiles(ruleset, options.max_resolution, rules_source)
     targets = notified_targets(ruleset)
     if sends_here:
         with target_errors_as_setup_errors():
@@ -144,6 +146,26 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         earlier=(EarlierRun(output, model.info) if options.resume else None),
         options=options,
     )
+
+
+def _check_tiles(ruleset: rules.Rules, max_resolution: tuple[int, int], rules_source: str) -> None:
+    """Checks whether the largest images have tiles that are large enough.
+
+    Raises:
+      SetupError: The tiles of a camera are always too small.
+    """
+    others = {} if ruleset.strict_ids else {"any other camera": ruleset.defaults}
+    width, height = max_resolution
+    for name, camera in {**others, **ruleset.by_camera}.items():
+        has_own_maximum = camera.resolution is not None and camera.resolution.max is not None
+        if camera.tiles is None or has_own_maximum or camera.tiles.fit(width, height):
+            continue
+        across, down = camera.tiles.size(width, height)
+        raise SetupError(
+            f"{rules_source}: the tiles of {name} have {across:.0f}x{down:.0f} pixels in an image "
+            f"of --max_resolution {width}x{height}, and need {SMALLEST_TILE}x{SMALLEST_TILE}; "
+            "write fewer columns or rows"
+        )
 
 
 def _names(options: JobOptions, ruleset: rules.Rules) -> rules.Names:

@@ -55,6 +55,9 @@ def summarize(
     if not job.options.streaming:  # A stream waits most of its time.
         speed = f"{done(counts) / seconds:.1f} images/s ({seconds:.1f} s, not counting set-up)"
         lines.append(("speed", speed))
+    if too_small := counts["images.too_small_for_tiles"]:
+        note = f"{too_small} images are too small for the tiles of their cameras"
+        lines.append(("tiles", f"{note} and were looked at only as a whole"))
     if counts["model.batches"]:
         lines.append(("inference", _inference(counts)))
     lines += [
@@ -87,9 +90,10 @@ def _resumed(counts: Counter[str]) -> str:
 
 def _inference(counts: Counter[str]) -> str:
     batches = counts["model.batches"]
-    images = counts["model.images"] / batches
+    images, tiles = counts["model.images"] / batches, counts["model.tiles"] / batches
+    size = f"{images:.1f} images and {tiles:.1f} tiles" if tiles else f"{images:.1f} images"
     milliseconds = counts["model.microseconds"] / batches / 1000
-    return f"{batches} batches of {images:.1f} images and {milliseconds:.0f} ms on average"
+    return f"{batches} batches of {size} and {milliseconds:.0f} ms on average"
 
 
 def _sent(outcomes: dict[str, int]) -> int:

@@ -81,6 +81,7 @@ defaults:
     person: {min_score_at_night: 0.7, min_count: 2}
     car: {repeats: true, track: false, confirm: false}
   mask: {flag: {polygon: [[0, 0], [1, 0], [1, 1]], anchor: center, objects: [person, car]}}
+  tiles: {columns: 4}
   schedule: {armed: [{days: [sun, mon], start: "18:00", end: "06:00"}, {days: [sat]}]}
 profiles:
   yard:
@@ -94,6 +95,7 @@ cameras:
     zones: {gate: {polygon: [[0, 0], [1, 0], [1, 1]]}}
     schedule: {disarmed: [{start: "12:00", end: "12:30"}]}
     night: {start: "20:00", end: "06:00", max_brightness: 0.2}
+    tiles: {overlap: 0.3}
     cooldown: 90s
     incident_gap: 30s
 """,
@@ -112,6 +114,7 @@ cameras:
         "  armed: mon sun 18:00 to 06:00, sat (defaults)",
         "  disarmed: every day 12:00 to 12:30 (cameras.a)",
         "  night: start 20:00 (cameras.a), end 06:00 (cameras.a), max_brightness 0.2 (cameras.a)",
+        "  tiles: columns 4 (defaults), rows 2 (built in), overlap 0.3 (cameras.a)",
         "  repeats: iou 0.5 (built in), occurrences 4 (profiles.yard), within 1d (built in), "
         "forget_after 10 (built in), min_score 0.25 (built in)",
         "  track: min_score 0.1 (built in), within 5s (profiles.yard)",

@@ -13,8 +13,8 @@ OBJECT_KEYS = (
     "min_count, max_count, repeats, track, confirm"
 )
 LAYER_KEYS = (
-    "objects, resolution, timezone, names, zones, mask, schedule, night, repeats, track, confirm, "
-    "cooldown, incident_gap, notify"
+    "objects, resolution, tiles, timezone, names, zones, mask, schedule, night, repeats, track, "
+    "confirm, cooldown, incident_gap, notify"
 )
 
 
@@ -566,6 +566,22 @@ def test_a_long_word_is_truncated_in_the_message():
         ("track: {min_score: 2}", "defaults.track.min_score: is 2; must be a number from 0 to 1"),
         ("track: 3s", "defaults.track: is the text '3s'; must be a mapping, such as "
          "{min_score: 0.1, within: 3s}"),
+        ("tiles: 3x2", "defaults.tiles: is the text '3x2'; must be a mapping, such as {columns: 3, "
+         "rows: 2, overlap: 0.2}"),
+        ("tiles: {columns: 9}", "defaults.tiles.columns: is 9; must be a whole number from 1 to 8"),
+        ("tiles: {columns: 8, rows: 0}", "defaults.tiles.rows: is 0; must be a whole number from "
+         "1 to 8"),
+        ("tiles: {overlap: 0.51}", "defaults.tiles.overlap: is 0.51; must be a number from 0 to "
+         "0.5"),
+        ("tiles: {overlap: -0.1}", "defaults.tiles.overlap: is -0.1; must be a number from 0 to "
+         "0.5"),
+        ("tiles: {columns: 1, rows: 1}", "defaults.tiles: columns: 1 and rows: 1 make 1 tile, "
+         "which is the whole image; columns times rows must be 2 to 16"),
+        ("tiles: {columns: 6, rows: 3}", "defaults.tiles: columns: 6 and rows: 3 make 18 tiles; "
+         "columns times rows must be 2 to 16"),
+        ("{tiles: {columns: 8}, resolution: {max: [320, 240]}}", "defaults.tiles: the tiles of an "
+         "image of 320x240 pixels, the largest permitted one, have 48x133 pixels; they need 64x64; "
+         "write fewer columns or rows"),
         ("confirm: {unless_score: -1}", "defaults.confirm.unless_score: is -1; must be a number "
          "from 0 to 1"),
         ("confirm: {pictures: 1}", "defaults.confirm.pictures: is 1; must be a whole number from "

@@ -1,3 +1,4 @@
+import functools
 import hashlib
 from dataclasses import replace
 
@@ -5,16 +6,26 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.metrics.metric import MetricsFilter
+from hypothesis import given
+from hypothesis import strategies as st
 
 import rules
+from tests.search import search
 from tests.transforms.convolutional_models import save_convolutional_detector
 from tests.transforms.pictures import MOMENT
 from tests.transforms.small_models import POISON, save_detector
-from transforms.detect_objects import DetectObjects, DetectorHandler, Model, to_detections
+from transforms.detect_objects import (
+    DetectObjects,
+    DetectorHandler,
+    Model,
+    detected_or_failed,
+    to_detections,
+)
 from transforms.models.detector import RawDetections, inspect_model
 from transforms.models.labels import COCO
 from transforms.models.model_files import ModelError, fetch_model
-from transforms.records.images import ImageFile, ModelInfo, NamedFile, ValidImage
+from transforms.models.tiling import merge
+from transforms.records.images import ImageFile, ModelInfo, NamedFile, Tile, ValidImage
 from transforms.runtime.counters import counted
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -172,6 +183,137 @@ def test_each_image_gets_its_own_detections_in_any_batch(run_pipeline, model, ba
     assert results["invalid"] == []
 
 
+GRIDS = (None, rules.Tiles(2, 1, 0.0), rules.Tiles(3, 2, 0.2), rules.Tiles(1, 3, 0.5))
+
+
+@st.composite
+def tiled_images(draw):
+    """Images of cameras with different tiles, or none; each part has a shade of its own."""
+    images = []
+    for number in range(draw(st.integers(1, 7))):
+        grid, camera = draw(st.sampled_from(list(enumerate("abcd"))))
+        grid = GRIDS[grid]
+        regions = grid.regions(640, 480) if grid else ()
+        shades = draw(st.lists(st.integers(20, 255), min_size=7, max_size=7))
+        known = draw(st.sampled_from([None, None, None, ()]))
+        image = valid(f"{camera}{number}", shades[0], known=known)
+        if image.known is None:
+            image = replace(
+                image,
+                tiles=tuple(
+                    Tile(
+                        np.full((8, 8, 3), shade, np.uint8),
+                        draw(st.sampled_from([(1.0, 1.0), (1.0, 0.75)])),
+                        (x0 / 640, y0 / 480, x1 / 640, y1 / 480),
+                    )
+                    for shade, (x0, y0, x1, y1) in zip(shades[1:], regions, strict=False)
+                ),
+            )
+        images.append(replace(image, tiling=grid and grid.name))
+    return images
+
+
+@functools.cache
+def _loaded(source, threads, call_size):
+    return DetectorHandler(model_at(source), threads=threads, call_size=call_size).load_model()
+
+
+def detector_of(model, threads, call_size):
+    return _loaded(model.source, threads, call_size)
+
+
+def one_input_at_a_time(model, detector, image):
+    """A slow twin: the model is given the image, then each tile, alone."""
+    if image.known is not None:
+        return image.known
+
+    def look(pixels, content, region):
+        (raw,) = detector.detect([pixels])
+        labels = model.labels
+        return to_detections(
+            raw, content=content, labels=labels, min_score_kept=0.05, region=region
+        )
+
+    whole = look(image.pixels, image.content, (0.0, 0.0, 1.0, 1.0))
+    if not image.tiles:
+        return whole
+    parts = [(tile.region, look(tile.pixels, tile.content, tile.region)) for tile in image.tiles]
+    return merge(whole, parts)
+
+
+@pytest.mark.search
+@search(60)
+@given(
+    tiled_images(),
+    st.integers(1, 9),
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([1, 2, 5]),
+    st.randoms(use_true_random=False),
+)
+def test_batches_of_tiles_of_several_images_are_not_mixed_up(
+    model, images, batch_size, threads, call_size, random
+):
+    """For any size of a batch, number of threads, images in a call, and order."""
+    alone = detector_of(model, 1, 1)
+    expected = {image.named.file.name: one_input_at_a_time(model, alone, image) for image in images}
+    handler = DetectorHandler(model, batch_size=batch_size)
+    detector = detector_of(model, threads, call_size)
+    random.shuffle(images)
+    found = {}
+    for start in range(0, len(images), batch_size):
+        for result in handler.run_inference(images[start : start + batch_size], detector):
+            image = detected_or_failed(
+                result.example,
+                result.inference,
+                model=model.info,
+                labels=model.labels,
+                min_score_kept=0.05,
+            )
+            found[image.file] = image.detections
+    assert found == expected
+
+
+def tiled(name, shades):
+    """An image of the first shade whose two tiles have the others."""
+    regions = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
+    tiles = tuple(
+        Tile(np.full((8, 8, 3), shade, np.uint8), (1.0, 1.0), region)
+        for shade, region in zip(shades[1:], regions, strict=True)
+    )
+    return replace(valid(name, shades[0]), tiles=tiles, tiling="tiles 2x1 overlap 0.0")
+
+
+def test_what_tiles_show_is_mapped_into_the_image_and_cut_boxes_are_dropped(run_pipeline, model):
+    """The boxes over a whole tile are cut by its inner border; that of the whole image is not."""
+    info = replace(model.info, settings="0123456789ab")
+    result, results = detect(
+        run_pipeline, replace(model, info=info), [tiled("a", (102, 153, 204)), valid("b", 51)]
+    )
+    images = {image.file: image for image in results["detected"]}
+    assert [(shape.label, shape.conf, shape.bbox) for shape in images["cam_a.jpg"].detections] == [
+        ("person", 0.9, (0.1, 0.1, 0.2, 0.4)),
+        ("person", 0.9, (0.2, 0.1, 0.4, 0.4)),
+        ("person", 0.9, (0.6, 0.1, 0.2, 0.4)),
+        ("car", 0.4, (0.0, 0.0, 1.0, 1.0)),
+    ]
+    assert images["cam_a.jpg"].model.settings == "8ac4a02a1b9d tiles 2x1 overlap 0.0"
+    assert images["cam_b.jpg"].model.settings == "0123456789ab"
+    assert all(image.tiles == () for image, _ in results["kept"])
+    counts = {name: n for name, n in counted(result).items() if name.startswith("model.")}
+    assert (counts["model.images"], counts["model.tiles"]) == (2, 2)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_image_on_one_of_whose_tiles_the_model_fails_is_a_record(run_pipeline, tmp_path, place):
+    poisoned = model_at(save_detector(tmp_path / "poisoned", size=(8, 8), poisoned=True))
+    shades = [POISON if index == place else 100 for index in range(3)]
+    images = [tiled("a", (51, 52, 53)), tiled("b", shades), tiled("c", (54, 55, 56))]
+    _, results = detect(run_pipeline, poisoned, images, batch_size=3)
+    assert sorted(image.file for image in results["detected"]) == ["cam_a.jpg", "cam_c.jpg"]
+    (failed,) = results["invalid"]
+    assert (failed.file.name, failed.reason) == ("cam_b.jpg", "inference_failed")
+
+
 def test_the_object_data_says_which_image_and_which_model(run_pipeline, model):
     _, results = detect(run_pipeline, model, [valid("one", 51, content=(1.0, 0.75))])
     (image,) = results["detected"]
@@ -265,6 +407,7 @@ def test_batches_their_images_and_their_time_are_counters(run_pipeline, model, m
 def test_the_handler_says_how_many_bytes_a_batch_holds(model):
     handler = DetectorHandler(model)
     assert handler.get_num_bytes([valid("a", 1), valid("b", 2), valid("c", 3, known=())]) == 384
+    assert handler.get_num_bytes([valid("a", 1), tiled("b", (1, 2, 3))]) == 768
 
 
 def test_the_object_data_says_what_ran_the_model_on_the_machine_that_looked(run_pipeline, tmp_path):

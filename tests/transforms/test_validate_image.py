@@ -30,7 +30,7 @@ from transforms import detect_objects, validate_image
 from transforms.detect_objects import settings_of, to_detections
 from transforms.images import jpeg as jpeg_files
 from transforms.models.detector import RawDetections
-from transforms.records import reasons
+from transforms.records import images, reasons
 from transforms.records.images import (
     DetectedImage,
     InvalidImage,
@@ -39,6 +39,7 @@ from transforms.records.images import (
     ValidImage,
 )
 from transforms.records.images import ImageFile as ListedFile
+from transforms.runtime.counters import counted
 from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 from transforms.validate_image import (
@@ -98,6 +99,64 @@ def test_a_whole_image_without_its_end_marker_is_valid_with_its_bytes(ending):
     assert isinstance(image, ValidImage)
     assert image.data == data
     assert (image.pixels == validated(whole).pixels).all()
+
+
+def test_tiles_change_nothing_of_the_whole_image_and_are_named():
+    data = jpeg(640, 480)
+    plain, tiled = validated(data), validated(data, tiles=rules.Tiles(2, 2, 0.1))
+    assert (plain.tiles, plain.tiling) == ((), None)
+    assert (len(tiled.tiles), tiled.tiling) == (4, "tiles 2x2 overlap 0.1")
+    for name in ("content", "brightness", "sharpness", "width", "height", "data"):
+        assert getattr(plain, name) == getattr(tiled, name)
+    assert (plain.pixels == tiled.pixels).all()
+    assert len(tiled.inputs) == 5
+    assert all(pixels.shape == (64, 64, 3) for pixels in tiled.inputs)
+
+
+def test_an_image_that_is_too_small_for_its_tiles_is_looked_at_as_a_whole():
+    image = validated(jpeg(200, 160), tiles=rules.Tiles(4, 2, 0.0))
+    assert isinstance(image, ValidImage)
+    assert (image.tiles, image.tiling) == ((), None)
+
+
+def test_a_valid_image_with_tiles_is_encoded_whole():
+    image = validated(jpeg(640, 480), tiles=rules.Tiles())
+    coder = beam.coders.registry.get_coder(ValidImage)
+    decoded = coder.decode(coder.encode(image))
+    assert [(tile.content, tile.region) for tile in decoded.tiles] == [
+        (tile.content, tile.region) for tile in image.tiles
+    ]
+    for one, other in zip(decoded.inputs, image.inputs, strict=True):
+        assert (one == other).all()
+    without = {"pixels": None, "tiles": ()}
+    assert replace(decoded, **without) == replace(image, **without)
+
+
+def test_the_tiles_of_a_camera_are_those_of_the_rule_file_as_it_is_now(run_pipeline, tmp_path):
+    file = tmp_path / "rules.yaml"
+    text = "version: 1\ncameras: {wide: {tiles: {columns: %s}}, plain: {objects: {person: }}}\n"
+    file.write_text(text % 4)
+    live = LiveRules(rules.load_rules(file), source=str(file), check_seconds=0)
+    for columns in (4, 2):
+        file.write_text(text % columns)
+        paths = [write(tmp_path, f"{name}.jpg", jpeg(400, 300)) for name in ("wide", "plain")]
+        small = named(write(tmp_path, "small.jpg", jpeg(160, 120)), camera="wide")
+        files = [(file.id, file) for file in map(of_camera, paths)] + [("small", small)]
+
+        def build(pipeline, files=files):
+            step = ValidateImage(limits=LOOSE, input_size=SIZE, ruleset=live)
+            return {"valid": (pipeline | beam.Create(files) | step)["valid"]}
+
+        result, outputs = run_pipeline(build)
+        tilings = {(image.named.id, image.width): image.tiling for image in outputs["valid"]}
+        name = f"tiles {columns}x2 overlap 0.2"
+        small_tiling = name if columns == 2 else None
+        assert tilings == {("wide", 400): name, ("plain", 400): None, ("wide", 160): small_tiling}
+        assert counted(result)["images.too_small_for_tiles"] == (columns == 4)
+
+
+def of_camera(path):
+    return named(path, camera=os.path.basename(path).removesuffix(".jpg"))
 
 
 def test_an_image_that_is_broken_by_its_header_is_not_resumed_from_an_earlier_run(tmp_path):
@@ -583,12 +642,14 @@ SETTINGS = st.fixed_dictionaries(
     SETTINGS,
     *[st.sampled_from("ab")] * 2,
     *[st.sampled_from(["tflite", "savedmodel"])] * 2,
+    *[st.sampled_from([None, "tiles 3x2 overlap 0.2", "tiles 3x2 overlap 0.25"])] * 2,
 )
 def test_detections_of_an_earlier_run_are_used_if_all_settings_are_the_same(
-    before, now, version_before, version_now, runtime_before, runtime_now
+    before, now, version_before, version_now, runtime_before, runtime_now, tiles_before, tiles_now
 ):
     with tempfile.TemporaryDirectory() as output:
         model = ModelInfo("detector", version_before, settings_of(**before), runtime_before)
+        model = model.with_tiles(tiles_before)
         sha256 = "5" * 64
         image = DetectedImage(
             "front-door", MOMENT, NAME, "", sha256, 200, 160, model, SEEN, 0.25, 0.03
@@ -598,8 +659,10 @@ def test_detections_of_an_earlier_run_are_used_if_all_settings_are_the_same(
         again = EarlierRun(
             output, ModelInfo("renamed", version_now, settings_of(**now), runtime_now)
         )
-        is_same = (before, version_before, runtime_before) == (now, version_now, runtime_now)
-        assert again.find_result(named(), sha256) == ((SEEN, 0.25, 0.03) if is_same else None)
+        of_the_earlier_run = before, version_before, runtime_before, tiles_before
+        is_same = of_the_earlier_run == (now, version_now, runtime_now, tiles_now)
+        found = again.find_result(named(), sha256, tiles_now)
+        assert found == ((SEEN, 0.25, 0.03) if is_same else None)
 
 
 @pytest.mark.parametrize(
@@ -623,6 +686,16 @@ def test_the_hash_of_settings_is_the_same_in_every_run_and_on_every_machine(monk
     assert digits == "af28d5f02005"
     monkeypatch.setattr(detect_objects, "DETECTION_REVISION", 2)
     assert digits != settings_of({1: "person", 3: "car"}, **some)
+
+
+def test_the_settings_say_the_tiles_and_how_they_are_merged(monkeypatch):
+    model = ModelInfo("detector", "0123456789ab", "af28d5f02005", "tflite")
+    assert model.with_tiles(None) == model
+    tiled = model.with_tiles("tiles 3x2 overlap 0.2")
+    assert tiled.settings == "1a18ed2735b9 tiles 3x2 overlap 0.2"
+    assert replace(tiled, settings=model.settings) == model
+    monkeypatch.setattr(images, "TILING_REVISION", 2)
+    assert model.with_tiles("tiles 3x2 overlap 0.2").settings != tiled.settings
 
 
 def test_a_known_image_is_checked_by_its_header_alone(tmp_path, no_decoding):

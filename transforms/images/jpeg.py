@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+import rules
 from transforms.images.jpeg_decoding import CorruptJpegError as CorruptJpegError
 from transforms.images.jpeg_decoding import decode
 from transforms.images.jpeg_stream import BrokenStreamError, Stream, read_stream
@@ -19,6 +21,7 @@ from transforms.images.orientation import (
     exif_orientation,
     turn_upright,
 )
+from transforms.records.images import Tile
 
 PADDING = 114
 """Grey level beside the image in a letterbox: YOLOX's and most others'."""
@@ -133,20 +136,76 @@ def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
     """
     if header.problem:
         raise CorruptJpegError(header.problem)
-    full_width, full_height = size
-    scale = min(full_width / header.width, full_height / header.height)
-    width = min(full_width, max(1, round(header.width * scale)))
-    height = min(full_height, max(1, round(header.height * scale)))
+    width, height = _fitted(header.width, header.height, size)
     stored = (height, width) if header.orientation >= 5 else (width, height)
     image = decode(header._stream, stored)
     if image.size != stored:
         image = image.resize(stored, Image.Resampling.BILINEAR)
-    image = turn_upright(image, header.orientation)
-    pixels = np.full((full_height, full_width, 3), PADDING, dtype=np.uint8)
-    content = np.asarray(image)
-    pixels[:height, :width] = content
-    fractions = width / full_width, height / full_height
+    content = np.asarray(turn_upright(image, header.orientation))
+    pixels, fractions = _padded(content, size)
     return Letterbox(pixels, fractions, brightness_of(content), sharpness_of(content))
+
+
+def decode_tiles(
+    header: JpegHeader, size: tuple[int, int], regions: Iterable[rules.Region]
+) -> tuple[Tile, ...]:
+    """Decodes parts of an image, the right way up, each at the scale that fits a model's input.
+
+    The image is decoded once, at a scale at which no part needs to be enlarged, if it has so many
+    pixels.
+
+    Args:
+      header: From :func:`read_header`.
+      size: Width and height of the model's input in pixels.
+      regions: The parts.
+
+    Raises:
+      CorruptJpegError: Image data is missing or can't be decoded, or would cost too much to decode.
+    """
+    if header.problem:
+        raise CorruptJpegError(header.problem)
+    fitted = [
+        (region, _fitted(region.right - region.left, region.bottom - region.top, size))
+        for region in regions
+    ]
+    scale = max(width / (region.right - region.left) for region, (width, _) in fitted)
+    least = math.ceil(header.width * scale), math.ceil(header.height * scale)
+    image = decode(header._stream, least[::-1] if header.orientation >= 5 else least)
+    image = turn_upright(image, header.orientation)
+    across, down = image.width / header.width, image.height / header.height
+    tiles = []
+    for region, fitted_size in fitted:
+        box = (
+            *(region.left * across, region.top * down),
+            *(region.right * across, region.bottom * down),
+        )
+        content = np.asarray(image.resize(fitted_size, Image.Resampling.BILINEAR, box))
+        pixels, fractions = _padded(content, size)
+        place = (
+            *(region.left / header.width, region.top / header.height),
+            *(region.right / header.width, region.bottom / header.height),
+        )
+        tiles.append(Tile(pixels, fractions, place))
+    return tuple(tiles)
+
+
+def _fitted(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Returns the width and height at which an image fits a model's input, aspect kept."""
+    full_width, full_height = size
+    scale = min(full_width / width, full_height / height)
+    return (
+        min(full_width, max(1, round(width * scale))),
+        min(full_height, max(1, round(height * scale))),
+    )
+
+
+def _padded(content: Pixels, size: tuple[int, int]) -> tuple[Pixels, tuple[float, float]]:
+    """Returns a model's input with an image at its top left, and the image's part of it."""
+    full_width, full_height = size
+    height, width, _ = content.shape
+    pixels = np.full((full_height, full_width, 3), PADDING, dtype=np.uint8)
+    pixels[:height, :width] = content
+    return pixels, (width / full_width, height / full_height)
 
 
 def brightness_of(pixels: Pixels) -> float:

@@ -6,6 +6,7 @@ bytes of an image, and so stay inside one fused stage.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
@@ -14,10 +15,12 @@ import numpy as np
 
 import rules
 from rules.records import DetectionJson, VerdictJson
-from transforms.records.codecs import register_record
+from transforms.records.codecs import keep_plain, register_record
 from transforms.records.file_names import stored_name
 
 FORMAT_VERSION = "1.0"
+TILING_REVISION = 1
+"""A release increases it if it cuts tiles or merges their detections differently."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,22 @@ class InvalidImage:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A part of an image, letterboxed for the model.
+
+    Attributes:
+      pixels: uint8 [height, width, 3] RGB.
+      content: The width and height of the tile's part of `pixels`, as fractions.
+      region: Where the tile is in the upright image: left, top, right and bottom, as fractions of
+        the image.
+    """
+
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    content: tuple[float, float]
+    region: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
 class ValidImage:
     """An image that was read, decoded and found valid. It never crosses a shuffle.
 
@@ -129,6 +148,8 @@ class ValidImage:
       sharpness: The amount of detail (see :func:`jpeg.sharpness_of`), 4 decimals.
       content: The width and height of the image's part of `pixels`, as fractions.
       known: The detections of the same bytes by the same model in an earlier run (`--resume`).
+      tiles: The tiles at which the model looks, too; empty if `known` is set.
+      tiling: The grid of the tiles that made, or make, its detections; None if there are none.
     """
 
     named: NamedFile
@@ -141,6 +162,13 @@ class ValidImage:
     sharpness: float
     content: tuple[float, float] = (1.0, 1.0)
     known: tuple[rules.Detection, ...] | None = None
+    tiles: tuple[Tile, ...] = ()
+    tiling: str | None = None
+
+    @property
+    def inputs(self) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+        """What the model is given: the whole image, then its tiles; nothing if `known` is set."""
+        return [] if self.pixels is None else [self.pixels, *(tile.pixels for tile in self.tiles)]
 
 
 class ModelJson(TypedDict):
@@ -160,8 +188,8 @@ class ModelInfo:
       name: The model's name.
       version: The first 12 hex digits of the hash of its files.
       settings: The first 12 hex digits of the hash of all other settings that affect detections
-        (see :func:`transforms.detect_objects.settings_of`); None in records of releases without
-        them.
+        (see :func:`transforms.detect_objects.settings_of`), followed by the tiles if the image has
+        any; None in records of releases without them.
       runtime: The runtime that ran it: `savedmodel`, `tflite` or `tflite-int8`; None as above.
     """
 
@@ -175,6 +203,18 @@ class ModelInfo:
         own = (self.version, self.settings, self.runtime)
         other_model = (other.version, other.settings, other.runtime)
         return None not in own and own == other_model
+
+    def with_tiles(self, tiling: str | None) -> ModelInfo:
+        """Returns the info for detections in an image and its tiles.
+
+        Args:
+          tiling: The grid of the tiles; None for the whole image only.
+        """
+        if tiling is None or self.settings is None:
+            return self
+        parts = f"{self.settings}\n{TILING_REVISION}\n{tiling}"
+        digest = hashlib.sha256(parts.encode()).hexdigest()[:12]
+        return replace(self, settings=f"{digest} {tiling}")
 
     def to_json(self) -> ModelJson:
         """Makes the `model` of the image JSON."""
@@ -345,20 +385,39 @@ class WindowCounts:
 
 def _pack_valid(image: ValidImage) -> dict[str, Any]:
     plain = {field.name: getattr(image, field.name) for field in fields(image)}
-    if image.pixels is not None:
-        plain["pixels"] = image.pixels.shape, image.pixels.tobytes()
+    plain["pixels"] = _pack_pixels(image.pixels)
+    plain["tiles"] = [
+        (_pack_pixels(tile.pixels), tile.content, tile.region) for tile in image.tiles
+    ]
     return plain
 
 
 def _unpack_valid(plain: dict[str, Any]) -> ValidImage:
-    pixels = plain.pop("pixels")
+    pixels, tiles = plain.pop("pixels"), plain.pop("tiles", ())
     image = msgspec.convert({**plain, "pixels": None}, ValidImage, builtin_types=(bytes,))
-    if pixels is None:
-        return image
-    shape, data = pixels
-    return replace(image, pixels=np.frombuffer(data, np.uint8).reshape(shape))
+    return replace(
+        image,
+        pixels=_unpack_pixels(pixels),
+        tiles=tuple(
+            Tile(_unpack_pixels(packed), tuple(content), tuple(region))
+            for packed, content, region in tiles
+        ),
+    )
+
+
+def _pack_pixels(pixels: np.ndarray[Any, Any] | None) -> Any:
+    return None if pixels is None else (pixels.shape, pixels.tobytes())
+
+
+def _unpack_pixels(packed: Any) -> Any:
+    if packed is None:
+        return None
+    shape, data = packed
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 for _record in (ImageFile, NamedFile, InvalidImage, DetectedImage, JudgedImage, WindowCounts):
     register_record(_record)
-register_record(ValidImage, pack=_pack_valid, unpack=_unpack_valid)
+register_record(
+    ValidImage, version=2, upgrades={1: keep_plain}, pack=_pack_valid, unpack=_unpack_valid
+)

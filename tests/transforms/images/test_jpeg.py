@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
+from rules import Region, Tiles
 from tests.transforms.pictures import (
     asymmetric,
     encoded,
@@ -22,6 +23,7 @@ from transforms.images.jpeg import (
     NotJpegError,
     brightness_of,
     decode_letterboxed,
+    decode_tiles,
     mended,
     read_header,
     sharpness_of,
@@ -93,6 +95,63 @@ def test_the_image_keeps_its_aspect_in_the_top_left_corner(width, height, size, 
     outside = box.pixels.copy()
     outside[: shown.shape[0], : shown.shape[1]] = 114
     assert (outside == 114).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation"),
+    [*(((640, 480), orientation) for orientation in ORIENTATIONS), ((1600, 900), 6)],
+)
+def test_a_tile_is_the_part_of_the_upright_image_at_the_scale_of_the_model(size, orientation):
+    data = with_orientation(jpeg(*size), orientation)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    width, height = upright.size
+    regions = Tiles(3, 2, 0.2).regions(width, height)
+    tiles = decode_tiles(read_header(data), (128, 96), regions)
+    assert len(tiles) == 6
+    for region, tile in zip(regions, tiles, strict=True):
+        left, top, right, bottom = region
+        assert tile.region == (left / width, top / height, right / width, bottom / height)
+        part = upright.crop(region)
+        whole = letterboxed(encoded(part, quality=100), (128, 96))
+        assert tile.content == whole.content
+        assert difference(content_of(tile), content_of(whole)) <= 8
+        outside = tile.pixels.copy()
+        shown = content_of(tile)
+        outside[: shown.shape[0], : shown.shape[1]] = 114
+        assert (outside == 114).all()
+
+
+def test_a_tile_shows_details_that_the_whole_image_is_too_small_for():
+    """Lines of 2 pixels in an image of 1280 pixels: a whole image of 320 shows an even grey."""
+    lines = np.zeros((960, 1280, 3), np.uint8)
+    lines[:, ::4], lines[:, 1::4] = 255, 255
+    header = read_header(encoded(Image.fromarray(lines), quality=100, subsampling=0))
+    assert content_of(decode_letterboxed(header, (320, 240))).std() < 10
+    (tile,) = decode_tiles(header, (320, 240), [Region(640, 480, 960, 720)])
+    assert tile.content == (1.0, 1.0)
+    assert tile.pixels.std() > 100
+
+
+def test_an_image_is_decoded_only_as_large_as_its_tiles_need(monkeypatch):
+    sizes = []
+
+    def decode_and_note(stream, least):
+        image = decode(stream, least)
+        sizes.append(image.size)
+        return image
+
+    monkeypatch.setattr("transforms.images.jpeg.decode", decode_and_note)
+    header = read_header(jpeg(3200, 2400))
+    decode_tiles(header, (200, 200), Tiles(2, 2, 0.0).regions(3200, 2400))
+    decode_tiles(header, (800, 800), Tiles(2, 2, 0.0).regions(3200, 2400))
+    decode_tiles(header, (801, 801), Tiles(2, 2, 0.0).regions(3200, 2400))
+    assert sizes == [(400, 300), (1600, 1200), (3200, 2400)]
+
+
+def test_an_image_of_which_data_is_missing_has_no_tiles():
+    header = read_header(jpeg()[:700] + b"\xff\xd9")
+    with pytest.raises(CorruptJpegError, match="image data is missing"):
+        decode_tiles(header, (64, 64), Tiles(2, 1, 0.0).regions(200, 160))
 
 
 @pytest.mark.parametrize("size", [(1600, 1200), (3200, 2400)])
