@@ -23,6 +23,7 @@ from tests.stores.servers import Proxy, s3proxy
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+_CPU = "ms_of_cpu"
 
 
 def in_process(module: str, *arguments: str | Path | int) -> dict[str, Any]:
@@ -41,22 +42,35 @@ def in_process(module: str, *arguments: str | Path | int) -> dict[str, Any]:
 
 
 def speed(photos: Path, model: Path, images: int, rounds: int) -> None:
-    """The job with all its outputs written against a bare loop over the same files."""
+    """The job with all its outputs written against bare loops over the same files."""
+    loops = {
+        "bare loop: scaled decode, batch 8, TensorFlow's own threads": "bare_loop",
+        "bare loop of two threads: scaled decode, the converted model": "converted_loop",
+    }
+    job = "the job on DirectRunner, every output written"
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in (*loops, job)}
     with tempfile.TemporaryDirectory() as scratch:
         images_folder = Path(scratch) / "pictures"
         copies_of_photographs(photos, images_folder, images)
-        bare, job, ratios = [], [], []
         for turn in range(rounds):
-            bare.append(in_process("bare_loop", images_folder, model)["images_per_second"])
+            for name, module in loops.items():
+                measured[name].append(in_process(module, images_folder, model))
             output = Path(scratch) / f"output-{turn}"
-            job.append(in_process("whole_job", images_folder, model, output)["images_per_second"])
-            ratios.append(job[-1] / bare[-1])
+            measured[job].append(in_process("whole_job", images_folder, model, output))
     print(f"\n### Speed: {images} photographs, {rounds} rounds in turn, start-up taken out\n")
-    print("| | images/s (median) | least to most |")
+    print("| | images/s (median) | least to most | ms of processor time an image (median) |")
+    print("|---|---|---|---|")
+    for name, results in measured.items():
+        speeds, cpu = ([result[key] for result in results] for key in ("images_per_second", _CPU))
+        print(f"| {name} | {spread(speeds)} | {statistics.median(cpu):.1f} |")
+    print("\n| the job relative to | images/s, round by round | least to most |")
     print("|---|---|---|")
-    print(f"| bare loop: scaled decode, batch 8, TensorFlow's own threads | {spread(bare)} |")
-    print(f"| the job on DirectRunner, every output written | {spread(job)} |")
-    print(f"| ratio, round by round | {spread(ratios, 2)} |")
+    for name in loops:
+        ratios = [
+            one["images_per_second"] / other["images_per_second"]
+            for one, other in zip(measured[job], measured[name], strict=True)
+        ]
+        print(f"| {name} | {spread(ratios, 2)} |")
 
 
 def runtimes(photos: Path, model: Path, rounds: int) -> None:

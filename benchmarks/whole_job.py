@@ -1,7 +1,7 @@
 """The job as `python -m beam_pipeline` runs it, timed from the first batch to the last output.
 
 `python -m benchmarks.whole_job PICTURES MODEL OUTPUT [OPTION ...]` prints images a second, start-up
-taken out, and the peak memory of the process.
+taken out, the processor time of an image, and the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 
 from beam_pipeline import cli
+from benchmarks.processor_time import ProcessorTime
 from transforms.runtime.counters import counted_here
 
 _WARM = 16
@@ -20,13 +21,13 @@ _WARM = 16
 
 def main() -> None:
     images_folder, model, output, *more = sys.argv[1:]
-    begun: list[tuple[float, int]] = []
+    begun: list[tuple[float, int, ProcessorTime]] = []
 
     def watch() -> None:
         while not begun:
             judged = counted_here()["images.valid"]
             if judged >= _WARM:
-                begun.append((time.monotonic(), judged))
+                begun.append((time.monotonic(), judged, ProcessorTime()))
             time.sleep(0.005)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -39,10 +40,15 @@ def main() -> None:
     ended = time.monotonic()
     if code or not begun:
         sys.exit(f"the job ended with {code}")
-    started, warm = begun[0]
+    started, warm, processor = begun[0]
     judged = counted_here()["images.valid"] - warm
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"images_per_second": judged / (ended - started), "peak_mib": peak}))
+    figures = {
+        "images_per_second": judged / (ended - started),
+        "ms_of_cpu": processor.ms_per(judged),
+        "peak_mib": peak,
+    }
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -239,8 +239,9 @@ def sharpness_of(pixels: Pixels) -> float:
     detail = lines[:, 1:-1] * np.int16(4)
     for neighbour in (upper[:, 1:-1], lower[:, 1:-1], lines[:, :-2], lines[:, 2:]):
         detail -= neighbour
-    # Doubles hold whole numbers exactly up to 2**53, and are added up fastest.
+    # Doubles hold whole numbers exactly up to 2**53, and are added up fastest. `values @ values`
+    # would run in BLAS, whose threads wait for each other while this one holds Python's lock.
     values = detail.astype(np.float64).ravel()
-    number, total, squares = values.size, int(values.sum()), int(values @ values)
+    number, total, squares = values.size, int(values.sum()), int(np.einsum("i,i", values, values))
     sharpness: float = math.sqrt(number * squares - total**2) / (number * 4 * 255)
     return round(sharpness, 4)
