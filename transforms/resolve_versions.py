@@ -189,8 +189,9 @@ def _spared(version: Version, before: CaptureTime, known: CaptureTime) -> tuple[
     if version.uri not in before.versions and len(same_name) < 2:
         return ()
     pushed_out = set(before.replaced) - set(known.replaced)
-    touched = {other.sha256 for other in same_name if other.judged is not None} | pushed_out
-    return tuple(sorted(touched - {_winner_sha256(known), *known.replaced} - {None}))
+    valid = {other.judged.image.sha256 for other in same_name if other.judged is not None}
+    kept = {_winner_sha256(known), *known.replaced}
+    return tuple(sorted(sha256 for sha256 in valid | pushed_out if sha256 not in kept))
 
 
 def _winner_sha256(known: CaptureTime) -> str | None:
