@@ -58,7 +58,12 @@ WHERE: dict[str, dict[str, str]] = {
         f"{PYTHON} export": SAMPLES,
     },
     "docs/evaluate.md": {f"{PYTHON} evaluate": SAMPLES, f"{PYTHON} tune": SAMPLES},
-    "docs/marks.md": {f"{PYTHON} alerts mark": SAMPLES},
+    "docs/marks.md": {
+        f"{PYTHON} alerts mark": SAMPLES,
+        f"{PYTHON} marks": SAMPLES,
+        f"{PYTHON} evaluate": SAMPLES,
+        f"{PYTHON} tune": SAMPLES,
+    },
     "docs/benchmarks.md": {
         "make bench": "not here: it measures for minutes, alone on the machine",
         "make bench-stream": "not here: it measures for minutes, alone on the machine",

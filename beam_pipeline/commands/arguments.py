@@ -116,10 +116,9 @@ def add_truth(parser: argparse.ArgumentParser) -> None:
     add_archive(parser)
     parser.add_argument(
         "--truth",
-        required=True,
         metavar="FILE",
         help="the truth file: a CSV with the columns file, main_class and count, or boxes in "
-        "COCO's JSON",
+        "COCO's JSON; or marks, for what operators have said with `alerts mark` (default: marks)",
     )
     add_labels(parser)
     parser.add_argument(

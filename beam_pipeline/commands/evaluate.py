@@ -18,7 +18,8 @@ def parser() -> OneLineParser:
     parser = command_parser(
         "evaluate",
         "Compares the alerts of an archive with a truth file: precision, recall and false alerts "
-        "per camera and day, by camera, label and rule.",
+        "per camera and day, by camera, label and rule. With the marks of operators in place of a "
+        "file, it also says what they can't tell.",
     )
     add_truth(parser)
     parser.add_argument(

@@ -19,7 +19,8 @@ def parser() -> OneLineParser:
     parser = command_parser(
         "tune",
         "Proposes values of min_score, min_area and max_area that keep recall and send the fewest "
-        "false alerts, from an archive and its truth file. Writes nothing without --write.",
+        "false alerts, from an archive and its truth file or marks. Writes nothing without "
+        "--write.",
     )
     add_truth(parser)
     parser.add_argument("--rules", required=True, metavar="FILE", help="the rule file to improve")

@@ -56,7 +56,7 @@ class Comparison:
         if self.not_in_archive:
             lines.append(
                 f"{len(self.not_in_archive)} images of the truth are not in the archive: "
-                f"{_first_names(self.not_in_archive)}"
+                f"{first_names(self.not_in_archive)}"
             )
         if self.without_truth:
             lines.append(f"{self.without_truth} images without truth are left out")
@@ -69,18 +69,18 @@ class Comparison:
             )
         if self.refused:
             lines.append(
-                f"the rules are strict and refuse all images of {_first_names(self.refused)}: "
+                f"the rules are strict and refuse all images of {first_names(self.refused)}: "
                 "left out"
             )
         if self.supposed:
             assumed = sorted(f"{label} on {id}" for id, label in self.supposed)
             lines.append(
-                f"final/ does not say whether alerts are wanted for {_first_names(assumed)}: "
+                f"final/ does not say whether alerts are wanted for {first_names(assumed)}: "
                 "treated as threats; give --rules FILE --verdicts final to say"
             )
         if len(self.versions) > 1:
             lines.append(
-                f"final/ was judged by several rule files: {_first_names(sorted(self.versions))}"
+                f"final/ was judged by several rule files: {first_names(sorted(self.versions))}"
             )
         return lines
 
@@ -112,7 +112,7 @@ def compare(
     if len(missing) == len(truth.images):
         raise SetupError(
             f"{truth.source}: names no selected image of the archive, but "
-            f"{_first_names(sorted(missing))}; write file names as of hall_20260131T235959Z.jpg"
+            f"{first_names(sorted(missing))}; write file names as of hall_20260131T235959Z.jpg"
         )
     if not result.images:
         raise SetupError(f"{truth.source}: names no image that counts: {'; '.join(result.notes())}")
@@ -177,12 +177,12 @@ class _Camera:
                 alerted = self._alerted_in_final(archived, result)
             else:
                 alerted = alerted_by_verdict(self._judge.judge(image.for_rules(), history))
-            is_in_period = _is_in_period(self._chosen, parse_time(image.timestamp))
+            counts = is_in_period(self._chosen, parse_time(image.timestamp))
             true_image = self._truth.images.get(image.stored_name)
-            if alerted is not None and alerted.is_sent and (true_image is None or not is_in_period):
+            if alerted is not None and alerted.is_sent and (true_image is None or not counts):
                 sent_id = alert_id(self._id, image.timestamp, "alert")
                 self._uncounted_alerts[sent_id] = image.timestamp
-            if not is_in_period:
+            if not counts:
                 continue
             if true_image is None:
                 result.without_truth += 1
@@ -253,7 +253,8 @@ def earliest(chosen: Selection, ruleset: rules.Rules | None, id: str) -> datetim
     return since - min(look_back(ruleset, id), since - datetime.min.replace(tzinfo=since.tzinfo))
 
 
-def _is_in_period(chosen: Selection, capture_time: datetime) -> bool:
+def is_in_period(chosen: Selection, capture_time: datetime) -> bool:
+    """Returns whether an image of this time counts."""
     return (chosen.since is None or capture_time >= chosen.since) and (
         chosen.until is None or capture_time < chosen.until
     )
@@ -268,7 +269,7 @@ def is_armed(camera: rules.CameraRules, timestamp: str) -> bool:
 def absent_cameras(ruleset: rules.Rules, archive: Archive) -> list[str]:
     """Returns a line on cameras that the rules name and the archive does not have."""
     absent = [id for id in ruleset.cameras if id not in archive.ids]
-    return [f"the archive has no images of {_first_names(absent)}, which the rules name"] * bool(
+    return [f"the archive has no images of {first_names(absent)}, which the rules name"] * bool(
         absent
     )
 
@@ -279,10 +280,11 @@ def _is_selected(chosen: Selection, name: str) -> bool:
         camera, capture_time = parse_name(name)
     except InvalidNameError:
         return True
-    return (not chosen.by_id or camera in chosen.ids) and _is_in_period(chosen, capture_time)
+    return (not chosen.by_id or camera in chosen.ids) and is_in_period(chosen, capture_time)
 
 
-def _first_names(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
+    """Returns the first names of many for a message, and how many more there are."""
     shown = ", ".join(map(printable, names[:_SHOWN]))
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 

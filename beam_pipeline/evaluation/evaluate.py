@@ -12,8 +12,9 @@ from typing import Any
 import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import align, write_stdout
-from beam_pipeline.evaluation import metrics
+from beam_pipeline.evaluation import marked, metrics
 from beam_pipeline.evaluation.comparison import Comparison, absent_cameras, compare
+from beam_pipeline.evaluation.marked import MarkedTruth
 from beam_pipeline.evaluation.metrics import (
     AveragePrecision,
     EvaluationTally,
@@ -34,17 +35,21 @@ HEADER = (
 )
 
 
-def open_inputs(args: argparse.Namespace) -> tuple[Selection, Truth]:
-    """Returns what the options of an archive and its truth name.
+def open_inputs(args: argparse.Namespace) -> tuple[Selection, Truth | MarkedTruth]:
+    """Returns what the options of an archive and its truth name: a file, or the archive's marks.
 
     Raises:
       SetupError: Something of it is wrong.
     """
-    for option in ("truth", "rules", "labels"):
+    by_marks = args.truth in (None, marked.OPTION)
+    for option in ("rules", "labels") if by_marks else ("truth", "rules", "labels"):
         check_readable(f"--{option}", getattr(args, option), is_file=True)
     labels = load_labels(args.labels).values()
-    truth = parse_truth(read_file(args.truth, "--truth"), args.truth, labels)
-    return selection.select(args), truth
+    if not by_marks:
+        truth = parse_truth(read_file(args.truth, "--truth"), args.truth, labels)
+        return selection.select(args), truth
+    chosen = selection.select(args)
+    return chosen, marked.read_truth(chosen.archive.uris)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -65,6 +70,8 @@ def evaluate(args: argparse.Namespace) -> int:
             f"--archive {archive.uris[0]}: there is no final/, so nothing was judged; give --rules "
             "FILE to judge it"
         )
+    if isinstance(truth, MarkedTruth):
+        return _evaluate_by_marks(args, chosen, truth, ruleset, rejudge=rejudge)
     with selection.store_errors_as_failures():
         comparison = compare(chosen, truth, ruleset=ruleset, rejudge=rejudge)
     precision = average_precision(comparison.boxes) if truth.has_boxes else {}
@@ -77,6 +84,51 @@ def evaluate(args: argparse.Namespace) -> int:
     for line in notes:
         print(line, file=sys.stderr)
     selection.print_problems(archive.problems, "--format json lists all")
+    return 0
+
+
+def _evaluate_by_marks(
+    args: argparse.Namespace,
+    chosen: Selection,
+    truth: MarkedTruth,
+    ruleset: rules.Rules | None,
+    *,
+    rejudge: bool,
+) -> int:
+    archive = chosen.archive
+    with selection.store_errors_as_failures():
+        comparison = marked.compare_marks(chosen, truth, ruleset=ruleset, rejudge=rejudge)
+    rows, notes = comparison.rows, comparison.notes()
+    groups = {"id": marked.by_id(rows), "label": marked.by_label(rows)}
+    problems = [*archive.problems, *truth.problems]
+    if args.format == "json":
+        document = {
+            "truth": marked.OPTION,
+            "marks": len(truth.marks),
+            "confidence": metrics.CONFIDENCE,
+            "total": marked.tally(rows).to_json(),
+            **{
+                f"by_{kind}": [{kind: name, **tally.to_json()} for name, tally in tallies.items()]
+                for kind, tallies in groups.items()
+            },
+            "notes": notes,
+            "problems": [{"uri": uri, "why": why} for uri, why in problems],
+        }
+        write_stdout(json.dumps(document, indent=2) + "\n")
+    else:
+        named = [*groups["id"].items(), ("total", marked.tally(rows))]
+        write_stdout(
+            "\n".join(
+                with_header_rule(
+                    [(kind, *marked.HEADER), *((name, *tally.cells()) for name, tally in tallies)]
+                )
+                for kind, tallies in (("id", named), ("label", groups["label"].items()))
+            )
+        )
+    absent = [] if ruleset is None else absent_cameras(ruleset, archive)
+    for line in [*notes, *absent]:
+        print(line, file=sys.stderr)
+    selection.print_problems(problems, "--format json lists all")
     return 0
 
 

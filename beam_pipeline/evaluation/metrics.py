@@ -50,6 +50,8 @@ class EvaluatedImage:
       looked_for: What its camera is to raise the alert for: labels with rules.
       covered_since: The capture time of the alert in whose cooldown it is, if the image of that
         alert is not counted itself, as it has no truth; None otherwise.
+      known: The labels of which it is known whether they are in it; None for all. Marks say nothing
+        of the others.
     """
 
     id: str
@@ -59,6 +61,7 @@ class EvaluatedImage:
     suppressed_by: str | None
     looked_for: frozenset[tuple[str, str]]
     covered_since: str | None = None
+    known: frozenset[str] | None = None
 
     @property
     def is_right(self) -> bool:

@@ -18,8 +18,8 @@ from typing import Any
 import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import write_stdout
-from beam_pipeline.evaluation import metrics
-from beam_pipeline.evaluation.comparison import absent_cameras, compare, earliest
+from beam_pipeline.evaluation import marked, metrics
+from beam_pipeline.evaluation.comparison import Comparison, absent_cameras, compare, earliest
 from beam_pipeline.evaluation.evaluate import (
     HEADER,
     open_inputs,
@@ -27,8 +27,15 @@ from beam_pipeline.evaluation.evaluate import (
     tally_cells,
     with_header_rule,
 )
+from beam_pipeline.evaluation.marked import (
+    MarkedComparison,
+    MarkedTruth,
+    MarkTally,
+    compare_marks,
+)
 from beam_pipeline.evaluation.metrics import EvaluatedImage, EvaluationTally, wilson
 from beam_pipeline.evaluation.rule_edits import Edit, apply_edits
+from beam_pipeline.evaluation.truth import Truth
 from beam_pipeline.evaluation.tuning import (
     SCORES,
     Case,
@@ -210,7 +217,7 @@ def tune(args: argparse.Namespace) -> int:
     target = None if args.write is None else _new_file(args.write)
     with selection.store_errors_as_failures():
         loaded = _load_images(chosen, ruleset)
-    comparison = compare(loaded, truth, ruleset=ruleset, rejudge=True)
+    comparison = _compare(loaded, truth, ruleset)
     starts = later_starts(comparison.images, args.holdout)
     shown = _cameras_by_label(comparison.images)
     proposals = []
@@ -222,19 +229,10 @@ def tune(args: argparse.Namespace) -> int:
     edits = [edit for proposal in proposals for edit in proposal.edits]
     text = apply_edits(content.decode("utf-8-sig"), edits).encode() if edits else content
     proposed_rules = load_rules(text, f"{args.rules} with the proposals", labels)
-    images_by_name = {"now": comparison.images}
+    comparisons = {"now": comparison}
     if edits:
-        images_by_name["proposed"] = compare(
-            loaded, truth, ruleset=proposed_rules, rejudge=True
-        ).images
-    if args.holdout:
-        images_by_name |= {
-            f"{name}, later": [image for image in images if _is_later(image, starts)]
-            for name, images in images_by_name.items()
-        }
-    tallies = {
-        name: metrics.total(images, args.incident_gap) for name, images in images_by_name.items()
-    }
+        comparisons["proposed"] = _compare(loaded, truth, proposed_rules)
+    tallies = _tallies(comparisons, starts, args)
     render = _json if args.format == "json" else _table
     write_stdout(render(proposals, tallies, args))
     notes = [
@@ -242,6 +240,7 @@ def tune(args: argparse.Namespace) -> int:
         *absent_cameras(ruleset, archive),
         *_zone_only_notes(ruleset, comparison.images),
         *_alone_notes(ruleset, proposals, args.per),
+        *(_score_notes(proposals) if isinstance(truth, MarkedTruth) else ()),
     ]
     for line in notes:
         print(line, file=sys.stderr)
@@ -271,6 +270,33 @@ def tune(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
     return 0
+
+
+def _compare(
+    loaded: Selection, truth: Truth | MarkedTruth, ruleset: rules.Rules
+) -> Comparison | MarkedComparison:
+    if isinstance(truth, MarkedTruth):
+        return compare_marks(loaded, truth, ruleset=ruleset, rejudge=True)
+    return compare(loaded, truth, ruleset=ruleset, rejudge=True)
+
+
+def _tallies(
+    comparisons: Mapping[str, Comparison | MarkedComparison],
+    starts: Mapping[str, datetime | None],
+    args: argparse.Namespace,
+) -> dict[str, EvaluationTally | MarkTally]:
+    """Returns what all rules together do, by name; with marks also to the images without any."""
+    tallies: dict[str, EvaluationTally | MarkTally] = {}
+    for name, comparison in comparisons.items():
+        if isinstance(comparison, MarkedComparison):
+            tallies[name] = marked.tally(comparison.rows)
+        else:
+            tallies[name] = metrics.total(comparison.images, args.incident_gap)
+    for name, comparison in comparisons.items() if args.holdout else ():
+        if isinstance(comparison, Comparison):
+            later = [image for image in comparison.images if _is_later(image, starts)]
+            tallies[f"{name}, later"] = metrics.total(later, args.incident_gap)
+    return tallies
 
 
 def later_starts(images: Sequence[EvaluatedImage], holdout: float) -> dict[str, datetime | None]:
@@ -304,7 +330,11 @@ def _cases(
     starts: Mapping[str, datetime | None],
 ) -> Cases:
 
-    is_threat = {(image.id, image.timestamp): group.label in image.wanted for image in evaluated}
+    is_threat = {
+        (image.id, image.timestamp): group.label in image.wanted
+        for image in evaluated
+        if image.known is None or group.label in image.known
+    }
     cases = []
     for id in group.ids:
         images = [
@@ -361,6 +391,30 @@ def _alone_notes(ruleset: rules.Rules, proposals: Sequence[Proposal], per: str) 
         "proposed for one camera and not for its profile or the defaults, as no other camera there "
         f"has truth of the label: {', '.join(alone)}"
     ]
+
+
+def _score_notes(proposals: Sequence[Proposal]) -> list[str]:
+    """Returns which scores would silence false alerts where no right one is marked."""
+    lines = []
+    for proposal in proposals:
+        cases = proposal.cases
+        now = cases.measure(cases.now)
+        if now.threats or not now.false_alerts:
+            continue
+        silent = (
+            score
+            for score in SCORES
+            if score > cases.now.min_score
+            and not cases.measure(replace(cases.now, min_score=score)).false_alerts
+        )
+        score = next(silent, None)
+        if score is not None:
+            lines.append(
+                f"min_score {score:g} would silence the {now.false_alerts} false alerts for "
+                f"{proposal.group.label}, {proposal.group.name}; no right one is marked there, so "
+                "what it would miss is unknown: mark some, and see `backtest`"
+            )
+    return lines
 
 
 def _has_own_values(ruleset: rules.Rules, id: str, label: str) -> bool:
@@ -456,7 +510,9 @@ def _curve(proposal: Proposal) -> list[tuple[Values, Measured]]:
 
 
 def _table(
-    proposals: Sequence[Proposal], tallies: Mapping[str, EvaluationTally], args: argparse.Namespace
+    proposals: Sequence[Proposal],
+    tallies: Mapping[str, EvaluationTally | MarkTally],
+    args: argparse.Namespace,
 ) -> str:
     blocks = []
     for proposal in proposals:
@@ -484,8 +540,15 @@ def _table(
             ]
             lines.append(with_header_rule([("min_score", *_MEASURED), *curve]))
         blocks.append("\n".join([*lines, *(f"{line}\n" for line in warnings)]))
-    rows = [(name, *tally_cells(tally)) for name, tally in tallies.items()]
-    blocks.append(f"all rules together\n\n{with_header_rule([('', *HEADER), *rows])}")
+    header: tuple[str, ...] = HEADER
+    together = []
+    for name, tally in tallies.items():
+        if isinstance(tally, MarkTally):
+            header = marked.HEADER
+            together.append((name, *tally.cells()))
+        else:
+            together.append((name, *tally_cells(tally)))
+    blocks.append(f"all rules together\n\n{with_header_rule([('', *header), *together])}")
     return "\n".join(blocks)
 
 
@@ -508,7 +571,9 @@ def _value(value: float | None) -> str:
 
 
 def _json(
-    proposals: Sequence[Proposal], tallies: Mapping[str, EvaluationTally], args: argparse.Namespace
+    proposals: Sequence[Proposal],
+    tallies: Mapping[str, EvaluationTally | MarkTally],
+    args: argparse.Namespace,
 ) -> str:
     def measured_json(values: Values, measured: Measured) -> dict[str, Any]:
         return {**asdict(values), **asdict(measured), "recall": measured.recall}

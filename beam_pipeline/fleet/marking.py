@@ -23,7 +23,17 @@ from rules.text import escaped, shortened
 from transforms.records.file_names import InvalidNameError, parse_name
 from transforms.records.times import canonical_time, parse_time
 from transforms.storage import stores
-from transforms.storage.marks import MISSED, UNSURE, Box, Mark, check_box, is_alert_id, write_mark
+from transforms.storage.marks import (
+    MISSED,
+    UNSURE,
+    Box,
+    Mark,
+    MarkedThreat,
+    check_box,
+    is_alert_id,
+    threats_from_json,
+    write_mark,
+)
 
 _IMAGE = re.compile(r"(.+)\.(?:jpe?g|json)", re.IGNORECASE | re.DOTALL)
 
@@ -36,13 +46,20 @@ class _Marked:
       id: The camera.
       timestamp: The capture time, canonical.
       alert_id: The alert's id, or that which it would have had.
-      labels: The labels of the threats that the alert names; None if there is no alert.
+      threats: The threats that the alert names; None if there is no alert.
     """
 
     id: str
     timestamp: str
     alert_id: str
-    labels: tuple[str, ...] | None
+    threats: tuple[MarkedThreat, ...] | None
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The labels of the threats, each once; None if there is no alert."""
+        if self.threats is None:
+            return None
+        return tuple(dict.fromkeys(threat.label for threat in self.threats))
 
 
 def mark(args: argparse.Namespace) -> int:
@@ -68,6 +85,7 @@ def mark(args: argparse.Namespace) -> int:
                 mark=args.mark,
                 label=label,
                 bboxes=boxes,
+                threats=marked.threats or (),
                 note=args.note,
                 by=_name() if args.by is None else args.by,
             )
@@ -159,7 +177,7 @@ def _find_alert(output: str, alert_id: str, camera: str | None) -> _Marked:
     for id in [camera] if camera is not None else _cameras_with(output, alert_id):
         record = _alert_record(output, id, alert_id)
         if record is not None:
-            return _Marked(id, _time(record), alert_id, _labels(record))
+            return _Marked(id, _time(record), alert_id, _threats(record))
     where = "" if camera is None else f" of {camera}"
     raise SetupError(
         f"{alert_id}: no such alert{where} under {output}; `alert_id` in "
@@ -206,7 +224,7 @@ def _find_image(output: str, what: str, stem: str) -> _Marked:
     for alert_id in ids:
         record = _alert_record(output, camera, alert_id)
         if record is not None:
-            return _Marked(camera, timestamp, alert_id, _labels(record))
+            return _Marked(camera, timestamp, alert_id, _threats(record))
     return _Marked(camera, timestamp, ids[0], None)
 
 
@@ -217,7 +235,7 @@ def _alert_record(output: str, camera: str, alert_id: str) -> dict[str, Any] | N
         return None
     try:
         record = json.loads(data)
-        _time(record), _labels(record)
+        _time(record), _threats(record)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise CommandFailedError(f"{uri}: is no record of an alert; is it damaged?") from None
     return dict(record)
@@ -227,5 +245,5 @@ def _time(record: dict[str, Any]) -> str:
     return canonical_time(parse_time(record["timestamp"]))
 
 
-def _labels(record: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(threat["label"]) for threat in record["threats"]))
+def _threats(record: dict[str, Any]) -> tuple[MarkedThreat, ...]:
+    return threats_from_json(record["threats"])

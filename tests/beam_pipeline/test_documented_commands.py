@@ -67,6 +67,8 @@ WRITES = {
     "pack --archive": ["packed/hall.parquet"],
     "megadetector.json": ["megadetector.json"],
     "health.json": ["health.json"],
+    "marks.csv": ["marks.csv"],
+    "marks.json": ["marks.json"],
 }
 SAYS = {
     "make run": "valid               240\n",

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -39,13 +39,27 @@ _ALERT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FILE_NAME = re.compile(
     r"([0-9a-f]{32})_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)(\d{6})Z_[0-9a-f]{12}\.json", re.ASCII
 )
-_MAX_BYTES = 1 << 16
+_MAX_BYTES = 4 << 20
 _AT_ONCE = 16
 _TICK = timedelta(microseconds=1)
 _LAST = datetime.max.replace(tzinfo=timezone.utc) - _TICK
 
 Box = tuple[float, float, float, float]
 """x_min, y_min, width and height as fractions of the image, from its top left corner."""
+
+
+@dataclass(frozen=True)
+class MarkedThreat:
+    """A threat that the alert names, as it was when somebody marked it.
+
+    Attributes:
+      label: The label.
+      bbox: Where it is; None if the record of the alert does not say.
+    """
+
+    label: str
+    bbox: Box | None
+
 
 Problem = tuple[str, str]
 """The address of a file that could not be read, and the reason."""
@@ -65,6 +79,7 @@ class Mark:
       note: What the person added.
       by: Who marked.
       at: When, canonical.
+      threats: The threats that the alert names; none if there is no alert.
 
     Raises:
       ValueError: A value is none of these, in one line.
@@ -79,6 +94,7 @@ class Mark:
     note: str
     by: str
     at: str
+    threats: tuple[MarkedThreat, ...] = ()
 
     def __post_init__(self) -> None:
         if not rules.is_camera_id(self.id):
@@ -117,6 +133,10 @@ class Mark:
             "mark": self.mark,
             "label": self.label,
             "bboxes": [list(box) for box in self.bboxes],
+            "threats": [
+                {"label": threat.label, "bbox": threat.bbox and list(threat.bbox)}
+                for threat in self.threats
+            ],
             "note": self.note,
             "by": self.by,
             "at": self.at,
@@ -138,17 +158,47 @@ class Mark:
         for name, text in texts.items():
             if not isinstance(text, str):
                 raise ValueError(f"no mark: {name!r} is missing, or not a text")
-        label, bboxes = value.get("label"), value.get("bboxes", [])
+        label, bboxes, threats = (value.get(name) for name in ("label", "bboxes", "threats"))
         if not (label is None or isinstance(label, str)):
             raise ValueError("no mark: 'label' is not a text")
-        if not isinstance(bboxes, list):
-            raise ValueError("no mark: 'bboxes' is no list of boxes")
-        return cls(label=label, bboxes=tuple(map(check_box, bboxes)), **texts)
+        if not isinstance(bboxes, list) or not isinstance(threats, list):
+            raise ValueError("no mark: 'bboxes' or 'threats' is no list")
+        return cls(
+            label=label,
+            bboxes=tuple(map(check_box, bboxes)),
+            threats=threats_from_json(threats),
+            **texts,
+        )
 
 
 def is_alert_id(text: str) -> bool:
     """Returns whether a text has the form of an alert's id."""
     return _ALERT_ID.fullmatch(text) is not None
+
+
+def threats_from_json(entries: Sequence[Any]) -> tuple[MarkedThreat, ...]:
+    """Reads the threats of an alert, or of a mark; records of earlier releases have no boxes.
+
+    Raises:
+      ValueError: They are none.
+    """
+    threats = []
+    for entry in entries:
+        label = entry.get("label") if isinstance(entry, dict) else None
+        box = entry.get("bbox") if isinstance(entry, dict) else None
+        if not isinstance(label, str) or not (box is None or _is_four_numbers(box)):
+            raise ValueError("a threat has a label and, if it is known, a box of four numbers")
+        # The box of a detection may reach a little beyond the image.
+        threats.append(MarkedThreat(label, box and tuple(map(float, box))))
+    return tuple(threats)
+
+
+def _is_four_numbers(box: Any) -> bool:
+    return (
+        isinstance(box, (list, tuple))
+        and len(box) == 4
+        and all(type(side) in (int, float) and abs(side) < 1e6 for side in box)
+    )
 
 
 def check_box(box: Any) -> Box:
@@ -157,11 +207,7 @@ def check_box(box: Any) -> Box:
     Raises:
       ValueError: It is none, or lies outside the image.
     """
-    if (
-        not isinstance(box, (list, tuple))
-        or len(box) != 4
-        or not all(type(side) in (int, float) and 0 <= side <= 1 for side in box)
-    ):
+    if not _is_four_numbers(box) or not all(0 <= side <= 1 for side in box):
         raise ValueError(
             "a box has four numbers from 0 to 1: x, y, width and height as fractions of the image"
         )
@@ -190,6 +236,7 @@ def write_mark(
     mark: str,
     label: str | None = None,
     bboxes: Iterable[Box] = (),
+    threats: Iterable[MarkedThreat] = (),
     note: str = "",
     by: str,
     now: datetime | None = None,
@@ -207,6 +254,7 @@ def write_mark(
       mark: The same.
       label: The same.
       bboxes: The same.
+      threats: The same.
       note: The same.
       by: The same.
       now: The current time in UTC; None for this machine's clock.
@@ -216,13 +264,14 @@ def write_mark(
       OSError: The store can't be read or written.
     """
     at = now or datetime.now(timezone.utc)
-    new = Mark(*(id, timestamp, alert_id, mark, label, tuple(bboxes), note, by), canonical_time(at))
+    values = (id, timestamp, alert_id, mark, label, tuple(bboxes), note, by)
+    new = Mark(*values, canonical_time(at), tuple(threats))
     folder = stores.marks_folder(output, id)
     names = stores.names_with_prefix(folder, [f"{alert_id}_"])
     newest = max((time for time in map(_time_in_name, names) if time is not None), default=None)
     if newest is not None and newest >= at:
         at = min(newest, _LAST) + _TICK
-        new = Mark.from_json({**new.to_json(), "at": canonical_time(at)})
+        new = replace(new, at=canonical_time(at))
     data = stores.json_bytes(new.to_json())
     digits = hashlib.sha256(data).hexdigest()[:12]
     time = canonical_time(at.replace(microsecond=0)).replace("-", "").replace(":", "")

@@ -58,6 +58,9 @@ def test_an_alert_is_marked_by_its_id(output: Path, capsys: pytest.CaptureFixtur
         "hall", "2026-01-31T10:00:00Z", alert_id(output),
     )  # fmt: skip
     assert (mark.mark, mark.label, mark.note, mark.by) == ("false", None, note, "Anna")
+    assert [(threat.label, threat.bbox) for threat in mark.threats] == [
+        ("person", (0.1, 0.2, 0.3, 0.4)), ("car", (0.1, 0.2, 0.3, 0.4)),
+    ]  # fmt: skip
     assert marked(output, alert_id(output), "right", "--label", "person", "--by", "Ben") == 0
     assert marked(output, alert_id(output), "right", "--by", "Anna", "--id", "hall") == 0
     assert stands(output) == [("Ben", "right", "person"), ("Anna", "right", None)]

@@ -50,6 +50,7 @@ def test_a_mark_is_a_file_of_its_own(tmp_path: Path) -> None:
         "mark": "missed",
         "label": "person",
         "bboxes": [[0.1, 0.2, 0.05, 0.3]],
+        "threats": [],
         "note": "at the gate",
         "by": "Anna",
         "at": "2026-02-01T12:00:00Z",
@@ -139,6 +140,7 @@ def test_wrong_values_are_refused_and_nothing_is_written(
     [
         b"", b"{", b"[]", b"\xff", b"[" * 60_000, b'{"id": 5}', b"null",
         {"id": "gate"}, {"alert_id": "b" * 32}, {"mark": "wrong"}, {"label": 5}, {"bboxes": 5},
+        {"threats": None}, {"threats": [5]}, {"threats": [{"label": "car", "bbox": [1]}]},
         {"bboxes": [5]}, {"bboxes": [["a"] * 4]}, {"at": "soon"}, {"note": "x" * 1001}, {"by": 1},
     ],
     ids=lambda damage: str(damage)[:20],
@@ -280,8 +282,8 @@ def test_of_two_marks_of_one_person_at_once_the_same_stands_in_any_order(
         stores.write_bytes(uri, data)
     marks, _ = read_marks(str(tmp_path))
     assert sorted(mark.mark for mark in marks) == ["false", "right"]
-    assert [mark.mark for mark in standing(marks)] == [marks[1].mark]
-    assert marks[1].mark == "false"
+    last = max((tmp_path / "marks" / "hall").iterdir())
+    assert [mark.mark for mark in standing(marks)] == [json.loads(last.read_bytes())["mark"]]
 
 
 def test_threads_of_one_and_of_many_people_lose_no_mark(tmp_path: Path) -> None:
