@@ -124,7 +124,7 @@ def _within(value: float, start: float, end: float) -> float:
 
 
 class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
-    """Beam's ModelHandler for SavedModels by `tf.saved_model.load`, and for TFLite.
+    """Beam's ModelHandler for SavedModels by `tf.saved_model.load`, for TFLite and for ONNX.
 
     Beam's own handlers load Keras models, which SavedModels are not (apache/beam#30616).
 

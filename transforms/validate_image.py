@@ -136,6 +136,7 @@ def validate_bytes(
     *,
     limits: Limits,
     input_size: tuple[int, int],
+    keeps_aspect: bool = True,
     tiles: rules.Tiles | None = None,
     earlier: EarlierRun | None = None,
 ) -> ValidImage | InvalidImage:
@@ -146,6 +147,7 @@ def validate_bytes(
       data: All bytes of the file.
       limits: The limits of its camera.
       input_size: The width and height of the model's input in pixels.
+      keeps_aspect: Whether the image keeps its aspect, with a margin, or is stretched to that size.
       tiles: The tiles of its camera; an image that is too small for them has none.
       earlier: The earlier run; an image with detections there is not decoded.
     """
@@ -176,8 +178,8 @@ def validate_bytes(
             tiling=tiling,
         )
     try:
-        box = jpeg.decode_letterboxed(header, input_size)
-        parts = jpeg.decode_tiles(header, input_size, regions) if regions else ()
+        box = jpeg.decode_letterboxed(header, input_size, keeps_aspect)
+        parts = jpeg.decode_tiles(header, input_size, regions, keeps_aspect) if regions else ()
     except jpeg.CorruptJpegError as error:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=str(error))
     return ValidImage(
@@ -242,6 +244,7 @@ class _Validate(ReadAheadDoFn):
         max_waiting: int,
         top: str | None = None,
         check_worker: Callable[[], None] | None = None,
+        keeps_aspect: bool = True,
     ) -> None:
         super().__init__(threads=threads, max_waiting=max_waiting)
         self._check_worker = check_worker
@@ -251,6 +254,7 @@ class _Validate(ReadAheadDoFn):
         self._limits = limits
         self._rules = ruleset
         self._input_size = input_size
+        self._keeps_aspect = keeps_aspect
         self._earlier = earlier
 
     def setup(self) -> None:
@@ -312,6 +316,7 @@ class _Validate(ReadAheadDoFn):
                 data,
                 limits=limits,
                 input_size=self._input_size,
+                keeps_aspect=self._keeps_aspect,
                 tiles=tiles,
                 earlier=self._earlier,
             )
@@ -408,6 +413,7 @@ class ValidateImage(beam.PTransform):
     Args:
       limits: The limits for a valid image.
       input_size: The width and height of the model's input in pixels.
+      keeps_aspect: Whether the image keeps its aspect, with a margin, or is stretched to that size.
       ruleset: The rules, which may set another resolution and tiles for a camera.
       earlier: The earlier run whose detections are used, with `--resume`.
       streaming: Whether the input is unbounded: files are then not grouped.
@@ -425,6 +431,7 @@ class ValidateImage(beam.PTransform):
         *,
         limits: Limits,
         input_size: tuple[int, int],
+        keeps_aspect: bool = True,
         ruleset: rules.Rules | LiveRules | None = None,
         earlier: EarlierRun | None = None,
         streaming: bool = False,
@@ -439,7 +446,8 @@ class ValidateImage(beam.PTransform):
         self._hints = dict(resource_hints or {})
         live = None if ruleset is None else LiveRules.of(ruleset)
         self._validate = _Validate(
-            limits, live, input_size, earlier, threads, max_waiting, top, check_worker
+            *(limits, live, input_size, earlier, threads, max_waiting, top, check_worker),
+            keeps_aspect=keeps_aspect,
         )
 
     def expand(self, named: beam.PCollection[tuple[str, NamedFile]]) -> beam.pvalue.DoOutputsTuple:

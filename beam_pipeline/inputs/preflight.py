@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from beam_pipeline.console.exceptions import SetupError
 from transforms.storage.object_stores import EMULATOR_VARIABLE, NoCredentialsHereError, object_store
 
-_FILES = (".tflite", ".tar.gz", ".tgz")
+_FILES = (".tflite", ".onnx", ".tar.gz", ".tgz")
 
 
 def check_readable(option: str, uri: str | None, *, is_file: bool = False) -> None:

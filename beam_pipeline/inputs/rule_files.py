@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import rules
@@ -104,14 +104,21 @@ def target_errors_as_setup_errors() -> Iterator[None]:
         raise SetupError(str(error)) from None
 
 
-def load_labels(path: str | None, classes: int | None = None) -> dict[int, str]:
-    """Returns the label map of a file; COCO's without one.
+def load_labels(
+    path: str | None, classes: int | None = None, of_model: Mapping[int, str] | None = None
+) -> dict[int, str]:
+    """Returns the label map of a file; without one, the model's own, or else COCO's.
+
+    Args:
+      path: The file.
+      classes: The number of the model's last class; None if that is unknown.
+      of_model: The names that the model's own files show; None if it is of a kind without names.
 
     Raises:
       SetupError: It can't be read, or does not fit a model of that many classes.
     """
     if path is None:
-        return dict(COCO)
+        return dict(COCO if of_model is None else of_model)
     data = read_file(path, "--labels")
     try:
         labels = parse_label_map(data.decode(), path)

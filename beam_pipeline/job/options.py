@@ -251,11 +251,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--model",
         metavar="MODEL",
-        help="a detector: a SavedModel's directory, a .tflite file, or a .tar.gz of either, on any "
-        "of Beam's filesystems; a name of the TensorFlow 2 Detection Zoo, downloaded once; or "
-        "'bundled', the detector for the bundled samples (default: 'bundled' for the bundled "
-        "samples, otherwise ssd_mobilenet_v2_320x320_coco17_tpu-8). A model is a program: use one "
-        "from a source that you trust",
+        help="a detector: a SavedModel's directory, a .tflite or .onnx file, or a .tar.gz of one, "
+        "on any of Beam's filesystems; a name of the TensorFlow 2 Detection Zoo or of YOLOX (such "
+        "as yolox_s), downloaded once; or 'bundled', the detector for the bundled samples "
+        "(default: 'bundled' for the bundled samples, otherwise "
+        "ssd_mobilenet_v2_320x320_coco17_tpu-8). A model is a program: use one from a source that "
+        "you trust",
     )
     model.add_argument(
         "--trust_model",
@@ -267,7 +268,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         metavar="FILE",
         help="names of the model's classes: a .pbtxt label map, lines of id and name, or one name "
-        "a line counted from the model's first class (default: COCO's 80 under their ids 1 to 90)",
+        "a line counted from the model's first class (default: the names in an .onnx file, or "
+        "else COCO's 80: under their ids 1 to 90, or for 80 classes in ONNX counted from 1)",
     )
     model.add_argument(
         "--batch_size",

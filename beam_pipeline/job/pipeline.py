@@ -95,6 +95,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         limits=job.limits,
         ruleset=job.rules,
         input_size=job.model.spec.input_size,
+        keeps_aspect=job.model.spec.keeps_aspect,
         earlier=job.earlier,
         streaming=streaming,
         threads=LOCAL_READERS if stores.is_local(job.input) else REMOTE_READERS,

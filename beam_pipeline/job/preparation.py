@@ -336,7 +336,12 @@ def _model(options: JobOptions, has_own_images: bool) -> Model:
         runtime, _ = runtime_of(spec, files.info.version, _expected_runtime(options))
     except ModelError as error:
         raise SetupError(f"--model: {error}") from None
-    labels = load_labels(options.labels, spec.classes)
+    labels = load_labels(options.labels, spec.classes, spec.labels)
+    if not labels:
+        raise SetupError(
+            f"--model: {files.path}: does not say what its {spec.classes} classes are called; give "
+            "--labels"
+        )
     settings = settings_of(
         labels, min_score_kept=options.min_score_kept, input_size=spec.input_size
     )

@@ -36,7 +36,7 @@ from beam_pipeline.runners.flink import (
     is_without_cluster,
     shared_paths,
 )
-from transforms.models.model_files import ZOO
+from transforms.models.model_files import NAMED_MODELS
 from transforms.records.text import one_line
 from transforms.runtime.counters import counted
 
@@ -93,7 +93,7 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
 def _paths_of_workers(options: JobOptions) -> dict[str, str]:
     """Returns what workers read and write, by the options that give it."""
     paths = {"input": options.input or "", "output": options.output}
-    if options.model not in (None, BUNDLED) and options.model not in ZOO:
+    if options.model not in (None, BUNDLED) and options.model not in NAMED_MODELS:
         paths["model"] = options.model
     if options.streaming and options.rules is not None:
         paths["rules"] = options.rules

@@ -59,7 +59,7 @@ class JpegHeader:
 
 @dataclass(frozen=True)
 class Letterbox:
-    """An image scaled, aspect kept, into the top left corner of a model's input.
+    """An image scaled into the top left corner of a model's input.
 
     Attributes:
       pixels: uint8 [height, width, 3], RGB.
@@ -121,7 +121,9 @@ def mended(data: bytes) -> bytes:
     return encoded[:2] + segment + encoded[2:]
 
 
-def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
+def decode_letterboxed(
+    header: JpegHeader, size: tuple[int, int], keeps_aspect: bool = True
+) -> Letterbox:
     """Decodes the pixels, the right way up, at the scale that fits a model's input.
 
     The decoder itself scales by 1/2, 1/4 or 1/8 where the image is larger than needed, then a
@@ -130,13 +132,14 @@ def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
     Args:
       header: From :func:`read_header`.
       size: Width and height of the model's input in pixels.
+      keeps_aspect: Whether the image keeps its aspect, or is stretched and leaves no margin.
 
     Raises:
       CorruptJpegError: Image data is missing or can't be decoded, or would cost too much to decode.
     """
     if header.problem:
         raise CorruptJpegError(header.problem)
-    width, height = _fitted(header.width, header.height, size)
+    width, height = _fitted(header.width, header.height, size, keeps_aspect)
     stored = (height, width) if header.orientation >= 5 else (width, height)
     image = decode(header._stream, stored)
     if image.size != stored:
@@ -147,7 +150,10 @@ def decode_letterboxed(header: JpegHeader, size: tuple[int, int]) -> Letterbox:
 
 
 def decode_tiles(
-    header: JpegHeader, size: tuple[int, int], regions: Iterable[rules.Region]
+    header: JpegHeader,
+    size: tuple[int, int],
+    regions: Iterable[rules.Region],
+    keeps_aspect: bool = True,
 ) -> tuple[Tile, ...]:
     """Decodes parts of an image, the right way up, each at the scale that fits a model's input.
 
@@ -158,17 +164,19 @@ def decode_tiles(
       header: From :func:`read_header`.
       size: Width and height of the model's input in pixels.
       regions: The parts.
+      keeps_aspect: Whether they keep their aspect, or are stretched and leave no margin.
 
     Raises:
       CorruptJpegError: Image data is missing or can't be decoded, or would cost too much to decode.
     """
     if header.problem:
         raise CorruptJpegError(header.problem)
-    fitted = [
-        (region, _fitted(region.right - region.left, region.bottom - region.top, size))
-        for region in regions
-    ]
-    scale = max(width / (region.right - region.left) for region, (width, _) in fitted)
+    fitted, scale = [], 0.0
+    for region in regions:
+        width, height = region.right - region.left, region.bottom - region.top
+        fitted_size = _fitted(width, height, size, keeps_aspect)
+        fitted.append((region, fitted_size))
+        scale = max(scale, fitted_size[0] / width, fitted_size[1] / height)
     least = math.ceil(header.width * scale), math.ceil(header.height * scale)
     image = decode(header._stream, least[::-1] if header.orientation >= 5 else least)
     image = turn_upright(image, header.orientation)
@@ -189,8 +197,10 @@ def decode_tiles(
     return tuple(tiles)
 
 
-def _fitted(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Returns the width and height at which an image fits a model's input, aspect kept."""
+def _fitted(width: int, height: int, size: tuple[int, int], keeps_aspect: bool) -> tuple[int, int]:
+    """Returns the width and height at which an image fits a model's input."""
+    if not keeps_aspect:
+        return size
     full_width, full_height = size
     scale = min(full_width / width, full_height / height)
     return (

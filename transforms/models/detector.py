@@ -1,6 +1,6 @@
-"""Detectors: SavedModels with the TF Object Detection API's signature, and TFLite detectors.
+"""Detectors: SavedModels with the TF Object Detection API's signature, TFLite and ONNX detectors.
 
-:func:`inspect_model` finds the inputs of a model without loading it; :class:`Detector` runs it.
+:func:`inspect_model` finds what a model takes; :class:`Detector` runs it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from transforms.models.converted import ConvertedModel, open_converted
 from transforms.models.model_files import ModelError
 from transforms.models.model_safety import unsafe_ops, unsafe_tflite_ops
+from transforms.models.onnx_runtime import open_onnx
 from transforms.models.runtime_names import SAVED_MODEL
 from transforms.models.tensorflow_runtime import available_cpus, has_gpu, load_tensorflow
 from transforms.models.tflite import custom_ops, open_interpreter
@@ -40,20 +41,29 @@ class ModelSpec:
     """What a model takes.
 
     Attributes:
-      path: A SavedModel's directory or a `.tflite` file, on this machine.
+      path: A SavedModel's directory or a `.tflite` or `.onnx` file, on this machine.
       input_size: Width and height in pixels of the image that it is given.
       batch: Images per call, where the signature fixes it; None where it is free.
       classes: How many classes it knows, without background; None where it does not say.
+      labels: The names of its classes by number, as far as an `.onnx` file shows them; None for
+        other models.
+      keeps_aspect: Whether the image keeps its aspect, with a margin, or is stretched to the size.
     """
 
     path: str
     input_size: tuple[int, int]
     batch: int | None
     classes: int | None
+    labels: dict[int, str] | None = None
+    keeps_aspect: bool = True
 
     @property
     def is_tflite(self) -> bool:
         return self.path.endswith(".tflite")
+
+    @property
+    def is_onnx(self) -> bool:
+        return self.path.endswith(".onnx")
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,10 @@ _Run = Callable[[Pixels], list[RawDetections]]
 def inspect_model(
     path: str, free_input_size: int | None = None, *, is_trusted: bool = False
 ) -> ModelSpec:
-    """What the model at a local path takes, read off its files without loading it.
+    """What the model at a local path takes, read off its files; an `.onnx` file is run once.
 
     Args:
-      path: A SavedModel's directory or a `.tflite` file.
+      path: A SavedModel's directory or a `.tflite` or `.onnx` file.
       free_input_size: Side in pixels of the square to give a model whose signature leaves the
         size free; None: what the `pipeline.config` beside it says (as the TF2 Detection Zoo ships
         it), or else 640.
@@ -91,6 +101,8 @@ def inspect_model(
     """
     if path.endswith(".tflite"):
         return _inspect_tflite(path, is_trusted)
+    if path.endswith(".onnx"):
+        return _inspect_onnx(path, free_input_size or DEFAULT_INPUT_SIZE)
     return _inspect(path, free_input_size, is_trusted)
 
 
@@ -199,6 +211,15 @@ def _inspect_tflite(path: str, is_trusted: bool) -> ModelSpec:
     return ModelSpec(path, (int(shape[2]), int(shape[1])), 1, classes)
 
 
+def _inspect_onnx(path: str, free_input_size: int) -> ModelSpec:
+    detector = open_onnx(path, (free_input_size, free_input_size))
+    head = detector.head
+    classes = None if head.classes is None else head.classes - 1 + head.first_class
+    return ModelSpec(
+        path, detector.input_size, 1, classes, dict(detector.labels), head.keeps_aspect
+    )
+
+
 class Detector:
     """A loaded model.
 
@@ -225,12 +246,15 @@ class Detector:
         call_size: int | None = None,
     ) -> None:
         self.runtime = runtime
-        gpu = converted is None and has_gpu()
+        gpu = converted is None and not spec.is_onnx and has_gpu()
         self._threads = threads or (1 if gpu else available_cpus())
         self._call_size = spec.batch or (1 if converted else call_size) or (8 if gpu else 1)
         if converted is not None:
             run = open_converted(converted, name=spec.path, threads=self._threads)
             self._run: _Run = lambda pixels: _raw_detections(run(pixels))
+        elif spec.is_onnx:
+            onnx = open_onnx(spec.path, spec.input_size)
+            self._run = lambda pixels: [RawDetections(*onnx.run(pixels))]
         else:
             self._run = _tflite_runner(spec, self._threads) if spec.is_tflite else _runner(spec)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="detect")

@@ -1,8 +1,8 @@
 """Model files: fetched from any source, cached on this machine, identified by their hash.
 
-A model is a SavedModel's directory or a `.tflite` file. `--model` names it by a local path, an
-address on any of Beam's filesystems, a `.tar.gz` of either, or a name from the TensorFlow 2
-Detection Model Zoo.
+A model is a SavedModel's directory or a `.tflite` or `.onnx` file. `--model` names it by a local
+path, an address on any of Beam's filesystems, a `.tar.gz` of one, or a name: those of the
+TensorFlow 2 Detection Model Zoo, and of YOLOX's release in ONNX.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from typing import BinaryIO, cast
 import requests
 from tqdm import tqdm
 
+from transforms.models.onnx_files import OnnxFileError, read_onnx
 from transforms.records.images import ModelInfo
 from transforms.records.text import one_line
 from transforms.storage import stores
 
 ZOO_ADDRESS = "https://download.tensorflow.org/models/object_detection/tf2"
 ZOO_ADDRESS_VARIABLE = "MODEL_ZOO_ADDRESS"
+YOLOX_ADDRESS = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
+YOLOX_ADDRESS_VARIABLE = "MODEL_YOLOX_ADDRESS"
 CACHE_VARIABLE = "MODEL_CACHE"
 DEFAULT_ZOO_MODEL = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
 MAX_FILES = 10_000
@@ -72,11 +75,17 @@ _ZOO_RELEASES = {
     "20210210": "centernet_mobilenetv2fpn_512x512_coco17_od "
     "centernet_mobilenetv2fpn_512x512_coco17_kpts",
 }
-ZOO_DIGESTS: Mapping[str, str] = {}
-"""The pinned sha256 of archives of the zoo. The zoo publishes none, so that the digest of the first
-download is recorded and checked at each later use of the archive on this machine."""
+DIGESTS: Mapping[str, str] = {}
+"""The pinned sha256 of downloads, by the name of the model. Neither the zoo nor YOLOX publishes
+any, so that the digest of the first download is recorded and checked at each later use of the file
+on this machine."""
 ZOO = {name: release for release, names in _ZOO_RELEASES.items() for name in names.split()}
 """Models of the zoo, and the release that each is published under (`tf2_detection_zoo.md`)."""
+YOLOX = tuple(f"yolox_{size}" for size in ("nano", "tiny", "s", "m", "l", "x", "darknet"))
+"""Models of YOLOX's release in ONNX, as its `demo/ONNXRuntime/README.md` lists them."""
+NAMED_MODELS = frozenset({*ZOO, *YOLOX})
+"""The names by which the job downloads a model."""
+_FORMS = "a SavedModel's directory, a .tflite or .onnx file, or a .tar.gz of one"
 
 
 _UNENCODED = {"Accept-Encoding": "identity"}  # The archive must arrive as it is stored.
@@ -91,7 +100,7 @@ class ModelFiles:
     """A model's files on this machine.
 
     Attributes:
-      path: A SavedModel's directory or a `.tflite` file.
+      path: A SavedModel's directory or a `.tflite` or `.onnx` file.
       info: Its name and the hash of its files.
     """
 
@@ -111,7 +120,7 @@ def fetch_model(model: str, *, expected_version: str | None = None) -> ModelFile
     """Returns the files of a model, which is downloaded or unpacked if necessary.
 
     Args:
-      model: A path, an address, a `.tar.gz`, or a name of the zoo.
+      model: A path, an address, a `.tar.gz`, or one of :data:`NAMED_MODELS`.
       expected_version: The version that another machine has fetched under this name.
 
     Raises:
@@ -124,6 +133,8 @@ def fetch_model(model: str, *, expected_version: str | None = None) -> ModelFile
             return _checked_cache_entry(cached, model)
     if model in ZOO:
         files = _cache_archive(_zoo_archive(model), model)
+    elif model in YOLOX:
+        files = _find_model(_yolox_file(model), model)
     elif not stores.is_local(model):
         files = _fetch_remote(model)
     elif os.path.isfile(model) and model.endswith((".tar.gz", ".tgz")):
@@ -132,9 +143,8 @@ def fetch_model(model: str, *, expected_version: str | None = None) -> ModelFile
         files = _find_model(Path(model), model)
     else:
         raise ModelError(
-            f"{model}: no such file or directory, nor a model of the TensorFlow 2 Detection Zoo; "
-            "give --model a SavedModel's directory, a .tflite file, a .tar.gz of either, or a "
-            f"name such as {DEFAULT_ZOO_MODEL}"
+            f"{model}: no such file or directory, nor the name of a model that can be downloaded; "
+            f"give --model {_FORMS}, or a name such as {DEFAULT_ZOO_MODEL} or yolox_s"
         )
     if expected_version and files.info.version != expected_version:
         raise ModelError(
@@ -156,10 +166,16 @@ def model_version(path: str) -> str:
     """Returns the first 12 hex digits of the hash of a model's files.
 
     The hash is the sha256 of the lines that `sha256sum` prints for the files, in the order of their
-    paths relative to the model.
+    paths relative to the model. Those of an `.onnx` file are itself and the files with its weights.
+
+    Raises:
+      ModelError: It is an `.onnx` file that can't be read.
     """
     root = Path(path)
-    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    if root.is_dir():
+        files = sorted(root.rglob("*"))
+    else:
+        files = [root, *(root.parent / name for name in _files_with_weights(root, path))]
     lines = []
     for file in files:
         if file.is_file():
@@ -168,6 +184,32 @@ def model_version(path: str) -> str:
     return hashlib.sha256("".join(sorted(lines, key=lambda line: line[66:])).encode()).hexdigest()[
         :12
     ]
+
+
+def _files_with_weights(file: Path, source: str) -> tuple[str, ...]:
+    """Returns the paths of the other files of an `.onnx` file, relative to its folder.
+
+    Raises:
+      ModelError: The file is damaged, or one of them is missing.
+    """
+    names = _named_in(file, source)
+    for name in names:
+        if not (file.parent / name).is_file():
+            raise ModelError(
+                f"{source}: its weights are in the file {name!r}, which is missing; put it beside "
+                "the .onnx file"
+            )
+    return names
+
+
+def _named_in(file: Path, source: str) -> tuple[str, ...]:
+    """Returns the paths that an `.onnx` file gives for its weights; none for other files."""
+    if file.suffix != ".onnx":
+        return ()
+    try:
+        return read_onnx(str(file)).external
+    except OnnxFileError as error:
+        raise ModelError(f"{source}: {error}") from None
 
 
 def _sha256(file: Path) -> str:
@@ -181,16 +223,16 @@ def _sha256(file: Path) -> str:
 def _find_model(path: Path, source: str) -> ModelFiles:
     """Finds the only model at or beneath a local path."""
     if path.is_file():
-        candidates = [path] if path.suffix == ".tflite" else []
+        candidates = [path] if path.suffix in (".tflite", ".onnx") else []
     elif (path / "saved_model.pb").is_file():
         candidates = [path]
     else:
         candidates = [candidate.parent for candidate in sorted(path.rglob("saved_model.pb"))]
-        candidates = candidates or sorted(path.rglob("*.tflite"))
+        candidates = candidates or sorted([*path.rglob("*.tflite"), *path.rglob("*.onnx")])
     if not candidates:
         raise ModelError(
-            f"{source}: no model in it (neither saved_model.pb nor a .tflite file); give --model "
-            "a SavedModel's directory, a .tflite file, or a .tar.gz of either"
+            f"{source}: no model in it (neither saved_model.pb nor a .tflite or .onnx file); give "
+            f"--model {_FORMS}"
         )
     if len(candidates) > 1:
         names = ", ".join(candidate.relative_to(path).as_posix() for candidate in candidates[:3])
@@ -209,7 +251,7 @@ def _name_of(source: str, path: Path) -> str:
         path.name,
         *_parents(source, path),
     ):
-        name = re.sub(r"(\.tar\.gz|\.tgz|\.tflite)$", "", part)
+        name = re.sub(r"(\.tar\.gz|\.tgz|\.tflite|\.onnx)$", "", part)
         if name not in ("", ".", "saved_model", "model", "detect", "detector"):
             return name
     return "model"
@@ -292,7 +334,7 @@ def _fetch_remote(model: str) -> ModelFiles:
     """Copies a model from one of Beam's filesystems into the cache."""
     base = model.rstrip("/")
     try:
-        if base.endswith((".tflite", ".tar.gz", ".tgz")):
+        if base.endswith((".tflite", ".onnx", ".tar.gz", ".tgz")):
             files = [base]
         else:
             files = [file.path for file in stores.list_beneath(base)]
@@ -303,6 +345,10 @@ def _fetch_remote(model: str) -> ModelFiles:
                 if scratch.resolve() not in target.parents:
                     raise ModelError(f"{model}: {file!r} would lie outside the model")
                 stores.copy(file, str(target))
+            if base.endswith(".onnx"):
+                folder, _, name = base.rpartition("/")
+                for other in _named_in(scratch / name, model):
+                    stores.copy(f"{folder}/{other}", str(scratch / other))
             if len(files) == 1 and base.endswith((".tar.gz", ".tgz")):
                 return _cache_archive(scratch / base.rsplit("/", 1)[-1], model)
             return _move_into_cache(scratch, model)
@@ -362,30 +408,41 @@ class _scratch:
 
 
 def _zoo_archive(name: str) -> Path:
-    """Returns the zoo's archive of a model, which is downloaded once and verified at each use."""
-    folder = _make_directory(cache_directory() / "zoo")
-    archive, digest_file = folder / f"{name}.tar.gz", folder / f"{name}.tar.gz.sha256"
-    pinned = ZOO_DIGESTS.get(name)
-    if not (archive.is_file() and digest_file.is_file()):
-        address = os.environ.get(ZOO_ADDRESS_VARIABLE, ZOO_ADDRESS).rstrip("/")
-        url = f"{address}/{ZOO[name]}/{name}.tar.gz"
-        _download(url, archive)
-        digest = _sha256(archive)
+    """Returns the zoo's archive of a model."""
+    address = os.environ.get(ZOO_ADDRESS_VARIABLE, ZOO_ADDRESS).rstrip("/")
+    return _downloaded(name, f"{address}/{ZOO[name]}/{name}.tar.gz", "zoo")
+
+
+def _yolox_file(name: str) -> Path:
+    """Returns the `.onnx` file of a model of YOLOX."""
+    address = os.environ.get(YOLOX_ADDRESS_VARIABLE, YOLOX_ADDRESS).rstrip("/")
+    return _downloaded(name, f"{address}/{name}.onnx", "yolox")
+
+
+def _downloaded(name: str, url: str, folder_name: str) -> Path:
+    """Returns the file of a named model, which is downloaded once and verified at each use."""
+    folder = _make_directory(cache_directory() / folder_name)
+    file = folder / url.rsplit("/", 1)[-1]
+    digest_file = file.with_name(f"{file.name}.sha256")
+    pinned = DIGESTS.get(name)
+    if not (file.is_file() and digest_file.is_file()):
+        _download(url, file)
+        digest = _sha256(file)
         if pinned not in (None, digest):
-            archive.unlink()
+            file.unlink()
             raise ModelError(
                 f"{url}: its sha256 is {digest}, and should be {pinned}; it was changed in transit "
                 "or at its source: do not use it"
             )
-        stores.write_bytes(str(digest_file), f"{digest}  {archive.name}\n".encode())
+        stores.write_bytes(str(digest_file), f"{digest}  {file.name}\n".encode())
         trust = "as pinned in this release" if pinned else "recorded now, as none is published"
         print(f"{name}: downloaded; its sha256 is {digest}, {trust}", file=sys.stderr)
-    elif [_sha256(archive)] != digest_file.read_text().split()[:1]:
+    elif [_sha256(file)] != digest_file.read_text().split()[:1]:
         raise ModelError(
-            f"{archive}: is not what was downloaded (its sha256 is not the one in "
+            f"{file}: is not what was downloaded (its sha256 is not the one in "
             f"{digest_file.name}); delete both files to download the model again"
         )
-    return archive
+    return file
 
 
 def _download(url: str, target: Path) -> None:
@@ -412,8 +469,7 @@ def _download(url: str, target: Path) -> None:
         partial.replace(target)
     except (requests.RequestException, OSError) as error:
         raise ModelError(
-            f"{url}: can't be downloaded ({one_line(error)}); give --model the path of a "
-            "SavedModel's directory, a .tflite file, or a .tar.gz of either"
+            f"{url}: can't be downloaded ({one_line(error)}); give --model the path of {_FORMS}"
         ) from None
     finally:
         partial.unlink(missing_ok=True)

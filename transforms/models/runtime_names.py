@@ -2,3 +2,5 @@
 
 AUTO, SAVED_MODEL, TFLITE, TFLITE_INT8 = RUNTIMES = ("auto", "savedmodel", "tflite", "tflite-int8")
 """`auto` selects one of the others."""
+ONNX = "onnx"
+"""What runs an `.onnx` file; not to be chosen, as nothing else runs one."""

@@ -1,4 +1,4 @@
-"""Decides what runs a model on this machine: TensorFlow, or TFLite after a conversion.
+"""Decides what runs a model on this machine: TensorFlow, TFLite, or ONNX Runtime.
 
 A conversion is kept in the model cache, under the versions of the model and of TensorFlow. So a
 machine converts a model once, however many processes run it.
@@ -25,7 +25,7 @@ from transforms.models.conversion import Conversion, Request
 from transforms.models.converted import ConvertedModel
 from transforms.models.detector import ModelSpec
 from transforms.models.model_files import CACHE_VARIABLE, ModelError, cache_directory
-from transforms.models.runtime_names import AUTO, SAVED_MODEL, TFLITE, TFLITE_INT8
+from transforms.models.runtime_names import AUTO, ONNX, SAVED_MODEL, TFLITE, TFLITE_INT8
 from transforms.models.tensorflow_runtime import has_gpu, load_tensorflow
 from transforms.records.text import one_line, printable
 
@@ -55,11 +55,12 @@ def runtime_of(
     Raises:
       ModelError: The requested runtime, other than `auto`, can't run the model.
     """
-    if spec.is_tflite:
-        if asked in (AUTO, TFLITE):
-            return TFLITE, None
+    if spec.is_tflite or spec.is_onnx:
+        runtime = TFLITE if spec.is_tflite else ONNX
+        if asked in (AUTO, runtime):
+            return runtime, None
         raise ModelError(
-            f"{spec.path}: a .tflite file runs as it is; leave out --model_runtime {asked}"
+            f"{spec.path}: a .{runtime} file runs as it is; leave out --model_runtime {asked}"
         )
     if asked == SAVED_MODEL or (asked == AUTO and _stays_as_it_is(spec)):
         return SAVED_MODEL, None

@@ -143,7 +143,7 @@ class ValidImage:
       width: The width of the upright image in pixels.
       height: The height of the upright image in pixels.
       data: The bytes as received.
-      pixels: uint8 [height, width, 3] RGB, letterboxed for the model; None if `known` is set.
+      pixels: uint8 [height, width, 3] RGB, scaled for the model; None if `known` is set.
       brightness: The mean brightness, 0 (black) to 1 (white), 4 decimals.
       sharpness: The amount of detail (see :func:`jpeg.sharpness_of`), 4 decimals.
       content: The width and height of the image's part of `pixels`, as fractions.
@@ -190,7 +190,8 @@ class ModelInfo:
       settings: The first 12 hex digits of the hash of all other settings that affect detections
         (see :func:`transforms.detect_objects.settings_of`), followed by the tiles if the image has
         any; None in records of releases without them.
-      runtime: The runtime that ran it: `savedmodel`, `tflite` or `tflite-int8`; None as above.
+      runtime: The runtime that ran it: `savedmodel`, `tflite`, `tflite-int8` or `onnx`; None as
+        above.
     """
 
     name: str

@@ -393,10 +393,10 @@ def test_the_first_download_says_that_its_digest_is_recorded(zoo, capsys):
 
 def test_a_pinned_digest_holds_for_the_first_download(zoo, cache, capsys, monkeypatch):
     digest = hashlib.sha256(ARCHIVE).hexdigest()
-    monkeypatch.setattr(model_files, "ZOO_DIGESTS", {DEFAULT_ZOO_MODEL: "0" * 64})
+    monkeypatch.setattr(model_files, "DIGESTS", {DEFAULT_ZOO_MODEL: "0" * 64})
     assert_refused(DEFAULT_ZOO_MODEL, f"its sha256 is {digest}, and should be 000", "do not use it")
     assert_nothing_left(cache)
-    monkeypatch.setattr(model_files, "ZOO_DIGESTS", {DEFAULT_ZOO_MODEL: digest})
+    monkeypatch.setattr(model_files, "DIGESTS", {DEFAULT_ZOO_MODEL: digest})
     fetch_model(DEFAULT_ZOO_MODEL)
     assert f"its sha256 is {digest}, as pinned in this release" in capsys.readouterr().err
 
