@@ -74,7 +74,7 @@ class _WriteValidated(_Write):
         if self._streaming:
             self._write_beside_others(image)
         else:
-            super().work(image)
+            stores.write_copy(*self._to_validated(image), image.named.file.uri)
         return detected
 
     def outputs(self, result: DetectedImage) -> Iterable[DetectedImage]:
@@ -208,7 +208,7 @@ class InvalidRepository:
         sha256, size = image.sha256, image.size_bytes
         copied = None
         if image.data is not None:
-            stores.write_bytes(uri, image.data)
+            stores.write_copy(uri, image.data, image.file.uri)
         elif image.reason != reasons.FILE_TOO_LARGE:
             others = elsewhere if sha256 is not None else ()
             copied = self._copy(uri, (image.file.uri, *others), sha256)

@@ -189,6 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         with self.server.proxy._lock:
             self.server.proxy.requests.append((self.command, self.path))
+            self.server.proxy.received += len(body)
             status = self.server.proxy.decide(self.command, self.path)
             self.server.proxy.refused += status is not None
         time.sleep(self.server.proxy.delay)
@@ -257,12 +258,14 @@ class Proxy:
       delay: Seconds that each request is held up.
       decide: Which requests are refused, and how.
       requests: Method and path of each request that came.
+      received: The number of bytes in the bodies of all requests.
     """
 
     def __init__(self, upstream: Server) -> None:
         self.delay = 0.0
         self.decide: Decide = lambda method, path: None
         self.requests: list[tuple[str, str]] = []
+        self.received = 0
         self.refused = 0
         self._lock = threading.Lock()
         self._server = _ProxyServer(self, upstream)

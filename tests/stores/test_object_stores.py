@@ -41,6 +41,52 @@ def test_what_is_written_is_read_back(bucket: Bucket, use: Use, data: bytes) -> 
     assert bucket.unfinished_uploads() == []
 
 
+@pytest.fixture
+def no_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No store has refused to copy yet."""
+    monkeypatch.setattr(stores, "_refused_copies", stores._RefusedCopies())
+
+
+def test_an_image_is_copied_by_its_store_and_not_uploaded(
+    bucket: Bucket, use: Use, proxy: StandBefore, no_refusals: None
+) -> None:
+    before = proxy(bucket.server)
+    use(before.server)
+    source, target, data = bucket.uri("in/+ü%20.jpg"), bucket.uri("out/é.jpg"), os.urandom(99_000)
+    bucket.put("in/+ü%20.jpg", data)
+    for _ in range(2):  # The second one replaces the first.
+        stores.write_copy(target, data, source)
+    assert bucket.tree("out") == {"é.jpg": data}
+    assert before.received < 9_000
+
+
+@pytest.mark.parametrize("there", [None, b"other bytes"], ids=["gone", "changed"])
+def test_the_bytes_that_were_read_are_written_whatever_the_source_is_now(
+    bucket: Bucket, use: Use, proxy: StandBefore, no_refusals: None, there: bytes | None
+) -> None:
+    before = proxy(bucket.server)
+    use(before.server)
+    if there is not None:
+        bucket.put("in/a.jpg", there)
+    data = os.urandom(99_000)
+    for number in range(5):
+        stores.write_copy(bucket.uri(f"out/{number}.jpg"), data, bucket.uri("in/a.jpg"))
+    assert bucket.tree("out") == {f"{number}.jpg": data for number in range(5)}
+    # After three refusals in a row, the store is not asked again.
+    assert 5 * 99_000 <= before.received
+    uploads = [path for _, path in before.requests if "in/a.jpg" not in path and "4.jpg" in path]
+    assert len(uploads) == 1
+
+
+def test_an_image_from_another_store_is_written(bucket: Bucket, use: Use, tmp_path: Path) -> None:
+    use(bucket.server)
+    (tmp_path / "a.jpg").write_bytes(b"an image")
+    stores.write_copy(bucket.uri("out/a.jpg"), b"an image", str(tmp_path / "a.jpg"))
+    stores.write_copy(str(tmp_path / "b.jpg"), b"an image", bucket.uri("out/a.jpg"))
+    assert bucket.tree("out") == {"a.jpg": b"an image"}
+    assert (tmp_path / "b.jpg").read_bytes() == b"an image"
+
+
 SIZES = pytest.mark.parametrize("size", [0, 100, 9 << 20], ids=["empty", "small", "large"])
 
 

@@ -5,6 +5,7 @@ A store takes money for each request: at a million cameras they cost more than t
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -44,6 +45,14 @@ class Job:
             self._bucket.put(key, data)
             found.append(Found(self._bucket.uri(key), len(data)))
         return found
+
+    @property
+    def uploaded(self) -> int:
+        """The number of bytes in the bodies of all requests."""
+        return self._proxy.received
+
+    def tree(self, under: str) -> dict[str, bytes]:
+        return self._bucket.tree(under)
 
     def run(self, *script: Found | EventTime) -> list[tuple[str, str]]:
         """Method and key of the requests until the pipeline was done; a stream plays the script."""
@@ -106,6 +115,21 @@ def test_an_image_of_a_batch_costs_one_get_and_three_puts(job: Job) -> None:
     requests = job.run()
     assert of_each(requests) == {"broken": INVALID, "valid": VALID}
     assert listings(requests)["out/invalid/"] == 3
+
+
+def test_a_batch_uploads_no_image(job: Job) -> None:
+    """The store copies what is in it already."""
+    images = [jpeg() + os.urandom(200_000), b"no JPEG" + os.urandom(200_000)]
+    for camera, data in zip(("valid", "broken"), images, strict=True):
+        job.put(camera, data, NOON)
+    before = job.uploaded
+    job.run()
+    assert job.uploaded - before < 200_000
+    stored = job.tree("out")
+    for number in range(IMAGES):
+        assert stored[f"validated/valid/valid_20260131T12000{number}Z.jpg"] == images[0]
+    broken = [name for name in stored if name.startswith("invalid/") and name.endswith(".jpg")]
+    assert [stored[name] for name in broken] == [images[1]] * IMAGES
 
 
 def test_an_image_of_a_stream_costs_the_same_unless_it_is_late_or_invalid(job: Job) -> None:

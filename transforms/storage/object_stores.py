@@ -13,8 +13,10 @@ with 429 or 5xx, or not at all, are tried again first, for a minute or two.
 
 from __future__ import annotations
 
+import base64
 import errno
 import functools
+import hashlib
 import os
 import re
 import threading
@@ -77,6 +79,14 @@ class ObjectStore(ABC):
     @abstractmethod
     def write_if_new(self, uri: str, data: bytes, kind: str) -> bool:
         """Writes an object in one request, unless there is one; returns whether it was written."""
+
+    @abstractmethod
+    def copy_if_same(self, source: str, uri: str, data: bytes, kind: str) -> bool:
+        """Copies an object within the store, if it has these bytes and the store can copy it.
+
+        Returns:
+          Whether the copy has these bytes; if not, there may be a copy with others.
+        """
 
     @abstractmethod
     def write_file(self, uri: str, file: IO[bytes], kind: str) -> None:
@@ -332,6 +342,26 @@ class S3Store(ObjectStore):
                 raise
         return True
 
+    def copy_if_same(self, source: str, uri: str, data: bytes, kind: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        (source_bucket, source_key), (bucket, key) = _split(source), _split(uri)
+        # The tag of an object that was uploaded in one part is the MD5 of its bytes.
+        tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        with _s3_errors(uri):
+            try:
+                answer = self._client.copy_object(
+                    CopySource={"Bucket": source_bucket, "Key": source_key},
+                    CopySourceIfMatch=f'"{tag}"',
+                    Bucket=bucket,
+                    Key=key,
+                    ContentType=kind,
+                    MetadataDirective="REPLACE",
+                )
+            except ClientError:
+                return False
+        return bool(answer.get("CopyObjectResult", {}).get("ETag", "").strip('"') == tag)
+
     def write_file(self, uri: str, file: IO[bytes], kind: str) -> None:
         from boto3.exceptions import S3UploadFailedError
 
@@ -488,6 +518,20 @@ class GcsStore(ObjectStore):
             except PreconditionFailed:
                 return False
         return True
+
+    def copy_if_same(self, source: str, uri: str, data: bytes, kind: str) -> bool:
+        from google.api_core.exceptions import GoogleAPICallError
+
+        blob = self._blob(uri)
+        blob.content_type = kind
+        with _gcs_errors(uri):
+            try:
+                token, _, _ = blob.rewrite(self._blob(source), **self._request_options)
+            except GoogleAPICallError:
+                return False
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        # Between locations, a large object is copied in several requests.
+        return token is None and blob.md5_hash == base64.b64encode(md5).decode()
 
     def write_file(self, uri: str, file: IO[bytes], kind: str) -> None:
         with _gcs_errors(uri):

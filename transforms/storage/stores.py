@@ -33,6 +33,7 @@ from transforms.storage.object_stores import ObjectStore, matching, object_store
 
 _CHUNK = 1 << 20
 _MAX_SINGLE_REQUEST = 8 << 20
+_REFUSED_IN_A_ROW = 3
 """The largest object that is written in one request; larger ones are written from a file."""
 _RESERVED = re.compile(r"\.+|\..*\.partial")  # Folders, and the names of files being written.
 _DIGESTS, _UNDELIVERED = "_digests", "_undelivered"  # No id of a camera begins with an underscore.
@@ -477,6 +478,58 @@ def write_bytes(uri: str, data: bytes) -> None:
       OSError: The file can't be written.
     """
     write_chunks(uri, iter((data,)))
+
+
+class _RefusedCopies:
+    """Counts how often in a row a store has not copied between two buckets. A cache.
+
+    A store may be unable to, or its objects' tags may not be the hashes of their bytes.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def are_likely(self, source: str, target: str) -> bool:
+        return self._counts.get(_buckets(source, target), 0) >= _REFUSED_IN_A_ROW
+
+    def note(self, source: str, target: str, *, copied: bool) -> None:
+        buckets = _buckets(source, target)
+        self._counts[buckets] = 0 if copied else self._counts.get(buckets, 0) + 1
+
+
+def _buckets(source: str, target: str) -> tuple[str, str]:
+    return source.split("/", 3)[2], target.split("/", 3)[2]
+
+
+_refused_copies = _RefusedCopies()
+
+
+def write_copy(uri: str, data: bytes, source: str) -> None:
+    """Writes a file that has the bytes of another one, and replaces an existing one.
+
+    If both are in one store, the store copies it, so that the bytes are not uploaded. If the other
+    file has changed or the store refuses, they are.
+
+    Args:
+      uri: The file.
+      data: Its bytes.
+      source: The other file.
+
+    Raises:
+      OSError: The file can't be written.
+    """
+    store = object_store(uri)
+    scheme = uri.partition("://")[0]
+    if (
+        store is not None
+        and source.startswith(f"{scheme}://")
+        and not _refused_copies.are_likely(source, uri)
+    ):
+        copied = store.copy_if_same(source, uri, data, _kind_of(uri))
+        _refused_copies.note(source, uri, copied=copied)
+        if copied:
+            return
+    write_bytes(uri, data)
 
 
 def write_if_new(uri: str, data: bytes) -> bool:
