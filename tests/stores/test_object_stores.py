@@ -73,7 +73,7 @@ def test_the_bytes_that_were_read_are_written_whatever_the_source_is_now(
         stores.write_copy(bucket.uri(f"out/{number}.jpg"), data, bucket.uri("in/a.jpg"))
     assert bucket.tree("out") == {f"{number}.jpg": data for number in range(5)}
     # After three refusals in a row, the store is not asked again.
-    assert 5 * 99_000 <= before.received
+    assert before.received >= 5 * 99_000
     uploads = [path for _, path in before.requests if "in/a.jpg" not in path and "4.jpg" in path]
     assert len(uploads) == 1
 
