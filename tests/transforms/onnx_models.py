@@ -189,3 +189,11 @@ def save_boxes_detector(
     shapes = {"labels": (1, queries), "boxes": (1, queries, 4), "scores": (1, queries)}
     types = {"labels": label_type}
     return save(path, nodes, shapes, weights=weights, inputs=[sizes], types=types, **more)
+
+
+def save_with_external_data(path: Path, location: str) -> Path:
+    """A detector whose largest weights are in a file beside it."""
+    save_logits_detector(path, boxes=[(0.5, 0.25, 0.2, 0.1)] * 300)
+    model = onnx.load(str(path))
+    onnx.save(model, str(path), save_as_external_data=True, location=location, size_threshold=1000)
+    return path

@@ -97,6 +97,35 @@ def test_the_image_keeps_its_aspect_in_the_top_left_corner(width, height, size, 
     assert (outside == 114).all()
 
 
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("size", [(320, 320), (96, 200), (900, 30)])
+def test_an_image_that_does_not_keep_its_aspect_fills_the_input(orientation, size):
+    data = with_orientation(jpeg(640, 480), orientation)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    box = decode_letterboxed(read_header(data), size, keeps_aspect=False)
+    assert box.content == (1.0, 1.0)
+    expected = np.asarray(upright.resize(size, Image.Resampling.BILINEAR))
+    assert box.pixels.shape == expected.shape
+    assert np.abs(box.pixels.astype(int) - expected).mean() < 3
+
+
+def test_tiles_that_do_not_keep_their_aspect_fill_the_input_and_are_not_enlarged(monkeypatch):
+    sizes = []
+
+    def decode_and_note(stream, least):
+        image = decode(stream, least)
+        sizes.append(image.size)
+        return image
+
+    monkeypatch.setattr("transforms.images.jpeg.decode", decode_and_note)
+    header = read_header(jpeg(3200, 800))
+    regions = Tiles(2, 1, 0.0).regions(3200, 800)
+    for tile in decode_tiles(header, (400, 400), regions, keeps_aspect=False):
+        assert tile.content == (1.0, 1.0)
+        assert tile.pixels.shape == (400, 400, 3)
+    assert sizes == [(1600, 400)]
+
+
 @pytest.mark.parametrize(
     ("size", "orientation"),
     [*(((640, 480), orientation) for orientation in ORIENTATIONS), ((1600, 900), 6)],

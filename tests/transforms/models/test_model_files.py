@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transforms import memory_store
+from tests.transforms.onnx_models import save_with_external_data, save_yolox
 from tests.transforms.web_service import status
 from transforms.models import model_files
 from transforms.models.model_files import (
@@ -586,6 +587,121 @@ def test_of_two_processes_that_keep_a_model_at_once_both_have_it(tmp_path, cache
     assert not list(cache.glob(".fetching-*"))
 
 
+# YOLOX, in ONNX.
+
+
+@pytest.fixture
+def yolox(web, monkeypatch, tmp_path):
+    """A server of YOLOX's release, which like GitHub's sends to another address, and its file."""
+    data = save_yolox(tmp_path / "made.onnx", {}).read_bytes()
+    monkeypatch.setenv("MODEL_YOLOX_ADDRESS", f"{web.url}/0.1.1rc0/")
+    web.answers = [status(302, location=f"{web.url}/assets/1"), status(200, data)]
+    return data
+
+
+def test_yolox_is_requested_from_its_makers_release():
+    assert model_files.YOLOX_ADDRESS == (
+        "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
+    )
+    names = "yolox_nano yolox_tiny yolox_s yolox_m yolox_l yolox_x yolox_darknet"
+    assert sorted(model_files.YOLOX) == sorted(names.split())
+
+
+@pytest.mark.parametrize("name", ["yolox_nano", "yolox_s", "yolox_darknet"])
+def test_a_model_of_yolox_is_downloaded_once(web, yolox, cache, capsys, name):
+    digest = hashlib.sha256(yolox).hexdigest()
+    files = fetch_model(name)
+    assert (files.info.name, files.path) == (name, str(cache / "yolox" / f"{name}.onnx"))
+    assert (cache / "yolox" / f"{name}.onnx").read_bytes() == yolox
+    text = f"{name}: downloaded; its sha256 is {digest}, recorded now, as none is published"
+    assert text in capsys.readouterr().err
+    assert [request.path for request in web.requests] == [f"/0.1.1rc0/{name}.onnx", "/assets/1"]
+    recorded = (cache / "yolox" / f"{name}.onnx.sha256").read_text()
+    assert recorded == f"{digest}  {name}.onnx\n"
+    assert fetch_model(name) == files
+    assert fetch_model(name, expected_version=files.info.version) == files
+    assert len(web.requests) == 2
+    assert_refused(name, "have changed since the job was started", expected_version="0" * 12)
+
+
+def test_a_model_of_yolox_that_changed_in_the_cache_is_noticed(web, yolox, cache):
+    fetch_model("yolox_s")
+    path = cache / "yolox" / "yolox_s.onnx"
+    save_yolox(path, {0: [1, 1, 1, 1, 1]})
+    assert_refused("yolox_s", str(path), "is not what was downloaded", "delete both")
+    assert len(web.requests) == 2
+
+
+def test_a_model_of_yolox_with_another_digest_than_the_pinned_one_is_refused(
+    web, yolox, cache, monkeypatch
+):
+    monkeypatch.setattr(model_files, "DIGESTS", {"yolox_s": "0" * 64})
+    digest = hashlib.sha256(yolox).hexdigest()
+    assert_refused("yolox_s", f"its sha256 is {digest}, and should be 000", "do not use it")
+    assert_nothing_left(cache)
+
+
+def test_a_page_in_place_of_the_model_is_refused(web, yolox, cache):
+    web.answers = [status(200, b"<html>log in first</html>")]
+    assert_refused(
+        "yolox_s", str(cache / "yolox" / "yolox_s.onnx"), "not an ONNX file, or a damaged"
+    )
+
+
+# ONNX files of the user.
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "name"),
+    [
+        ("net.onnx", "net.onnx", "net"),
+        ("fast/net.onnx", "fast", "fast"),
+        ("fast/model.onnx", "fast/model.onnx", "fast"),
+    ],
+)
+def test_an_onnx_file_is_found_at_or_beneath_a_path(tmp_path, file, model, name):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    data = save_yolox(tmp_path / file, {}).read_bytes()
+    files = fetch_model(str(tmp_path / model))
+    line = f"{hashlib.sha256(data).hexdigest()}  {os.path.basename(file)}\n"
+    assert files.path == str(tmp_path / file)
+    assert files.info.name == name
+    assert files.info.version == hashlib.sha256(line.encode()).hexdigest()[:12]
+
+
+def test_a_tflite_and_an_onnx_file_are_two_models(tmp_path):
+    laid(tmp_path / "net", {"a.tflite": TFLITE})
+    save_yolox(tmp_path / "net" / "b.onnx", {})
+    assert_refused(str(tmp_path / "net"), "2 models in it (a.tflite, b.onnx ...)")
+
+
+@pytest.fixture
+def split_model(tmp_path):
+    """The folder of an ONNX file whose weights are in another file."""
+    (tmp_path / "split").mkdir()
+    return save_with_external_data(tmp_path / "split" / "net.onnx", "net.onnx.data").parent
+
+
+def test_weights_in_another_file_are_part_of_the_version(split_model):
+    version = sha256sum_of(split_model)
+    assert fetch_model(str(split_model)).info.version == version
+    assert fetch_model(str(split_model / "net.onnx")).info.version == version
+    with (split_model / "net.onnx.data").open("r+b") as weights:
+        weights.write(b"\x01")
+    assert fetch_model(str(split_model)).info.version != version
+
+
+def test_weights_that_are_missing_are_named(split_model):
+    (split_model / "net.onnx.data").unlink()
+    path = str(split_model / "net.onnx")
+    assert_refused(path, "its weights are in the file 'net.onnx.data', which is missing; put it")
+
+
+def test_a_damaged_onnx_file_is_refused(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"a text")
+    assert_refused(str(tmp_path / "net.onnx"), "net.onnx: not an ONNX file, or a damaged one")
+
+
 # On one of Beam's filesystems.
 
 
@@ -642,4 +758,24 @@ def test_a_remote_model_that_cannot_be_had_is_refused(memory, cache, model, mess
 def test_a_remote_name_that_leads_out_of_the_model_is_refused(memory, cache):
     memory["memory://models/net/../../saved_model.pb"] = b"x"
     assert_refused("memory://models/net", "would lie outside the model")
+    assert_nothing_left(cache)
+
+
+@pytest.mark.parametrize("model", ["memory://models/split/net.onnx", "memory://models/split"])
+def test_a_remote_onnx_file_is_copied_with_its_weights(memory, cache, split_model, model):
+    for path in split_model.iterdir():
+        memory[f"memory://models/split/{path.name}"] = path.read_bytes()
+    files = fetch_model(model)
+    assert files.info.version == sha256sum_of(split_model)
+    assert files.path == str(cache / files.info.version / "net.onnx")
+    assert sorted(path.name for path in (cache / files.info.version).iterdir()) == [
+        "net.onnx",
+        "net.onnx.data",
+    ]
+
+
+def test_a_remote_onnx_file_without_its_weights_is_refused(memory, cache, split_model):
+    model = "memory://models/split/net.onnx"
+    memory[model] = (split_model / "net.onnx").read_bytes()
+    assert_refused(model, "can't be read (StoreError: 404")
     assert_nothing_left(cache)

@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.transforms.onnx_models import save, save_boxes_detector, save_logits_detector
+from tests.transforms.onnx_models import (
+    save,
+    save_boxes_detector,
+    save_logits_detector,
+    save_with_external_data,
+)
 from transforms.models.onnx_files import OnnxFileError, OnnxTensor, read_onnx
 
 
@@ -87,22 +92,13 @@ def test_operators_inside_branches_and_functions_are_seen(tmp_path: Path) -> Non
     assert read_onnx(str(path)).custom_ops == ["my.ops.Inside", "your.ops.Deep"]
 
 
-def with_external_data(path: Path, location: str) -> Path:
-    """A detector whose largest weights are in another file."""
-    save_logits_detector(path, boxes=[(0.5, 0.25, 0.2, 0.1)] * 300)
-    model = onnx.load(str(path))
-    (path.parent / location).parent.mkdir(exist_ok=True, parents=True)
-    onnx.save(model, str(path), save_as_external_data=True, location=location, size_threshold=1000)
-    return path
-
-
 @pytest.mark.parametrize("location", ["net.onnx.data", "weights/net.bin"])
 def test_the_files_with_the_weights_are_named(tmp_path: Path, location: str) -> None:
     if "/" in location:
-        path = with_external_data(tmp_path / "net.onnx", "x")
+        path = save_with_external_data(tmp_path / "net.onnx", "x")
         set_location(path, location)
     else:
-        path = with_external_data(tmp_path / "net.onnx", location)
+        path = save_with_external_data(tmp_path / "net.onnx", location)
     assert read_onnx(str(path)).external == (location,)
 
 
@@ -117,7 +113,7 @@ def set_location(path: Path, location: str) -> None:
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../net.bin", "a/../../net.bin", "a\0b", "."])
 def test_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -> None:
-    path = with_external_data(tmp_path / "net.onnx", "x")
+    path = save_with_external_data(tmp_path / "net.onnx", "x")
     set_location(path, location)
     with pytest.raises(OnnxFileError, match="outside its folder"):
         read_onnx(str(path))

@@ -21,7 +21,7 @@ from tests.transforms.onnx_models import (
     save_logits_detector,
     save_yolox,
 )
-from transforms.images.jpeg import decode_letterboxed, read_header
+from transforms.images.jpeg import Letterbox, decode_letterboxed, read_header
 from transforms.models.detector import Detector, ModelSpec, RawDetections, inspect_model
 from transforms.models.labels import COCO
 from transforms.models.model_files import ModelError
@@ -311,7 +311,7 @@ def test_without_onnx_runtime_the_message_says_how_to_install_it(
 
 
 @pytest.fixture(scope="module")
-def photographs(shared_photos: Path) -> dict[str, object]:
+def photographs(shared_photos: Path) -> dict[str, Letterbox]:
     """The real photographs, decoded for the real model."""
     return {
         path.name: decode_letterboxed(read_header(path.read_bytes()), (416, 416))
@@ -326,7 +326,7 @@ def test_the_inputs_of_the_real_model(shared_models: Path) -> None:
 
 
 def test_the_real_model_is_as_good_as_the_same_one_as_a_saved_model(
-    shared_models: Path, shared_photos: Path, photographs: dict[str, object]
+    shared_models: Path, shared_photos: Path, photographs: dict[str, Letterbox]
 ) -> None:
     by_label = {name: number for number, name in COCO.items()}
     results = {}
@@ -351,7 +351,7 @@ def test_the_real_model_is_as_good_as_the_same_one_as_a_saved_model(
 
 
 def test_results_do_not_depend_on_the_batch_or_the_threads(
-    shared_models: Path, photographs: dict[str, object]
+    shared_models: Path, photographs: dict[str, Letterbox]
 ) -> None:
     spec = inspect_model(str(shared_models / REAL))
     images = [image.pixels for image in photographs.values()][:9]
