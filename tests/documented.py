@@ -22,6 +22,7 @@ PAGES = (
     "docs/backtest.md",
     "docs/evaluate.md",
     "docs/marks.md",
+    "docs/retention.md",
     "docs/benchmarks.md",
     "docs/flink.md",
 )
@@ -64,6 +65,7 @@ WHERE: dict[str, dict[str, str]] = {
         f"{PYTHON} evaluate": SAMPLES,
         f"{PYTHON} tune": SAMPLES,
     },
+    "docs/retention.md": {f"{PYTHON} prune": SAMPLES},
     "docs/benchmarks.md": {
         "make bench": "not here: it measures for minutes, alone on the machine",
         "make bench-stream": "not here: it measures for minutes, alone on the machine",

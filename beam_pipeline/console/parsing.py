@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from datetime import timedelta
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ NAME_PRESETS = (
 )
 """The names of the presets, without the time that it takes to import the rules."""
 LONGEST_WINDOW = timedelta(days=366)
+_AGE = re.compile(r"([1-9][0-9]{0,4})([hd])", re.ASCII)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -85,6 +87,20 @@ def max_age(text: str) -> float:
         return parse_duration(text).total_seconds()
     except UnreadableError as error:
         raise argparse.ArgumentTypeError(f"{error}; or off") from None
+
+
+def age(text: str) -> timedelta:
+    """Returns an age such as `30d` or `12h`.
+
+    Raises:
+      argparse.ArgumentTypeError: It is none.
+    """
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no age; write a whole number and h or d, such as 30d"
+        )
+    return timedelta(hours=int(match[1]) * (24 if match[2] == "d" else 1))
 
 
 def _name_preset(text: str) -> str:

@@ -82,6 +82,7 @@ SAYS = {
     "evaluate": "recall",
     "tune": "min_score",
     "alerts mark": ", by ",
+    "prune": "alerts (shortened)",
     "--resume": "valid               6 (6 of them",
     "--write better.yaml": "TOO FEW",
 }

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -299,15 +298,8 @@ def read_marks(output: str) -> tuple[list[Mark], list[Problem]]:
     Raises:
       OSError: The store can't be listed.
     """
-    folder = stores.marks_folder(output)
-    if stores.is_local(folder) and not os.path.isdir(folder):
-        return [], []
-    uris = sorted(
-        file.path
-        for file in stores.list_beneath(folder)
-        if file.path.endswith(".json") and not file.path.rsplit("/", 1)[1].startswith(".")
-    )
-    return _read(uris)
+    files = stores.list_one_deep(stores.marks_folder(output))
+    return _read(sorted(file.path for file in files if file.path.endswith(".json")))
 
 
 def read_marks_of(output: str, camera: str, alert_id: str) -> tuple[list[Mark], list[Problem]]:

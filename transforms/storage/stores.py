@@ -424,6 +424,36 @@ def list_beneath(folder: str) -> list[FileMetadata]:
     return match(f"{glob.escape(base)}/**")
 
 
+def list_one_deep(folder: str) -> Iterator[FileMetadata]:
+    """Yields the files that lie one folder deep in a folder, without those being written.
+
+    Other than by `list_beneath`, a local folder that can't be listed is an error.
+
+    Raises:
+      OSError: The folder, or one in it, can't be listed.
+    """
+    base = folder.rstrip("/")
+    if not is_local(base):
+        for file in list_beneath(base):
+            if len(parts := file.path[len(base) + 1 :].split("/")) == 2 and parts[1][0] != ".":
+                yield file
+        return
+    try:
+        inner_folders = sorted(entry.path for entry in os.scandir(base) if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for inner in inner_folders:
+        for entry in sorted(os.scandir(inner), key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            try:
+                if entry.is_file():
+                    status = entry.stat()
+                    yield FileMetadata(entry.path, status.st_size, status.st_mtime)
+            except FileNotFoundError:  # Deleted meanwhile.
+                continue
+
+
 def has_files(folder: str) -> bool:
     """Returns whether a folder has any entry.
 

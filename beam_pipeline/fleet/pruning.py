@@ -1,0 +1,394 @@
+"""The command `prune`: deletes what is older than it needs to be kept.
+
+What must stay is read first, after the files have been listed: marks, alerts, and alerts that wait
+to be sent. If any of it can't be read, nothing is deleted. A file goes only if all that decides on
+it is known, so that a run that is stopped, that runs twice at once or whose store fails deletes
+nothing that should stay, and the next run goes on.
+
+The records of alerts are shortened in place of deleted: they hold which target has received the
+alert, and without them a job that sees the image again would send the alert again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from apache_beam.io.filesystem import FileMetadata
+
+import rules
+from beam_pipeline.console.exceptions import CommandFailedError, SetupError
+from beam_pipeline.console.parsing import age
+from beam_pipeline.console.tables import align, write_stdout
+from beam_pipeline.fleet.output_scan import camera_and_time
+from beam_pipeline.inputs import paths
+from beam_pipeline.inputs.preflight import check_readable
+from beam_pipeline.inputs.selection import print_problems, store_errors_as_failures
+from transforms.records import reasons
+from transforms.records.clocks import is_misdated
+from transforms.records.text import one_line
+from transforms.records.times import canonical_time, from_unix, parse_time
+from transforms.storage import stores
+from transforms.storage.archive import Problem
+from transforms.storage.marks import read_marks
+
+VALIDATED, DETECTIONS, FINAL, INVALID = "validated", "detections", "final", "invalid"
+ALERTS, THREATS, MARKED = "alerts", "threats", "marked"
+FOLDERS = (VALIDATED, DETECTIONS, INVALID, FINAL)
+"""In the order in which they are deleted: `final/` says which images show a threat."""
+KEPT = (VALIDATED, DETECTIONS, FINAL, INVALID, ALERTS, THREATS, MARKED)
+
+FOR_GOOD = timedelta.max
+_AT_ONCE = 16
+_MAX_FAILURES = 20
+_MIB = 1 << 20
+
+Key = tuple[str, str]
+"""A camera and a canonical capture time."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long what is kept.
+
+    Attributes:
+      older_than: What is older is deleted.
+      keep: Longer times, by what is kept (`KEPT`); `FOR_GOOD` for ever.
+    """
+
+    older_than: timedelta
+    keep: Mapping[str, timedelta] = field(default_factory=dict)
+
+    def limit(self, kinds: Iterable[str]) -> timedelta:
+        """Returns the age beyond which a file goes: the longest of its kinds.
+
+        Args:
+          kinds: What the file is, of `KEPT`.
+        """
+        return max((self.older_than, *(self.keep.get(kind, self.older_than) for kind in kinds)))
+
+
+@dataclass(frozen=True)
+class OldFile:
+    """A file of the output that may be deleted.
+
+    Attributes:
+      uri: The file.
+      folder: One of `FOLDERS`, or `alerts`.
+      size: Its bytes.
+      taken: The time from which its age counts (UTC).
+      key: The camera and capture time in its name; None if it has none.
+    """
+
+    uri: str
+    folder: str
+    size: int
+    taken: datetime
+    key: Key | None
+
+
+@dataclass
+class Tally:
+    """What was found in one folder.
+
+    Attributes:
+      files: All files.
+      gone: The files that were deleted or shortened, or would be.
+      bytes: Their size.
+      kept: The files that are old, and are kept for longer.
+    """
+
+    files: int = 0
+    gone: int = 0
+    bytes: int = 0
+    kept: int = 0
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Deletes, or prints what would be deleted; returns the exit code.
+
+    Raises:
+      SetupError: An option is wrong; nothing was deleted.
+      CommandFailedError: What must stay could not be read, or too much could not be deleted.
+    """
+    retention = Retention(args.older_than, _keep(args.keep, args.older_than))
+    output = paths.absolute("--output", args.output)
+    check_readable("--output", output)
+    if stores.is_local(output) and not os.path.isdir(output):
+        raise SetupError(f"--output {output}: no such directory")
+    pruning = Pruning(output, retention, datetime.now(timezone.utc), deletes=args.delete)
+    with store_errors_as_failures():
+        pruning.run()
+    write_stdout(_table(pruning.tallies, deletes=args.delete))
+    if not args.delete:
+        print("nothing was deleted; add --delete to do it", file=sys.stderr)
+    print_problems(pruning.problems, "they stay")
+    if pruning.gave_up:
+        raise CommandFailedError(
+            f"failed: {_MAX_FAILURES} files could not be deleted, so it stopped; run the same "
+            "command again once the store works"
+        )
+    return int(bool(pruning.problems))
+
+
+def _keep(options: Sequence[Sequence[str]], older_than: timedelta) -> dict[str, timedelta]:
+    keep: dict[str, timedelta] = {}
+    for what, *times in options:
+        if what not in KEPT:
+            raise SetupError(f"--keep {what[:40]}: not one of {', '.join(KEPT)}")
+        if len(times) > 1:
+            raise SetupError(f"--keep {what}: takes one age, such as --keep {what} 365d")
+        try:
+            limit = age(times[0]) if times else FOR_GOOD
+        except argparse.ArgumentTypeError as error:
+            raise SetupError(f"--keep {what}: {error}") from None
+        if limit < older_than:
+            raise SetupError(
+                f"--keep {what} {times[0]}: shorter than --older_than, so it keeps nothing; give "
+                "the shortest time to --older_than, and longer ones to --keep"
+            )
+        keep[what] = max(limit, keep.get(what, limit))
+    return keep
+
+
+def _table(tallies: Mapping[str, Tally], *, deletes: bool) -> str:
+    gone = "gone" if deletes else "would go"
+    rows = [("folder", "files", gone, "MiB", "old but kept")]
+    for name, tally in tallies.items():
+        label = f"{name} (shortened)" if name == ALERTS else name
+        size = "-" if name == ALERTS else f"{tally.bytes / _MIB:,.1f}"
+        rows.append((label, f"{tally.files:,}", f"{tally.gone:,}", size, f"{tally.kept:,}"))
+    return "".join(f"{line}\n" for line in align(rows))
+
+
+class Pruning:
+    """One look through an output.
+
+    Args:
+      output: The job's output.
+      retention: How long what is kept.
+      now: The current time (UTC).
+      deletes: Whether files are deleted, or only counted.
+
+    Attributes:
+      tallies: What was found, by folder.
+      problems: The files that could not be read or deleted, and why; they stay.
+      gave_up: Whether it stopped as too many files could not be deleted.
+    """
+
+    def __init__(self, output: str, retention: Retention, now: datetime, *, deletes: bool) -> None:
+        self._output = output
+        self._retention = retention
+        self._now = now
+        self._deletes = deletes
+        self._alerted: set[Key] = set()
+        self._marked: set[Key] = set()
+        self._waiting: frozenset[str] = frozenset()
+        self._failures = 0
+        self.tallies: dict[str, Tally] = {}
+        self.problems: list[Problem] = []
+        self.gave_up = False
+
+    def run(self) -> None:
+        """Looks for what is old, and deletes it.
+
+        Raises:
+          OSError: What must stay could not be read; nothing was deleted.
+        """
+        images = {folder: list(self._files(folder)) for folder in FOLDERS}
+        alerts = list(self._alert_files())
+        self._read_what_stays(
+            {file.key for files in images.values() for file in files if file.key is not None},
+            {file.path.rsplit("/", 1)[1].removesuffix(".json") for file in alerts},
+        )
+        for folder in FOLDERS:
+            self._prune_folder(folder, images[folder])
+        self._shorten_alerts(alerts)
+
+    def _files(self, folder: str) -> Iterable[OldFile]:
+        """Yields the files of a folder that the job has written, with their ages."""
+        base = stores.join(self._output, folder)
+        for file in stores.list_one_deep(base):
+            inner, _, name = file.path[len(base) + 1 :].partition("/")
+            stem = name.removesuffix(".json")
+            if folder in (DETECTIONS, FINAL):
+                if stem == name:
+                    continue
+                stem += ".jpg"
+            camera, taken = camera_and_time(stem)
+            if folder == INVALID:
+                if inner not in reasons.ALL:
+                    continue
+            elif camera != inner:
+                continue  # Not written by the job.
+            changed = file.last_updated_in_seconds or None
+            key = None
+            names_lie = folder == INVALID and inner in reasons.OF_NAMES
+            if camera is not None and taken is not None and not names_lie:
+                key = camera, canonical_time(taken)
+            counted = _counted_from(taken if key else None, changed)
+            if counted is not None:
+                yield OldFile(file.path, folder, file.size_in_bytes, counted, key)
+
+    def _alert_files(self) -> Iterable[FileMetadata]:
+        """Yields the records of alerts of cameras, not those of digests and decisions."""
+        base = stores.join(self._output, ALERTS)
+        for file in stores.list_one_deep(base):
+            inner, _, name = file.path[len(base) + 1 :].partition("/")
+            if rules.is_camera_id(inner) and name.endswith(".json"):
+                yield file
+
+    def _read_what_stays(self, keys: set[Key], alert_ids: set[str]) -> None:
+        """Reads marks and waiting alerts, and finds the images that have an alert."""
+        marks, unread = read_marks(self._output)
+        if unread:
+            uri, why = unread[0]
+            raise CommandFailedError(
+                f"failed: {uri}: {why}; nothing is deleted while a mark can't be read: correct the "
+                "file, or move it away"
+            )
+        self._marked = {(mark.id, mark.timestamp) for mark in marks}
+        self._waiting = frozenset(
+            file.path.rsplit("/", 1)[1].removesuffix(".json").rpartition("_")[2]
+            for folder in stores.undelivered_folders(self._output)
+            for file in stores.list_one_deep(folder)
+        )
+        for key in keys:
+            ids = {rules.alert_id(*key, severity) for severity in ("alert", "detection")}
+            if ids & alert_ids:
+                self._alerted.add(key)
+
+    def _kinds(self, file: OldFile) -> list[str]:
+        """Returns what a file is, of `KEPT`, as far as is known without reading it."""
+        kinds = [file.folder]
+        if file.folder == ALERTS or file.key in self._alerted:
+            kinds += [ALERTS, THREATS]
+        if file.key in self._marked:
+            kinds.append(MARKED)
+        return kinds
+
+    def _is_older(self, file: OldFile, kinds: Iterable[str]) -> bool:
+        return self._now - file.taken > self._retention.limit(kinds)
+
+    def _stays(self, file: OldFile) -> bool:
+        """Returns whether a file that is older than the shortest limit stays.
+
+        Raises:
+          OSError: The verdict can't be read.
+          ValueError: The verdict is damaged.
+        """
+        if self._waits(file) or not self._is_older(file, self._kinds(file)):
+            return True
+        # Only a verdict that decides is read.
+        kinds = [*self._kinds(file), THREATS]
+        return not self._is_older(file, kinds) and self._is_threat(file)
+
+    def _waits(self, file: OldFile) -> bool:
+        if file.key is None:
+            return False
+        ids = {rules.alert_id(*file.key, severity) for severity in ("alert", "detection")}
+        return bool(ids & self._waiting)
+
+    def _is_threat(self, file: OldFile) -> bool:
+        """Reads from the verdict of a file's image whether it shows a threat."""
+        if file.key is None:
+            return False
+        camera, name = file.key[0], file.uri.rsplit("/", 1)[1]
+        stem = re.sub(r"(?:\.jpe?g)?(?:\.json)?\Z", "", name, flags=re.IGNORECASE)
+        data = stores.read_if_there(stores.final_uri(self._output, camera, stem))
+        if data is None:
+            return False
+        threat = json.loads(data)["threat"]
+        return bool(threat["is_threat"])
+
+    def _prune_folder(self, folder: str, files: Sequence[OldFile]) -> None:
+        tally = self.tallies[folder] = Tally(len(files))
+        old = [file for file in files if self._now - file.taken > self._retention.older_than]
+
+        def prune_file(file: OldFile) -> str | None:
+            """Returns `kept` or `gone`, or None if it failed."""
+            if self.gave_up:
+                return None
+            try:
+                if self._stays(file):
+                    return "kept"
+                if self._deletes:
+                    stores.delete(file.uri)
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                self._note(file.uri, error)
+                return None
+            return "gone"
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="prune") as pool:
+            for file, outcome in zip(old, pool.map(prune_file, old), strict=True):
+                if outcome == "gone":
+                    tally.gone += 1
+                    tally.bytes += file.size
+                tally.kept += outcome == "kept"
+
+    def _note(self, uri: str, error: Exception) -> None:
+        self.problems.append((uri, one_line(error)))
+        self._failures += isinstance(error, OSError)
+        self.gave_up = self._failures >= _MAX_FAILURES
+
+    # Alerts
+
+    def _shorten_alerts(self, files: Sequence[FileMetadata]) -> None:
+        tally = self.tallies[ALERTS] = Tally(len(files))
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="prune") as pool:
+            for outcome in pool.map(self._shorten_alert, files):
+                tally.gone += outcome == "gone"
+                tally.kept += outcome == "kept"
+
+    def _shorten_alert(self, file: FileMetadata) -> str | None:
+        """Shortens the record of an old alert; returns `gone`, `kept`, or None for a young one, one
+        that is short already, or one that failed."""
+        if self.gave_up:
+            return None
+        try:
+            record = json.loads(stores.read_bytes(file.path))
+            key = record["id"], canonical_time(parse_time(record["timestamp"]))
+            counted = _counted_from(parse_time(key[1]), file.last_updated_in_seconds or None)
+            if counted is None or self._now - counted <= self._retention.older_than:
+                return None
+            old = OldFile(file.path, ALERTS, file.size_in_bytes, counted, key)
+            if self._waits(old) or not self._is_older(old, self._kinds(old)):
+                return "kept"
+            short = shortened_record(record)
+            if short == record:
+                return None
+            if self._deletes:
+                stores.write_bytes(file.path, stores.json_bytes(short))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._note(file.path, error)
+            return None
+        return "gone"
+
+
+def shortened_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the record of an alert without what was seen, and where: what is left says that there
+    was an alert, and who has received it."""
+    targets = [{**entry, "detail": ""} for entry in record["targets"]]
+    return {**record, "threats": [], "image_uri": "", "final_uri": "", "targets": targets}
+
+
+def _counted_from(taken: datetime | None, changed: float | None) -> datetime | None:
+    """Returns the time from which the age of a file counts; None if it is unknown.
+
+    It is the capture time. If that is not to be trusted, or there is none, it is the time at which
+    the file was last written: a camera that has lost its clock must not lose its images.
+    """
+    written = None if changed is None else from_unix(changed)
+    if taken is None or is_misdated(taken, written):
+        return written
+    return taken
