@@ -36,14 +36,16 @@ class RuleSet:
 
     Attributes:
       name: What the table calls them.
-      object: The values of each label.
-      others: The other keys of `defaults`.
+      person: The values of the label person.
+      other: The values of each other label.
+      sections: The other keys of `defaults`, a line each.
       has_tiles: Whether the detections are those with tiles.
     """
 
     name: str
-    object: str
-    others: str = ""
+    person: str = "{min_score: 0.5, confirm: false}"
+    other: str = "{min_score: 0.5}"
+    sections: tuple[str, ...] = ("repeats: ", "confirm: ")
     has_tiles: bool = False
 
     def text(self, labels: list[str], tiles: str) -> str:
@@ -53,19 +55,30 @@ class RuleSet:
           labels: What the cameras are to raise alerts for.
           tiles: The value of `tiles`.
         """
-        objects = ", ".join(f"{label}: {self.object}" for label in labels)
-        lines = ["version: 1", "defaults:", f"  objects: {{{objects}}}"]
-        lines += [f"  {line}" for line in self.others.splitlines()]
-        lines += [f"  tiles: {tiles}"] if self.has_tiles else []
+        lines = ["version: 1", "defaults:", "  objects:"]
+        for label in labels:
+            lines.append(f"    {label}: {self.person if label == 'person' else self.other}")
+        lines += [f"  {section}" for section in self.sections]
+        if self.has_tiles:
+            lines.append(f"  tiles: {tiles}")
         return "\n".join(lines) + "\n"
 
 
+_TRACKED = ("repeats: ", "confirm: ", "track: ")
 RULE_SETS = (
-    RuleSet("thresholds", "{min_score: 0.5}"),
-    RuleSet("recommended", "{min_score: 0.3}", "confirm: {unless_score: 0.5}\nrepeats: "),
-    RuleSet("with track", "{min_score: 0.5}", "track: \nrepeats: "),
-    RuleSet("with track and tiles", "{min_score: 0.5}", "track: \nrepeats: ", has_tiles=True),
+    RuleSet("thresholds", person="{min_score: 0.5}", sections=()),
+    RuleSet("recommended"),
+    RuleSet(
+        "0.3, confirmed",
+        person="{min_score: 0.3}",
+        sections=("repeats: ", "confirm: {unless_score: 0.5}"),
+    ),
+    RuleSet("track", sections=_TRACKED),
+    RuleSet("tiles", has_tiles=True),
+    RuleSet("track, tiles", sections=_TRACKED, has_tiles=True),
 )
+"""`recommended` are those of docs/rules.md: persons need no confirmation and never repeat, so they
+differ from the thresholds for other labels only."""
 
 
 class BenchmarkError(Exception):

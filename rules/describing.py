@@ -35,7 +35,7 @@ _OBJECT_VALUES = (
     "max_count",
     "repeats",
 )
-_TILES_VALUES = ("columns", "rows", "overlap")
+_TILES_VALUES = ("columns", "rows", "overlap", "min_score")
 _REPEATS_VALUES = ("iou", "occurrences", "within", "forget_after", "min_score")
 _TRACK_VALUES = ("min_score", "within")
 _CONFIRM_VALUES = ("pictures", "within", "unless_score")

@@ -388,6 +388,12 @@ class TilesSettings(Model):
         description="The part of its width, and of its height, that a tile shares with its "
         "neighbour, 0 to 0.5. Default: 0.2.",
     )
+    min_score: Fraction = Field(
+        default_factory=unset,
+        title="Minimum score",
+        description="The minimum score, 0 to 1, of a detection in a tile; lower ones are not kept. "
+        "Default: 0.3.",
+    )
 
 
 class NamesSettings(Model):

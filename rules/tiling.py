@@ -32,6 +32,7 @@ class Tiles:
     columns: int = 3
     rows: int = 2
     overlap: float = 0.2
+    min_score: float = 0.3
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
     @property
@@ -41,8 +42,9 @@ class Tiles:
 
     @property
     def name(self) -> str:
-        """The grid in words, as the image JSON says it: two that differ have different names."""
-        return f"tiles {self.columns}x{self.rows} overlap {self.overlap}"
+        """The tiles in words, as the image JSON has them; others have another name."""
+        grid = f"tiles {self.columns}x{self.rows}"
+        return f"{grid} overlap {self.overlap} min_score {self.min_score}"
 
     def size(self, width: int, height: int) -> tuple[float, float]:
         """Returns the width and height of a tile in pixels.

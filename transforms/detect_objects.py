@@ -207,6 +207,31 @@ def _prediction(outputs: Sequence[RawDetections | Exception]) -> Prediction:
     return tuple(results) or None
 
 
+def _detections(
+    image: ValidImage,
+    outputs: Sequence[RawDetections],
+    labels: Mapping[int, str],
+    min_score_kept: float,
+) -> tuple[rules.Detection, ...]:
+    """Returns the detections in an image and its tiles, from the outputs for its inputs."""
+    whole = to_detections(
+        outputs[0], content=image.content, labels=labels, min_score_kept=min_score_kept
+    )
+    if not image.tiles:
+        return whole
+    parts = [
+        to_detections(
+            raw,
+            content=tile.content,
+            labels=labels,
+            min_score_kept=max(min_score_kept, tile.min_score),
+            region=tile.region,
+        )
+        for raw, tile in zip(outputs[1:], image.tiles, strict=True)
+    ]
+    return merge(whole, zip((tile.region for tile in image.tiles), parts, strict=True))
+
+
 def detected_or_failed(
     image: ValidImage,
     prediction: Prediction,
@@ -234,15 +259,7 @@ def detected_or_failed(
     detections = image.known
     if detections is None:
         assert prediction is not None
-        views = ((image.content, WHOLE), *((tile.content, tile.region) for tile in image.tiles))
-        whole, *parts = (
-            to_detections(
-                raw, content=content, labels=labels, min_score_kept=min_score_kept, region=region
-            )
-            for raw, (content, region) in zip(prediction, views, strict=True)
-        )
-        regions = (tile.region for tile in image.tiles)
-        detections = merge(whole, zip(regions, parts, strict=True)) if parts else whole
+        detections = _detections(image, prediction, labels, min_score_kept)
     return DetectedImage(
         id=image.named.id,
         timestamp=image.named.timestamp,

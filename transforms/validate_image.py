@@ -167,8 +167,9 @@ def validate_bytes(
         return replace(invalid, reason=problem[0], detail=problem[1])
     if header.problem:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=header.problem)
-    regions = tiles.regions(width, height) if tiles else ()
-    tiling = tiles.name if tiles and regions else None
+    if tiles is not None and not tiles.fit(width, height):
+        tiles = None
+    tiling = tiles.name if tiles else None
     earlier_result = earlier.find_result(named, sha256, tiling) if earlier else None
     if earlier_result is not None:
         detections, brightness, sharpness = earlier_result
@@ -179,7 +180,7 @@ def validate_bytes(
         )
     try:
         box = jpeg.decode_letterboxed(header, input_size, keeps_aspect)
-        parts = jpeg.decode_tiles(header, input_size, regions, keeps_aspect) if regions else ()
+        parts = jpeg.decode_tiles(header, input_size, tiles, keeps_aspect) if tiles else ()
     except jpeg.CorruptJpegError as error:
         return replace(invalid, reason=reasons.CORRUPT_JPEG, detail=str(error))
     return ValidImage(

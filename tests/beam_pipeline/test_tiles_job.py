@@ -63,8 +63,8 @@ def test_tiles_are_those_of_each_camera_whatever_the_batches_and_resume_knows_th
     run("many", tiled, "--batch_size", "7", "--model_threads", "3")
     assert detections(tmp_path / "one") == detections(tmp_path / "many")
     assert settings(tmp_path / "one") == {
-        "garden": " tiles 2x2 overlap 0.1",
-        "hall": " tiles 2x1 overlap 0.2",
+        "garden": " tiles 2x2 overlap 0.1 min_score 0.3",
+        "hall": " tiles 2x1 overlap 0.2 min_score 0.3",
         "street": "",
     }
     assert "(4 of them processed in an earlier run)" in run("many", changed, "--resume")

@@ -114,7 +114,8 @@ cameras:
         "  armed: mon sun 18:00 to 06:00, sat (defaults)",
         "  disarmed: every day 12:00 to 12:30 (cameras.a)",
         "  night: start 20:00 (cameras.a), end 06:00 (cameras.a), max_brightness 0.2 (cameras.a)",
-        "  tiles: columns 4 (defaults), rows 2 (built in), overlap 0.3 (cameras.a)",
+        "  tiles: columns 4 (defaults), rows 2 (built in), overlap 0.3 (cameras.a), "
+        "min_score 0.3 (built in)",
         "  repeats: iou 0.5 (built in), occurrences 4 (profiles.yard), within 1d (built in), "
         "forget_after 10 (built in), min_score 0.25 (built in)",
         "  track: min_score 0.1 (built in), within 5s (profiles.yard)",

@@ -575,6 +575,8 @@ def test_a_long_word_is_truncated_in_the_message():
          "0.5"),
         ("tiles: {overlap: -0.1}", "defaults.tiles.overlap: is -0.1; must be a number from 0 to "
          "0.5"),
+        ("tiles: {min_score: 1.1}", "defaults.tiles.min_score: is 1.1; must be a number from 0 to "
+         "1"),
         ("tiles: {columns: 1, rows: 1}", "defaults.tiles: columns: 1 and rows: 1 make 1 tile, "
          "which is the whole image; columns times rows must be 2 to 16"),
         ("tiles: {columns: 6, rows: 3}", "defaults.tiles: columns: 6 and rows: 3 make 18 tiles; "

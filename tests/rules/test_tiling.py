@@ -17,6 +17,7 @@ GRIDS = st.builds(
     st.integers(1, 8),
     st.integers(1, 8),
     st.one_of(st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.5]), st.floats(0, 0.5)),
+    st.sampled_from([0.0, 0.3, 0.35, 1.0]),
 )
 
 
@@ -28,22 +29,22 @@ def tiles_of(layers: str, camera: str = "a") -> Tiles | None:
     ("layers", "grid"),
     [
         ("cameras: {a: }", None),
-        ("cameras: {a: {tiles: }}", (3, 2, 0.2)),
-        ("defaults: {tiles: }", (3, 2, 0.2)),
-        ("defaults: {tiles: {columns: 4, rows: 3, overlap: 0}}\ncameras: {a: }", (4, 3, 0)),
+        ("cameras: {a: {tiles: }}", (3, 2, 0.2, 0.3)),
+        ("defaults: {tiles: }", (3, 2, 0.2, 0.3)),
+        ("defaults: {tiles: {columns: 4, rows: 3, overlap: 0}}\ncameras: {a: }", (4, 3, 0, 0.3)),
         (
             "defaults: {tiles: {columns: 4}}\nprofiles: {p: {tiles: {rows: 1}}}\n"
-            "cameras: {a: {profile: p, tiles: {overlap: 0.5}}}",
-            (4, 1, 0.5),
+            "cameras: {a: {profile: p, tiles: {overlap: 0.5, min_score: 0.4}}}",
+            (4, 1, 0.5, 0.4),
         ),
         ("defaults: {tiles: }\ncameras: {a: {tiles: {enabled: false}}}", None),
         ("defaults: {tiles: {columns: 8, rows: 2, enabled: false}}\ncameras: {a: }", None),
-        ("defaults: {tiles: {columns: 1}}\ncameras: {a: }", (1, 2, 0.2)),
+        ("defaults: {tiles: {columns: 1}}\ncameras: {a: }", (1, 2, 0.2, 0.3)),
     ],
 )
 def test_tiles_are_inherited_value_by_value(layers, grid):
     tiles = tiles_of(layers)
-    assert (tiles and (tiles.columns, tiles.rows, tiles.overlap)) == grid
+    assert (tiles and (tiles.columns, tiles.rows, tiles.overlap, tiles.min_score)) == grid
 
 
 @pytest.mark.parametrize(
@@ -126,10 +127,10 @@ def test_tiles_cover_the_image_overlap_as_stated_and_are_of_one_size(tiles, widt
 @search(300)
 @given(GRIDS, GRIDS)
 def test_grids_have_the_same_name_if_and_only_if_they_are_the_same(one, other):
-    values = [(grid.columns, grid.rows, grid.overlap) for grid in (one, other)]
+    values = [(grid.columns, grid.rows, grid.overlap, grid.min_score) for grid in (one, other)]
     assert (one.name == other.name) == (values[0] == values[1])
     assert dataclasses.replace(one, origins={"rows": "defaults.tiles"}).name == one.name
 
 
 def test_the_name_of_a_grid_is_legible():
-    assert Tiles().name == "tiles 3x2 overlap 0.2"
+    assert Tiles().name == "tiles 3x2 overlap 0.2 min_score 0.3"

@@ -183,7 +183,7 @@ def test_each_image_gets_its_own_detections_in_any_batch(run_pipeline, model, ba
     assert results["invalid"] == []
 
 
-GRIDS = (None, rules.Tiles(2, 1, 0.0), rules.Tiles(3, 2, 0.2), rules.Tiles(1, 3, 0.5))
+GRIDS = (None, rules.Tiles(2, 1, 0.0), rules.Tiles(3, 2, 0.2), rules.Tiles(1, 3, 0.5, 0.7))
 
 
 @st.composite
@@ -205,6 +205,7 @@ def tiled_images(draw):
                         np.full((8, 8, 3), shade, np.uint8),
                         draw(st.sampled_from([(1.0, 1.0), (1.0, 0.75)])),
                         (x0 / 640, y0 / 480, x1 / 640, y1 / 480),
+                        grid.min_score,
                     )
                     for shade, (x0, y0, x1, y1) in zip(shades[1:], regions, strict=False)
                 ),
@@ -227,17 +228,20 @@ def one_input_at_a_time(model, detector, image):
     if image.known is not None:
         return image.known
 
-    def look(pixels, content, region):
+    def look(pixels, content, region, min_score=0.05):
         (raw,) = detector.detect([pixels])
         labels = model.labels
         return to_detections(
-            raw, content=content, labels=labels, min_score_kept=0.05, region=region
+            raw, content=content, labels=labels, min_score_kept=min_score, region=region
         )
 
     whole = look(image.pixels, image.content, (0.0, 0.0, 1.0, 1.0))
     if not image.tiles:
         return whole
-    parts = [(tile.region, look(tile.pixels, tile.content, tile.region)) for tile in image.tiles]
+    parts = [
+        (tile.region, look(tile.pixels, tile.content, tile.region, tile.min_score))
+        for tile in image.tiles
+    ]
     return merge(whole, parts)
 
 
@@ -273,11 +277,11 @@ def test_batches_of_tiles_of_several_images_are_not_mixed_up(
     assert found == expected
 
 
-def tiled(name, shades):
+def tiled(name, shades, min_score=0.0):
     """An image of the first shade whose two tiles have the others."""
     regions = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
     tiles = tuple(
-        Tile(np.full((8, 8, 3), shade, np.uint8), (1.0, 1.0), region)
+        Tile(np.full((8, 8, 3), shade, np.uint8), (1.0, 1.0), region, min_score)
         for shade, region in zip(shades[1:], regions, strict=True)
     )
     return replace(valid(name, shades[0]), tiles=tiles, tiling="tiles 2x1 overlap 0.0")
@@ -301,6 +305,14 @@ def test_what_tiles_show_is_mapped_into_the_image_and_cut_boxes_are_dropped(run_
     assert all(image.tiles == () for image, _ in results["kept"])
     counts = {name: n for name, n in counted(result).items() if name.startswith("model.")}
     assert (counts["model.images"], counts["model.tiles"]) == (2, 2)
+
+
+@pytest.mark.parametrize(("min_score", "number"), [(0.05, 4), (0.9, 4), (0.91, 2)])
+def test_a_detection_in_a_tile_needs_the_score_of_the_tiles(run_pipeline, model, min_score, number):
+    """That of the whole image does not, even if it is lower."""
+    image = tiled("a", (102, 153, 204), min_score)
+    _, results = detect(run_pipeline, model, [image])
+    assert len(results["detected"][0].detections) == number
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

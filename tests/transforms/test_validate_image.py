@@ -105,7 +105,7 @@ def test_tiles_change_nothing_of_the_whole_image_and_are_named():
     data = jpeg(640, 480)
     plain, tiled = validated(data), validated(data, tiles=rules.Tiles(2, 2, 0.1))
     assert (plain.tiles, plain.tiling) == ((), None)
-    assert (len(tiled.tiles), tiled.tiling) == (4, "tiles 2x2 overlap 0.1")
+    assert (len(tiled.tiles), tiled.tiling) == (4, "tiles 2x2 overlap 0.1 min_score 0.3")
     for name in ("content", "brightness", "sharpness", "width", "height", "data"):
         assert getattr(plain, name) == getattr(tiled, name)
     assert (plain.pixels == tiled.pixels).all()
@@ -123,8 +123,8 @@ def test_a_valid_image_with_tiles_is_encoded_whole():
     image = validated(jpeg(640, 480), tiles=rules.Tiles())
     coder = beam.coders.registry.get_coder(ValidImage)
     decoded = coder.decode(coder.encode(image))
-    assert [(tile.content, tile.region) for tile in decoded.tiles] == [
-        (tile.content, tile.region) for tile in image.tiles
+    assert [(tile.content, tile.region, tile.min_score) for tile in decoded.tiles] == [
+        (tile.content, tile.region, 0.3) for tile in image.tiles
     ]
     for one, other in zip(decoded.inputs, image.inputs, strict=True):
         assert (one == other).all()
@@ -149,7 +149,7 @@ def test_the_tiles_of_a_camera_are_those_of_the_rule_file_as_it_is_now(run_pipel
 
         result, outputs = run_pipeline(build)
         tilings = {(image.named.id, image.width): image.tiling for image in outputs["valid"]}
-        name = f"tiles {columns}x2 overlap 0.2"
+        name = f"tiles {columns}x2 overlap 0.2 min_score 0.3"
         small_tiling = name if columns == 2 else None
         assert tilings == {("wide", 400): name, ("plain", 400): None, ("wide", 160): small_tiling}
         assert counted(result)["images.too_small_for_tiles"] == (columns == 4)
@@ -642,7 +642,7 @@ SETTINGS = st.fixed_dictionaries(
     SETTINGS,
     *[st.sampled_from("ab")] * 2,
     *[st.sampled_from(["tflite", "savedmodel"])] * 2,
-    *[st.sampled_from([None, "tiles 3x2 overlap 0.2", "tiles 3x2 overlap 0.25"])] * 2,
+    *[st.sampled_from([None, rules.Tiles().name, rules.Tiles(min_score=0.31).name])] * 2,
 )
 def test_detections_of_an_earlier_run_are_used_if_all_settings_are_the_same(
     before, now, version_before, version_now, runtime_before, runtime_now, tiles_before, tiles_now
@@ -691,11 +691,11 @@ def test_the_hash_of_settings_is_the_same_in_every_run_and_on_every_machine(monk
 def test_the_settings_say_the_tiles_and_how_they_are_merged(monkeypatch):
     model = ModelInfo("detector", "0123456789ab", "af28d5f02005", "tflite")
     assert model.with_tiles(None) == model
-    tiled = model.with_tiles("tiles 3x2 overlap 0.2")
-    assert tiled.settings == "1a18ed2735b9 tiles 3x2 overlap 0.2"
+    tiled = model.with_tiles("tiles 3x2 overlap 0.2 min_score 0.3")
+    assert tiled.settings == "06425d4f9977 tiles 3x2 overlap 0.2 min_score 0.3"
     assert replace(tiled, settings=model.settings) == model
     monkeypatch.setattr(images, "TILING_REVISION", 2)
-    assert model.with_tiles("tiles 3x2 overlap 0.2").settings != tiled.settings
+    assert model.with_tiles("tiles 3x2 overlap 0.2 min_score 0.3").settings != tiled.settings
 
 
 def test_a_known_image_is_checked_by_its_header_alone(tmp_path, no_decoding):

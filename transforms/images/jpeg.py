@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,7 +151,7 @@ def decode_letterboxed(
 def decode_tiles(
     header: JpegHeader,
     size: tuple[int, int],
-    regions: Iterable[rules.Region],
+    tiles: rules.Tiles,
     keeps_aspect: bool = True,
 ) -> tuple[Tile, ...]:
     """Decodes parts of an image, the right way up, each at the scale that fits a model's input.
@@ -163,7 +162,7 @@ def decode_tiles(
     Args:
       header: From :func:`read_header`.
       size: Width and height of the model's input in pixels.
-      regions: The parts.
+      tiles: The parts, which must fit the image.
       keeps_aspect: Whether they keep their aspect, or are stretched and leave no margin.
 
     Raises:
@@ -172,7 +171,7 @@ def decode_tiles(
     if header.problem:
         raise CorruptJpegError(header.problem)
     fitted, scale = [], 0.0
-    for region in regions:
+    for region in tiles.regions(header.width, header.height):
         width, height = region.right - region.left, region.bottom - region.top
         fitted_size = _fitted(width, height, size, keeps_aspect)
         fitted.append((region, fitted_size))
@@ -181,7 +180,7 @@ def decode_tiles(
     image = decode(header._stream, least[::-1] if header.orientation >= 5 else least)
     image = turn_upright(image, header.orientation)
     across, down = image.width / header.width, image.height / header.height
-    tiles = []
+    decoded = []
     for region, fitted_size in fitted:
         box = (
             *(region.left * across, region.top * down),
@@ -193,8 +192,8 @@ def decode_tiles(
             *(region.left / header.width, region.top / header.height),
             *(region.right / header.width, region.bottom / header.height),
         )
-        tiles.append(Tile(pixels, fractions, place))
-    return tuple(tiles)
+        decoded.append(Tile(pixels, fractions, place, tiles.min_score))
+    return tuple(decoded)
 
 
 def _fitted(width: int, height: int, size: tuple[int, int], keeps_aspect: bool) -> tuple[int, int]:

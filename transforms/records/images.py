@@ -126,11 +126,13 @@ class Tile:
       content: The width and height of the tile's part of `pixels`, as fractions.
       region: Where the tile is in the upright image: left, top, right and bottom, as fractions of
         the image.
+      min_score: Detections in the tile below this score are dropped.
     """
 
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     content: tuple[float, float]
     region: tuple[float, float, float, float]
+    min_score: float
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class ValidImage:
       content: The width and height of the image's part of `pixels`, as fractions.
       known: The detections of the same bytes by the same model in an earlier run (`--resume`).
       tiles: The tiles at which the model looks, too; empty if `known` is set.
-      tiling: The grid of the tiles that made, or make, its detections; None if there are none.
+      tiling: The tiles that made, or make, its detections, in words; None if there are none.
     """
 
     named: NamedFile
@@ -388,7 +390,8 @@ def _pack_valid(image: ValidImage) -> dict[str, Any]:
     plain = {field.name: getattr(image, field.name) for field in fields(image)}
     plain["pixels"] = _pack_pixels(image.pixels)
     plain["tiles"] = [
-        (_pack_pixels(tile.pixels), tile.content, tile.region) for tile in image.tiles
+        (_pack_pixels(tile.pixels), tile.content, tile.region, tile.min_score)
+        for tile in image.tiles
     ]
     return plain
 
@@ -400,8 +403,8 @@ def _unpack_valid(plain: dict[str, Any]) -> ValidImage:
         image,
         pixels=_unpack_pixels(pixels),
         tiles=tuple(
-            Tile(_unpack_pixels(packed), tuple(content), tuple(region))
-            for packed, content, region in tiles
+            Tile(_unpack_pixels(packed), tuple(content), tuple(region), min_score)
+            for packed, content, region, min_score in tiles
         ),
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from rules import Region, Tiles
+from rules import Tiles
 from tests.transforms.pictures import (
     asymmetric,
     encoded,
@@ -135,8 +135,9 @@ def test_a_tile_is_the_part_of_the_upright_image_at_the_scale_of_the_model(size,
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     width, height = upright.size
     regions = Tiles(3, 2, 0.2).regions(width, height)
-    tiles = decode_tiles(read_header(data), (128, 96), regions)
+    tiles = decode_tiles(read_header(data), (128, 96), Tiles(3, 2, 0.2, min_score=0.4))
     assert len(tiles) == 6
+    assert {tile.min_score for tile in tiles} == {0.4}
     for region, tile in zip(regions, tiles, strict=True):
         left, top, right, bottom = region
         assert tile.region == (left / width, top / height, right / width, bottom / height)
@@ -156,9 +157,9 @@ def test_a_tile_shows_details_that_the_whole_image_is_too_small_for():
     lines[:, ::4], lines[:, 1::4] = 255, 255
     header = read_header(encoded(Image.fromarray(lines), quality=100, subsampling=0))
     assert content_of(decode_letterboxed(header, (320, 240))).std() < 10
-    (tile,) = decode_tiles(header, (320, 240), [Region(640, 480, 960, 720)])
-    assert tile.content == (1.0, 1.0)
-    assert tile.pixels.std() > 100
+    for tile in decode_tiles(header, (320, 240), Tiles(4, 4, 0.0)):
+        assert tile.content == (1.0, 1.0)
+        assert tile.pixels.std() > 100
 
 
 def test_an_image_is_decoded_only_as_large_as_its_tiles_need(monkeypatch):
@@ -171,16 +172,16 @@ def test_an_image_is_decoded_only_as_large_as_its_tiles_need(monkeypatch):
 
     monkeypatch.setattr("transforms.images.jpeg.decode", decode_and_note)
     header = read_header(jpeg(3200, 2400))
-    decode_tiles(header, (200, 200), Tiles(2, 2, 0.0).regions(3200, 2400))
-    decode_tiles(header, (800, 800), Tiles(2, 2, 0.0).regions(3200, 2400))
-    decode_tiles(header, (801, 801), Tiles(2, 2, 0.0).regions(3200, 2400))
+    decode_tiles(header, (200, 200), Tiles(2, 2, 0.0))
+    decode_tiles(header, (800, 800), Tiles(2, 2, 0.0))
+    decode_tiles(header, (801, 801), Tiles(2, 2, 0.0))
     assert sizes == [(400, 300), (1600, 1200), (3200, 2400)]
 
 
 def test_an_image_of_which_data_is_missing_has_no_tiles():
     header = read_header(jpeg()[:700] + b"\xff\xd9")
     with pytest.raises(CorruptJpegError, match="image data is missing"):
-        decode_tiles(header, (64, 64), Tiles(2, 1, 0.0).regions(200, 160))
+        decode_tiles(header, (64, 64), Tiles(2, 1, 0.0))
 
 
 @pytest.mark.parametrize("size", [(1600, 1200), (3200, 2400)])
