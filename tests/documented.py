@@ -58,7 +58,12 @@ WHERE: dict[str, dict[str, str]] = {
         f"{PYTHON} backtest": SAMPLES,
         f"{PYTHON} export": SAMPLES,
     },
-    "docs/evaluate.md": {f"{PYTHON} evaluate": SAMPLES, f"{PYTHON} tune": SAMPLES},
+    "docs/evaluate.md": {
+        f"{PYTHON} evaluate": SAMPLES,
+        f"{PYTHON} tune": SAMPLES,
+        ".venv/bin/python -m benchmarks.real_cameras": "not here: "
+        "test_real_cameras_benchmark.py runs it on a few images",
+    },
     "docs/marks.md": {
         f"{PYTHON} alerts mark": SAMPLES,
         f"{PYTHON} marks": SAMPLES,

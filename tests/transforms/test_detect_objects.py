@@ -183,7 +183,7 @@ def test_each_image_gets_its_own_detections_in_any_batch(run_pipeline, model, ba
     assert results["invalid"] == []
 
 
-GRIDS = (None, rules.Tiles(2, 1, 0.0), rules.Tiles(3, 2, 0.2), rules.Tiles(1, 3, 0.5, 0.7))
+GRIDS = (None, rules.Tiles(2, 1, 0.0), rules.Tiles(3, 2, 0.2), rules.Tiles(1, 3, 0.5, 0.95))
 
 
 @st.composite
