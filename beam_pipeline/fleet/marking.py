@@ -141,6 +141,11 @@ def _label(marked: _Marked, args: argparse.Namespace) -> str | None:
                 f"--label {shortened(escaped(label))}: the model gives no such label; {hint}; "
                 "--labels takes the labels of another model"
             )
+    elif marked.labels == ():
+        raise SetupError(
+            f"{what}: the record of this alert does not say any more what it was for, as `prune` "
+            "has shortened it; mark alerts before that, or keep them longer: prune --keep alerts"
+        )
     elif marked.labels is None:
         if label is None or args.mark != UNSURE:
             raise SetupError(

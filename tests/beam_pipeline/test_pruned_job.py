@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from beam_pipeline import bundled, cli
 from beam_pipeline.fleet.pruning import Pruning, Retention
 from tests.beam_pipeline.conftest import tree
 from tests.conftest import Command
+from tests.transforms.archives import seen, write_output
 from tests.transforms.web_service import WebService
+from transforms.known_versions import known_from_output
+from transforms.records.precedence import Version
 
 
 def prune(output: Path, *, deletes: bool = True) -> None:
@@ -20,6 +24,15 @@ def prune(output: Path, *, deletes: bool = True) -> None:
     pruning = Pruning(str(output), Retention(timedelta(days=30)), later, deletes=deletes)
     pruning.run()
     assert pruning.problems == []
+
+
+def test_a_stream_does_not_know_a_pruned_image_any_more(tmp_path: Path) -> None:
+    (judged,) = write_output(tmp_path, [seen("hall", "2026-01-31T10:00:00Z", ("person", 0.9))])
+    version = Version(judged=judged)
+    with ThreadPoolExecutor(4) as pool:
+        assert known_from_output(str(tmp_path), version, pool).versions != {}
+        prune(tmp_path)
+        assert known_from_output(str(tmp_path), version, pool).versions == {}
 
 
 def test_a_pruned_image_is_judged_again_and_its_alert_is_not_sent_again(

@@ -9,6 +9,7 @@ import pytest
 
 import rules
 from beam_pipeline import cli
+from beam_pipeline.fleet.pruning import shortened_record
 from tests.beam_pipeline.conftest import refused
 from tests.transforms.archives import seen, write_output
 from transforms.alerting.alerts import alert_for
@@ -155,6 +156,16 @@ def test_a_damaged_record_of_an_alert_is_named(
     (output / "alerts" / "hall" / f"{id}.json").write_text("{")
     assert marked(output, id, "right") == 1
     assert f"{id}.json: is no record of an alert; is it damaged?" in capsys.readouterr().err
+
+
+def test_an_alert_that_was_pruned_can_not_be_marked(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (record,) = (output / "alerts" / "hall").iterdir()
+    content = json.loads(record.read_bytes())
+    record.write_bytes(json.dumps(shortened_record(content)).encode())
+    line = refused(capsys, "alerts", "mark", record.stem, "false", "--output", output)
+    assert "does not say any more what it was for, as `prune` has shortened it" in line
 
 
 def test_the_list_of_alerts_shows_their_marks(
