@@ -11,6 +11,7 @@ import io
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ def main() -> None:
     _, converted = runtime_of(spec, files.info.version, asked)
     detector = Detector(spec, converted=converted, threads=int(threads))
     names = sorted(Path(photographs).glob("*.jpg"))
-    images = [decode_letterboxed(read_header(path.read_bytes()), spec.input_size) for path in names]
+    images = [
+        decode_letterboxed(read_header(path.read_bytes()), spec.input_size, spec.keeps_aspect)
+        for path in names
+    ]
     pixels = [image.pixels for image in images]
     results = detector.detect(pixels)
     result: dict[str, Any] = {}
@@ -41,7 +45,9 @@ def main() -> None:
             {"file": name.name, "raw": raw, "content": image.content}
             for name, raw, image in zip(names, results, images, strict=True)
         ]
-        result["average_precision"] = average_precision(Path(annotations[0]), found)
+        result["average_precision"] = average_precision(
+            Path(annotations[0]), found, spec.labels or COCO
+        )
     done, started = 0, time.monotonic()
     while (seconds := time.monotonic() - started) < _SECONDS:
         detector.detect(pixels)
@@ -49,13 +55,22 @@ def main() -> None:
     print(json.dumps({**result, "images_per_second": done / seconds}))
 
 
-def average_precision(annotations: Path, found: list[dict[str, Any]]) -> float:
-    """COCO's AP, over overlaps of 0.5 to 0.95, of what was found in some of its photographs."""
+def average_precision(
+    annotations: Path, found: list[dict[str, Any]], labels: Mapping[int, str] = COCO
+) -> float:
+    """COCO's AP, over overlaps of 0.5 to 0.95, of what was found in some of its photographs.
+
+    Args:
+      annotations: The truth.
+      found: For each photograph its `file`, the `raw` result and the `content` of its letterbox.
+      labels: The names of the model's classes by number.
+    """
     from pycocotools.coco import COCO as Truth
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = Truth(str(annotations))
+        numbers = {category["name"]: category["id"] for category in truth.dataset["categories"]}
         sizes = {image["file_name"].rsplit("/", 1)[-1]: image for image in truth.dataset["images"]}
         rows = []
         for result in found:
@@ -63,13 +78,13 @@ def average_precision(annotations: Path, found: list[dict[str, Any]]) -> float:
             image = sizes[result["file"]]
             across, down = image["width"], image["height"]
             for seen in to_detections(
-                result["raw"], content=result["content"], labels=COCO, min_score_kept=0.01
+                result["raw"], content=result["content"], labels=labels, min_score_kept=0.01
             ):
                 x, y, width, height = seen.bbox
                 rows.append(
                     {
                         "image_id": image["id"],
-                        "category_id": int(seen.category),
+                        "category_id": numbers[seen.label],
                         "bbox": [x * across, y * down, width * across, height * down],
                         "score": seen.conf,
                     }

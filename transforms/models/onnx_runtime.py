@@ -19,12 +19,13 @@ from transforms.models.onnx_heads import (
     head_of,
     names_of,
 )
-from transforms.records.text import one_line
+from transforms.records.text import one_line, printable
 
 _FLOATS: Mapping[int, Any] = {1: np.float32, 10: np.float16}
 """The types of images, by ONNX's number."""
 _INTEGERS: Mapping[int, Any] = {6: np.int32, 7: np.int64}
 _ONLY_FATAL = 4
+_MAX_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,13 @@ def _image_input(
         raise ModelError(
             f"{path}: takes {batch} images at once; export it for one image, or with a free batch"
         )
-    return images[0], (width or free_size[0], height or free_size[1])
+    size = (width or free_size[0], height or free_size[1])
+    if max(size) > _MAX_SIDE:
+        raise ModelError(
+            f"{path}: takes an image of {size[0]}x{size[1]} pixels; at most {_MAX_SIDE} by "
+            f"{_MAX_SIDE} are possible"
+        )
+    return images[0], size
 
 
 def _sizes(file: OnnxFile, size: tuple[int, int]) -> dict[str, Array]:
@@ -138,14 +145,18 @@ def _open_session(path: str) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _ONLY_FATAL
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        # Its fallback is the same provider once more, after some lines on standard output.
+        return onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime raises its own types.
         raise ModelError(f"{path}: ONNX Runtime can't load it ({_cause(error)})") from None
 
 
 def _cause(error: Exception) -> str:
     """Returns what ONNX Runtime says after its error code and the path of the file."""
-    return one_line(type(error)(str(error).rpartition(" failed:")[2]))
+    text = " ".join(str(error).rpartition(" failed:")[2].split())
+    return f"{type(error).__name__}: {printable(text)[:200]}"
 
 
 def _load(path: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -302,6 +303,50 @@ def test_a_size_that_the_model_can_not_take_is_refused(tmp_path: Path) -> None:
     assert_refused(path, "it fails on an image of 50x50 pixels", free_size=50)
 
 
+@pytest.mark.parametrize(("size", "asked"), [((8193, 32), None), (("w", "h"), 8193)])
+def test_an_image_that_is_too_large_is_refused(
+    tmp_path: Path, size: tuple[int | str, int | str], asked: int | None
+) -> None:
+    path = save_logits_detector(tmp_path / "net.onnx", size=size)
+    assert_refused(path, "8193x", "at most 8192 by 8192 are possible", free_size=asked)
+
+
+DAMAGE = """
+import random, resource, sys
+from pathlib import Path
+from tests.transforms.onnx_models import save_boxes_detector, save_logits_detector, save_yolox
+from transforms.models.model_files import ModelError
+from transforms.models.onnx_runtime import open_onnx
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))  # A changed size may ask for any memory.
+path, rng, opened = Path(sys.argv[1]), random.Random(int(sys.argv[2])), 0
+for number in range(150):
+    makers = save_boxes_detector, save_logits_detector, lambda path: save_yolox(path, {})
+    data = bytearray(makers[number % 3](path).read_bytes())
+    for _ in range(rng.randint(1, 3)):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    path.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
+    try:
+        open_onnx(str(path), (64, 64))
+        opened += 1
+    except ModelError as error:
+        assert len(str(error).splitlines()) == 1, error
+print(opened)
+"""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_damaged_file_is_refused_in_one_line_or_runs(tmp_path: Path, seed: int) -> None:
+    """In a process of its own, which a crash of ONNX Runtime would end."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DAMAGE, tmp_path / "net.onnx", str(seed)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0 < int(done.stdout) < 150  # And ONNX Runtime writes nothing of its own.
+
+
 def test_without_onnx_runtime_the_message_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,23 +373,17 @@ def test_the_inputs_of_the_real_model(shared_models: Path) -> None:
 def test_the_real_model_is_as_good_as_the_same_one_as_a_saved_model(
     shared_models: Path, shared_photos: Path, photographs: dict[str, Letterbox]
 ) -> None:
-    by_label = {name: number for number, name in COCO.items()}
     results = {}
     for name in (REAL, SAVED_MODEL):
         spec = inspect_model(str(shared_models / name), 416)
         raw = Detector(spec).detect([image.pixels for image in photographs.values()])
-        if spec.labels is not None:
-            numbers = np.array([0, *(by_label[spec.labels[at]] for at in range(1, 81))], np.float32)
-            raw = [
-                RawDetections(each.boxes, each.scores, numbers[each.classes.astype(int)])
-                for each in raw
-            ]
         results[name] = average_precision(
             shared_photos / "coco.annotations.json",
             [
                 {"file": file, "raw": each, "content": image.content}
                 for (file, image), each in zip(photographs.items(), raw, strict=True)
             ],
+            spec.labels or COCO,
         )
     assert results[REAL] > 0.26
     assert abs(results[REAL] - results[SAVED_MODEL]) < 0.01
