@@ -192,6 +192,8 @@ class Pruning:
         self._alerted: set[Key] = set()
         self._marked: set[Key] = set()
         self._waiting: frozenset[str] = frozenset()
+        self._threats: dict[str, bool] = {}
+        """Whether images show a threat, by the addresses of their verdicts: each is read once."""
         self._failures = 0
         self.tallies: dict[str, Tally] = {}
         self.problems: list[Problem] = []
@@ -303,11 +305,11 @@ class Pruning:
             return False
         camera, name = file.key[0], file.uri.rsplit("/", 1)[1]
         stem = re.sub(r"(?:\.jpe?g)?(?:\.json)?\Z", "", name, flags=re.IGNORECASE)
-        data = stores.read_if_there(stores.final_uri(self._output, camera, stem))
-        if data is None:
-            return False
-        threat = json.loads(data)["threat"]
-        return bool(threat["is_threat"])
+        uri = stores.final_uri(self._output, camera, stem)
+        if uri not in self._threats:
+            data = stores.read_if_there(uri)
+            self._threats[uri] = data is not None and bool(json.loads(data)["threat"]["is_threat"])
+        return self._threats[uri]
 
     def _prune_folder(self, folder: str, files: Sequence[OldFile]) -> None:
         tally = self.tallies[folder] = Tally(len(files))

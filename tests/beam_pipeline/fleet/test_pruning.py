@@ -148,6 +148,23 @@ def test_folders_and_severities_are_kept_longer(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_only_threats_reads_verdicts_each_once(tmp_path: Path) -> None:
+    for number, severity in enumerate((None, "detection", "alert")):
+        put_image(tmp_path, days_ago(50 + number), severity=severity)
+    put_image(tmp_path, days_ago(10))
+    read: list[str] = []
+
+    def note(name: str, uri: str) -> None:
+        if name == "read_if_there" and "/final/" in uri:
+            read.append(uri)
+
+    with trouble(note):
+        pruned(tmp_path, deletes=False, alerts=timedelta(days=365))
+        assert read == []
+        pruned(tmp_path, deletes=False, threats=timedelta(days=365))
+    assert len(read) == len(set(read)) == 2
+
+
 def test_marked_images_are_kept_for_good(tmp_path: Path) -> None:
     for days in (40, 4000):
         put_image(tmp_path, days_ago(days), severity="alert")
