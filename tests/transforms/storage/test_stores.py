@@ -337,3 +337,34 @@ def test_a_named_pipe_in_a_files_place_is_an_error_and_is_not_waited_for(tmp_pat
         read(str(tmp_path))
     with pytest.raises(FileNotFoundError):
         read(str(tmp_path / "nowhere"))
+
+
+def test_files_one_folder_deep_are_listed_with_size_and_time(tmp_path, memory):
+    for base in (str(tmp_path / "out"), "memory://out"):
+        assert list(stores.list_one_deep(base)) == []
+        for name in ("b/2.json", "b/10.json", "a/1.json", "top.json", "a/deep/3.json"):
+            stores.write_bytes(f"{base}/{name}", b"four")
+        stores.write_bytes(f"{base}/a/.1.json.partial", b"x")
+        found = list(stores.list_one_deep(f"{base}/"))
+        assert sorted(file.path for file in found) == [
+            f"{base}/{name}" for name in ("a/1.json", "b/10.json", "b/2.json")
+        ]
+        assert {file.size_in_bytes for file in found} == {4}
+    os.utime(tmp_path / "out" / "a" / "1.json", (1000, 1000))
+    (file, *_) = stores.list_one_deep(str(tmp_path / "out"))
+    assert file.last_updated_in_seconds == 1000
+
+
+def test_a_local_folder_that_can_not_be_listed_is_an_error(tmp_path, monkeypatch):
+    stores.write_bytes(str(tmp_path / "a" / "1.json"), b"x")
+    stores.write_bytes(str(tmp_path / "b" / "2.json"), b"x")
+    really = os.scandir
+
+    def scandir(path):
+        if path == str(tmp_path / "b"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError):
+        list(stores.list_one_deep(str(tmp_path)))
