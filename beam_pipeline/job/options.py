@@ -254,9 +254,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a detector: a SavedModel's directory, a .tflite or .onnx file, or a .tar.gz of one, "
         "on any of Beam's filesystems; a name of the TensorFlow 2 Detection Zoo or of YOLOX (such "
         "as yolox_s), downloaded once; or 'bundled', the detector for the bundled samples "
-        "(default: 'bundled' for the bundled samples, otherwise "
-        "ssd_mobilenet_v2_320x320_coco17_tpu-8). A model is a program: use one from a source that "
-        "you trust",
+        "(default: 'bundled' for the bundled samples, otherwise efficientdet_d0_coco17_tpu-32). A "
+        "model is a program: use one from a source that you trust",
     )
     model.add_argument(
         "--trust_model",

@@ -166,7 +166,7 @@ def test_a_model_that_cannot_be_downloaded_says_how_to_give_one(
     monkeypatch.setenv("MODEL_ZOO_ADDRESS", "http://127.0.0.1:1")
     monkeypatch.setenv("MODEL_CACHE", str(tmp_path / "cache"))
     line = refused(capsys, "--input", images, "--output", tmp_path / "out")
-    assert "ssd_mobilenet_v2_320x320_coco17_tpu-8.tar.gz: can't be downloaded" in line
+    assert "efficientdet_d0_coco17_tpu-32.tar.gz: can't be downloaded" in line
     assert "give --model the path of a SavedModel's directory" in line
 
 

@@ -35,7 +35,7 @@ ZOO_ADDRESS_VARIABLE = "MODEL_ZOO_ADDRESS"
 YOLOX_ADDRESS = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
 YOLOX_ADDRESS_VARIABLE = "MODEL_YOLOX_ADDRESS"
 CACHE_VARIABLE = "MODEL_CACHE"
-DEFAULT_ZOO_MODEL = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
+DEFAULT_ZOO_MODEL = "efficientdet_d0_coco17_tpu-32"
 MAX_FILES = 10_000
 MAX_MODEL_BYTES = 2 << 30
 """The largest archive that is unpacked. TensorFlow itself reads no graph of 2 GiB."""

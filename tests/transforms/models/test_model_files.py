@@ -188,7 +188,9 @@ def test_none_or_several_models_are_refused(tmp_path, cache, files, message, pac
 @pytest.mark.parametrize("model", ["nowhere", "no_such_zoo_model", "gone.tflite", "gone.tar.gz"])
 def test_a_model_that_is_nowhere_is_refused(tmp_path, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
-    assert_refused(model, "no such file or directory", "give --model", DEFAULT_ZOO_MODEL)
+    assert_refused(
+        model, "no such file or directory", "give --model", "efficientdet_d0_coco17_tpu-32"
+    )
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):
@@ -367,8 +369,8 @@ def test_no_archive_changes_anything_outside_the_cache(tmp_path_factory, members
 
 # From the zoo.
 
-DEFAULT_ZOO_MODEL = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
-ARCHIVE = archive(in_folder(f"{DEFAULT_ZOO_MODEL}/saved_model", FILES))
+ZOO_MODEL = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
+ARCHIVE = archive(in_folder(f"{ZOO_MODEL}/saved_model", FILES))
 
 
 @pytest.fixture
@@ -384,26 +386,26 @@ def test_the_zoo_is_requested_by_https():
 
 
 def test_the_first_download_says_that_its_digest_is_recorded(zoo, capsys):
-    fetch_model(DEFAULT_ZOO_MODEL)
+    fetch_model(ZOO_MODEL)
     digest = hashlib.sha256(ARCHIVE).hexdigest()
-    text = f"{DEFAULT_ZOO_MODEL}: downloaded; its sha256 is {digest}, recorded now, as none is"
+    text = f"{ZOO_MODEL}: downloaded; its sha256 is {digest}, recorded now, as none is"
     assert text in capsys.readouterr().err
-    fetch_model(DEFAULT_ZOO_MODEL)
+    fetch_model(ZOO_MODEL)
     assert "sha256" not in capsys.readouterr().err
 
 
 def test_a_pinned_digest_holds_for_the_first_download(zoo, cache, capsys, monkeypatch):
     digest = hashlib.sha256(ARCHIVE).hexdigest()
-    monkeypatch.setattr(model_files, "DIGESTS", {DEFAULT_ZOO_MODEL: "0" * 64})
-    assert_refused(DEFAULT_ZOO_MODEL, f"its sha256 is {digest}, and should be 000", "do not use it")
+    monkeypatch.setattr(model_files, "DIGESTS", {ZOO_MODEL: "0" * 64})
+    assert_refused(ZOO_MODEL, f"its sha256 is {digest}, and should be 000", "do not use it")
     assert_nothing_left(cache)
-    monkeypatch.setattr(model_files, "DIGESTS", {DEFAULT_ZOO_MODEL: digest})
-    fetch_model(DEFAULT_ZOO_MODEL)
+    monkeypatch.setattr(model_files, "DIGESTS", {ZOO_MODEL: digest})
+    fetch_model(ZOO_MODEL)
     assert f"its sha256 is {digest}, as pinned in this release" in capsys.readouterr().err
 
 
 def test_the_zoo_names_each_model_under_its_release():
-    assert ZOO[DEFAULT_ZOO_MODEL] == "20200711"
+    assert ZOO[ZOO_MODEL] == "20200711"
     assert ZOO["centernet_hg104_512x512_coco17_tpu-8"] == "20200713"
     assert ZOO["centernet_mobilenetv2fpn_512x512_coco17_od"] == "20210210"
     assert set(ZOO.values()) == {"20200711", "20200713", "20210210"}
@@ -427,36 +429,34 @@ def test_the_zoo_is_where_tensorflow_keeps_it(web, cache, monkeypatch):
 
 
 def test_a_model_of_the_zoo_is_downloaded_once(zoo, cache, version):
-    files = fetch_model(DEFAULT_ZOO_MODEL)
-    assert (files.info.name, files.info.version) == (DEFAULT_ZOO_MODEL, version)
+    files = fetch_model(ZOO_MODEL)
+    assert (files.info.name, files.info.version) == (ZOO_MODEL, version)
     assert files.path.endswith("/saved_model")
-    assert [request.path for request in zoo.requests] == [
-        f"/tf2/20200711/{DEFAULT_ZOO_MODEL}.tar.gz"
-    ]
-    recorded = (cache / "zoo" / f"{DEFAULT_ZOO_MODEL}.tar.gz.sha256").read_text()
-    assert recorded == f"{hashlib.sha256(ARCHIVE).hexdigest()}  {DEFAULT_ZOO_MODEL}.tar.gz\n"
-    assert fetch_model(DEFAULT_ZOO_MODEL) == files
-    assert fetch_model(DEFAULT_ZOO_MODEL, expected_version=version) == files
+    assert [request.path for request in zoo.requests] == [f"/tf2/20200711/{ZOO_MODEL}.tar.gz"]
+    recorded = (cache / "zoo" / f"{ZOO_MODEL}.tar.gz.sha256").read_text()
+    assert recorded == f"{hashlib.sha256(ARCHIVE).hexdigest()}  {ZOO_MODEL}.tar.gz\n"
+    assert fetch_model(ZOO_MODEL) == files
+    assert fetch_model(ZOO_MODEL, expected_version=version) == files
     assert len(zoo.requests) == 1
 
 
 @pytest.mark.parametrize("change", ["archive", "record", "empty record"])
 def test_an_archive_that_changed_in_the_cache_is_noticed(zoo, cache, change):
-    fetch_model(DEFAULT_ZOO_MODEL)
-    path = cache / "zoo" / f"{DEFAULT_ZOO_MODEL}.tar.gz"
+    fetch_model(ZOO_MODEL)
+    path = cache / "zoo" / f"{ZOO_MODEL}.tar.gz"
     if change == "archive":
         path.write_bytes(archive(in_folder("saved_model", {**FILES, "added": b""})))
     else:
         path.with_name(f"{path.name}.sha256").write_text("0" * 64 if change == "record" else "")
-    assert_refused(DEFAULT_ZOO_MODEL, str(path), "is not what was downloaded", "delete both")
+    assert_refused(ZOO_MODEL, str(path), "is not what was downloaded", "delete both")
     assert len(zoo.requests) == 1
 
 
 @pytest.mark.parametrize("missing", ["", ".sha256"])
 def test_a_download_that_was_not_completed_is_made_again(zoo, cache, missing):
-    files = fetch_model(DEFAULT_ZOO_MODEL)
-    (cache / "zoo" / f"{DEFAULT_ZOO_MODEL}.tar.gz{missing}").unlink()
-    assert fetch_model(DEFAULT_ZOO_MODEL) == files
+    files = fetch_model(ZOO_MODEL)
+    (cache / "zoo" / f"{ZOO_MODEL}.tar.gz{missing}").unlink()
+    assert fetch_model(ZOO_MODEL) == files
     assert len(zoo.requests) == 2
 
 
@@ -483,32 +483,32 @@ def not_at_all(handler, request):
 )
 def test_a_failed_download_is_one_clear_line_and_leaves_nothing(zoo, cache, answer, message):
     zoo.answers = [answer]
-    address = f"{zoo.url}/tf2/20200711/{DEFAULT_ZOO_MODEL}.tar.gz"
-    assert_refused(DEFAULT_ZOO_MODEL, address, "can't be downloaded", message, "give --model")
+    address = f"{zoo.url}/tf2/20200711/{ZOO_MODEL}.tar.gz"
+    assert_refused(ZOO_MODEL, address, "can't be downloaded", message, "give --model")
     assert_nothing_left(cache)
 
 
 def test_a_refused_connection_is_one_clear_line_and_leaves_nothing(zoo, cache):
     zoo.stop()
-    assert_refused(DEFAULT_ZOO_MODEL, zoo.url, "can't be downloaded", "refused", "give --model")
+    assert_refused(ZOO_MODEL, zoo.url, "can't be downloaded", "refused", "give --model")
     assert_nothing_left(cache)
 
 
 def test_an_archive_that_a_server_would_unpack_is_requested_unchanged(zoo):
-    fetch_model(DEFAULT_ZOO_MODEL)
+    fetch_model(ZOO_MODEL)
     assert zoo.requests[0].headers["Accept-Encoding"] == "identity"
 
 
 def test_a_cache_without_permission_is_refused(zoo, cache, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # To root everything is permitted.
-    assert_refused(DEFAULT_ZOO_MODEL, str(cache), "can't be written", "MODEL_CACHE")
+    assert_refused(ZOO_MODEL, str(cache), "can't be written", "MODEL_CACHE")
     assert zoo.requests == []
 
 
 def test_a_cache_that_is_a_file_is_refused(zoo, cache, tmp_path):
     cache.parent.mkdir()
     cache.write_text("")
-    assert_refused(DEFAULT_ZOO_MODEL, str(cache), "can't be written", "MODEL_CACHE")
+    assert_refused(ZOO_MODEL, str(cache), "can't be written", "MODEL_CACHE")
     (tmp_path / "net.tar.gz").write_bytes(archive(FILES))
     assert_refused(str(tmp_path / "net.tar.gz"), str(cache), "can't be written", "MODEL_CACHE")
 
