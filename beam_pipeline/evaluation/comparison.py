@@ -38,6 +38,7 @@ class Comparison:
       not_in_archive: Images that the truth names and the archive does not have.
       supposed: Cameras and labels that are supposed to be threats, as `final/` does not show it.
       versions: Of the rules by which `final/` was judged.
+      other_tiles: How many images the model has not looked at by the tiles of the rules that judge.
     """
 
     images: list[EvaluatedImage] = field(default_factory=list)
@@ -49,6 +50,7 @@ class Comparison:
     not_in_archive: list[str] = field(default_factory=list)
     supposed: set[tuple[str, str]] = field(default_factory=set)
     versions: set[str] = field(default_factory=set)
+    other_tiles: int = 0
 
     def notes(self) -> list[str]:
         """Returns what a person must know to read the numbers, a line each."""
@@ -77,6 +79,11 @@ class Comparison:
             lines.append(
                 f"final/ does not say whether alerts are wanted for {first_names(assumed)}: "
                 "treated as threats; give --rules FILE --verdicts final to say"
+            )
+        if self.other_tiles:
+            lines.append(
+                f"{self.other_tiles} images were detected with other tiles than these rules have: "
+                "run the job with these rules to see what their tiles find"
             )
         if len(self.versions) > 1:
             lines.append(
@@ -189,7 +196,14 @@ class _Camera:
             elif alerted is None:
                 result.without_verdict += 1
             else:
+                if self._judge is not None:
+                    result.other_tiles += image.model.tiling != self._tiling(image)
                 yield image, true_image, alerted
+
+    def _tiling(self, image: DetectedImage) -> str | None:
+        """Returns the tiles that an image has by the rules."""
+        tiles = None if self._rules is None else self._rules.tiles
+        return tiles.name if tiles and tiles.fit(image.width, image.height) else None
 
     def _alerted_in_final(
         self, archived: ArchivedImage, result: Comparison

@@ -219,6 +219,11 @@ class ModelInfo:
         digest = hashlib.sha256(parts.encode()).hexdigest()[:12]
         return replace(self, settings=f"{digest} {tiling}")
 
+    @property
+    def tiling(self) -> str | None:
+        """The tiles of which the settings tell; None if there are none, or if nothing is known."""
+        return (self.settings or "").partition(" ")[2] or None
+
     def to_json(self) -> ModelJson:
         """Makes the `model` of the image JSON."""
         return {

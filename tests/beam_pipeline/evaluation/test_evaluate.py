@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,37 @@ def test_other_rules_judge_anew_and_say_what_is_a_threat(
     )
     assert shown(final["total"], "threats alerts right false missed") == [1, 3, 1, 2, 0]
     assert "those given" in notes
+
+
+@pytest.mark.parametrize(
+    ("tiles", "others"),
+    [
+        ("", 1),
+        ("tiles: {columns: 4}", 3),
+        ("tiles: {columns: 2, rows: 8, overlap: 0}", 1),  # Too small: the image has none.
+        ("tiles: {columns: 4, overlap: 0.1}", 2),
+    ],
+)
+def test_images_that_were_detected_with_other_tiles_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiles: str, others: int
+) -> None:
+    assert (HALL[0].width, HALL[0].height) == (640, 480)
+    model = replace(HALL[0].model, settings="0123456789ab")
+    grids = (None, None, "tiles 4x2 overlap 0.1 min_score 0.3")
+    images = [
+        replace(image, model=model.with_tiles(grid))
+        for image, grid in zip(HALL, grids, strict=False)
+    ]
+    write_output(tmp_path / "out", images)
+    rules = rules_of(tmp_path, f"{CAR}  {tiles}\n")
+    truth = truth_of(tmp_path, *ROWS[:3])
+    _, notes = evaluated(capsys, tmp_path / "out", truth, "--rules", rules)
+    assert notes == (
+        f"{others} images were detected with other tiles than these rules have: run the job with "
+        "these rules to see what their tiles find\n"
+    )
+    _, notes = evaluated(capsys, tmp_path / "out", truth, "--rules", rules, "--verdicts", "final")
+    assert "tiles" not in notes
 
 
 def test_what_a_cooldown_holds_back_is_shown_with_recall(
