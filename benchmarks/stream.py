@@ -26,7 +26,12 @@ from benchmarks.pictures import copies_of_photographs, small_pictures
 from tests.flink.stream_job import StreamJob, flink_cluster, wait_for
 from tests.transforms.web_service import WebService
 
-RULES = "version: 1\ndefaults:\n  objects:\n    person: {min_score: 0.3, severity: alert}\n"
+RULES = """version: 1
+defaults:
+  objects:
+    person: {min_score: 0.3, severity: alert}
+  cooldown: 0s
+"""
 
 
 @contextmanager

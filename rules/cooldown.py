@@ -4,6 +4,9 @@ An image that an alert covers sends no alert of its own. An incident is the aler
 that it covers. It can end before the cooldown does: if a camera has an `incident_gap`, an image
 belongs to an incident only if a threat of it is at most that far away in time.
 
+An incident that outlasts the cooldown has a further alert, and so has one in which a new label
+appears. Such an alert follows the one before it, and says what is new (`follow_up`).
+
 The functions work on `History.alerts`, the alerts of one camera in the order of their verdicts: the
 last `LAST_ALERTS`, and at most `MAX_ALERTS` that may cover an image that arrives out of order.
 """
@@ -12,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
-from rules.records import ThreatSeverity
+from rules.records import FollowUp, MoreObjects, ThreatSeverity
 
 MAX_ALERTS = 100
 MAX_COVERED = 1000
@@ -38,6 +42,10 @@ class PastAlert:
         covered_before: The number of older images that it covers.
         severity: The severity of its image; each severity has its own cooldowns.
         was_restored: Whether it was restored from a record, which does not say what it covers.
+        incident: The id of the first alert of the incident; empty if it is this one.
+        began: The capture time of that alert's image; None if it is this one.
+        told: The largest number of objects of each label in one image, as of this alert.
+        seen: The same with the images that it covers.
     """
 
     capture_time: int
@@ -47,6 +55,15 @@ class PastAlert:
     covered_before: int = 0
     severity: ThreatSeverity = "alert"
     was_restored: bool = False
+    incident: str = ""
+    began: int | None = None
+    told: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def last_threat(self) -> int:
+        """The capture time of the newest image of the alert and those that it covers."""
+        return max([self.capture_time, *self.covered[-1:]])
 
     def reaches(self, capture_time: int, gap: int | None) -> bool:
         """Returns whether an image is close enough to the incident to belong to it.
@@ -61,13 +78,17 @@ class PastAlert:
         if gap is None:
             return True
         first = min([self.capture_time, *self.covered[:1]])
-        last = max([self.capture_time, *self.covered[-1:]])
+        last = self.last_threat
         if self.was_restored and last == self.capture_time < capture_time:
             return True
         return first - gap <= capture_time <= last + gap
 
-    def cover(self, capture_time: int) -> int:
+    def cover(self, capture_time: int, objects: Mapping[str, int]) -> int:
         """Adds an image that the alert covers.
+
+        Args:
+            capture_time: The capture time of the image.
+            objects: The number of its threats of each label.
 
         Returns:
             The number of the image in the incident, in which the alert's own image is the first.
@@ -79,7 +100,14 @@ class PastAlert:
         if len(self.covered) > MAX_COVERED:
             del self.covered[0]
             self.covered_before += 1
+        self.seen = _most(self.seen, objects)
         return number
+
+
+def _most(*counts: Mapping[str, int]) -> dict[str, int]:
+    """Returns the largest of the numbers of each label, in the order of the labels."""
+    labels = sorted({label for objects in counts for label in objects})
+    return {label: max(objects.get(label, 0) for objects in counts) for label in labels}
 
 
 def alert_id(camera: str, timestamp: str, severity: str) -> str:
@@ -160,15 +188,50 @@ def restore_alerts(alerts: list[PastAlert], sent: Iterable[PastAlert]) -> None:
             known.labels = tuple(sorted({*known.labels} & {*alert.labels}))
 
 
+def _alert_before(
+    alerts: list[PastAlert], capture_time: int, severity: ThreatSeverity, pause: int
+) -> PastAlert | None:
+    """Returns the last alert whose incident goes on: no pause since its last threat is longer."""
+    earlier = [
+        alert
+        for alert in alerts
+        if alert.severity == severity
+        and alert.capture_time < capture_time <= alert.last_threat + pause
+    ]
+    return max(earlier, key=lambda alert: alert.capture_time, default=None)
+
+
+def _canonical(capture_time: int) -> str:
+    time = datetime(1970, 1, 1) + timedelta(microseconds=capture_time)
+    digits = "auto" if capture_time % 1000 or not capture_time % 1_000_000 else "milliseconds"
+    return f"{time.isoformat(timespec=digits)}Z"
+
+
+def _follow_up(before: PastAlert, objects: Mapping[str, int]) -> FollowUp:
+    seen = _most(before.seen, objects)
+    return FollowUp(
+        incident=before.incident or before.alert_id,
+        began=_canonical(before.capture_time if before.began is None else before.began),
+        last_alert=_canonical(before.capture_time),
+        images=before.covered_before + len(before.covered),
+        new_labels=tuple(sorted(objects.keys() - {*before.labels, *before.told})),
+        more=tuple(
+            MoreObjects(label, number, seen[label])
+            for label, number in sorted(before.told.items())
+            if seen[label] > number
+        ),
+    )
+
+
 def add_alert(
     alerts: list[PastAlert],
     capture_time: int,
     alert_id: str,
-    labels: frozenset[str],
+    objects: Mapping[str, int],
     cooldown: int,
     severity: ThreatSeverity,
     gap: int | None = None,
-) -> None:
+) -> FollowUp | None:
     """Adds an alert that is sent.
 
     Several images of one capture time have one alert, and only one of them is reported. Which one
@@ -178,24 +241,43 @@ def add_alert(
         alerts: The alerts of the camera, to which it is added.
         capture_time: The capture time of its image, in microseconds since 1970.
         alert_id: Its id.
-        labels: The labels that it names.
+        objects: The number of its threats of each label; it names these labels.
         cooldown: How long it covers further images, in microseconds.
         severity: The severity of its image.
         gap: The longest time without a threat in an incident, in microseconds; None for any.
+
+    Returns:
+        What is new since the last alert of the incident; None if it is the first one. Without a
+        gap, an incident goes on if no time without a threat is longer than the cooldown.
     """
     earlier = _last_alert(alerts, capture_time, cooldown, severity, gap)
-    known = labels if earlier is None else labels.union(earlier.labels)
+    known = {*objects} if earlier is None else {*objects, *earlier.labels}
+    pause = cooldown if gap is None else gap
+    before = _alert_before(alerts, capture_time, severity, pause)
+    told = _most(objects) if before is None else _most(before.seen, objects)
+    follow_up = None if before is None else _follow_up(before, objects)
     alert = find_alert(alerts, alert_id)
     if alert is not None:
         alert.labels = tuple(sorted(known.intersection(alert.labels)))
-        return
-    alerts.append(PastAlert(capture_time, alert_id, tuple(sorted(known)), severity=severity))
+        alert.told = {
+            label: min(number, told[label]) for label, number in alert.told.items() if label in told
+        }
+        alert.seen = _most(alert.seen, objects)
+        return follow_up
+    alert = PastAlert(
+        capture_time, alert_id, tuple(sorted(known)), severity=severity, told=told, seen=told
+    )
+    if before is not None and follow_up is not None:
+        alert.incident = follow_up.incident
+        alert.began = before.capture_time if before.began is None else before.began
+    alerts.append(alert)
     _forget_alerts(alerts, cooldown)
+    return follow_up
 
 
 def _forget_alerts(alerts: list[PastAlert], cooldown: int) -> None:
     """Forgets alerts far away in time from all of the last ones, and of the images that old alerts
-    cover, all but the newest.
+    cover, all but the time of the newest.
 
     The distance to one alert says nothing, because the clock of a camera may be wrong for a while.
     """
@@ -210,3 +292,4 @@ def _forget_alerts(alerts: list[PastAlert], cooldown: int) -> None:
     for alert in alerts[:-_ALERTS_WITH_COVERED_TIMES]:
         alert.covered_before += len(alert.covered[:-1])
         del alert.covered[:-1]
+        alert.told, alert.seen = {}, {}

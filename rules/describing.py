@@ -135,12 +135,14 @@ def _body(camera: CameraRules) -> Iterator[str]:
 
 
 def _cooldown(camera: CameraRules) -> Iterator[str]:
+    origins = camera.origins
     if camera.cooldown is None:
+        yield f"  cooldown: 0s, one alert per image ({origins.get('cooldown', BUILT_IN)})"
         return
-    yield f"  cooldown: {_duration(camera.cooldown)} ({camera.origins['cooldown']})"
+    yield f"  cooldown: {_duration(camera.cooldown)} ({origins.get('cooldown', BUILT_IN)})"
     if camera.incident_gap is not None:
         gap = _duration(camera.incident_gap)
-        yield f"  incident_gap: {gap} ({camera.origins['incident_gap']})"
+        yield f"  incident_gap: {gap} ({origins.get('incident_gap', BUILT_IN)})"
 
 
 def _any_can_repeat(camera: CameraRules) -> bool:

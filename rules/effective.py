@@ -24,6 +24,13 @@ from rules.tiling import Tiles
 BUILT_IN = "built in"
 """The origin of a value that the file does not set."""
 
+COOLDOWN = timedelta(minutes=30)
+"""The cooldown if the file sets none: while an incident goes on, a reminder each half hour."""
+
+INCIDENT_GAP = timedelta(minutes=5)
+"""The incident_gap that belongs to `COOLDOWN`: whoever comes five minutes after the last threat
+has an alert. A cooldown of the file's own has no gap unless the file sets one."""
+
 LABEL_WITHOUT_REPEATS = "person"
 """The label that `repeats` ignores unless the label's own settings say otherwise: a person who
 stands still is still a threat."""
@@ -266,7 +273,7 @@ class CameraRules:
         repeats: The settings of the filter `repeats`; None for off.
         track: The settings of the filter `track`; None for off.
         confirm: The settings of the filter `confirm`; None for off.
-        cooldown: The cooldown after an alert; None for none.
+        cooldown: The cooldown after an alert; None for one alert per image.
         incident_gap: The time without threats that ends a cooldown; None if none does.
         notify: The names of the targets of its alerts.
         origins: The section that sets each value of schedule and night (``night.start``), and
@@ -286,8 +293,8 @@ class CameraRules:
     repeats: Repeats | None = None
     track: Track | None = None
     confirm: Confirm | None = None
-    cooldown: timedelta | None = None
-    incident_gap: timedelta | None = None
+    cooldown: timedelta | None = COOLDOWN
+    incident_gap: timedelta | None = INCIDENT_GAP
     notify: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
@@ -455,6 +462,8 @@ def _merge_times_and_targets(
         if key in layer.model_fields_set:
             changed[key] = getattr(layer, key) or None
             origins[key] = name
+    if "cooldown" in changed and "incident_gap" not in {*changed, *parent.origins}:
+        changed["incident_gap"] = None  # The built-in gap belongs to the built-in cooldown.
     if "notify" in layer.model_fields_set:
         changed["notify"] = tuple(dict.fromkeys(layer.notify))
         origins["notify"] = name

@@ -87,7 +87,7 @@ def explain(
 
 def _explain_verdict(image: FinalImageJson, zone: str) -> Iterator[str]:
     verdict = image["threat"]
-    time = local_words(datetime.fromisoformat(image["timestamp"].replace("Z", "+00:00")), zone)
+    time = local_words(_time(image["timestamp"]), zone)
     yield f"{image['id']} at {time}, judged by rules {verdict['rules_version']}:"
     number = verdict.get("incident_number")
     if verdict.get("suppressed_by") is not None:
@@ -97,12 +97,22 @@ def _explain_verdict(image: FinalImageJson, zone: str) -> Iterator[str]:
         )
     elif verdict["severity"] == "alert":
         yield "It calls for an alert."
+        if (follow_up := verdict.get("follow_up")) is not None:
+            began, last = (
+                local_words(_time(follow_up[name]), zone)  # type: ignore[literal-required]
+                for name in ("began", "last_alert")
+            )
+            yield f"It follows the alert of {last}: the incident that began at {began} goes on."
     elif verdict["severity"] == "detection":
         yield "No alert: its threats have the severity detection, which is recorded and counted."
     elif image["detections"]:
         yield "No alert: nothing in it is a threat."
     else:
         yield "No alert: nothing was detected in it."
+
+
+def _time(timestamp: str) -> datetime:
+    return datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
 
 
 def _explain_targets(alert: Mapping[str, Any] | None) -> Iterator[str]:

@@ -26,6 +26,7 @@ from rules.history import History, PastImage
 from rules.records import (
     Check,
     Detection,
+    FollowUp,
     Image,
     Rejected,
     Threat,
@@ -55,17 +56,17 @@ class _Scene:
         is_night: Whether it is night.
     """
 
-    def __init__(self, image: Image, camera: CameraRules, history: History) -> None:
+    def __init__(self, image: Image, camera: CameraRules, history: History | None) -> None:
         self.image = image
         self.camera = camera
-        self.history = history
+        self.history = History() if history is None else history
         self.capture_time = 0
         self.shown_time = ""
         self.is_armed = True
         self.is_night = False
         schedule, night = camera.schedule, camera.night
         needs_local_time = schedule is not None or night is not None
-        if not needs_local_time and not camera.needs_history:
+        if not needs_local_time and (history is None or not camera.needs_history):
             return
         text = image.timestamp.removesuffix("Z")
         time = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
@@ -352,7 +353,7 @@ def judge_image(
             first one.
         alerting: The severities of the images that have alerts.
     """
-    scene = _Scene(image, camera, History() if history is None else history)
+    scene = _Scene(image, camera, history)
     candidates: list[_Candidate] = []
     rejected: list[Rejected] = []
     for index, detection in enumerate(image.detections):
@@ -374,11 +375,11 @@ def judge_image(
     threats = tuple(_threat(candidate) for candidate in decisive if not _is_rejected(candidate))
     rejected += [_rejected(candidate) for candidate in decisive if _is_rejected(candidate)]
     severity = _highest_severity(threats)
-    if camera.needs_history:
+    if history is not None and camera.needs_history:
         _add_to_history(scene, candidates, unconfirmed)
-    suppressed_by, incident_number = None, None
+    suppressed_by, incident_number, follow_up = None, None, None
     if severity in alerting:
-        suppressed_by, incident_number = _incident(scene, threats, severity)
+        suppressed_by, incident_number, follow_up = _incident(scene, threats, severity)
     return Verdict(
         is_threat=bool(threats),
         severity=severity,
@@ -388,6 +389,7 @@ def judge_image(
         trace=tuple(Trace(candidate.index, tuple(candidate.checks)) for candidate in decisive),
         suppressed_by=suppressed_by,
         incident_number=incident_number,
+        follow_up=follow_up,
     )
 
 
@@ -512,19 +514,22 @@ def _boxes_by_label(detections: Iterable[Detection]) -> dict[str, tuple[Bbox, ..
 
 def _incident(
     scene: _Scene, threats: tuple[Threat, ...], severity: ThreatSeverity
-) -> tuple[str | None, int]:
-    """Returns the id of the alert that covers the image's own, and the image's number in it."""
+) -> tuple[str | None, int, FollowUp | None]:
+    """Returns the id of the alert that covers the image's own, the image's number in the incident,
+    and what is new in it.
+    """
     cooldown = scene.camera.cooldown
     if cooldown is None:
-        return None, 1
-    labels = frozenset(threat.label for threat in threats if threat.severity == severity)
+        return None, 1, None
+    objects = Counter(threat.label for threat in threats if threat.severity == severity)
     microseconds = cooldown // _MICROSECOND
     gap = None if scene.camera.incident_gap is None else scene.camera.incident_gap // _MICROSECOND
     alerts, capture_time = scene.history.alerts, scene.capture_time
     own_id = alert_id(scene.image.id, scene.image.timestamp, severity)
     if find_alert(alerts, own_id) is None:
+        labels = frozenset(objects)
         alert = covering_alert(alerts, capture_time, labels, microseconds, severity, gap)
         if alert is not None:
-            return alert.alert_id, alert.cover(capture_time)
-    add_alert(alerts, capture_time, own_id, labels, microseconds, severity, gap)
-    return None, 1
+            return alert.alert_id, alert.cover(capture_time, objects), None
+    follow_up = add_alert(alerts, capture_time, own_id, objects, microseconds, severity, gap)
+    return None, 1, follow_up

@@ -36,7 +36,7 @@ def _names(cameras: list[str]) -> str:
 
 def _gap(camera: CameraRules) -> Iterator[str]:
     gap, cooldown = camera.incident_gap, camera.cooldown
-    if gap is None:
+    if gap is None or "incident_gap" not in camera.origins:
         return
     origin = camera.origins["incident_gap"]
     if cooldown is None:

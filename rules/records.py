@@ -211,6 +211,25 @@ class TraceJson(TypedDict):
     checks: list[CheckJson]
 
 
+class MoreObjectsJson(TypedDict):
+    """An entry of `more` in a follow-up; see `MoreObjects`."""
+
+    label: str
+    before: int
+    now: int
+
+
+class FollowUpJson(TypedDict):
+    """What is new in an incident, in the image JSON and in alerts; see `FollowUp`."""
+
+    incident: str
+    began: str
+    last_alert: str
+    images: int
+    new_labels: list[str]
+    more: list[MoreObjectsJson]
+
+
 class _FirstVerdictJson(TypedDict):
     is_threat: bool
     severity: ThreatSeverity | None
@@ -222,12 +241,14 @@ class _FirstVerdictJson(TypedDict):
 class VerdictJson(_FirstVerdictJson, total=False):
     """The ``threat`` object of the image JSON; see `Verdict`.
 
-    Archives of earlier releases lack the keys of this class.
+    Archives of earlier releases lack the keys of this class. Only an alert that follows another one
+    in its incident has `follow_up`.
     """
 
     suppressed_by: str | None
     incident_number: int | None
     trace: list[TraceJson]
+    follow_up: FollowUpJson
 
 
 class FinalImageJson(TypedDict):
@@ -237,6 +258,56 @@ class FinalImageJson(TypedDict):
     timestamp: str
     detections: list[DetectionJson]
     threat: VerdictJson
+
+
+@dataclass(frozen=True)
+class MoreObjects:
+    """A label of which an incident shows more objects than its alerts have said.
+
+    Attributes:
+        label: The label.
+        before: The largest number in one image, as of the last alert.
+        now: The largest number in one image since then.
+    """
+
+    label: str
+    before: int
+    now: int
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """What is new in an incident since its last alert, for an alert that follows that one.
+
+    Attributes:
+        incident: The id of the first alert of the incident.
+        began: The capture time of that alert's image, canonical.
+        last_alert: The capture time of the last alert's image, canonical.
+        images: The number of threat images since then, which had no alert of their own.
+        new_labels: The labels that no alert of the incident has named, in order.
+        more: The labels of which there are more objects than before, in order.
+    """
+
+    incident: str
+    began: str
+    last_alert: str
+    images: int
+    new_labels: tuple[str, ...] = ()
+    more: tuple[MoreObjects, ...] = ()
+
+    def to_json(self) -> FollowUpJson:
+        """Returns the ``follow_up`` object of the image JSON and of alerts."""
+        return {
+            "incident": self.incident,
+            "began": self.began,
+            "last_alert": self.last_alert,
+            "images": self.images,
+            "new_labels": list(self.new_labels),
+            "more": [
+                {"label": entry.label, "before": entry.before, "now": entry.now}
+                for entry in self.more
+            ],
+        }
 
 
 @dataclass(frozen=True)
@@ -255,6 +326,8 @@ class Verdict:
             incidents of their own if the camera has a cooldown and a target receives them.
         incident_number: The number of the image in its incident: 1 for the image whose alert is
             sent, from 2 for those that this alert covers; None if the image calls for no alert.
+        follow_up: What is new since the last alert of the incident; None if the image has no alert
+            of its own, or the first one of its incident.
     """
 
     is_threat: bool
@@ -265,6 +338,7 @@ class Verdict:
     trace: tuple[Trace, ...] = ()
     suppressed_by: str | None = None
     incident_number: int | None = None
+    follow_up: FollowUp | None = None
 
     @property
     def alerts(self) -> bool:
@@ -273,7 +347,7 @@ class Verdict:
 
     def to_json(self) -> VerdictJson:
         """Returns the ``threat`` object of the image JSON."""
-        return {
+        data: VerdictJson = {
             "is_threat": self.is_threat,
             "severity": self.severity,
             "rules_version": self.rules_version,
@@ -315,6 +389,9 @@ class Verdict:
                 for trace in self.trace
             ],
         }
+        if self.follow_up is not None:
+            data["follow_up"] = self.follow_up.to_json()
+        return data
 
 
 def _detection(index: int, data: Mapping[str, Any]) -> Detection:

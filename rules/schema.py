@@ -525,14 +525,15 @@ class Layer(Model):
         default_factory=unset,
         title="Cooldown",
         description="The time after an alert, such as 5m, in which the camera sends no other "
-        "alert, unless a label appears that the alert did not contain. Default: 0s, no cooldown.",
+        "alert, unless a label appears that the alert did not contain. Default: 30m, with an "
+        "incident_gap of 5m. 0s: one alert per image.",
     )
     incident_gap: Duration = Field(
         default_factory=unset,
         title="Incident gap",
         description="The time without threats, such as 10m, after which the next threat is a new "
-        "incident: it has an alert, although the cooldown has not ended. Default: 0s, the cooldown "
-        "always lasts as long as it says.",
+        "incident: it has an alert, although the cooldown has not ended. 0s: the cooldown always "
+        "lasts as long as it says. Default: 5m with the default cooldown, otherwise 0s.",
     )
     notify: TargetNames = Field(
         default_factory=unset,

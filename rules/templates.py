@@ -57,6 +57,7 @@ class MessageValues(TypedDict):
     severity: str
     labels: Sequence[str]
     threats: Sequence[Mapping[str, object]]
+    follow_up: Mapping[str, object] | None
     links: Mapping[str, str | None]
     picture_link: str
     report_link: str | None
@@ -412,6 +413,19 @@ def _example() -> MessageValues:
         "severity": "alert",
         "labels": [f"label {number}" for number in range(MAX_THREATS)],
         "threats": [{**threat, "label": f"label {number}"} for number in range(MAX_THREATS)],
+        "follow_up": {
+            "incident": "0" * 32,
+            "began": "2026-02-01 00:29:59 (Europe/Berlin, UTC+1)",
+            "last_alert": "2026-02-01 00:29:59 (Europe/Berlin, UTC+1)",
+            "images": 17,
+            "new_labels": [f"label {number}" for number in range(MAX_THREATS)],
+            "more": [
+                {"label": f"label {number}", "before": 1, "now": 3} for number in range(MAX_THREATS)
+            ],
+            "text": "The incident that began at 2026-02-01 00:29:59 (Europe/Berlin, UTC+1) goes "
+            "on. Since the alert of that time: 17 more images; new: label 1; up to 3 label 2 in "
+            "one image, before 1.",
+        },
         "links": {
             "picture": "https://example.com/picture",
             "data": "https://example.com/data",

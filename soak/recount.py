@@ -29,6 +29,7 @@ defaults:
   objects:
     person: {{min_score: 0.5, severity: alert}}
     dog: {{min_score: 0.5, severity: detection}}
+  cooldown: 0s
   notify: [guard]
 """
 """The rule file of a soak; :class:`soak.images.Look` says what follows from it."""

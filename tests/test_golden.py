@@ -109,6 +109,19 @@ VERDICT = rules.Verdict(
     suppressed_by="00112233445566778899aabbccddeeff",
     incident_number=7,
 )
+FOLLOWING = replace(
+    VERDICT,
+    suppressed_by=None,
+    incident_number=1,
+    follow_up=rules.FollowUp(
+        "00112233445566778899aabbccddeeff",
+        "2026-01-31T22:59:59Z",
+        "2026-01-31T23:29:59Z",
+        17,
+        ("person",),
+        (rules.MoreObjects("car", 1, 3),),
+    ),
+)
 LIMIT_WINDOW = Window("guard", "gate", 1_769_903_400_000_000, 600_000_000)
 HELD_ALERT = HeldAlert(
     "00112233445566778899aabbccddeeff", "gate", "2026-01-31T23:59:59Z", "alert", ("person", "car")
@@ -212,6 +225,7 @@ GOLDEN: dict[str, Golden] = {
         )
     ),
     "version.v1.bin": registered(Version(judged=JudgedImage(DETECTED_IMAGE, VERDICT))),
+    "version.v2.bin": registered(Version(judged=JudgedImage(DETECTED_IMAGE, FOLLOWING))),
     "capture_time.v1.bin": Golden(
         CAPTURE_TIMES,
         CaptureTime(
@@ -223,6 +237,13 @@ GOLDEN: dict[str, Golden] = {
     ),
     "capture_time.v2.bin": Golden(CAPTURE_TIMES, CAPTURE_TIME),
     "capture_time.v3.bin": Golden(CAPTURE_TIMES, CAPTURE_TIME_OF_REPLACED),
+    "capture_time.v4.bin": Golden(
+        CAPTURE_TIMES,
+        replace(
+            CAPTURE_TIME,
+            versions={DETECTED_IMAGE.uri: Version(judged=JudgedImage(DETECTED_IMAGE, FOLLOWING))},
+        ),
+    ),
     "plan.v1.bin": registered(PLAN),
     "plan.v2.bin": registered(
         replace(
@@ -234,6 +255,7 @@ GOLDEN: dict[str, Golden] = {
     ),
     "plan.v3.bin": registered(replace(PLAN, spared=("0123456789abcdef" * 4,), known=CAPTURE_TIME)),
     "plan.v4.bin": registered(replace(PLAN, known=CAPTURE_TIME_OF_REPLACED)),
+    "plan.v5.bin": registered(replace(PLAN, winner=JudgedImage(DETECTED_IMAGE, FOLLOWING))),
     "counted_image.v1.bin": registered(
         CountedImage.of(JudgedImage(DETECTED_IMAGE, VERDICT)).retraction()
     ),
@@ -242,6 +264,7 @@ GOLDEN: dict[str, Golden] = {
     "valid_image.v2.bin": registered(replace(VALID_IMAGE, tiling="tiles 3x2 overlap 0.2")),
     "detected_image.v1.bin": registered(DETECTED_IMAGE),
     "judged_image.v1.bin": registered(JudgedImage(DETECTED_IMAGE, VERDICT)),
+    "judged_image.v2.bin": registered(JudgedImage(DETECTED_IMAGE, FOLLOWING)),
     "seen_files.v1.bin": Golden(KNOWN_FILES_CODER, KNOWN_FILES),
     "seen_files_none.v1.bin": Golden(KNOWN_FILES_CODER, None),
     "seen_files.v2.bin": Golden(
@@ -298,6 +321,25 @@ GOLDEN: dict[str, Golden] = {
                     3,
                     "detection",
                     was_restored=True,
+                )
+            ],
+            newest=1_769_904_001_500_000,
+        ),
+    ),
+    "history.v4.bin": Golden(
+        HISTORIES,
+        rules.History(
+            alerts=[
+                rules.PastAlert(
+                    1_769_903_999_000_000,
+                    "00112233445566778899aabbccddeeff",
+                    ("car", "person"),
+                    [1_769_904_001_500_000],
+                    3,
+                    incident="ffeeddccbbaa99887766554433221100",
+                    began=1_769_900_399_000_000,
+                    told={"car": 1, "person": 1},
+                    seen={"car": 1, "person": 3},
                 )
             ],
             newest=1_769_904_001_500_000,

@@ -35,7 +35,7 @@ from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 
 HISTORIES: VersionedCoder[rules.History] = VersionedCoder(
-    rules.History, version=3, upgrades={1: keep_plain, 2: keep_plain}
+    rules.History, version=4, upgrades={1: keep_plain, 2: keep_plain, 3: keep_plain}
 )
 """Encodes the history of a camera, as a stream's state."""
 

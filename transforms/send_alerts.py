@@ -44,6 +44,10 @@ from transforms.runtime.live_rules import LiveRules
 IN_DIGEST = "in_digest"
 """The counter's name for alerts that a digest reports; records say `suppressed`."""
 
+DELIVERED_EARLIER = "delivered_earlier"
+"""The counter's name for alerts of a batch that were delivered before, as a rule by an earlier run;
+records say `delivered`."""
+
 TOO_OLD = "too_old"
 """The counter's name for alerts older than `--alert_max_age`; records say `not_sent`."""
 
@@ -85,12 +89,16 @@ class SendOptions:
         )
 
 
-def _count(alert: Alert, outcomes: Iterable[Outcome], *, is_waiting: bool = False) -> None:
+def _count(
+    alert: Alert, outcomes: Iterable[Outcome], *, is_waiting: bool = False, is_batch: bool = False
+) -> None:
     prefix = "digests" if alert.is_digest else "alerts"
     for outcome in outcomes:
         name = outcome.outcome
         if is_waiting:
             name = WAITING
+        elif is_batch and outcome.is_earlier:
+            name = DELIVERED_EARLIER
         elif outcome.target is not None and outcome.outcome == SUPPRESSED:
             name = IN_DIGEST
         elif outcome.target is not None and outcome.outcome == NOT_SENT:
@@ -129,7 +137,7 @@ class _DeliverInBatch(beam.DoFn):
         alert, futures = self._unfinished.popleft()
         try:
             for future in futures:
-                _count(alert, future.result())
+                _count(alert, future.result(), is_batch=True)
         except BaseException:
             self._abandon(futures)
             raise

@@ -136,6 +136,7 @@ def _add_mark(parser: OneLineParser) -> None:
 def _add_output(parser: OneLineParser) -> None:
     parser.add_argument(
         "--output",
+        "--archive",
         metavar="DIR",
         default=DEFAULT_OUTPUT,
         help="the job's output (default: %(default)s)",

@@ -36,6 +36,12 @@ def command_parser(
     )
 
 
+_ARCHIVE = (
+    "the --output of a job, or the --to of `pack`, on a local disk or in a store; may be given "
+    "several times: the archives are read as one"
+)
+
+
 def parse(parser: OneLineParser, words: Sequence[str]) -> argparse.Namespace:
     """Returns a command's own arguments; Beam's options for S3 and Google Cloud are taken beside
     them.
@@ -53,6 +59,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Adds ``--output`` as it is for commands that read what one run or several have written."""
     parser.add_argument(
         "--output",
+        "--archive",
         action="append",
         dest="outputs",
         metavar="DIR",
@@ -85,13 +92,55 @@ def add_ids(parser: argparse.ArgumentParser) -> None:
 def add_archive(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say which images of which archive."""
     parser.add_argument(
+        "--output",
         "--archive",
         action="append",
+        dest="archive",
         required=True,
         metavar="DIR",
-        help="the --output of a job or of `pack`, on a local disk or in a store; may be given "
-        "several times: the archives are read as one",
+        help=_ARCHIVE,
     )
+    _add_images(parser)
+
+
+def add_archive_and_target(parser: argparse.ArgumentParser, metavar: str, target: str) -> None:
+    """Adds the options that say which images of which archive, and what is written of them.
+
+    In earlier releases, ``--output`` was what is written, beside ``--archive``. It still is where
+    there is no ``--to``.
+
+    Args:
+      parser: The parser of a command; `settle_target` completes what it has parsed.
+      metavar: What is written, for the help.
+      target: The help of ``--to``.
+    """
+    parser.add_argument(
+        "--output", action="append", dest="outputs", default=[], metavar="DIR", help=_ARCHIVE
+    )
+    parser.add_argument("--to", metavar=metavar, help=target)
+    parser.add_argument(
+        "--archive",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="the same as --output; without --to, --output is then what is written",
+    )
+    _add_images(parser)
+
+
+def settle_target(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    """Sets `archive` and `to`, in the form of this release or in that of earlier ones."""
+    if parsed.to is None and parsed.archive and len(parsed.outputs) == 1:
+        (parsed.to,) = parsed.outputs
+    else:
+        parsed.archive += parsed.outputs
+    if not parsed.archive:
+        parser.error("give the job's output by --output DIR")
+    if parsed.to is None:
+        parser.error("say by --to what is to be written")
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
     add_ids(parser)
     parser.add_argument(
         "--since",

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from beam_pipeline.commands.arguments import add_archive, command_parser, parse
+from beam_pipeline.commands.arguments import (
+    add_archive_and_target,
+    command_parser,
+    parse,
+    settle_target,
+)
 from beam_pipeline.console.parsing import OneLineParser
 
 
@@ -14,13 +19,7 @@ def parser() -> OneLineParser:
         "export",
         "Writes the detections as one JSON file in MegaDetector's format 1.6, for review tools.",
     )
-    add_archive(parser)
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help="the JSON file to write, on a local disk or in a store",
-    )
+    add_archive_and_target(parser, "FILE", "the JSON file to write, on a local disk or in a store")
     parser.add_argument(
         "--paths",
         choices=("archive", "uri"),
@@ -34,7 +33,9 @@ def parser() -> OneLineParser:
 
 def main(words: Sequence[str]) -> int:
     """Writes the file; returns the exit code."""
-    parsed = parse(parser(), words)
+    command = parser()
+    parsed = parse(command, words)
+    settle_target(command, parsed)
     from beam_pipeline.evaluation.export import export  # A store's client takes a second to import.
 
     return export(parsed)

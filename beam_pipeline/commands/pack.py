@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from beam_pipeline.commands.arguments import BEAM_EPILOG, add_archive, command_parser
+from beam_pipeline.commands.arguments import (
+    BEAM_EPILOG,
+    add_archive_and_target,
+    command_parser,
+    settle_target,
+)
 from beam_pipeline.console.parsing import OneLineParser
 
 
@@ -16,20 +21,20 @@ def parser() -> OneLineParser:
         "times as fast as one JSON file per image.",
         BEAM_EPILOG,
     )
-    add_archive(parser)
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="DIR",
-        help="the directory for the packed archive, on a local disk or in a store: one Parquet "
-        "file per camera",
+    add_archive_and_target(
+        parser,
+        "DIR",
+        "the directory for the packed archive, on a local disk or in a store: one Parquet file per "
+        "camera",
     )
     return parser
 
 
 def main(words: Sequence[str]) -> int:
     """Packs an archive; returns the exit code."""
-    parsed, beam_arguments = parser().parse_known_args(words)
+    command = parser()
+    parsed, beam_arguments = command.parse_known_args(words)
+    settle_target(command, parsed)
     from beam_pipeline.evaluation.pack import pack  # Beam takes seconds to import.
 
     return pack(parsed, beam_arguments)

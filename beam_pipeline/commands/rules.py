@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from beam_pipeline.commands.arguments import STORES_EPILOG, command_parser, parse
-from beam_pipeline.console.parsing import OneLineParser, add_labels, score
+from beam_pipeline.console.parsing import DEFAULT_OUTPUT, OneLineParser, add_labels, score
 
 
 def parser() -> OneLineParser:
@@ -31,12 +31,14 @@ def parser() -> OneLineParser:
         "(default: %(default)s)",
     )
     check.add_argument(
+        "--output",
         "--archive",
         action="append",
+        dest="archive",
         default=[],
         metavar="DIR",
-        help="the --output of a job or of `pack`: warn of cameras whose events in it have fewer "
-        "images than confirm needs; may be given several times",
+        help="the --output of a job, or the --to of `pack`: warn of cameras whose events in it "
+        "have fewer images than confirm needs; may be given several times",
     )
     explain = commands.add_parser(
         "explain",
@@ -51,7 +53,16 @@ def parser() -> OneLineParser:
     explain.add_argument(
         "--rules",
         metavar="FILE",
-        help="the rule file (default: none with an image's FILE, otherwise the bundled one)",
+        help="the rule file (default: none with an image's FILE; otherwise that by which the "
+        "newest image of the camera in --output was judged, or the bundled one if there is no "
+        "output)",
+    )
+    explain.add_argument(
+        "--output",
+        "--archive",
+        metavar="DIR",
+        help="the job's output, without --rules; its rule file is looked for here and beside it "
+        f"(default: {DEFAULT_OUTPUT}, if there is one)",
     )
     for command in (check, explain):
         add_labels(command)
@@ -71,6 +82,8 @@ def main(words: Sequence[str]) -> int:
         for warning in warnings:
             print(warning, file=sys.stderr)
     else:
-        explanation = rule_commands.explain(parsed.id, parsed.file, parsed.rules, parsed.labels)
+        explanation = rule_commands.explain(
+            parsed.id, parsed.file, parsed.rules, parsed.labels, parsed.output
+        )
         print(explanation, end="")
     return 0

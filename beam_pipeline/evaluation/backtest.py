@@ -36,7 +36,7 @@ def backtest(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
       CommandFailedError: The pipeline failed, or the page could not be written.
     """
     options = archive_job.pipeline_options(
-        beam_arguments, [("archive", uri) for uri in parsed.archive]
+        beam_arguments, [("output", uri) for uri in parsed.archive]
     )
     for option in ("rules", "against", "labels"):
         check_readable(f"--{option}", getattr(parsed, option), is_file=True)
@@ -46,7 +46,7 @@ def backtest(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
     chosen = selection.select(parsed)
     if against is None and not chosen.archive.has_verdicts:
         raise SetupError(
-            f"--archive {', '.join(parsed.archive)}: has no final/ to compare with; give rules to "
+            f"--output {', '.join(parsed.archive)}: has no final/ to compare with; give rules to "
             "compare with by --against"
         )
     with archive_job.result_file(options) as result:

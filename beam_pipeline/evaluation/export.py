@@ -54,7 +54,7 @@ def export(parsed: argparse.Namespace) -> int:
       CommandFailedError: A store was lost, or can't be written.
     """
     chosen = selection.select(parsed)
-    target = paths.writable_file("--output", parsed.output)
+    target = paths.writable_file("--to", parsed.to)
     entries = _Export(chosen, by_uri=parsed.paths == "uri")
     with selection.store_errors_as_failures(), tempfile.TemporaryFile() as spool:
         for entry in entries.images():

@@ -24,18 +24,18 @@ def pack(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
     """
     options = archive_job.pipeline_options(
         beam_arguments,
-        [*(("archive", uri) for uri in parsed.archive), ("output", parsed.output)],
+        [*(("output", uri) for uri in parsed.archive), ("to", parsed.to)],
     )
     chosen = selection.select(parsed)
-    packed = paths.absolute("--output", parsed.output)
+    packed = paths.absolute("--to", parsed.to)
     if packed in chosen.archive.uris:
-        raise SetupError(f"--output {packed}: is the archive itself; choose another folder")
+        raise SetupError(f"--to {packed}: is the archive itself; choose another folder")
     if stores.is_local(packed):
-        paths.writable_folder("--output", packed)
-    check_writable("--output", packed)
+        paths.writable_folder("--to", packed)
+    check_writable("--to", packed)
     if any(file.path.endswith(ENDING) for file in stores.list_beneath(packed)):
         raise SetupError(
-            f"--output {packed}: holds a packed archive already; choose another folder for each, "
+            f"--to {packed}: holds a packed archive already; choose another folder for each, "
             "as several are read together"
         )
     result = archive_job.run(

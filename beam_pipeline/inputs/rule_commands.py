@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import rules
-from beam_pipeline.bundled import BUNDLED_RULES
+from beam_pipeline.bundled import BUNDLED_RULES, DEFAULT_RULES
 from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.console.parsing import DEFAULT_OUTPUT
 from beam_pipeline.inputs import selection
 from beam_pipeline.inputs.confirm_traps import confirm_traps
 from beam_pipeline.inputs.preflight import check_readable
@@ -58,14 +63,21 @@ def check(
     return rules.describe(ruleset), warnings
 
 
-def explain(camera: str, file: str | None, path: str | None, labels: str | None) -> str:
+def explain(
+    camera: str,
+    file: str | None,
+    path: str | None,
+    labels: str | None,
+    output: str | None = None,
+) -> str:
     """Returns what holds for a camera, and why there was or was no alert for an image of it.
 
     Args:
       camera: Its id.
       file: The image's JSON in `final/`; None: only the camera's rules are explained.
-      path: The rule file; None: with an image none, otherwise the bundled one.
+      path: The rule file; None: with an image none, otherwise that of the output.
       labels: A label map; None for COCO's.
+      output: The job's output; None for the default one, or the bundled rules if there is none.
 
     Raises:
       SetupError: A file can't be read or isn't right, or is another camera's.
@@ -74,7 +86,7 @@ def explain(camera: str, file: str | None, path: str | None, labels: str | None)
         check_readable("rules explain", file_to_read, is_file=True)
     parts = []
     if path is not None or file is None:
-        source = path or str(BUNDLED_RULES)
+        source = path or _rules_of_output(camera, output)
         ruleset = read_rules(source, labels, "rules explain")
         parts.append(
             f"rules {ruleset.version} of {source}\n{rules.describe_camera(ruleset, camera)}"
@@ -93,6 +105,42 @@ def explain(camera: str, file: str | None, path: str | None, labels: str | None)
         except ValueError as error:
             raise SetupError(f"rules explain {file}: {error}") from None
     return "\n".join(parts)
+
+
+def _rules_of_output(camera: str, output: str | None) -> str:
+    """Finds the rule file by which the newest image of a camera in an output was judged.
+
+    An output holds only the version of its rules, which is the hash of the file. The file is looked
+    for in the working directory, beside a local output, and among those of this program.
+
+    Raises:
+      SetupError: There is no such image, or no such file.
+    """
+    place = output or DEFAULT_OUTPUT
+    check_readable("--output", output)
+    if output is None and not os.path.isdir(stores.final_folder(place)):
+        return str(BUNDLED_RULES)
+    folder = stores.final_folder(place, camera)
+    try:
+        names = [name for name in stores.names_with_prefix(folder, [""]) if name.endswith(".json")]
+    except OSError as error:
+        raise SetupError(f"rules explain: {folder} can't be listed ({one_line(error)})") from None
+    if not names:
+        raise SetupError(
+            f"rules explain {camera}: {place} has no verdict on an image of this camera, which "
+            "would tell the rules; give them by --rules FILE"
+        )
+    version = str(_verdict(stores.join(folder, max(names)), camera)["threat"]["rules_version"])
+    folders = [Path(), Path(place).absolute().parent] if stores.is_local(place) else [Path()]
+    files = (file for folder in folders for file in sorted(folder.glob("*.y*ml")))
+    for file in (*files, DEFAULT_RULES, BUNDLED_RULES):
+        with contextlib.suppress(OSError):
+            if hashlib.sha256(file.read_bytes()).hexdigest().startswith(version):
+                return str(file)
+    raise SetupError(
+        f"rules explain {camera}: the newest image of this camera in {place} was judged by rules "
+        f"{version}, and no rule file here or beside it has this version; give it by --rules FILE"
+    )
 
 
 def _alert_record(file: str, image: Any) -> Any:

@@ -67,18 +67,18 @@ def select(parsed: argparse.Namespace) -> Selection:
 
 
 def open_archives(addresses: Sequence[str]) -> Archive:
-    """Opens the archives that `--archive` names, as one.
+    """Opens the archives that `--output` names, as one.
 
     Raises:
       SetupError: There is none.
     """
-    uris = [paths.absolute("--archive", uri) for uri in addresses]
+    uris = [paths.absolute("--output", uri) for uri in addresses]
     for uri in uris:
-        check_readable("--archive", uri)
+        check_readable("--output", uri)
     try:
         return open_archive(*uris)
     except ArchiveError as error:
-        raise SetupError(f"--archive {error}") from None
+        raise SetupError(f"--output {error}") from None
 
 
 def time_option(option: str, text: str | None) -> datetime | None:

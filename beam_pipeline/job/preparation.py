@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -44,6 +45,7 @@ from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 from transforms.validate_image import EarlierRun, Limits
 
+_NO_STORE = re.compile(r"(rtsps?|rtmps?|https?|s?ftps?|udp|onvif|smb)://", re.IGNORECASE)
 _NAMES_CHECKED = 100_000
 """How many names are looked at before a job starts."""
 
@@ -89,6 +91,11 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     has_own_images = options.input is not None
     source = _absolute(options.input or str(BUNDLED_SAMPLES))
     output = _absolute(options.output)
+    if (scheme := _NO_STORE.match(source)) is not None:  # The rest may hold a password.
+        raise SetupError(
+            f"--input {scheme[0]}…: is not a store; see docs/cameras.md for how its images come to "
+            "this job"
+        )
     if options.notifications is not None:
         _check_notifications(options.notifications)
     preflight.check_readable("--input", source)

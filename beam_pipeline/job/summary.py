@@ -9,7 +9,7 @@ from beam_pipeline.job.name_notes import name_notes
 from beam_pipeline.job.preparation import Job
 from transforms.alerting.ledger import DELIVERED, SUPPRESSED, WAITING
 from transforms.records import reasons
-from transforms.send_alerts import IN_DIGEST, TOO_OLD
+from transforms.send_alerts import DELIVERED_EARLIER, IN_DIGEST, TOO_OLD
 from transforms.storage.stores import join
 
 
@@ -102,7 +102,7 @@ def _sent(outcomes: dict[str, int]) -> int:
 
 
 def _alerts(outcomes: dict[str, int], targets: int) -> str:
-    apart = (SUPPRESSED, IN_DIGEST, TOO_OLD)
+    apart = (SUPPRESSED, IN_DIGEST, TOO_OLD, DELIVERED_EARLIER)
     sent = {outcome: number for outcome, number in outcomes.items() if outcome not in apart}
     missing = _sent(sent) - sent.get(DELIVERED, 0)
     each = f" to {targets} targets" if targets > 1 else ""
@@ -114,6 +114,8 @@ def _alerts(outcomes: dict[str, int], targets: int) -> str:
         )
     elif missing:
         text += "; give --alert_url to send them"
+    if earlier := outcomes.get(DELIVERED_EARLIER):
+        text += f"; {earlier} more delivered before"
     if suppressed := outcomes.get(SUPPRESSED):
         text += f"; {suppressed} more suppressed in the cooldown of an alert"
     if in_digest := outcomes.get(IN_DIGEST):

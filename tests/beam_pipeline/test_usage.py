@@ -64,6 +64,13 @@ def images(tmp_path: Path) -> Path:
             "'1 week' is not a duration; write a whole number and s, m",
         ),
         (["--input", ""], "--input is empty"),
+        (
+            ["--input", "rtsp://robot:hunter2@192.168.1.64:554/stream1"],
+            "--input rtsp://…: is not a store; see docs/cameras.md",
+        ),
+        (["--input", "RTSPS://cam"], "--input RTSPS://…: is not a store; see docs/cameras.md"),
+        (["--input", "ftp://nas/cam"], "--input ftp://…: is not a store; see docs/cameras.md"),
+        (["--input", "https://nas/cam"], "--input https://…: is not a store; see docs/cameras.md"),
         (["judge"], "no such command: judge"),
         (["rules", "check", "no-such-rules.yaml"], "no-such-rules.yaml: no such file"),
         (["counts", "--output", "nowhere"], "no counts under nowhere"),

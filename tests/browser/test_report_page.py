@@ -243,7 +243,7 @@ def test_a_screen_reader_finds_its_way(opened: Opened) -> None:
     )
     assert doubled == 0
     opened.tab.keyboard.press("Tab")
-    assert opened.computed("document.activeElement.textContent") == "Skip to the cameras"
+    assert opened.computed("document.activeElement.textContent") == "Skip to the alerts"
 
 
 def test_a_link_of_a_message_opens_its_alert(browser: Browser, report: Path) -> None:

@@ -58,6 +58,7 @@ PLAIN = """\
 version: 1
 defaults:
   objects: {person: {min_score: 0.5}, car: {min_score: 0.5}, truck: {min_score: 0.5}}
+  cooldown: 0s
 """
 
 MIDNIGHT = datetime(2026, 1, 12, 23)

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules import History, PastAlert, alert_id, parse_rules, restore_alerts
+from rules import (
+    FollowUp,
+    History,
+    MoreObjects,
+    PastAlert,
+    alert_id,
+    parse_rules,
+    restore_alerts,
+)
 from rules.cooldown import add_alert, covering_alert
 from tests.rules.one_camera import judge_all, make_detection, make_image, rules_of
 
@@ -164,10 +172,10 @@ defaults:
 def test_an_alert_covers_no_image_of_another_severity():
     """A label can have severity alert in one zone and detection in another."""
     alerts, labels = [], frozenset(("person",))
-    add_alert(alerts, 0, "0" * 32, labels, 60, "alert")
+    add_alert(alerts, 0, "0" * 32, {"person": 1}, 60, "alert")
     assert covering_alert(alerts, 1, labels, 60, "alert") is not None
     assert covering_alert(alerts, 1, labels, 60, "detection") is None
-    add_alert(alerts, 2, "1" * 32, frozenset(("dog",)), 60, "detection")
+    add_alert(alerts, 2, "1" * 32, {"dog": 1}, 60, "detection")
     assert alerts[-1].labels == ("dog",)
 
 
@@ -319,7 +327,7 @@ def test_each_image_more_than_the_gap_after_the_last_threat_has_an_alert(pauses,
 
 def test_the_number_of_an_image_counts_forgotten_images_of_the_incident():
     alert = PastAlert(0, "id", ("person",))
-    assert [alert.cover(at) for at in range(1, 1005)] == list(range(2, 1006))
+    assert [alert.cover(at, {"person": 1}) for at in range(1, 1005)] == list(range(2, 1006))
     assert alert.covered == list(range(5, 1005))
 
 
@@ -340,3 +348,198 @@ def test_an_image_of_a_wrong_clock_does_not_end_the_cooldowns_of_the_others():
     times = [600 * number for number in range(12)]
     images = [make_image(make_detection("person"), at=at) for at in (*times, 86_400, 10)]
     assert incidents(rules, images)[-1] == (alert_at(0), 2)
+
+
+DEFAULT = "objects: {person: , car: , dog: {severity: detection}}"
+
+
+def test_without_a_word_in_the_rules_one_incident_is_one_alert():
+    """Sixteen images a minute apart had sixteen alerts."""
+    verdicts = judge_all(rules_of(DEFAULT), person_at(*(60 * number for number in range(16))))
+    assert [verdict.alerts for verdict in verdicts] == [True] + [False] * 15
+    assert all(verdict.is_threat and verdict.severity == "alert" for verdict in verdicts)
+    assert [verdict.incident_number for verdict in verdicts] == list(range(1, 17))
+
+
+def test_without_a_word_in_the_rules_a_long_incident_has_a_reminder_each_half_hour():
+    verdicts = judge_all(rules_of(DEFAULT), person_at(*(60 * number for number in range(91))))
+    assert [number for number, verdict in enumerate(verdicts) if verdict.alerts] == [0, 30, 60, 90]
+    assert [verdicts[number].follow_up for number in (0, 30, 60)] == [
+        None,
+        FollowUp(alert_at(0), "2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z", 29),
+        FollowUp(alert_at(0), "2026-01-31T12:00:00Z", "2026-01-31T12:30:00Z", 29),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cooldown", "alerts"),
+    [("", (1, 5)), ("\ncooldown: 30m\nincident_gap: 5m", (1, 5)), ("\ncooldown: 5m", (4, 25)),
+     ("\ncooldown: 0s", (16, 121))],
+)  # fmt: skip
+def test_an_incident_of_a_quarter_and_of_two_hours_has_the_documented_number_of_alerts(
+    cooldown, alerts
+):
+    for images, expected in zip((16, 121), alerts, strict=True):
+        minutes = person_at(*(60 * number for number in range(images)))
+        verdicts = judge_all(rules_of(DEFAULT + cooldown), minutes)
+        assert sum(verdict.alerts for verdict in verdicts) == expected
+
+
+@pytest.mark.parametrize(("pause", "is_new"), [(300, False), (300.000001, True)])
+def test_without_a_word_in_the_rules_who_comes_after_five_quiet_minutes_has_an_alert(pause, is_new):
+    verdict = judge_all(rules_of(DEFAULT), person_at(0, 100, 100 + pause))[-1]
+    assert (verdict.alerts, verdict.follow_up) == (is_new, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [
+        ("", (1800, 300)),
+        ("cooldown: 1h", (3600, None)),  # As in releases without a default.
+        ("cooldown: 0s", (None, None)),
+        ("incident_gap: 10m", (1800, 600)),
+        ("incident_gap: 0s", (1800, None)),
+        ("cooldown: 1h\nincident_gap: 10m", (3600, 600)),
+    ],
+)
+@pytest.mark.parametrize("layer", ["defaults", "profiles", "cameras"])
+def test_the_built_in_gap_belongs_to_the_built_in_cooldown_in_any_layer(text, times, layer):
+    values = ", ".join(["objects: {person: }", *text.split("\n")] if text else [])
+    sections = {"defaults": "{}", "profiles": "{}", "cameras": "{}", layer: f"{{{values}}}"}
+    rules = parse_rules(
+        f"version: 1\ndefaults: {sections['defaults']}\nprofiles: {{p: {sections['profiles']}}}\n"
+        f"cameras: {{hall: {{profile: p, {sections['cameras'][1:]}}}\n",
+        "rules.yaml",
+    )
+    camera = rules.for_camera("hall")
+    seconds = (
+        length and length.total_seconds() for length in (camera.cooldown, camera.incident_gap)
+    )
+    assert tuple(seconds) == times
+
+
+def test_a_gap_of_a_lower_layer_outlasts_a_cooldown_of_a_higher_one():
+    text = "version: 1\ndefaults: {incident_gap: 10m}\ncameras: {hall: {cooldown: 1h}}"
+    assert parse_rules(text, "r").for_camera("hall").incident_gap.total_seconds() == 600
+
+
+def test_an_alert_in_an_incident_says_what_is_new():
+    person = make_detection("person")
+    images = [
+        make_image(person, at=0),
+        make_image(person, person, at=60),
+        make_image(person, CAR, at=120),
+        make_image(CAR, CAR, CAR, at=240),
+        make_image(make_detection("dog"), at=300),
+        *person_at(*range(400, 1920, 200), 1921),
+    ]
+    verdicts = judge_all(rules_of(DEFAULT), images)
+    following = [verdict.follow_up for verdict in verdicts if verdict.alerts]
+    assert following == [
+        None,
+        FollowUp(
+            *(alert_at(0), "2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z", 1),
+            ("car",),
+            (MoreObjects("person", 1, 2),),
+        ),
+        FollowUp(
+            *(alert_at(0), "2026-01-31T12:00:00Z", "2026-01-31T12:02:00Z", 9),
+            (),
+            (MoreObjects("car", 1, 3),),
+        ),
+    ]
+    assert verdicts[-1].to_json()["follow_up"] == {
+        "incident": alert_at(0),
+        "began": "2026-01-31T12:00:00Z",
+        "last_alert": "2026-01-31T12:02:00Z",
+        "images": 9,
+        "new_labels": [],
+        "more": [{"label": "car", "before": 1, "now": 3}],
+    }
+    assert all("follow_up" not in verdict.to_json() for verdict in verdicts if not verdict.alerts)
+
+
+def test_without_a_gap_an_incident_goes_on_if_no_pause_is_longer_than_the_cooldown():
+    verdicts = judge_all(rules_of(COOLDOWN), person_at(0, 299, 598, 899, 1200))
+    assert [verdict.alerts for verdict in verdicts] == [True, False, True, True, True]
+    assert [verdict.follow_up is None for verdict in verdicts] == [True, True, False, True, True]
+
+
+def expected_follow_ups(steps):
+    """Returns for each alert of the default rules what is new: a slow implementation of the docs.
+
+    Args:
+        steps: The seconds since noon and the number of objects of each label, for each image.
+    """
+    incidents: list[list] = []
+    following = {}
+    for second, objects in steps:
+        if not incidents or second - incidents[-1][-1][0] > 300:
+            incidents.append([])
+        incident = incidents[-1]
+        alerts = [number for number, image in enumerate(incident) if image[2]]
+        in_cooldown = [number for number in alerts if second - incident[number][0] < 1800]
+        named = {label for number in in_cooldown for label in incident[number][1]}
+        if in_cooldown:  # A label is passed on from alert to alert, each in the cooldown before.
+            named = incident[in_cooldown[-1]][3]
+        is_alert = not objects.keys() <= named
+        told = named | objects.keys()
+        if is_alert and alerts:
+            before = incident[: alerts[-1] + 1]
+            since = incident[alerts[-1] + 1 :]
+            following[second] = (len(since), before, since)
+        incident.append((second, objects, is_alert, told))
+        if is_alert and not alerts:
+            following[second] = None
+    return following
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([1, 290, 290, 290, 301]),
+            st.dictionaries(st.sampled_from(["car", "person"]), st.integers(1, 3), min_size=1),
+        ),
+        max_size=30,
+    )
+)
+def test_each_alert_of_the_default_rules_is_the_first_or_counts_what_came_since(steps):
+    seconds = itertools.accumulate(pause for pause, _ in steps)
+    shown = [(second, objects) for second, (_, objects) in zip(seconds, steps, strict=True)]
+    images = [
+        make_image(
+            *(make_detection(label) for label, number in objects.items() for _ in range(number)),
+            at=second,
+        )
+        for second, objects in shown
+    ]
+    verdicts = judge_all(rules_of(DEFAULT), images)
+    expected = expected_follow_ups(shown)
+    assert [
+        second for (second, _), verdict in zip(shown, verdicts, strict=True) if verdict.alerts
+    ] == list(expected)
+    for (second, objects), verdict in zip(shown, verdicts, strict=True):
+        follow_up = verdict.follow_up
+        assert (follow_up is None) == (expected.get(second) is None)
+        if follow_up is None:
+            continue
+        images_since, before, since = expected[second]
+        first = before[0][0]
+        assert follow_up.incident == alert_at(first)
+        assert follow_up.images == images_since
+        known = {label for _, counts, *_ in [*before, *since] for label in counts}
+        assert follow_up.new_labels == tuple(sorted(objects.keys() - known))
+        told, seen = {}, {}
+        for _, counts, *_ in before:
+            told = {label: max(told.get(label, 0), counts.get(label, 0)) for label in LABELS}
+        for _, counts, *_ in [*since, (second, objects)]:
+            seen = {label: max(seen.get(label, 0), counts.get(label, 0)) for label in LABELS}
+        assert follow_up.more == tuple(
+            MoreObjects(label, told[label], seen[label])
+            for label in LABELS
+            if seen[label] > told[label] > 0
+        )
+
+
+LABELS = ("car", "person")

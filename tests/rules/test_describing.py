@@ -13,14 +13,20 @@ def test_each_camera_shows_its_effective_values_and_their_origins(example: Rules
         "  person  severity alert (defaults), min_score 0.6 (profiles.outdoor), "
         "min_area 0.001 (profiles.outdoor)\n"
         "  car     severity ignore (profiles.outdoor), min_score 0.5 (built in)\n"
+        "  cooldown: 30m (built in)\n"
+        "  incident_gap: 5m (built in)\n"
         "\n"
         "hall (profile indoor)\n"
         "  person  severity alert (defaults), min_score 0.7 (cameras.hall)\n"
         "  car     severity alert (profiles.indoor), min_score 0.5 (profiles.indoor)\n"
         "  dog     severity detection (profiles.indoor), min_score 0.5 (built in)\n"
+        "  cooldown: 30m (built in)\n"
+        "  incident_gap: 5m (built in)\n"
         "\n"
         "any other id: the defaults\n"
         "  person  severity alert (defaults), min_score 0.5 (defaults)\n"
+        "  cooldown: 30m (built in)\n"
+        "  incident_gap: 5m (built in)\n"
     )
 
 
@@ -30,6 +36,7 @@ def test_every_bound_and_the_resolution_are_shown():
         "strict_ids: true\n"
         "defaults:\n"
         "  resolution: {min: [640, 480]}\n"
+        "  cooldown: 0s\n"
         "cameras:\n"
         "  hall:\n"
         "    resolution: {max: [1920, 1080]}\n"
@@ -42,6 +49,7 @@ def test_every_bound_and_the_resolution_are_shown():
         "hall\n"
         "  car  severity alert (built in), min_score 0.5 (built in), min_area 0.1 (cameras.hall), "
         "max_area 0.9 (cameras.hall), min_ratio 0.25 (cameras.hall), max_ratio 4.0 (cameras.hall)\n"
+        "  cooldown: 0s, one alert per image (defaults)\n"
         "  resolution: min 640x480 (defaults), max 1920x1080 (cameras.hall)\n"
         "\n"
         "any other id: refused as unknown_camera (strict_ids: true)\n"
@@ -55,6 +63,8 @@ def test_a_file_without_objects_says_that_nothing_is_a_threat():
         "\n"
         "any other id: the defaults\n"
         "  no objects: nothing is a threat\n"
+        "  cooldown: 30m (built in)\n"
+        "  incident_gap: 5m (built in)\n"
     )
 
 

@@ -227,7 +227,8 @@ def test_a_late_image_is_judged_by_the_earlier_images_that_have_arrived(seed):
 @pytest.mark.parametrize("needed", [2, 3])
 @pytest.mark.parametrize("order", itertools.permutations(range(3)))
 def test_images_of_an_intruder_confirm_each_other_in_any_order(needed, order):
-    rules = rules_of(f"objects: {{person: }}\nconfirm: {{pictures: {needed}, within: 30s}}")
+    confirm = f"confirm: {{pictures: {needed}, within: 30s}}"
+    rules = rules_of(f"objects: {{person: }}\n{confirm}\ncooldown: 0s")
     images = [make_image(make_detection("person"), at=10 * number) for number in order]
     apart = [make_image(make_detection("person"), at=at) for at in (1000, 1031)]
     alerts = [verdict.alerts for verdict in judge_all(rules, [*apart, *images])]
@@ -239,7 +240,7 @@ def test_images_of_an_intruder_confirm_each_other_in_any_order(needed, order):
 def test_repeats_are_recognized_after_the_clock_of_the_camera_was_set_back(
     ahead_seconds, images_ahead
 ):
-    rules = rules_of("objects: {car: }\nrepeats: {occurrences: 2, forget_after: 3}")
+    rules = rules_of("objects: {car: }\nrepeats: {occurrences: 2, forget_after: 3}\ncooldown: 0s")
     ahead = [make_image(CAR, at=ahead_seconds + n) for n in range(images_ahead)]
     right = [make_image(CAR, at=n) for n in range(100)]
     again = [make_image(CAR, at=ahead_seconds + 100 + n) for n in range(10)]
@@ -253,7 +254,7 @@ def test_repeats_are_recognized_after_the_clock_of_the_camera_was_set_back(
 
 
 def test_images_that_arrive_late_do_not_displace_the_newest():
-    rules = rules_of("objects: {car: }\nrepeats: {occurrences: 2, forget_after: 3}")
+    rules = rules_of("objects: {car: }\nrepeats: {occurrences: 2, forget_after: 3}\ncooldown: 0s")
     now = [make_image(CAR, at=90_000 + n) for n in range(10)]
     backlog = [make_image(CAR, at=60 * n) for n in range(100)]
     verdicts = judge_all(rules, [*now, *backlog, make_image(CAR, at=90_100)])
@@ -262,7 +263,7 @@ def test_images_that_arrive_late_do_not_displace_the_newest():
 
 @pytest.mark.parametrize("ahead_seconds", [300, 86_400, 56 * 365 * 86_400])
 def test_images_confirm_each_other_after_the_clock_of_the_camera_was_set_back(ahead_seconds):
-    rules = rules_of("objects: {person: }\nconfirm: {pictures: 2, within: 30s}")
+    rules = rules_of("objects: {person: }\nconfirm: {pictures: 2, within: 30s}\ncooldown: 0s")
     ahead = [make_image(make_detection("person"), at=ahead_seconds + 5 * n) for n in range(20)]
     right = [make_image(make_detection("person"), at=5 * n) for n in range(4)]
     again = [make_image(make_detection("person"), at=ahead_seconds + 200 + 5 * n) for n in range(4)]
@@ -359,7 +360,9 @@ def test_the_horizon_is_the_longest_time_of_any_rule():
         rules_of("objects: {person: }\ncooldown: 5m").for_camera("hall").horizon.total_seconds()
         == 300
     )
-    assert rules_of("objects: {car: }").for_camera("hall").horizon.total_seconds() == 0
+    assert rules_of("objects: {car: }").for_camera("hall").horizon.total_seconds() == 1800
+    off = rules_of("objects: {car: }\ncooldown: 0s")
+    assert off.for_camera("hall").horizon.total_seconds() == 0
 
 
 @pytest.mark.parametrize(
@@ -367,7 +370,8 @@ def test_the_horizon_is_the_longest_time_of_any_rule():
     [("{}", True), ("{repeats: {enabled: false}}", False), ("{repeats: {iou: 0.5}}", True)],
 )
 def test_a_layer_turns_off_a_filter_of_a_lower_layer(camera, needs_history):
-    text = f"version: 1\ndefaults: {{objects: {{car: }}, repeats: }}\ncameras: {{hall: {camera}}}"
+    defaults = "{objects: {car: }, repeats: , cooldown: 0s}"
+    text = f"version: 1\ndefaults: {defaults}\ncameras: {{hall: {camera}}}"
     rules = parse_rules(text, "rules.yaml")
     assert rules.needs_history("hall") is needs_history
     assert rules.any_needs_history

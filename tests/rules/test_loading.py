@@ -261,12 +261,12 @@ def test_the_rules_need_neither_beam_nor_tensorflow():
 @pytest.mark.parametrize(
     ("text", "needs_history", "targets"),
     [
-        ("", False, set()),
-        ("defaults: {cooldown: 1h}\n", True, set()),
-        ("cameras: {hall: {cooldown: 1h}}\n", True, set()),
+        ("", True, set()),
+        ("defaults: {cooldown: 0s}\n", False, set()),
+        ("defaults: {cooldown: 0s}\ncameras: {hall: {cooldown: 1h}}\n", True, set()),
         (
             "targets: {guard: {webhook: https://a.example}, unused: {webhook: https://b.example}}\n"
-            "cameras: {hall: {notify: [guard]}}\n",
+            "defaults: {cooldown: 0s}\ncameras: {hall: {notify: [guard]}}\n",
             False,
             {"guard"},
         ),

@@ -111,7 +111,8 @@ def test_only_zones_that_overlap_outside_the_masks_count(porch, others, expected
 @pytest.mark.parametrize(
     ("times", "reason"),
     [
-        ("incident_gap: 5m", "there is no cooldown; set a cooldown that is longer than it"),
+        ("incident_gap: 30m", "it is 1800 s and the cooldown 1800 s; make it shorter"),
+        ("incident_gap: 29m", None),
         ("incident_gap: 5m, cooldown: 0s", "there is no cooldown; set a cooldown that is longer"),
         ("incident_gap: 5m, cooldown: 5m", "it is 300 s and the cooldown 300 s; make it shorter"),
         ("incident_gap: 301s, cooldown: 5m", "it is 301 s and the cooldown 300 s; make it shorter"),
@@ -134,8 +135,8 @@ def test_an_incident_gap_has_an_effect_only_within_a_longer_cooldown(times, reas
 def test_cameras_that_share_a_pitfall_are_named_in_one_line():
     text = """version: 1
 strict_ids: true
-defaults: {objects: {person: }, incident_gap: 5m}
-cameras: {a: , b: , c: {cooldown: 10m}, d: {incident_gap: 1h}}
+defaults: {objects: {person: }, incident_gap: 30m}
+cameras: {a: , b: , c: {cooldown: 1h}, d: {incident_gap: 2h}}
 """
     lines = pitfalls(parse_rules(text, "rules.yaml"))
     assert [line.split(" has no effect")[0] for line in lines] == [

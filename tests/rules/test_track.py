@@ -154,11 +154,12 @@ def test_any_image_within_the_time_can_show_where_the_object_was():
 def test_a_label_can_be_exempt_and_a_layer_can_turn_track_off():
     exempt = rules_of(TRACK.replace("person: ,", "person: {track: false},"))
     assert rejections(exempt, walk(0.4, 0.5)) == [["min_score"]] * 2
-    off = rules_of(TRACK.replace("{min_score: 0.1, within: 3s}", "{enabled: false}"))
+    once = f"{TRACK}\ncooldown: 0s"
+    off = rules_of(once.replace("{min_score: 0.1, within: 3s}", "{enabled: false}"))
     assert rejections(off, walk(0.4, 0.5)) == [["min_score"]] * 2
     assert not off.needs_history("hall")
-    assert rules_of(TRACK).needs_history("hall")
-    assert rules_of(TRACK).for_camera("hall").horizon.total_seconds() == 9
+    assert rules_of(once).needs_history("hall")
+    assert rules_of(once).for_camera("hall").horizon.total_seconds() == 9
 
 
 def test_at_night_an_object_that_is_not_sure_must_have_moved():
@@ -410,7 +411,7 @@ def test_track_adds_threats_and_takes_none_away(images):
 
 
 def test_the_history_of_track_is_bounded():
-    rules, history, draw = rules_of(TRACK), History(), random.Random(1)
+    rules, history, draw = rules_of(f"{TRACK}\ncooldown: 0s"), History(), random.Random(1)
     sizes = []
     for number in range(500):
         at = number if number % 7 else draw.randrange(500_000)

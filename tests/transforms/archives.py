@@ -17,6 +17,7 @@ defaults:
   objects:
     person: {min_score: 0.5}
     car: {min_score: 0.5}
+  cooldown: 0s
 """
 
 

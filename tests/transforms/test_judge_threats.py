@@ -115,6 +115,9 @@ def test_the_step_judges_each_image(run_pipeline):
 
 # Rules that look back.
 
+ONE_ALERT_PER_IMAGE = rules.parse_rules(
+    "version: 1\ndefaults: {objects: {person: }, cooldown: 0s}\n", "rules.yaml"
+)
 LOOKING_BACK = rules.parse_rules(
     """\
 version: 1
@@ -236,6 +239,23 @@ def test_a_stream_judges_images_in_order_like_a_batch(run_pipeline):
     check_stream(events, LOOKING_BACK, in_batch(run_pipeline, images, LOOKING_BACK))
 
 
+def test_without_a_word_in_the_rules_a_batch_in_any_order_and_a_stream_send_the_same(run_pipeline):
+    """An incident of an hour: persons every four minutes, more of them and a car later on."""
+    ruleset = rules.parse_rules("version: 1\ndefaults: {objects: {person: , car: }}", "rules.yaml")
+    images = [
+        at(240 * number, ["person"] * (1 + number // 9) + ["car"] * (number == 11))
+        for number in range(16)
+    ]
+    batch = in_batch(run_pipeline, random.Random(3).sample(images, len(images)), ruleset)
+    threats = [json.loads(image)["threat"] for image in batch]
+    assert [number for number, one in enumerate(threats) if not one["suppressed_by"]] == [0, 8, 11]
+    assert threats[8]["follow_up"]["images"] == 7
+    assert threats[11]["follow_up"]["new_labels"] == ["car"]
+    assert threats[11]["follow_up"]["more"] == [{"label": "person", "before": 1, "now": 2}]
+    events = [event for image in images for event in (image, seconds_of(image) + 10)]
+    check_stream(events, ruleset, batch)
+
+
 def seconds_of(image):
     return (parse_time(image.timestamp) - parse_time(START)).total_seconds()
 
@@ -279,7 +299,8 @@ def test_a_stream_clears_a_history_once_no_image_that_counts_can_need_it(waterma
 @pytest.mark.parametrize(
     ("ruleset", "steps"),
     [
-        (RULES, {"Judge"}),
+        (ONE_ALERT_PER_IMAGE, {"Judge"}),
+        (RULES, {"Judge", "ByCamera", "GroupByCamera", "JudgeInOrder", "All"}),
         (LOOKING_BACK, {"Judge", "ByCamera", "GroupByCamera", "JudgeInOrder", "All"}),
     ],
 )

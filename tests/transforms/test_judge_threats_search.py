@@ -153,6 +153,9 @@ class Cooldowns(RuleBasedStateMachine):
             for some in combinations(sorted(time for time, _ in sent), 3):
                 assert (some[-1] - some[0]).total_seconds() >= COOLDOWN_SECONDS
 
+    def _sent_at(self, timestamp: str, severity: str | None) -> bool:
+        return alert_id("hall", timestamp, str(severity)) in self.sent
+
     @staticmethod
     def _labels(judged: JudgedImage) -> frozenset[str]:
         verdict = judged.verdict
@@ -161,7 +164,8 @@ class Cooldowns(RuleBasedStateMachine):
         )
 
     def teardown(self) -> None:
-        """Each image has an alert that was sent, or one that was sent covers it."""
+        """Each image has an alert that was sent, or one that was sent covers it. What an alert
+        follows was sent."""
         self.store.fails_after = None
         self.images_are_judged(1000, random.Random(0))
         verdicts = list(self.judged)
@@ -171,6 +175,12 @@ class Cooldowns(RuleBasedStateMachine):
         for verdict in verdicts:
             covered_by = verdict.verdict.suppressed_by
             assert covered_by is None or covered_by in self.sent
+        for image in self.sent.values():
+            follow_up = image.verdict.follow_up
+            if follow_up is not None:
+                assert follow_up.incident in self.sent
+                assert follow_up.began <= follow_up.last_alert < image.image.timestamp
+                assert self._sent_at(follow_up.last_alert, image.verdict.severity)
 
 
 Cooldowns.TestCase.settings = search(1000, stateful_step_count=25)

@@ -162,9 +162,21 @@ def test_two_services_have_their_own_fates(run_pipeline, tmp_path, web):
 def test_a_delivered_alert_is_not_sent_again(run_pipeline, tmp_path, web):
     send(run_pipeline, tmp_path, f"{web.url}/hook")
     before = records(tmp_path)
-    assert send(run_pipeline, tmp_path, f"{web.url}/hook") == {"alerts.delivered": 2}
+    assert send(run_pipeline, tmp_path, f"{web.url}/hook") == {"alerts.delivered_earlier": 2}
     assert len(web.requests) == 2
     assert records(tmp_path) == before
+
+
+def test_a_run_counts_as_delivered_what_it_has_delivered_itself(run_pipeline, tmp_path, web):
+    def images(*minutes):
+        times = (f"2026-01-31T10:{minute}:00Z" for minute in minutes)
+        return [judged("hall", time, [("person", "alert")]) for time in times]
+
+    url = f"{web.url}/hook"
+    send(run_pipeline, tmp_path, url, images=images("00", "10"))
+    counts = send(run_pipeline, tmp_path, url, images=images("00", "10", "20"))
+    assert counts == {"alerts.delivered": 1, "alerts.delivered_earlier": 2}
+    assert len(web.requests) == 3
 
 
 SENT = judged("hall", "2026-01-31T10:00:00Z", [("person", "alert")], incident_number=1)
@@ -201,7 +213,7 @@ def test_a_delivery_by_other_rules_is_final(run_pipeline, tmp_path, web):
     without = judged("hall", "2026-01-31T10:00:05Z", [("person", "alert")], incident_number=1)
     send(run_pipeline, tmp_path, url, images=[without])
     before = records(tmp_path)
-    assert send(run_pipeline, tmp_path, url, images=[COVERED]) == {"alerts.delivered": 1}
+    assert send(run_pipeline, tmp_path, url, images=[COVERED]) == {"alerts.delivered_earlier": 1}
     assert records(tmp_path) == before
     assert len(web.requests) == 1
 

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 import rules
 from rules.local_times import local_json
-from rules.records import ThreatJson, ThreatSeverity
+from rules.records import FollowUpJson, ThreatJson, ThreatSeverity
 from transforms.records.clocks import is_misdated
 from transforms.records.codecs import keep_plain, register_record
 from transforms.records.images import DetectedImage, JudgedImage
@@ -25,12 +25,7 @@ class AlertThreatJson(ThreatJson):
     bbox: list[float]
 
 
-class AlertBody(TypedDict):
-    """An alert as it is sent and recorded.
-
-    Records of earlier releases have no `local_time`, `timezone` and `bbox`.
-    """
-
+class _FirstAlertBody(TypedDict):
     alert_id: str
     id: str
     timestamp: str
@@ -42,6 +37,16 @@ class AlertBody(TypedDict):
     final_uri: str
     rules_version: str
     model_version: str
+
+
+class AlertBody(_FirstAlertBody, total=False):
+    """An alert as it is sent and recorded.
+
+    Records of earlier releases have no `local_time`, `timezone` and `bbox`. Only an alert that
+    follows another one in its incident has `follow_up`.
+    """
+
+    follow_up: FollowUpJson
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,8 @@ def alert_for(
         "rules_version": verdict.rules_version,
         "model_version": image.model.version,
     }
+    if verdict.follow_up is not None:
+        body["follow_up"] = verdict.follow_up.to_json()
     return Alert(
         alert_id,
         image.id,

@@ -465,7 +465,11 @@ class AlertDispatcher:
         return None
 
     def _record(self, alert: Alert, outcome: Outcome) -> list[Outcome]:
-        recorded = self.ledger.record(alert, outcome)
+        is_earlier = outcome.is_earlier or outcome.outcome != DELIVERED
+        recorded = [
+            replace(entry, is_earlier=is_earlier) if entry.outcome == DELIVERED else entry
+            for entry in self.ledger.record(alert, outcome)
+        ]
         if outcome.target is None:
             return recorded
         (entry,) = (entry for entry in recorded if entry.target == outcome.target)
@@ -491,7 +495,7 @@ class AlertDispatcher:
             raise
         if any((entry.target, entry.outcome) == (target, DELIVERED) for entry in earlier):
             sender.gate.release_probe(alert.alert_id)
-            return self._record(alert, Outcome(target, DELIVERED))
+            return self._record(alert, Outcome(target, DELIVERED, is_earlier=True))
         result = sender.send(
             alert.alert_id, lambda: self._message(alert, target), context.abandoned
         )

@@ -30,6 +30,9 @@ font-family:system-ui,Helvetica,Arial,sans-serif;font-size:16px;line-height:1.5"
 {% if own_text is none %}
 <h1 style="margin:0;font-size:22px;line-height:1.3">{{ labels | join(', ') }} at {{ id }}</h1>
 <p style="margin:0 0 12px">{{ when }}</p>
+{% if follow_up %}
+<p style="margin:0 0 12px">{{ follow_up.text }}</p>
+{% endif %}
 {% endif %}
 {% if picture_name %}
 <p style="margin:0 0 12px"><img src="cid:{{ picture_name }}" \

@@ -56,12 +56,14 @@ class Outcome:
       detail: Why the alert was not delivered, for a person; never a secret.
       again_after: The seconds until a further attempt may deliver the alert; None if there is no
         further attempt. It is not recorded.
+      is_earlier: Whether the alert was delivered before this attempt. It is not recorded.
     """
 
     target: str | None
     outcome: str
     detail: str = ""
     again_after: float | None = field(default=None, compare=False)
+    is_earlier: bool = field(default=False, compare=False)
 
     def to_json(self) -> OutcomeJson:
         """Makes an entry of `targets`."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import rules
 from rules.local_times import local_words
+from rules.records import FollowUpJson
 from rules.templates import MAX_THREATS, MessageTemplate, MessageValues
 from transforms.alerting.alerts import AlertBody, known_zone
 from transforms.alerting.html_messages import html_message
@@ -33,13 +34,23 @@ LONGEST_SIDE = 1024
 LARGEST_PICTURE = 200_000
 """The largest size of a message's picture, in bytes."""
 
-SUBJECT = "{{ labels | join(', ') }} at {{ id }}, {{ when }}"
+SUBJECT = """\
+{% if follow_up and follow_up.new_labels %}
+New: {{ follow_up.new_labels | join(', ') }}; {{ '' }}
+{%- elif follow_up %}
+Still: {{ '' }}
+{%- endif %}
+{{ labels | join(', ') }} at {{ id }}, {{ when }}"""
 """The built-in template of a subject."""
 
 TEXT = """\
 {{ labels | join(', ') }} at {{ id }}
 {{ when }}
 
+{% if follow_up %}
+{{ follow_up.text }}
+
+{% endif %}
 {% for threat in threats %}
 - {{ threat.label }}, {{ threat.sure }}
   {%- if threat.zone %}, in {{ threat.zone }}{% endif %}
@@ -162,6 +173,7 @@ def compose(
             }
             for threat in alert["threats"][:MAX_THREATS]
         ],
+        "follow_up": _follow_up(alert.get("follow_up"), timezone),
         "links": {"picture": None, "data": None, "report": None, **links},
         "picture_link": links.get("picture") or _address(image_uri),
         "report_link": links.get("report") or _report_address(alert),
@@ -213,6 +225,27 @@ def _sent_body(alert: AlertBody, arrived: datetime | None) -> Mapping[str, Any]:
         return alert
     arrival = None if arrived is None else canonical_time(arrived)
     return {**alert, "time_is_wrong": True, "arrived": arrival}
+
+
+def _follow_up(follow_up: FollowUpJson | None, timezone: str) -> dict[str, Any] | None:
+    """Returns what is new in an incident, with local times and in words."""
+    if follow_up is None:
+        return None
+    began, last_alert = (
+        local_words(parse_time(follow_up[name]), timezone)  # type: ignore[literal-required]
+        for name in ("began", "last_alert")
+    )
+    images = follow_up["images"]
+    news = [f"{images} more image{'' if images == 1 else 's'}"]
+    if follow_up["new_labels"]:
+        news.append(f"new: {', '.join(follow_up['new_labels'])}")
+    news += [
+        f"up to {entry['now']} {entry['label']} in one image, before {entry['before']}"
+        for entry in follow_up["more"]
+    ]
+    since = "Since then" if began == last_alert else f"Since the last alert, at {last_alert}"
+    text = f"The incident that began at {began} goes on. {since}: {'; '.join(news)}."
+    return {**follow_up, "began": began, "last_alert": last_alert, "text": text}
 
 
 def _wrong_time(captured: datetime, arrived: datetime | None, timezone: str) -> str:

@@ -425,8 +425,9 @@ def _unpack_pixels(packed: Any) -> Any:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-for _record in (ImageFile, NamedFile, InvalidImage, DetectedImage, JudgedImage, WindowCounts):
+for _record in (ImageFile, NamedFile, InvalidImage, DetectedImage, WindowCounts):
     register_record(_record)
+register_record(JudgedImage, version=2, upgrades={1: keep_plain})
 register_record(
     ValidImage, version=2, upgrades={1: keep_plain}, pack=_pack_valid, unpack=_unpack_valid
 )

@@ -1,6 +1,7 @@
 """The command ``report``: the whole fleet on one page of HTML, for a period.
 
 beam_pipeline/pages/report/gathering.py    what the page shows, read from an output
+beam_pipeline/pages/report/incidents.py    alerts grouped to incidents
 beam_pipeline/pages/report/page.py         the page made of it; page.html, page.css and page.js
 """
 

@@ -117,10 +117,14 @@ class InvalidRecord:
     Attributes:
       file: The name of the image.
       detail: What is wrong with it.
+      camera: The camera in its name; None if it names none.
+      timestamp: The capture time in its name, canonical; None if it names none.
     """
 
     file: str
     detail: str
+    camera: str | None = None
+    timestamp: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,8 @@ class AlertRecord:
       outcomes: Target (None for none), outcome and detail, each.
       image_uri: Where the image was.
       final_uri: Where its image JSON is.
+      belongs_to: The id of the alert that covers it, or of the first one of its incident; None if
+        its record names neither.
     """
 
     output: str
@@ -157,6 +163,7 @@ class AlertRecord:
     outcomes: tuple[tuple[str | None, str, str], ...]
     image_uri: str
     final_uri: str
+    belongs_to: str | None = None
 
     @property
     def when(self) -> str:
@@ -472,7 +479,13 @@ class _OutputContents:
         for uri, record in zip(uris, self.scan.read(uris), strict=True):
             try:
                 fields = _object(record)
-                yield InvalidRecord(str(fields["file"]), str(fields["detail"]))
+                camera, time = camera_and_time(str(fields["file"]))
+                yield InvalidRecord(
+                    str(fields["file"]),
+                    str(fields["detail"]),
+                    camera,
+                    None if time is None else canonical_time(time),
+                )
             except (KeyError, TypeError, ValueError) as error:
                 self.add_problem(uri, _describe_error(error))
 
@@ -496,6 +509,7 @@ def _alert(output: str, record: Mapping[str, Any], ruleset: rules.Rules | None) 
         ),
         image_uri=str(record["image_uri"]),
         final_uri=str(record["final_uri"]),
+        belongs_to=record.get("suppressed_by") or record.get("follow_up", {}).get("incident"),
     )
 
 

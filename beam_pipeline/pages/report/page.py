@@ -7,7 +7,8 @@ of the output has the same page.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,17 +20,23 @@ from beam_pipeline.fleet import chart
 from beam_pipeline.fleet.figures import DAY, HOUR, CameraFigures, Figures
 from beam_pipeline.fleet.output_scan import map_in_threads
 from beam_pipeline.pages import parts
-from beam_pipeline.pages.report.gathering import AlertRecord, Fleet, without
+from beam_pipeline.pages.report.gathering import AlertRecord, CameraRow, Fleet, without
+from beam_pipeline.pages.report.incidents import Incident, find_incidents
 from transforms.images.annotating import read_with_boxes
+from transforms.records.count_rows import CountRow, sum_total
 from transforms.records.text import one_line, printable
+from transforms.records.times import canonical_time
 from transforms.storage import stores
 
 PICTURES = 60
-"""Alerts that are shown with their pictures."""
+"""Incidents that are shown with a picture."""
 ROWS = 2_000
 """Further alerts that have a row."""
+INCIDENTS_IN_SIGHT = 10
+"""The newest incidents, which are in sight; the others are behind a click."""
 _FROM_ONE_CAMERA = 10
-"""At most this many alerts of one camera come first, so a busy camera does not crowd out others."""
+"""At most this many pictures of one camera come first, so a busy camera does not crowd out
+others."""
 _LONGEST_SIDE, _LARGEST = 480, 30_000
 _COLOUR = (214, 40, 40)
 _HEAT_LEVELS = 5
@@ -40,17 +47,48 @@ _DARK |= {"#e4e8ec": "#33383e", "#3a4654": "#aebccb", "#d55e00": "#ff8a3d", "#00
 
 
 @dataclass(frozen=True)
-class ShownAlert:
-    """An alert with its picture, and why there was one, in sentences."""
+class ShownIncident:
+    """An incident with the picture of its first alert, and why there was one, in sentences.
 
-    alert: AlertRecord
-    picture: parts.PagePicture
-    why: tuple[str, ...]
+    Attributes:
+      incident: The incident.
+      picture: The picture; None if it is not among the pictures that are shown.
+      why: The sentences.
+      others: The further alerts of the incident that have a row.
+    """
+
+    incident: Incident
+    picture: parts.PagePicture | None = None
+    why: tuple[str, ...] = ()
+    others: tuple[AlertRecord, ...] = ()
+
+    @property
+    def left_out(self) -> int:
+        """The number of further alerts without a row."""
+        return len(self.incident.others) - len(self.others)
+
+
+@dataclass(frozen=True)
+class ShownWindow:
+    """A row of a camera: its figures in a window of time, and what was counted in it."""
+
+    figures: Figures
+    counted: CountRow | None
+
+
+@dataclass(frozen=True)
+class ShownCamera:
+    """A camera with all that the page knows of it."""
+
+    row: CameraRow
+    whole: Figures | None
+    windows: tuple[ShownWindow, ...]
+    incidents: tuple[ShownIncident, ...]
 
 
 def make_page(fleet: Fleet) -> str:
     """Returns the page, with the pictures that can be found."""
-    shown, others = _choose(fleet.alerts)
+    shown = _shown_incidents(find_incidents(fleet.alerts))
     period = fleet.period
     drawing = None
     if period is not None:
@@ -69,46 +107,85 @@ def make_page(fleet: Fleet) -> str:
         chart=drawing,
         days=Counter(hour.strftime("%Y-%m-%d") for hour in fleet.heat.hours),
         level=lambda threats: _level(threats, fleet.heat.most),
-        shown=[_shown(alert, shown_or_error) for alert, shown_or_error in shown],
-        others=others[:ROWS],
+        incidents=shown,
+        in_sight=INCIDENTS_IN_SIGHT,
+        cameras=_shown_cameras(fleet, shown),
         rows=ROWS,
         figures_by=_figures_by(fleet.figures),
         figures_cells=_figures_cells,
         figures_text=_figures_text,
-        more=max(0, len(others) - ROWS),
+        iso=canonical_time,
         percent=chart.percent,
         what=_labels_text,
     )
 
 
-def _choose(
-    alerts: Sequence[AlertRecord],
-) -> tuple[list[tuple[AlertRecord, ShownAlert | Exception]], list[AlertRecord]]:
-    """Returns the alerts that are shown with pictures, and the others; both in their order."""
+def _shown_incidents(incidents: Sequence[Incident]) -> list[ShownIncident]:
+    """Returns the incidents in their order, with pictures and rows as far as there is room."""
     before: Counter[str] = Counter()
     turns = []
-    for index, alert in enumerate(alerts):
-        turns.append((before[alert.camera] // _FROM_ONE_CAMERA, index))
-        before[alert.camera] += 1
+    for index, incident in enumerate(incidents):
+        turns.append((before[incident.camera] // _FROM_ONE_CAMERA, index))
+        before[incident.camera] += 1
     with_picture = sorted(index for _, index in sorted(turns)[:PICTURES])
-    chosen = [alerts[index] for index in with_picture]
-    left_out = set(range(len(alerts))) - set(with_picture)
-    return (
-        list(zip(chosen, map_in_threads(_with_picture, chosen), strict=True)),
-        [alerts[index] for index in sorted(left_out)],
+    leads = [incidents[index].lead for index in with_picture]
+    pictures = dict(zip(with_picture, map_in_threads(_with_picture, leads), strict=True))
+    shown, room = [], ROWS
+    for index, incident in enumerate(incidents):
+        others = incident.others[: max(room, 0)]
+        room -= len(others)
+        picture, why = _picture_or_reason(incident.lead, pictures.get(index))
+        shown.append(ShownIncident(incident, picture, why, others))
+    return shown
+
+
+def _shown_cameras(fleet: Fleet, incidents: Sequence[ShownIncident]) -> list[ShownCamera]:
+    """Returns the cameras in their order, each with its figures, counts and incidents."""
+    counted: dict[str, list[CountRow]] = defaultdict(list)
+    for row in fleet.rows:
+        counted[row.id].append(row)
+    by_camera: dict[str, list[ShownIncident]] = defaultdict(list)
+    for shown in incidents:
+        by_camera[shown.incident.camera].append(shown)
+    figures = {camera.id: camera for camera in fleet.figures}
+    return [
+        ShownCamera(
+            row,
+            figures[row.id].whole if row.id in figures else None,
+            _windows(figures.get(row.id), counted[row.id]),
+            tuple(by_camera[row.id]),
+        )
+        for row in fleet.cameras
+    ]
+
+
+def _windows(figures: CameraFigures | None, counted: Sequence[CountRow]) -> tuple[ShownWindow, ...]:
+    """Returns the windows of a camera's figures, each with the counts that begin in it."""
+    windows = () if figures is None else figures.windows
+    starts = [window.start for window in windows]
+    inside: dict[int, list[CountRow]] = defaultdict(list)
+    for row in counted:
+        index = bisect_right(starts, row.window_start) - 1
+        if index >= 0 and row.window_start < windows[index].end:
+            inside[index].append(row)
+    return tuple(
+        ShownWindow(window, next(iter(sum_total(inside[index])), None))
+        for index, window in enumerate(windows)
     )
 
 
-def _shown(alert: AlertRecord, shown_or_error: ShownAlert | Exception) -> ShownAlert:
-    if isinstance(shown_or_error, ShownAlert):
-        return shown_or_error
-    why = printable(without(alert.output, one_line(shown_or_error)))
-    return ShownAlert(
-        alert, parts.PagePicture(None, f"what is in final/ of it can't be read ({why})"), ()
-    )
+def _picture_or_reason(
+    alert: AlertRecord, drawn: tuple[parts.PagePicture, tuple[str, ...]] | Exception | None
+) -> tuple[parts.PagePicture | None, tuple[str, ...]]:
+    if drawn is None:
+        return None, ()
+    if not isinstance(drawn, Exception):
+        return drawn
+    why = printable(without(alert.output, one_line(drawn)))
+    return parts.PagePicture(None, f"what is in final/ of it can't be read ({why})"), ()
 
 
-def _with_picture(alert: AlertRecord) -> ShownAlert:
+def _with_picture(alert: AlertRecord) -> tuple[parts.PagePicture, tuple[str, ...]]:
     image = _final(alert)
     boxes = [image["detections"][threat["detection"]] for threat in image["threat"]["threats"]]
     drawn = read_with_boxes(
@@ -125,9 +202,7 @@ def _with_picture(alert: AlertRecord) -> ShownAlert:
     picture = parts.page_picture(drawn)
     if picture.missing is not None:
         picture = replace(picture, missing=without(alert.output, picture.missing))
-    return ShownAlert(
-        alert, picture, tuple(rules.explain(image, timezone=alert.timezone).splitlines())
-    )
+    return picture, tuple(rules.explain(image, timezone=alert.timezone).splitlines())
 
 
 def _final(alert: AlertRecord) -> Mapping[str, Any]:

@@ -296,7 +296,7 @@ def test_a_wrong_set_up_is_reported_in_one_line(
     def says(*arguments: object) -> str:
         return refused(capsys, *arguments)
 
-    assert "the following arguments are required: --archive" in says("evaluate")
+    assert "the following arguments are required: --output/--archive" in says("evaluate")
     assert "no archive there" in says("evaluate", "--archive", tmp_path / "x", "--truth", truth)
     assert "--truth nowhere.csv: no such file" in says(*own[:3], "--truth", "nowhere.csv")
     assert "names no selected image of the archive, but IMG_0001.jpg" in says(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,10 +72,12 @@ def test_broken_json_is_counted_and_listed(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--archive", "{output}"], "the following arguments are required: --output"),
-        (["--output", "{tmp}/packed"], "the following arguments are required: --archive"),
+        (["--archive", "{output}"], "say by --to what is to be written"),
+        (["--output", "{output}"], "say by --to what is to be written"),
+        (["--to", "{tmp}/packed"], "give the job's output by --output DIR"),
+        (["--archive", "{output}", "--output", "a", "--output", "b"], "say by --to what is to be"),
         (["--archive", "{tmp}/nowhere", "--output", "{tmp}/p"], "nowhere: no archive there"),
-        (["--archive", "", "--output", "{tmp}/p"], "--archive is empty"),
+        (["--output", "", "--to", "{tmp}/p"], "--output is empty"),
         (["--archive", "{output}", "--output", "{output}/"], "is the archive itself"),
         (["--archive", "{output}", "--output", "{tmp}/a-file"], "a-file: can't be written"),
         (["--archive", "{output}", "--output", "{tmp}/p", "--id", "attic"], "there are gate, hall"),
@@ -113,3 +116,30 @@ def test_a_pack_is_not_written_over_another(output: Path, tmp_path: Path, capsys
     assert pack("--archive", output, "--output", tmp_path / "packed", "--id", "hall") == 2
     assert "holds a packed archive already" in capsys.readouterr().err
     assert tree(tmp_path / "packed") == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--output", "{output}", "--to", "{packed}"],
+        ["--archive", "{output}", "--to", "{packed}"],
+        ["--archive", "{output}", "--output", "{packed}"],  # As in earlier releases.
+    ],
+)
+def test_what_is_read_and_what_is_written_have_one_word_each_and_the_earlier_ones(
+    words: list[str], output: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed"
+    assert pack(*(word.format(output=output, packed=packed) for word in words)) == 0
+    assert sorted(path.name for path in packed.glob("*.parquet")) == [
+        "gate.parquet",
+        "hall.parquet",
+    ]
+
+
+def test_several_outputs_are_packed_as_one(output: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy)
+    packed = tmp_path / "packed"
+    assert pack("--output", output, "--output", copy, "--archive", output, "--to", packed) == 0
+    assert len(list(packed.glob("*.parquet"))) == 2

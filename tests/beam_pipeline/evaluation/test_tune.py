@@ -246,6 +246,7 @@ version: 1
 defaults:
   objects:
     person: {min_score: 0.5}  # as everywhere
+  cooldown: 0s
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -68,9 +69,12 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
+    rules = tmp_path / "rules.yaml"
+    text = bundled.BUNDLED_RULES.read_text()
+    rules.write_text(text.replace("\ndefaults:\n", "\ndefaults:\n  cooldown: 0s\n"))
     return [
         *("--input", str(bundled.BUNDLED_SAMPLES / "hall"), "--model", "bundled"),
-        *("--rules", str(bundled.BUNDLED_RULES), "--output", str(tmp_path / "out")),
+        *("--rules", str(rules), "--output", str(tmp_path / "out")),
     ]
 
 
@@ -112,7 +116,7 @@ targets:
     secret: "${{GUARD_SECRET}}"
   chat: {{apprise: "json://robot:${{PASSWORD}}@{host}/${{PATH_OF_CHAT}}"}}
   mail: {{apprise: "mailto://robot:${{PASSWORD}}@127.0.0.1:9?to=a@example.com&from=b@example.com"}}
-defaults: {{objects: {{person: }}, notify: [guard, chat, mail]}}
+defaults: {{objects: {{person: }}, notify: [guard, chat, mail], cooldown: 0s}}
 """
 
 
@@ -172,6 +176,10 @@ def test_what_a_failing_service_refused_is_delivered_by_the_next_run(
     recovered = command(*arguments, "--alert_url", service.url, "--resume")
     assert recovered.code == 0, recovered.err
     assert set(outcomes(tmp_path / "out")) == {"delivered"}
+    number = len(outcomes(tmp_path / "out"))
+    assert re.search(rf"^alerts +{number} \(delivered {number}\)$", recovered.out, re.M)
+    again = command(*arguments, "--alert_url", service.url, "--resume")
+    assert re.search(rf"^alerts +0; {number} more delivered before$", again.out, re.M)
 
 
 def test_a_hanging_service_holds_back_no_verdict_and_no_count(

@@ -1,11 +1,13 @@
 """`rules check` and `rules explain`."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from beam_pipeline import cli
+from beam_pipeline.bundled import BUNDLED_RULES
 from rules import alert_id
 from tests.rules.final_json import final_json
 from tests.rules.one_camera import make_detection, make_image, rules_of
@@ -33,7 +35,12 @@ def final_file(tmp_path):
 def test_the_rules_of_a_camera_are_explained_with_their_origin(rule_file, capsys):
     assert cli.main(["rules", "explain", "hall", "--rules", rule_file]) == 0
     shown = capsys.readouterr().out.splitlines()[1:]
-    assert shown == ["hall", "  person  severity alert (built in), min_score 0.6 (defaults)"]
+    assert shown == [
+        "hall",
+        "  person  severity alert (built in), min_score 0.6 (defaults)",
+        "  cooldown: 30m (built in)",
+        "  incident_gap: 5m (built in)",
+    ]
 
 
 def test_a_camera_that_is_not_named_is_reported(rule_file, capsys):
@@ -41,9 +48,57 @@ def test_a_camera_that_is_not_named_is_reported(rule_file, capsys):
     assert "yard: not named, so the defaults" in capsys.readouterr().out
 
 
-def test_the_samples_cameras_are_known_without_a_rule_file(capsys):
+def test_the_samples_cameras_are_known_without_a_rule_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["rules", "explain", "warehouse"]) == 0
     assert "warehouse (profile indoor)" in capsys.readouterr().out
+
+
+ONE = "version: 1\ndefaults: {objects: {person: {min_score: 0.31}}}\n"
+OTHER = ONE.replace("0.31", "0.32")
+
+
+@pytest.mark.parametrize("words", [[], ["--output", "output"], ["--archive", "output"]])
+@pytest.mark.parametrize("name", ["rules.yaml", "mine.yml"])
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_without_a_rule_file_the_rules_of_the_output_are_explained(
+    tmp_path, monkeypatch, capsys, words, name, is_beside
+):
+    here, results = tmp_path / "here", tmp_path / "results"
+    here.mkdir()
+    results.mkdir()
+    write_output(results / "output", [seen("hall", "2026-01-30T10:00:00Z", ("person", 0.9))], OTHER)
+    write_output(results / "output", [seen("hall", "2026-01-31T10:00:00Z", ("person", 0.9))], ONE)
+    (here / "other.yaml").write_text(OTHER)
+    if is_beside:
+        (results / name).write_text(ONE)
+        words = [words[0], str(results / "output")] if words else words
+    else:
+        (here / name).write_text(ONE)
+    if not words or not is_beside:
+        (here / "output").symlink_to(results / "output")
+    monkeypatch.chdir(here if words or not is_beside else results)
+    assert cli.main(["rules", "explain", "hall", *words]) == 0
+    assert "min_score 0.31 (defaults)" in capsys.readouterr().out
+
+
+def test_the_bundled_rules_of_an_output_are_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = BUNDLED_RULES.read_text()
+    write_output(tmp_path / "output", [seen("hall", "2026-01-31T10:00:00Z")], text)
+    assert cli.main(["rules", "explain", "hall"]) == 0
+    assert "hall (profile indoor)" in capsys.readouterr().out
+
+
+def test_rules_of_an_output_that_are_not_here_are_not_guessed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_output(tmp_path / "output", [seen("hall", "2026-01-31T10:00:00Z")], ONE)
+    (tmp_path / "rules.yaml").write_text(OTHER)
+    assert cli.main(["rules", "explain", "hall"]) == 2
+    version = hashlib.sha256(ONE.encode()).hexdigest()[:12]
+    assert f"judged by rules {version}, and no rule file here" in capsys.readouterr().err
+    assert cli.main(["rules", "explain", "yard"]) == 2
+    assert "output has no verdict on an image of this camera" in capsys.readouterr().err
 
 
 def test_a_verdict_is_explained_without_the_rules(final_file, capsys):
@@ -206,6 +261,7 @@ defaults: {objects: {person: }}
 cameras:
   hall:
     incident_gap: 5m
+    cooldown: 0s
     zones:
       porch: {polygon: [[0, 0], [0.3, 0], [0.3, 1]], objects: {person: {severity: ignore}}}
       yard: {polygon: [[0, 0], [1, 0], [1, 1], [0, 1]]}
@@ -248,7 +304,7 @@ def test_rules_check_refuses_what_is_no_archive(rule_file, tmp_path, capsys):
     assert cli.main(["rules", "check", rule_file, "--archive", str(tmp_path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"beam_pipeline: --archive {tmp_path}: no archive there")
+    assert captured.err.startswith(f"beam_pipeline: --output {tmp_path}: no archive there")
 
 
 def test_a_misspelt_camera_is_reported_with_the_nearest(rule_file, capsys):

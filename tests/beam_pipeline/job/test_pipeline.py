@@ -33,12 +33,15 @@ def job(tmp_path: Path) -> Job:
     for source in sorted((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))[:12]:
         (images / source.name).write_bytes(source.read_bytes())
     (images / "0001.jpg").write_bytes(jpeg())
+    ruleset = tmp_path / "rules.yaml"
+    text = bundled.BUNDLED_RULES.read_text()
+    ruleset.write_text(text.replace("\ndefaults:\n", "\ndefaults:\n  cooldown: 0s\n"))
     (images / "gate_20260131T120000Z.jpg").write_bytes(b"not a picture")
     return prepare(
         job_options(
             [
                 *("--input", str(images), "--output", str(tmp_path / "out")),
-                *("--model", "bundled", "--rules", str(bundled.BUNDLED_RULES)),
+                *("--model", "bundled", "--rules", str(ruleset)),
             ]
         )
     )

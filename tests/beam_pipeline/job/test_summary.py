@@ -35,6 +35,12 @@ from beam_pipeline.job.summary import _alerts
             "4 (delivered 4); 90 more reported in digests, beyond a limit of the rules; 2 more "
             "older than --alert_max_age, and not sent",
         ),
+        (
+            {"delivered": 1, "delivered_earlier": 3},
+            1,
+            "1 (delivered 1); 3 more delivered before",
+        ),
+        ({"delivered_earlier": 3}, 1, "0; 3 more delivered before"),
         ({"delivered": 4, "waiting": 2}, 1, "4 (delivered 4, waiting 2)"),
     ],
 )

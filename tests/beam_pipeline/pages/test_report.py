@@ -165,8 +165,10 @@ def test_the_heat_map_has_each_hour_or_the_hours_of_the_day(
 
 def test_alerts_are_shown_with_their_picture_and_why(output: Path) -> None:
     text = make_page(of(output))
-    assert text.count("data:image/jpeg;base64,") == 2
+    # Two images of the hall, a minute apart, are one incident.
+    assert text.count("data:image/jpeg;base64,") == 1
     assert text.count("No picture: ") == 1  # The gate's picture was not kept.
+    assert "and 1 more image, until" in text
     assert "a threat of severity alert, rule defaults.objects.person" in text
     assert '<bdi>hook</bdi>: failed <span class="faint">(<bdi>HTTP status 500</bdi>)' in text
 
@@ -187,17 +189,20 @@ def test_pictures_are_bounded_and_one_camera_does_not_take_them_all(
     monkeypatch.setattr(page, "PICTURES", 12)
     monkeypatch.setattr(page, "ROWS", 5)
     flood = [
-        seen("hall", f"2026-01-31T10:{minute:02}:00Z", ("person", 0.9), sha256=SHA256)
-        for minute in range(20)
+        seen("hall", f"2026-01-31T{hour:02}:{minute:02}:00Z", ("person", 0.9), sha256=SHA256)
+        for hour in range(20)
+        for minute in range(2 if hour < 17 else 4)
     ]
-    quiet = seen("gate", "2026-01-31T09:00:00Z", ("person", 0.9), sha256=SHA256)
+    quiet = seen("gate", "2026-01-31T00:00:00Z", ("person", 0.9), sha256=SHA256)
     write_fleet(tmp_path, [*flood, quiet])
     text = make_page(of(tmp_path))
     assert text.count("data:image/jpeg") == 12
     assert text.count('alt="Picture of hall') == 11
     assert text.count('alt="Picture of gate') == 1
-    assert text.split("Other alerts")[1].count("<td>not_sent") == 5
-    assert "and 4 more in alerts/" in text
+    # Nine images of the newest three incidents are not the first ones, and there are five rows.
+    assert text.split('<section id="each"')[0].count(": not_sent</li>") == 5
+    assert text.count("more in alerts/hall/") == 19
+    assert "11 earlier incidents" in text
 
 
 def test_hostile_names_and_labels_are_text(tmp_path: Path) -> None:
@@ -228,7 +233,7 @@ def test_cameras_of_the_rules_that_sent_nothing_are_shown(output: Path, tmp_path
     arguments = ["report", "--output", str(output), "--rules", str(rules), "--file", str(target)]
     assert cli.main(arguments) == 0
     assert '<span class="mark fault">silent</span>' in target.read_text()
-    assert '<th scope="row">roof</th>' in target.read_text()
+    assert '<th scope="row"><a href="#camera:roof">roof</a></th>' in target.read_text()
 
 
 @pytest.mark.parametrize(
@@ -265,7 +270,7 @@ def test_a_picture_that_is_another_by_now_is_not_shown(output: Path) -> None:
         stores.write_bytes(str(kept), PICTURE + b"x")
     text = make_page(of(output))
     assert "data:image/jpeg" not in text
-    assert text.count("No picture: ") == 3
+    assert text.count("No picture: ") == 2
 
 
 def test_alerts_have_the_local_time_of_their_camera_and_a_place_for_links(tmp_path: Path) -> None:

@@ -150,6 +150,53 @@ This alert in the report: file://{scene.output}/report/report.html#hall_20260131
     assert (message.timestamp, message.severity) == ("2026-01-31T23:59:59Z", "alert")
 
 
+FOLLOW_UP = {
+    "incident": "0" * 32,
+    "began": "2026-01-31T23:29:59Z",
+    "last_alert": "2026-01-31T23:29:59Z",
+    "images": 17,
+    "new_labels": [],
+    "more": [],
+}
+BEGAN = "The incident that began at 2026-02-01 00:29:59 (Europe/Berlin, UTC+1) goes on."
+
+
+@pytest.mark.parametrize(
+    ("news", "subject", "words"),
+    [
+        ({}, "Still: person, dog at hall, ", "Since then: 17 more images."),
+        ({"images": 1}, "Still: person, dog at hall, ", "Since then: 1 more image."),
+        (
+            {"last_alert": "2026-01-31T23:59:58Z", "images": 0, "new_labels": ["dog", "cat"]},
+            "New: dog, cat; person, dog at hall, ",
+            "Since the last alert, at 2026-02-01 00:59:58 (Europe/Berlin, UTC+1): 0 more images; "
+            "new: dog, cat.",
+        ),
+        (
+            {
+                "more": [
+                    {"label": "person", "before": 1, "now": 3},
+                    {"label": "dog", "before": 2, "now": 4},
+                ]
+            },
+            "Still: person, dog at hall, ",
+            "Since then: 17 more images; up to 3 person in one image, before 1; "
+            "up to 4 dog in one image, before 2.",
+        ),
+    ],
+)
+def test_an_alert_in_an_incident_that_goes_on_says_so_and_what_is_new(scene, news, subject, words):
+    scene.keep(jpeg())
+    message = compose({**scene.alert, "follow_up": {**FOLLOW_UP, **news}}, BERLIN)
+    assert message.subject == f"{subject}2026-02-01 00:59:59 (Europe/Berlin, UTC+1)"
+    assert message.text.startswith(
+        "person, dog at hall\n2026-02-01 00:59:59 (Europe/Berlin, UTC+1)\n"
+        f"\n{BEGAN} {words}\n\n- person, 90% sure;"
+    )
+    assert f">{BEGAN} {words}</p>" in message.html
+    assert message.body["follow_up"] == {**FOLLOW_UP, **news}
+
+
 NAMED = """version: 1
 defaults:
   timezone: Europe/Berlin
@@ -301,7 +348,8 @@ def test_every_variable_that_is_documented_is_there_and_no_other(scene, monkeypa
     named = [name for cell in re.findall(r"^\| (`.*?) \|", table, re.M)
              for name in re.findall(r"`([\w.]+)`", cell)]  # fmt: skip
     body = "".join(f"{{{{ {name} }}}}" for name in named)
-    assert "failed" not in compose(scene.alert, templates(body=body)).text
+    following = {**scene.alert, "follow_up": FOLLOW_UP}
+    assert "failed" not in compose(following, templates(body=body)).text
     given = []
     render = messages._rendered
     monkeypatch.setattr(messages, "_rendered", lambda *args: given.append(args[2]) or render(*args))
