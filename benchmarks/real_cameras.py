@@ -55,7 +55,7 @@ class RuleSet:
           labels: What the cameras are to raise alerts for.
           tiles: The value of `tiles`.
         """
-        lines = ["version: 1", "defaults:", "  objects:"]
+        lines = ["version: 1", "defaults:", "  cooldown: 0s", "  objects:"]
         for label in labels:
             lines.append(f"    {label}: {self.person if label == 'person' else self.other}")
         lines += [f"  {section}" for section in self.sections]

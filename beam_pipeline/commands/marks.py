@@ -32,6 +32,7 @@ def parser() -> OneLineParser:
     for command in (show, export):
         command.add_argument(
             "--output",
+            "--archive",
             metavar="DIR",
             default=DEFAULT_OUTPUT,
             help="the job's output (default: %(default)s)",

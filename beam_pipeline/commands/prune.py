@@ -18,6 +18,7 @@ def parser() -> OneLineParser:
     )
     parser.add_argument(
         "--output",
+        "--archive",
         metavar="DIR",
         default=DEFAULT_OUTPUT,
         help="the job's output, on a local disk or in a store (default: %(default)s)",
