@@ -69,7 +69,7 @@ class Camera:
                 self._break_off(connection, name, data)
                 connection = self._connect()
             pieces = _Pieces(data, at_most=len(data) if way == 0 else 7_000)
-            pieces.pause = 3.0 if way == 2 else 0.0
+            pieces.pause = 6.0 if way == 2 else 0.0
             if way == 3:
                 connection.storbinary(f"STOR {name}.part", pieces, blocksize=7_000)
                 connection.rename(f"{name}.part", name)
