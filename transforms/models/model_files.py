@@ -427,6 +427,11 @@ def _downloaded(name: str, url: str, folder_name: str) -> Path:
     pinned = DIGESTS.get(name)
     if not (file.is_file() and digest_file.is_file()):
         _download(url, file)
+        try:
+            _named_in(file, url)
+        except ModelError:  # The page of a proxy, for example, which must not stay.
+            file.unlink()
+            raise
         digest = _sha256(file)
         if pinned not in (None, digest):
             file.unlink()

@@ -641,11 +641,12 @@ def test_a_model_of_yolox_with_another_digest_than_the_pinned_one_is_refused(
     assert_nothing_left(cache)
 
 
-def test_a_page_in_place_of_the_model_is_refused(web, yolox, cache):
-    web.answers = [status(200, b"<html>log in first</html>")]
-    assert_refused(
-        "yolox_s", str(cache / "yolox" / "yolox_s.onnx"), "not an ONNX file, or a damaged"
-    )
+def test_a_page_in_place_of_the_model_is_refused_and_not_kept(web, yolox, cache):
+    web.answers = [status(200, b"<html>log in first</html>"), status(200, yolox)]
+    address = f"{web.url}/0.1.1rc0/yolox_s.onnx"
+    assert_refused("yolox_s", f"{address}: not an ONNX file, or a damaged one")
+    assert_nothing_left(cache)
+    assert fetch_model("yolox_s").info.name == "yolox_s"
 
 
 # ONNX files of the user.
