@@ -72,6 +72,7 @@ def mark(args: argparse.Namespace) -> int:
     output = paths.absolute("--output", args.output)
     check_readable("--output", output)
     boxes = [_box(text) for text in args.bboxes]
+    by = _name() if args.by is None else args.by
     with store_errors_as_failures():
         marked = _find(output, args.what, args.id)
         label = _label(marked, args)
@@ -87,7 +88,7 @@ def mark(args: argparse.Namespace) -> int:
                 bboxes=boxes,
                 threats=marked.threats or (),
                 note=args.note,
-                by=_name() if args.by is None else args.by,
+                by=by,
             )
         except ValueError as error:
             raise SetupError(f"alerts mark: {escaped(str(error))}") from None

@@ -40,6 +40,8 @@ _FILE_NAME = re.compile(
 )
 _MAX_BYTES = 4 << 20
 _AT_ONCE = 16
+_ROUNDING = 2e-4
+"""What two numbers of 4 decimals can add to the sum that they were rounded from."""
 _TICK = timedelta(microseconds=1)
 _LAST = datetime.max.replace(tzinfo=timezone.utc) - _TICK
 
@@ -211,7 +213,7 @@ def check_box(box: Any) -> Box:
             "a box has four numbers from 0 to 1: x, y, width and height as fractions of the image"
         )
     x_min, y_min, width, height = (float(side) for side in box)
-    if not width or not height or max(x_min + width, y_min + height) > 1 + 1e-9:
+    if not width or not height or max(x_min + width, y_min + height) > 1 + _ROUNDING:
         raise ValueError("a box has a width and a height, and lies inside the image")
     return x_min, y_min, width, height
 

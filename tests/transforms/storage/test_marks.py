@@ -99,6 +99,17 @@ def test_a_mark_of_the_whole_alert_replaces_those_of_its_labels_but_not_what_was
     assert stands() == [("false", None)]
 
 
+def test_a_box_that_reaches_the_edge_may_be_rounded(tmp_path: Path) -> None:
+    mark = write(tmp_path, "missed", label="car", bboxes=[(0.3334, 0.0, 0.6667, 1.0)])
+    assert read_marks(str(tmp_path))[0] == [mark]
+
+
+def test_a_note_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        write(tmp_path, note="\udcff")
+    assert files(tmp_path) == []
+
+
 def test_a_clock_at_the_end_of_time_does_not_end_marking(tmp_path: Path) -> None:
     write(tmp_path, "right", now=datetime.max.replace(tzinfo=timezone.utc))
     write(tmp_path, "false")
