@@ -44,6 +44,7 @@ from rules.records import (
     Trace,
     Verdict,
 )
+from rules.retention import FOR_GOOD, KEPT, Retention, parse_age
 from rules.ruleset import Rules
 from rules.schedule import timezone_problem
 from rules.targets import Alerting, Limit, MissingVariableError, Target, expand
@@ -51,6 +52,8 @@ from rules.tiling import Region, Tiles
 
 __all__ = [
     "FILTERS",
+    "FOR_GOOD",
+    "KEPT",
     "PRESETS",
     "Alerting",
     "AmbiguousNameError",
@@ -75,6 +78,7 @@ __all__ = [
     "Region",
     "Rejected",
     "Resolution",
+    "Retention",
     "Rules",
     "RulesError",
     "Severity",
@@ -93,6 +97,7 @@ __all__ = [
     "is_camera_id",
     "load_rules",
     "moments",
+    "parse_age",
     "parse_pattern",
     "parse_rules",
     "preset_problem",

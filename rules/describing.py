@@ -16,6 +16,7 @@ from rules.effective import (
     Track,
     Zone,
 )
+from rules.retention import FOR_GOOD, Retention
 from rules.ruleset import Rules
 from rules.schedule import DAYS, WeeklyPeriod
 from rules.targets import Alerting
@@ -49,8 +50,8 @@ def describe(rules: Rules) -> str:
     """
     count = len(rules.cameras)
     lines = [f"rules {rules.version}: {count} camera{'' if count == 1 else 's'}"]
-    if alerting := [*_alerting(rules.alerting)]:
-        lines += ["", *alerting]
+    if for_all := [*_alerting(rules.alerting), *_retention(rules.retention)]:
+        lines += ["", *for_all]
     for camera_id in rules.cameras:
         lines += ["", *_camera(rules, camera_id)]
     if rules.strict_ids:
@@ -81,6 +82,17 @@ def _alerting(alerting: Alerting) -> Iterator[str]:
     if alerting.health:
         yield f"health findings: {', '.join(alerting.health)}"
     yield from _limits(alerting)
+
+
+def _retention(retention: Retention | None) -> Iterator[str]:
+    if retention is None:
+        return
+    ages = [
+        f"{name} {'always' if age == FOR_GOOD else _duration(age)}"
+        for name, age in retention.keep.items()
+    ]
+    longer = f"; longer: {', '.join(ages)}" if ages else ""
+    yield f"prune keeps files for {_duration(retention.older_than)}{longer}"
 
 
 def _limits(alerting: Alerting) -> Iterator[str]:

@@ -27,6 +27,7 @@ from rules.mistakes import (
     target_mistakes,
     two_ways_of_naming,
 )
+from rules.retention import Retention
 from rules.ruleset import Rules
 from rules.schema import Layer, RuleFile
 from rules.schema_types import KnownNames
@@ -192,6 +193,7 @@ def _effective_rules(
         defaults=defaults,
         by_camera=FrozenMapping(cameras),
         alerting=_alerting(settings),
+        retention=_retention(settings),
     )
     mistakes.extend(target_mistakes(settings, document))
     return rules, mistakes
@@ -219,6 +221,14 @@ def _alerting(settings: RuleFile) -> Alerting:
         link_hours=(message and message.link_hours) or Alerting.link_hours,
         health=() if health is None else tuple(dict.fromkeys(health.targets or ())),
     )
+
+
+def _retention(settings: RuleFile) -> Retention | None:
+    retention = settings.retention
+    if retention is None:
+        return None
+    keep = {} if retention.keep is None else retention.keep.ages
+    return Retention(retention.older_than, FrozenMapping(keep))
 
 
 def _limit(settings: LimitSettings | None) -> Limit | None:

@@ -11,6 +11,7 @@ from rules.history import History
 from rules.judging import judge_image
 from rules.names import Names, NameSettings
 from rules.records import Image, ThreatSeverity, Verdict
+from rules.retention import Retention
 from rules.targets import Alerting, Target
 
 
@@ -27,6 +28,7 @@ class Rules:
         defaults: The rules of a camera that the file does not name.
         by_camera: The rules of each camera that the file names, in the order of the file.
         alerting: The targets of alerts, limits and templates.
+        retention: How long `prune` keeps what; None if the file does not say it.
     """
 
     version: str
@@ -34,6 +36,7 @@ class Rules:
     defaults: CameraRules
     by_camera: Mapping[str, CameraRules]
     alerting: Alerting = field(default_factory=Alerting)
+    retention: Retention | None = None
 
     @property
     def cameras(self) -> tuple[str, ...]:

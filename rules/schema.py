@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from rules.geometry import Anchor
 from rules.records import Severity
+from rules.retention_schema import RetentionSettings
 from rules.schema_types import (
     CameraId,
     Count,
@@ -616,6 +617,15 @@ class RuleFile(Model):
     )
     health: Annotated[HealthSettings | None, Expects("a mapping with targets")] = Field(
         default=None, title="Health", description="The receivers of health findings."
+    )
+    retention: Annotated[
+        RetentionSettings | None,
+        Expects("a mapping, such as {older_than: 30d, keep: {alerts: 365d}}"),
+    ] = Field(
+        default=None,
+        title="Retention",
+        description="How long `prune` keeps images and their records. Default: prune asks for "
+        "--older_than.",
     )
 
 

@@ -63,6 +63,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "rules/loading.py": ("rules/test_loading.py", "rules/test_mistakes.py"),
     "rules/mistakes.py": ("rules/test_mistakes.py", "rules/test_targets.py"),
     "rules/records.py": ("rules/test_image_and_verdict.py", "rules/test_explaining.py"),
+    "rules/retention_schema.py": ("rules/test_retention.py",),
     "rules/ruleset.py": ("rules/test_loading.py", "rules/test_judging.py"),
     "rules/schedule.py": ("rules/test_schedule.py",),
     "rules/schema.py": ("rules/test_mistakes.py", "rules/test_loading.py"),

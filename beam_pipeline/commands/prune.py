@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_pipeline.commands.arguments import command_parser, parse
-from beam_pipeline.console.parsing import DEFAULT_OUTPUT, OneLineParser, age
+from beam_pipeline.console.parsing import DEFAULT_OUTPUT, OneLineParser, add_labels, age
 
 
 def parser() -> OneLineParser:
@@ -26,10 +26,16 @@ def parser() -> OneLineParser:
     parser.add_argument(
         "--older_than",
         type=age,
-        required=True,
         metavar="AGE",
-        help="delete what was taken longer ago than this: a whole number and h or d, such as 30d",
+        help="delete what was taken longer ago than this: a whole number and h or d, such as 30d "
+        "(default: as --rules says)",
     )
+    parser.add_argument(
+        "--rules",
+        metavar="FILE",
+        help="the rule file whose section `retention` says how long what is kept",
+    )
+    add_labels(parser)
     parser.add_argument(
         "--keep",
         action="append",

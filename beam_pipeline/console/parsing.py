@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from datetime import timedelta
 from typing import NoReturn
 
@@ -17,7 +16,6 @@ NAME_PRESETS = (
 )
 """The names of the presets, without the time that it takes to import the rules."""
 LONGEST_WINDOW = timedelta(days=366)
-_AGE = re.compile(r"([1-9][0-9]{0,4})([hd])", re.ASCII)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -95,12 +93,13 @@ def age(text: str) -> timedelta:
     Raises:
       argparse.ArgumentTypeError: It is none.
     """
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no age; write a whole number and h or d, such as 30d"
-        )
-    return timedelta(hours=int(match[1]) * (24 if match[2] == "d" else 1))
+    from rules import parse_age  # As in `max_age`.
+    from rules.schedule import UnreadableError
+
+    try:
+        return parse_age(text)
+    except UnreadableError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _name_preset(text: str) -> str:

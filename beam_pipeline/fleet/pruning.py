@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -31,7 +31,9 @@ from beam_pipeline.console.tables import align, write_stdout
 from beam_pipeline.fleet.output_scan import camera_and_time
 from beam_pipeline.inputs import paths
 from beam_pipeline.inputs.preflight import check_readable
+from beam_pipeline.inputs.rule_files import read_rules
 from beam_pipeline.inputs.selection import print_problems, store_errors_as_failures
+from rules import FOR_GOOD, KEPT, Retention
 from transforms.records import reasons
 from transforms.records.clocks import is_misdated
 from transforms.records.text import one_line
@@ -44,36 +46,12 @@ VALIDATED, DETECTIONS, FINAL, INVALID = "validated", "detections", "final", "inv
 ALERTS, THREATS, MARKED = "alerts", "threats", "marked"
 FOLDERS = (VALIDATED, DETECTIONS, INVALID, FINAL)
 """In the order in which they are deleted: `final/` says which images show a threat."""
-KEPT = (VALIDATED, DETECTIONS, FINAL, INVALID, ALERTS, THREATS, MARKED)
-
-FOR_GOOD = timedelta.max
 _AT_ONCE = 16
 _MAX_FAILURES = 20
 _MIB = 1 << 20
 
 Key = tuple[str, str]
 """A camera and a canonical capture time."""
-
-
-@dataclass(frozen=True)
-class Retention:
-    """How long what is kept.
-
-    Attributes:
-      older_than: What is older is deleted.
-      keep: Longer times, by what is kept (`KEPT`); `FOR_GOOD` for ever.
-    """
-
-    older_than: timedelta
-    keep: Mapping[str, timedelta] = field(default_factory=dict)
-
-    def limit(self, kinds: Iterable[str]) -> timedelta:
-        """Returns the age beyond which a file goes: the longest of its kinds.
-
-        Args:
-          kinds: What the file is, of `KEPT`.
-        """
-        return max((self.older_than, *(self.keep.get(kind, self.older_than) for kind in kinds)))
 
 
 @dataclass(frozen=True)
@@ -119,7 +97,7 @@ def prune(args: argparse.Namespace) -> int:
       SetupError: An option is wrong; nothing was deleted.
       CommandFailedError: What must stay could not be read, or too much could not be deleted.
     """
-    retention = Retention(args.older_than, _keep(args.keep, args.older_than))
+    retention = _retention(args)
     output = paths.absolute("--output", args.output)
     check_readable("--output", output)
     if stores.is_local(output) and not os.path.isdir(output):
@@ -137,6 +115,30 @@ def prune(args: argparse.Namespace) -> int:
             "command again once the store works"
         )
     return int(bool(pruning.problems))
+
+
+def _retention(args: argparse.Namespace) -> Retention:
+    """Returns how long what is kept, by the options or by the rule file.
+
+    Raises:
+      SetupError: Neither says it, or both do, or an option is wrong.
+    """
+    if args.older_than is not None and args.rules is None:
+        return Retention(args.older_than, _keep(args.keep, args.older_than))
+    if args.rules is None:
+        raise SetupError(
+            "nothing says how long what is kept; give --older_than AGE, such as 30d, or --rules "
+            "FILE with a section `retention`"
+        )
+    if args.older_than is not None or args.keep:
+        raise SetupError("--older_than and --keep are not for use with --rules; give one of both")
+    retention = read_rules(args.rules, args.labels).retention
+    if retention is None:
+        raise SetupError(
+            f"--rules {args.rules}: has no section `retention`; add one, such as "
+            "retention: {older_than: 30d}"
+        )
+    return retention
 
 
 def _keep(options: Sequence[Sequence[str]], older_than: timedelta) -> dict[str, timedelta]:

@@ -27,6 +27,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 RULES = blocks("README.md", "yaml")[0]
 HEALTH_TARGETS = blocks("docs/health.md", "yaml")[0]
+RETENTION = blocks("docs/retention.md", "yaml")[0]
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,8 @@ def test_a_command_does_what_the_page_says(
     }
     here = {written: path for written, path in replacements.items() if written in command.text}
     requests_before = len(service.requests)
+    if "prune" in command.text:
+        (checkout / "rules.yaml").write_text(f"{RULES}{RETENTION}")
     if "--notify" in command.text:
         rules = RULES.replace("version: 1\n", f"version: 1\n{HEALTH_TARGETS}")
         (checkout / "rules.yaml").write_text(rules)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline import bundled, cli
-from beam_pipeline.fleet.pruning import Pruning, Retention
+from beam_pipeline.fleet.pruning import Pruning
+from rules import Retention
 from tests.beam_pipeline.conftest import tree
 from tests.conftest import Command
 from tests.transforms.archives import seen, write_output

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import rules
-from beam_pipeline.fleet.pruning import FOR_GOOD, Pruning, Retention
+from beam_pipeline.fleet.pruning import Pruning
+from rules import FOR_GOOD, Retention
 from tests.stores.bucket import Bucket
 from tests.stores.servers import Proxy, Server
 from transforms.storage import stores

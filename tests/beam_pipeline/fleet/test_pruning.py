@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 import rules
 from beam_pipeline import cli
 from beam_pipeline.console.exceptions import CommandError
-from beam_pipeline.fleet.pruning import FOR_GOOD, Pruning, Retention
+from beam_pipeline.fleet.pruning import Pruning
+from rules import FOR_GOOD, Retention
 from tests.beam_pipeline.conftest import refused, tree
 from tests.search import search
 from transforms.storage import stores
@@ -339,8 +340,9 @@ def test_after_too_many_failures_it_stops(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "required: --older_than"),
-        (["--older_than", "30"], "'30' is no age; write a whole number and h or d, such as 30d"),
+        ([], "nothing says how long what is kept; give --older_than AGE, such as 30d, or --rules"),
+        (["--older_than", "30d", "--rules", "x.yaml"], "--keep are not for use with --rules"),
+        (["--older_than", "30"], "'30' is no age; write a whole number and h or d, such as"),
         (["--older_than", "0d"], "'0d' is no age"),
         (["--older_than", "30d", "--keep", "pictures", "3d"], "--keep pictures: not one of valid"),
         (["--older_than", "30d", "--keep", "final", "soon"], "--keep final: 'soon' is no age"),
@@ -353,6 +355,23 @@ def test_a_wrong_option_is_refused(
     capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
     assert says in refused(capsys, "prune", *words)
+
+
+def test_the_rule_file_says_how_long_what_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(timezone.utc)
+    for days, severity in ((29, None), (31, None), (32, "alert"), (101, "alert")):
+        put_image(tmp_path / "out", now - timedelta(days=days), severity=severity)
+    ruleset = tmp_path / "rules.yaml"
+    command = ["prune", "--output", tmp_path / "out", "--rules", ruleset]
+    ruleset.write_text("version: 1\n")
+    assert "rules.yaml: has no section `retention`; add one" in refused(capsys, *command)
+    ruleset.write_text("version: 1\nretention: {older_than: 30d, keep: {alerts: 100d}}\n")
+    assert cli.main([*map(str, command), "--delete"]) == 0
+    assert stems(tmp_path / "out") == {
+        f"hall_{name_of(now - timedelta(days=days))}" for days in (29, 32)
+    }
 
 
 # Stores that fail, runs that are stopped, and two at once

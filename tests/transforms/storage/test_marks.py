@@ -151,6 +151,7 @@ def test_wrong_values_are_refused_and_nothing_is_written(
     [
         b"", b"{", b"[]", b"\xff", b"[" * 60_000, b'{"id": 5}', b"null",
         {"id": "gate"}, {"alert_id": "b" * 32}, {"mark": "wrong"}, {"label": 5}, {"bboxes": 5},
+        {"mark": "missed"},
         {"threats": None}, {"threats": [5]}, {"threats": [{"label": "car", "bbox": [1]}]},
         {"bboxes": [5]}, {"bboxes": [["a"] * 4]}, {"at": "soon"}, {"note": "x" * 1001}, {"by": 1},
     ],
