@@ -99,12 +99,13 @@ def run(*arguments: str | Path) -> str:
     return out.getvalue()
 
 
-def detect(args: argparse.Namespace, rules: Path, output: Path) -> float:
+def detect(args: argparse.Namespace, label_map: list[str], rules: Path, output: Path) -> float:
     """Runs the job, and returns the inferences that an image took on average."""
     run(
         *("--runner", "DirectRunner", "--input", args.images, "--output", output),
         *("--model", args.model, "--model_input_size", str(args.model_input_size)),
         *("--rules", rules, "--no_store_validated", "--resume"),
+        *label_map,
     )
     inputs = []
     for path in (output / "detections").rglob("*.json"):
@@ -122,7 +123,8 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """
     if not args.truth.is_file():
         raise BenchmarkError(f"{args.truth}: there is no such file; give a CSV file with the truth")
-    labels = [label.strip() for label in args.labels.split(",")]
+    labels = [label.strip() for label in args.objects.split(",")]
+    label_map = [] if args.labels is None else ["--labels", args.labels]
     outputs: dict[bool, tuple[Path, float]] = {}
     rows = []
     for number, rule_set in enumerate(RULE_SETS):
@@ -130,13 +132,14 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         rules.write_text(rule_set.text(labels, args.tiles), encoding="utf-8")
         if rule_set.has_tiles not in outputs:
             output = folder / ("tiles" if rule_set.has_tiles else "whole")
-            inferences = detect(args, rules, output)
+            inferences = detect(args, label_map, rules, output)
             outputs[rule_set.has_tiles] = output, inferences
         output, inferences = outputs[rule_set.has_tiles]
         evaluated = json.loads(
             run(
                 *("evaluate", "--archive", output, "--truth", args.truth, "--rules", rules),
                 *("--incident_gap", args.incident_gap, "--format", "json"),
+                *label_map,
             )
         )
         total = evaluated["total"]
@@ -214,7 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--model", default=str(SHARED / "models" / "yolox_nano_coco" / "saved_model")
     )
     parser.add_argument("--model_input_size", type=int, default=416)
-    parser.add_argument("--labels", default="person", help="what is to raise an alert: person,car")
+    parser.add_argument("--objects", default="person", help="what is to raise an alert: person,car")
+    parser.add_argument("--labels", help="the label map of the model, as for a job")
     parser.add_argument("--tiles", default=TILES, help="the value of tiles in the rule file")
     parser.add_argument("--incident_gap", default="5m", help="as for evaluate")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the detections there")

@@ -60,7 +60,7 @@ def test_tiles_are_those_of_each_camera_whatever_the_batches_and_resume_knows_th
 
     one = run("one", tiled, "--batch_size", "1", "--model_threads", "1")
     assert "6 batches of 1.0 images and 2.0 tiles" in one
-    run("many", tiled, "--batch_size", "7", "--model_threads", "3")
+    run("many", tiled, "--batch_size", "7", "--model_threads", "3", "--runner", "FnApiRunner")
     assert detections(tmp_path / "one") == detections(tmp_path / "many")
     assert settings(tmp_path / "one") == {
         "garden": " tiles 2x2 overlap 0.1 min_score 0.3",
