@@ -48,6 +48,35 @@ def test_the_tiles_of_a_grid_cut_nothing_at_the_borders_of_the_image():
         assert inner.count(True) in (2, 3, 4)
 
 
+@pytest.mark.search
+@search(500)
+@given(
+    st.builds(Tiles, *[st.integers(1, 5)] * 2, st.floats(0.1, 0.5)),
+    *(st.integers(640, 4000), st.integers(480, 3000)),
+    *[st.floats(0, 1)] * 4,
+)
+def test_an_object_smaller_than_the_overlap_less_4_percent_is_whole_in_a_tile(
+    tiles, width, height, x, y, across, down
+):
+    tile_width, tile_height = tiles.size(width, height)
+    rounding = 3  # pixels: of both borders of a tile, and of the box.
+    box_width = max(1, across * ((tiles.overlap - 0.04) * tile_width - rounding)) / width
+    box_height = max(1, down * ((tiles.overlap - 0.04) * tile_height - rounding)) / height
+    bbox = (x * (1 - box_width), y * (1 - box_height), box_width, box_height)
+    box = person(0.9, tuple(round(value, 4) for value in bbox))
+
+    def shows_whole(region):
+        left, top, right, bottom = region
+        inside = left <= bbox[0] and top <= bbox[1]
+        inside = inside and bbox[0] + box_width <= right and bbox[1] + box_height <= bottom
+        return inside and not is_cut(box, region)
+
+    assert any(
+        shows_whole((left / width, top / height, right / width, bottom / height))
+        for left, top, right, bottom in tiles.regions(width, height)
+    )
+
+
 def test_one_object_that_several_inputs_show_is_detected_once_with_the_best_score():
     whole = [person(0.4, (0.1, 0.1, 0.1, 0.2))]
     tile = [person(0.8, (0.1, 0.1, 0.1, 0.21)), person(0.3, (0.3, 0.1, 0.1, 0.2))]
