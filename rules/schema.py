@@ -624,8 +624,8 @@ class RuleFile(Model):
     ] = Field(
         default=None,
         title="Retention",
-        description="How long `prune` keeps images and their records. Default: prune asks for "
-        "--older_than.",
+        description="How long images and their records are kept: `prune --rules` deletes what is "
+        "older, and a stream does so once a day. Default: they are kept.",
     )
 
 

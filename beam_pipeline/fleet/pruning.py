@@ -183,7 +183,7 @@ class Pruning:
     Attributes:
       tallies: What was found, by folder.
       problems: The files that could not be read or deleted, and why; they stay.
-      gave_up: Whether it stopped as too many files could not be deleted.
+      gave_up: Whether it stopped, as too many files could not be deleted or by `stop`.
     """
 
     def __init__(self, output: str, retention: Retention, now: datetime, *, deletes: bool) -> None:
@@ -216,6 +216,10 @@ class Pruning:
         for folder in FOLDERS:
             self._prune_folder(folder, images[folder])
         self._shorten_alerts(alerts)
+
+    def stop(self) -> None:
+        """Ends the work of `run` in another thread; what is not deleted yet stays."""
+        self.gave_up = True
 
     def _files(self, folder: str) -> Iterable[OldFile]:
         """Yields the files of a folder that the job has written, with their ages."""
@@ -341,7 +345,8 @@ class Pruning:
     def _note(self, uri: str, error: Exception) -> None:
         self.problems.append((uri, one_line(error)))
         self._failures += isinstance(error, OSError)
-        self.gave_up = self._failures >= _MAX_FAILURES
+        if self._failures >= _MAX_FAILURES:
+            self.gave_up = True
 
     # Alerts
 

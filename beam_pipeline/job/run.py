@@ -18,6 +18,7 @@ from beam_pipeline.console.exceptions import CommandFailedError, SetupError
 from beam_pipeline.console.progress import Progress
 from beam_pipeline.fleet import chart
 from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.job.daily_pruning import pruned_daily
 from beam_pipeline.job.options import JobOptions, option_names
 from beam_pipeline.job.output_watch import OutputLostError, OutputWatch
 from beam_pipeline.job.pipeline import build_pipeline
@@ -122,8 +123,9 @@ def _run(job: Job, options: PipelineOptions, watch: OutputWatch) -> int:
         if job.options.streaming:
             print(f"watching {job.input}, writing to {job.output}", flush=True)
         leaving = ending.last_line(launching.NOT_WAITED_FOR) if on_dataflow else nullcontext()
-        with leaving, job.rules.followed():
-            batch = not job.options.streaming
+        batch = not job.options.streaming
+        pruning = nullcontext() if batch else pruned_daily(job.output, job.rules)
+        with leaving, job.rules.followed(), pruning:
             state = launching.wait(result, options, sys.stderr if batch else None)
         watch.check()
     cancelled = state == PipelineState.CANCELLED and is_flink(options)
