@@ -205,7 +205,8 @@ class Pruning:
         """Looks for what is old, and deletes it.
 
         Raises:
-          OSError: What must stay could not be read; nothing was deleted.
+          OSError: What must stay could not be listed; nothing was deleted.
+          CommandFailedError: A mark could not be read; nothing was deleted.
         """
         images = {folder: list(self._files(folder)) for folder in FOLDERS}
         alerts = list(self._alert_files())

@@ -54,3 +54,13 @@ def test_alerts_of_a_store_are_marked_from_the_command_line(
         assert cli.main([*words, *bucket.server.options]) == 0, capsys.readouterr().err
     found = [(mark.mark, mark.label) for mark in standing(read_marks(output)[0])]
     assert found == [("false", None), ("missed", "dog")]
+    capsys.readouterr()
+    for words in (
+        ["evaluate", "--archive", output, "--format", "json"],
+        ["marks", "export", "--output", output],
+    ):
+        assert cli.main([*words, *bucket.server.options]) == 0, capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert '"known_threats": 1' in printed.out
+    assert "hall_20260131T100000Z.jpg,dog,1\n" in printed.out
+    assert "2 marks of 1 images, by Anna (2)" in printed.err
