@@ -153,6 +153,7 @@ def save_boxes_detector(
     labels: Sequence[int] = (0,),
     classes: int | None = None,
     label_type: int = TensorProto.INT64,
+    size_type: int = TensorProto.INT64,
     **more: Any,
 ) -> Path:
     """A detector like D-FINE's own export: its boxes are multiples of `orig_target_sizes`.
@@ -185,7 +186,7 @@ def save_boxes_detector(
     ]
     if classes is not None:
         weights.append(constant("model.decoder.dec_score_head.2.bias", np.zeros(classes)))
-    sizes = helper.make_tensor_value_info("orig_target_sizes", TensorProto.INT64, [1, 2])
+    sizes = helper.make_tensor_value_info("orig_target_sizes", size_type, [1, 2])
     shapes = {"labels": (1, queries), "boxes": (1, queries, 4), "scores": (1, queries)}
     types = {"labels": label_type}
     return save(path, nodes, shapes, weights=weights, inputs=[sizes], types=types, **more)

@@ -194,7 +194,23 @@ def test_a_known_row_of_yolox() -> None:
     assert second == (0.125, 1, box)
 
 
-def test_at_most_300_detections_are_kept_and_1000_compared() -> None:
+@pytest.mark.parametrize(("same", "found"), [(999, 2), (1000, 1)])
+def test_the_best_1000_boxes_are_compared(same: int, found: int) -> None:
+    """Boxes in one place, and a worse one elsewhere."""
+    rows = np.zeros((1, 8400, 6), np.float32)
+    rows[0, : same + 1, 4:] = 1
+    rows[0, :same, :4] = [100, 100, 50, 50]
+    rows[0, same] = [500, 500, 50, 50, 0.5, 1]
+    head = YoloxHead(("o",), 1, is_decoded=True)
+    assert len(as_found(head.decode([rows], (640, 640)))) == found
+
+
+def test_a_box_that_is_inside_out_suppresses_no_other() -> None:
+    boxes = np.array([[0.9, 0.1, 0.1, 0.9], [0.3, 0.3, 0.5, 0.5]], np.float32)
+    assert suppress(boxes, np.array([1, 1])).tolist() == [0, 1]
+
+
+def test_at_most_300_detections_are_kept() -> None:
     rows = np.zeros((1, 8400, 6), np.float32)
     rows[0, :, 2:4] = -4
     rows[0, :, 4] = np.linspace(0.5, 1, 8400)

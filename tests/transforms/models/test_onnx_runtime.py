@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from transforms.images.jpeg import Letterbox, decode_letterboxed, read_header
 from transforms.models.detector import Detector, ModelSpec, RawDetections, inspect_model
 from transforms.models.labels import COCO
 from transforms.models.model_files import ModelError
+from transforms.models.onnx_runtime import open_onnx
 
 REAL = "yolox_nano_onnx/yolox_nano.onnx"
 SAVED_MODEL = "yolox_nano_coco/saved_model"
@@ -97,13 +99,21 @@ def save_half(path: Path, names: tuple[str, str]) -> None:
     onnx.save(model, str(path))
 
 
-@pytest.mark.parametrize("label_type", [TensorProto.INT64, TensorProto.INT32])
-def test_dfine_by_its_own_export(tmp_path: Path, label_type: int) -> None:
+@pytest.mark.parametrize(
+    ("label_type", "size_type"),
+    [
+        (TensorProto.INT64, TensorProto.INT64),
+        (TensorProto.INT32, TensorProto.INT32),
+        (TensorProto.INT64, TensorProto.FLOAT),
+    ],
+)
+def test_dfine_by_its_own_export(tmp_path: Path, label_type: int, size_type: int) -> None:
     path = save_boxes_detector(
         tmp_path / "net.onnx",
         boxes=[(0.5, 0.25, 0.75, 0.5), (0, 0, 1, 1)],
         labels=[0, 4],
         label_type=label_type,
+        size_type=size_type,
     )
     (result,) = detect(path, image_of(51, 0, 0))
     np.testing.assert_allclose(result.boxes, [[0.25, 0.5, 0.5, 0.75], [0, 0, 1, 1]])
@@ -165,6 +175,15 @@ def test_91_logits_stand_for_the_ids_of_coco(tmp_path: Path) -> None:
     assert (spec.classes, spec.labels) == (90, dict(COCO))
     (result,) = detect(path, image_of(255, 128, 51))
     np.testing.assert_array_equal(result.classes, [0, 1, 2])
+
+
+def test_a_model_is_run_by_the_threads_that_call_it(tmp_path: Path) -> None:
+    """Threads of ONNX Runtime's own would compete with those that run other images."""
+    path = str(save_yolox(tmp_path / "net.onnx", {}))
+    before = len(os.listdir("/proc/self/task"))
+    opened = open_onnx(path, (64, 32))
+    opened.run(image_of(1, 2, 3)[None])
+    assert len(os.listdir("/proc/self/task")) == before
 
 
 @pytest.mark.parametrize("number", [0, 1, 7])
