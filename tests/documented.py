@@ -17,6 +17,7 @@ PAGES = (
     "docs/output.md",
     "docs/rules.md",
     "docs/names.md",
+    "docs/cameras.md",
     "docs/report.md",
     "docs/health.md",
     "docs/backtest.md",
@@ -30,6 +31,7 @@ PYTHON = ".venv/bin/python -m beam_pipeline"
 
 SAMPLES = "tests/beam_pipeline/test_documented_commands.py"
 NAMES = "tests/beam_pipeline/test_names_job.py"
+CAMERAS = "tests/test_cameras_page.py"
 BATCH = "tests/flink/test_batch.py"
 STREAM = "tests/flink/test_documented_stream.py"
 
@@ -51,6 +53,15 @@ WHERE: dict[str, dict[str, str]] = {
     "docs/output.md": {f"{PYTHON} counts": SAMPLES, f"{PYTHON} chart": SAMPLES},
     "docs/rules.md": {f"{PYTHON} rules": SAMPLES},
     "docs/names.md": {f"{PYTHON} names": NAMES, f"{PYTHON} --runner": NAMES},
+    "docs/cameras.md": {
+        f"{PYTHON} names check": CAMERAS,
+        f"{PYTHON} --runner DirectRunner": CAMERAS,
+        ".venv/bin/uv pip install": "not here: what it installs is there",
+        ".venv/bin/python -m pyftpdlib": CAMERAS,
+        ".venv/bin/python examples/mail_to_folder.py": CAMERAS,
+        "curl": CAMERAS,
+        "TZ=UTC ffmpeg": CAMERAS,
+    },
     "docs/report.md": {f"{PYTHON} report": SAMPLES},
     "docs/health.md": {f"{PYTHON} health": SAMPLES},
     "docs/backtest.md": {

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 CAMERA = "garden"
 """No two of its samples have one capture time."""
-TESTED = {"labels_by_hour.py", "rules.ipynb"}
+TESTED = {"labels_by_hour.py", "mail_to_folder.py", "rules.ipynb"}
+"""`mail_to_folder.py` is tested by test_cameras_page.py."""
 
 
 def test_every_example_is_tested() -> None:

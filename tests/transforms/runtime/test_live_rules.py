@@ -13,8 +13,8 @@ from transforms.judge_threats import _JudgeInStream
 from transforms.runtime.counters import counted_here
 from transforms.runtime.live_rules import LiveRules
 
-FIRST = b"version: 1\ndefaults:\n  objects:\n    person: {severity: alert}\n"
-SECOND = b"version: 1\ndefaults:\n  objects:\n    person: {severity: ignore}\n"
+FIRST = b"version: 1\ndefaults:\n  objects:\n    person: {severity: alert}\n  cooldown: 0s\n"
+SECOND = b"version: 1\ndefaults:\n  objects:\n    person: {severity: ignore}\n  cooldown: 0s\n"
 BROKEN = b"version: 1\ndefaults:\n  objects:\n    persom: {severity: alert}\n"
 LABELS = frozenset({"person", "car"})
 
