@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline.bundled import BUNDLED_RULES, BUNDLED_SAMPLES
+from tests import documented
 from tests.absent import give_up
 from tests.beam_pipeline.conftest import read_json
 from tests.conftest import Command
-from tests.documented import ROOT, run_by, substituted
+from tests.documented import ROOT, substituted
 
 PERSON = BUNDLED_SAMPLES / "hall" / "hall_20260131T173853Z.jpg"
 PASSWORD = "planted-word"
@@ -34,10 +35,10 @@ def free_port() -> int:
         return port
 
 
-def documented(start: str) -> str:
+def command_of(start: str) -> str:
     (command,) = [
         each.text
-        for each in run_by("tests/test_cameras_page.py", "docs/cameras.md")
+        for each in documented.run_by("tests/test_cameras_page.py", "docs/cameras.md")
         if each.text.startswith(start)
     ]
     return command
@@ -86,7 +87,7 @@ def pictures(tmp_path: Path) -> Path:
 
 def judged(command: Command, tmp_path: Path, pictures: Path, *options: str) -> list[Path]:
     """The verdicts of the documented job."""
-    text = documented(".venv/bin/python -m beam_pipeline --runner DirectRunner --input /srv")
+    text = command_of(".venv/bin/python -m beam_pipeline --runner DirectRunner --input /srv")
     places = {
         "/srv/pictures": str(pictures),
         "/srv/results": str(tmp_path / "results"),
@@ -100,7 +101,7 @@ def judged(command: Command, tmp_path: Path, pictures: Path, *options: str) -> l
 
 def ftp_server(pictures: Path, port: int) -> str:
     return substituted(
-        documented(".venv/bin/python -m pyftpdlib"),
+        command_of(".venv/bin/python -m pyftpdlib"),
         {"/srv/pictures": str(pictures), "--port 2121": f"--interface 127.0.0.1 --port {port}"},
     )
 
@@ -117,7 +118,7 @@ def test_a_picture_that_comes_by_ftp_is_judged(
     needs("curl")
     port = free_port()
     with running(ftp_server(pictures, port), port):
-        shell(substituted(documented("curl --silent --show-error --upload"), {"2121": str(port)}),
+        shell(substituted(command_of("curl --silent --show-error --upload"), {"2121": str(port)}),
               tmp_path)  # fmt: skip
     (verdict,) = judged(
         command, tmp_path, pictures, "--name_preset", "reolink", "--timezone", "Europe/Berlin"
@@ -184,10 +185,10 @@ def test_a_picture_that_comes_by_mail_is_judged(
     needs("curl")
     port = free_port()
     server = substituted(
-        documented(".venv/bin/python examples/mail_to_folder.py"),
+        command_of(".venv/bin/python examples/mail_to_folder.py"),
         {"/srv/pictures": str(pictures), "2525": str(port)},
     )
-    send = substituted(documented('curl --silent --show-error "smtp'), {"2525": str(port)})
+    send = substituted(command_of('curl --silent --show-error "smtp'), {"2525": str(port)})
     with running(server, port):
         shell(send, tmp_path)
         shell(send, tmp_path)
@@ -207,7 +208,7 @@ def test_pictures_of_a_stream_by_rtsp_are_judged(
     port = free_port()
     address = f"rtsp://127.0.0.1:{port}/stream1"
     receive = substituted(
-        documented("TZ=UTC ffmpeg"),
+        command_of("TZ=UTC ffmpeg"),
         {
             '-rtsp_transport tcp -i "rtsp://user:$RTSP_PASSWORD@192.168.1.64:554/stream1"': (
                 f"-rtsp_flags listen -rtsp_transport tcp -i {address}"
@@ -240,7 +241,7 @@ def test_the_names_that_home_assistant_and_frigate_give_are_read(
     clips = tmp_path / "clips"
     clips.mkdir()
     shutil.copy(PERSON, clips / "front_door-1769878337.123456-ab12cd.jpg")
-    text = documented(".venv/bin/python -m beam_pipeline --runner DirectRunner --input /media")
+    text = command_of(".venv/bin/python -m beam_pipeline --runner DirectRunner --input /media")
     places = {
         "/media/frigate/clips": str(clips),
         "/srv/results": str(tmp_path / "frigate"),
@@ -254,7 +255,7 @@ def test_the_names_that_home_assistant_and_frigate_give_are_read(
 
 def test_the_documented_check_of_names_reads_them(pictures: Path, command: Command) -> None:
     shutil.copy(PERSON, pictures / "Front Door_00_20260131175217.jpg")
-    check = documented(".venv/bin/python -m beam_pipeline names check")
+    check = command_of(".venv/bin/python -m beam_pipeline names check")
     done = command(*shlex.split(substituted(check, {"/srv/pictures": str(pictures)}))[3:])
     assert done.code == 0
     assert "reolink" in done.out
