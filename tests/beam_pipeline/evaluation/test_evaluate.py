@@ -135,7 +135,7 @@ def test_images_that_were_detected_with_other_tiles_are_counted(
 def test_what_a_cooldown_holds_back_is_shown_with_recall(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rules = rules_of(tmp_path, OLD.replace("defaults:", "defaults:\n  cooldown: 5m"))
+    rules = rules_of(tmp_path, OLD.replace("cooldown: 0s", "cooldown: 5m"))
     images = [image(minute, ("person", 0.9)) for minute in (0, 1, 2, 10, 11)]
     write_output(tmp_path / "out", images)
     rows = [(image_name, "person", 1) for image_name in (images[0], images[1], images[4])]
@@ -161,7 +161,7 @@ def test_what_a_cooldown_holds_back_is_shown_with_recall(
 def test_an_incident_is_caught_only_if_an_alert_was_sent_in_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rules = rules_of(tmp_path, OLD.replace("defaults:", "defaults:\n  cooldown: 24h"))
+    rules = rules_of(tmp_path, OLD.replace("cooldown: 0s", "cooldown: 24h"))
     stays = [
         seen(
             "hall", f"2026-01-31T{time}:00Z", ("person", 0.9), file=f"hall_20260131T{digits}00Z.jpg"
@@ -191,7 +191,7 @@ def test_an_incident_is_caught_only_if_an_alert_was_sent_in_it(
 def test_what_was_seen_before_the_period_is_looked_back_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rules = rules_of(tmp_path, OLD.replace("defaults:", "defaults:\n  cooldown: 5m"))
+    rules = rules_of(tmp_path, OLD.replace("cooldown: 0s", "cooldown: 5m"))
     images = [image(minute, ("person", 0.9)) for minute in (0, 1)]
     write_output(tmp_path / "out", images)
     truth = truth_of(tmp_path, *[(image_name, "person", 1) for image_name in images])
