@@ -163,4 +163,4 @@ def test_an_output_that_cannot_be_written_is_reported_in_one_line(
     arguments = ["export", "--archive", str(output), "--output", str(output)]
     assert cli.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"--output {output}: is a folder" in line
+    assert f"--to {output}: is a folder" in line
