@@ -134,3 +134,8 @@ def test_grids_have_the_same_name_if_and_only_if_they_are_the_same(one, other):
 
 def test_the_name_of_a_grid_is_legible():
     assert Tiles().name == "tiles 3x2 overlap 0.2 min_score 0.3"
+
+
+def test_tiles_are_immutable_because_cameras_share_them():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Tiles().columns = 4
