@@ -14,7 +14,14 @@ import pytest
 from beam_pipeline import cli
 from beam_pipeline.fleet.output_scan import OutputScan
 from beam_pipeline.pages.report import page, write_report
-from beam_pipeline.pages.report.gathering import Fleet, ReportOptions, gather, heat_map
+from beam_pipeline.pages.report.gathering import (
+    AlertRecord,
+    Fleet,
+    ReportOptions,
+    gather,
+    heat_map,
+)
+from beam_pipeline.pages.report.incidents import find_incidents
 from beam_pipeline.pages.report.page import make_page
 from rules import parse_rules
 from tests.beam_pipeline.fleets import PICTURE, SHA256, write_fleet
@@ -306,3 +313,34 @@ def test_an_alert_of_an_earlier_release_has_the_time_zone_of_the_rules(tmp_path:
     assert alert.when == "2026-01-31 19:00:00 (Asia/Tokyo, UTC+9)"
     (alert,) = of(tmp_path / "out").alerts
     assert alert.when == "2026-01-31 10:00:00 (UTC)"
+
+
+def test_alerts_of_one_incident_are_those_close_by_and_those_that_follow_from_each_other() -> None:
+    def alert(minute: int, camera: str = "hall", belongs_to: str | None = None) -> AlertRecord:
+        time = f"2026-01-31T10:{minute:02}:00Z"
+        outcome = "suppressed" if belongs_to and len(belongs_to) < 3 else "delivered"
+        return AlertRecord(
+            *("/out", str(minute), camera, time, "UTC", {"person": minute / 100}),
+            ((None, outcome, ""),),
+            *("/in/a.jpg", "/out/final/a.json", belongs_to),
+        )
+
+    alerts = [
+        *(alert(0), alert(5), alert(11), alert(30, belongs_to="11"), alert(50)),
+        *(alert(2, "gate"), alert(8, "gate", "2"), alert(14, "gate")),
+    ]
+    incidents = find_incidents(reversed(alerts))
+    assert [[one.alert_id for one in incident.alerts] for incident in incidents] == [
+        ["50"],
+        ["11", "30"],
+        ["14"],
+        ["2", "8"],
+        ["0", "5"],
+    ]
+    assert [incident.camera for incident in incidents] == ["hall", "hall", "gate", "gate", "hall"]
+    assert [incident.lead.alert_id for incident in incidents] == ["50", "11", "14", "2", "0"]
+    assert incidents[1].labels == {"person": 0.3}
+    assert (incidents[1].until, [one.alert_id for one in incidents[1].others]) == (
+        "10:30:00",
+        ["30"],
+    )
