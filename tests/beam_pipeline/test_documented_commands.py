@@ -65,7 +65,7 @@ WRITES = {
     "evening.html": ["evening.html"],
     "all.html": ["all.html"],
     "page.html": ["page.html"],
-    "pack --archive": ["packed/hall.parquet"],
+    "--to packed": ["packed/hall.parquet"],
     "megadetector.json": ["megadetector.json"],
     "health.json": ["health.json"],
     "marks.csv": ["marks.csv"],
