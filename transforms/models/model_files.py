@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -132,9 +132,9 @@ def fetch_model(model: str, *, expected_version: str | None = None) -> ModelFile
         if cached.is_dir():
             return _checked_cache_entry(cached, model)
     if model in ZOO:
-        files = _cache_archive(_zoo_archive(model), model)
+        files = _from_zoo(model)
     elif model in YOLOX:
-        files = _find_model(_yolox_file(model), model)
+        files = _from_yolox(model)
     elif not stores.is_local(model):
         files = _fetch_remote(model)
     elif os.path.isfile(model) and model.endswith((".tar.gz", ".tgz")):
@@ -407,47 +407,51 @@ class _scratch:
         shutil.rmtree(self._path, ignore_errors=True)
 
 
-def _zoo_archive(name: str) -> Path:
-    """Returns the zoo's archive of a model."""
+def _from_zoo(name: str) -> ModelFiles:
     address = os.environ.get(ZOO_ADDRESS_VARIABLE, ZOO_ADDRESS).rstrip("/")
-    return _downloaded(name, f"{address}/{ZOO[name]}/{name}.tar.gz", "zoo")
+    return _downloaded(name, f"{address}/{ZOO[name]}/{name}.tar.gz", "zoo", _cache_archive)
 
 
-def _yolox_file(name: str) -> Path:
-    """Returns the `.onnx` file of a model of YOLOX."""
+def _from_yolox(name: str) -> ModelFiles:
     address = os.environ.get(YOLOX_ADDRESS_VARIABLE, YOLOX_ADDRESS).rstrip("/")
-    return _downloaded(name, f"{address}/{name}.onnx", "yolox")
+    return _downloaded(name, f"{address}/{name}.onnx", "yolox", _find_model)
 
 
-def _downloaded(name: str, url: str, folder_name: str) -> Path:
-    """Returns the file of a named model, which is downloaded once and verified at each use."""
+def _downloaded(
+    name: str, url: str, folder_name: str, find: Callable[[Path, str], ModelFiles]
+) -> ModelFiles:
+    """Returns a named model, whose file is downloaded once and verified at each use.
+
+    A download stays only if a model is found in it: the page of a proxy, for example, does not.
+    """
     folder = _make_directory(cache_directory() / folder_name)
     file = folder / url.rsplit("/", 1)[-1]
     digest_file = file.with_name(f"{file.name}.sha256")
     pinned = DIGESTS.get(name)
-    if not (file.is_file() and digest_file.is_file()):
-        _download(url, file)
-        try:
-            _named_in(file, url)
-        except ModelError:  # The page of a proxy, for example, which must not stay.
-            file.unlink()
-            raise
+    if file.is_file() and digest_file.is_file():
+        if [_sha256(file)] != digest_file.read_text().split()[:1]:
+            raise ModelError(
+                f"{file}: is not what was downloaded (its sha256 is not the one in "
+                f"{digest_file.name}); delete both files to download the model again"
+            )
+        return find(file, name)
+    _download(url, file)
+    try:
         digest = _sha256(file)
         if pinned not in (None, digest):
-            file.unlink()
             raise ModelError(
                 f"{url}: its sha256 is {digest}, and should be {pinned}; it was changed in transit "
                 "or at its source: do not use it"
             )
-        stores.write_bytes(str(digest_file), f"{digest}  {file.name}\n".encode())
-        trust = "as pinned in this release" if pinned else "recorded now, as none is published"
-        print(f"{name}: downloaded; its sha256 is {digest}, {trust}", file=sys.stderr)
-    elif [_sha256(file)] != digest_file.read_text().split()[:1]:
-        raise ModelError(
-            f"{file}: is not what was downloaded (its sha256 is not the one in "
-            f"{digest_file.name}); delete both files to download the model again"
-        )
-    return file
+        _named_in(file, url)  # First, as it names the address of a damaged .onnx file.
+        find(file, url)
+    except ModelError:
+        file.unlink()
+        raise
+    stores.write_bytes(str(digest_file), f"{digest}  {file.name}\n".encode())
+    trust = "as pinned in this release" if pinned else "recorded now, as none is published"
+    print(f"{name}: downloaded; its sha256 is {digest}, {trust}", file=sys.stderr)
+    return find(file, name)
 
 
 def _download(url: str, target: Path) -> None:

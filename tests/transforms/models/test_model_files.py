@@ -488,6 +488,22 @@ def test_a_failed_download_is_one_clear_line_and_leaves_nothing(zoo, cache, answ
     assert_nothing_left(cache)
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(b"<html>log in first</html>", id="page"),
+        pytest.param(gzip.compress(b"<html>log in first</html>"), id="compressed page"),
+        pytest.param(ARCHIVE[:-20], id="without its end"),
+        pytest.param(archive({"readme.txt": b"x"}), id="archive without a model"),
+    ],
+)
+def test_a_page_in_place_of_an_archive_is_refused_and_not_kept(zoo, cache, page):
+    zoo.answers = [status(200, page), status(200, ARCHIVE)]
+    assert_refused(ZOO_MODEL, f"{zoo.url}/tf2/20200711/{ZOO_MODEL}.tar.gz: ")
+    assert_nothing_left(cache)
+    assert fetch_model(ZOO_MODEL).info.name == ZOO_MODEL
+
+
 def test_a_refused_connection_is_one_clear_line_and_leaves_nothing(zoo, cache):
     zoo.stop()
     assert_refused(ZOO_MODEL, zoo.url, "can't be downloaded", "refused", "give --model")
