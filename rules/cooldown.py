@@ -46,6 +46,9 @@ class PastAlert:
         began: The capture time of that alert's image; None if it is this one.
         told: The largest number of objects of each label in one image, as of this alert.
         seen: The same with the images that it covers.
+        arrived: When its image arrived, in microseconds since 1970, if the capture time is not to
+            be trusted; otherwise None.
+        last_arrived: The same for the last image that it covers.
     """
 
     capture_time: int
@@ -59,6 +62,8 @@ class PastAlert:
     began: int | None = None
     told: dict[str, int] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
+    arrived: int | None = None
+    last_arrived: int | None = None
 
     @property
     def last_threat(self) -> int:
@@ -83,12 +88,34 @@ class PastAlert:
             return True
         return first - gap <= capture_time <= last + gap
 
-    def cover(self, capture_time: int, objects: Mapping[str, int]) -> int:
+    def has_arrived_near(self, arrived: int | None, gap: int | None) -> bool:
+        """Returns whether an image arrived close enough to the incident to belong to it.
+
+        A camera that loses its clock begins at the same time again and again. Its images of
+        different days have the same capture times, and only their arrival tells them apart.
+
+        Args:
+            arrived: When the image arrived; None if its capture time is to be trusted.
+            gap: The longest time without a threat in an incident, in microseconds; None for any.
+        """
+        if arrived is None:
+            return True
+        if self.arrived is None:
+            return False
+        if gap is None or (self.was_restored and not self.covered and arrived > self.arrived):
+            return True
+        last = self.arrived if self.last_arrived is None else self.last_arrived
+        return self.arrived - gap <= arrived <= last + gap
+
+    def cover(
+        self, capture_time: int, objects: Mapping[str, int], arrived: int | None = None
+    ) -> int:
         """Adds an image that the alert covers.
 
         Args:
             capture_time: The capture time of the image.
             objects: The number of its threats of each label.
+            arrived: When it arrived; None if its capture time is to be trusted.
 
         Returns:
             The number of the image in the incident, in which the alert's own image is the first.
@@ -101,6 +128,8 @@ class PastAlert:
             del self.covered[0]
             self.covered_before += 1
         self.seen = _most(self.seen, objects)
+        if arrived is not None:
+            self.last_arrived = max(arrived, self.last_arrived or arrived)
         return number
 
 
@@ -127,9 +156,13 @@ def covering_alert(
     cooldown: int,
     severity: ThreatSeverity,
     gap: int | None = None,
+    arrived: int | None = None,
 ) -> PastAlert | None:
     """Finds the alert whose cooldown (in microseconds) covers an image, and whose incident has not
     ended, by the `gap` of `PastAlert.reaches`.
+
+    If the capture time is not to be trusted, the image must be as close to the alert by the time
+    at which it `arrived` as by its capture time.
 
     If images arrive out of order, that alert may be later than the image: an incident with an alert
     sends no other one for its beginning.
@@ -145,6 +178,7 @@ def covering_alert(
         and alert.capture_time != capture_time
         and abs(alert.capture_time - capture_time) < cooldown
         and alert.reaches(capture_time, gap)
+        and _arrived_in_cooldown(alert, arrived, cooldown, gap)
     ]
     if not labels <= {label for alert in near for label in alert.labels}:
         return None
@@ -156,12 +190,21 @@ def covering_alert(
     return min(near, key=preference, default=None)
 
 
+def _arrived_in_cooldown(
+    alert: PastAlert, arrived: int | None, cooldown: int, gap: int | None
+) -> bool:
+    if not alert.has_arrived_near(arrived, gap):
+        return False
+    return arrived is None or alert.arrived is None or abs(alert.arrived - arrived) < cooldown
+
+
 def _last_alert(
     alerts: list[PastAlert],
     capture_time: int,
     cooldown: int,
     severity: ThreatSeverity,
     gap: int | None,
+    arrived: int | None,
 ) -> PastAlert | None:
     earlier = [
         alert
@@ -169,6 +212,7 @@ def _last_alert(
         if alert.severity == severity
         and capture_time - cooldown < alert.capture_time < capture_time
         and alert.reaches(capture_time, gap)
+        and _arrived_in_cooldown(alert, arrived, cooldown, gap)
     ]
     return max(earlier, key=lambda alert: alert.capture_time, default=None)
 
@@ -189,7 +233,11 @@ def restore_alerts(alerts: list[PastAlert], sent: Iterable[PastAlert]) -> None:
 
 
 def _alert_before(
-    alerts: list[PastAlert], capture_time: int, severity: ThreatSeverity, pause: int
+    alerts: list[PastAlert],
+    capture_time: int,
+    severity: ThreatSeverity,
+    pause: int,
+    arrived: int | None,
 ) -> PastAlert | None:
     """Returns the last alert whose incident goes on: no pause since its last threat is longer."""
     earlier = [
@@ -197,6 +245,7 @@ def _alert_before(
         for alert in alerts
         if alert.severity == severity
         and alert.capture_time < capture_time <= alert.last_threat + pause
+        and alert.has_arrived_near(arrived, pause)
     ]
     return max(earlier, key=lambda alert: alert.capture_time, default=None)
 
@@ -231,6 +280,7 @@ def add_alert(
     cooldown: int,
     severity: ThreatSeverity,
     gap: int | None = None,
+    arrived: int | None = None,
 ) -> FollowUp | None:
     """Adds an alert that is sent.
 
@@ -245,15 +295,16 @@ def add_alert(
         cooldown: How long it covers further images, in microseconds.
         severity: The severity of its image.
         gap: The longest time without a threat in an incident, in microseconds; None for any.
+        arrived: When the image arrived; None if its capture time is to be trusted.
 
     Returns:
         What is new since the last alert of the incident; None if it is the first one. Without a
         gap, an incident goes on if no time without a threat is longer than the cooldown.
     """
-    earlier = _last_alert(alerts, capture_time, cooldown, severity, gap)
+    earlier = _last_alert(alerts, capture_time, cooldown, severity, gap, arrived)
     known = {*objects} if earlier is None else {*objects, *earlier.labels}
     pause = cooldown if gap is None else gap
-    before = _alert_before(alerts, capture_time, severity, pause)
+    before = _alert_before(alerts, capture_time, severity, pause, arrived)
     told = _most(objects) if before is None else _most(before.seen, objects)
     follow_up = None if before is None else _follow_up(before, objects)
     alert = find_alert(alerts, alert_id)
@@ -265,7 +316,11 @@ def add_alert(
         alert.seen = _most(alert.seen, objects)
         return follow_up
     alert = PastAlert(
-        capture_time, alert_id, tuple(sorted(known)), severity=severity, told=told, seen=told
+        *(capture_time, alert_id, tuple(sorted(known))),
+        severity=severity,
+        told=told,
+        seen=told,
+        arrived=arrived,
     )
     if before is not None and follow_up is not None:
         alert.incident = follow_up.incident

@@ -525,11 +525,14 @@ def _incident(
     microseconds = cooldown // _MICROSECOND
     gap = None if scene.camera.incident_gap is None else scene.camera.incident_gap // _MICROSECOND
     alerts, capture_time = scene.history.alerts, scene.capture_time
+    arrived = scene.image.arrived
     own_id = alert_id(scene.image.id, scene.image.timestamp, severity)
     if find_alert(alerts, own_id) is None:
         labels = frozenset(objects)
-        alert = covering_alert(alerts, capture_time, labels, microseconds, severity, gap)
+        alert = covering_alert(alerts, capture_time, labels, microseconds, severity, gap, arrived)
         if alert is not None:
-            return alert.alert_id, alert.cover(capture_time, objects), None
-    follow_up = add_alert(alerts, capture_time, own_id, objects, microseconds, severity, gap)
+            return alert.alert_id, alert.cover(capture_time, objects, arrived), None
+    follow_up = add_alert(
+        alerts, capture_time, own_id, objects, microseconds, severity, gap, arrived
+    )
     return None, 1, follow_up

@@ -62,6 +62,8 @@ class Image:
         sha256: The hash of the file's bytes, in hex; it decides which of two images with the same
             capture time `History` keeps.
         brightness: The mean brightness, 0 to 1; None if it was not measured.
+        arrived: When it arrived, in microseconds since 1970, if its capture time is not to be
+            trusted; otherwise None. Cooldowns then depend on it too.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Image:
     detections: tuple[Detection, ...]
     sha256: str = ""
     brightness: float | None = None
+    arrived: int | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Image:

@@ -345,6 +345,22 @@ GOLDEN: dict[str, Golden] = {
             newest=1_769_904_001_500_000,
         ),
     ),
+    "history.v5.bin": Golden(
+        HISTORIES,
+        rules.History(
+            alerts=[
+                rules.PastAlert(
+                    946_685_400_000_000,
+                    "00112233445566778899aabbccddeeff",
+                    ("person",),
+                    [946_685_460_000_000],
+                    arrived=1_769_903_999_000_000,
+                    last_arrived=1_769_904_059_000_000,
+                )
+            ],
+            newest=946_685_460_000_000,
+        ),
+    ),
     "alert.v1.bin": registered(ALERT),
     "alert.v2.bin": registered(ARRIVED_ALERT),
     "pending_alert.v1.bin": Golden(PENDING_ALERTS, PENDING_ALERT),

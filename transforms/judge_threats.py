@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import apache_beam as beam
@@ -27,15 +27,16 @@ from transforms.alerting.decisions import (
     write_record,
 )
 from transforms.count_threats import event_time
+from transforms.records.clocks import is_misdated
 from transforms.records.codecs import VersionedCoder, keep_plain
 from transforms.records.images import DetectedImage, JudgedImage
-from transforms.records.times import parse_time
+from transforms.records.times import EPOCH, from_unix, parse_time
 from transforms.runtime.counters import count
 from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 
 HISTORIES: VersionedCoder[rules.History] = VersionedCoder(
-    rules.History, version=4, upgrades={1: keep_plain, 2: keep_plain, 3: keep_plain}
+    rules.History, version=5, upgrades=dict.fromkeys(range(1, 5), keep_plain)
 )
 """Encodes the history of a camera, as a stream's state."""
 
@@ -44,7 +45,11 @@ LOOKS_BACK = "looks_back"
 
 
 def judge(
-    image: DetectedImage, ruleset: rules.Rules, history: rules.History | None = None
+    image: DetectedImage,
+    ruleset: rules.Rules,
+    history: rules.History | None = None,
+    *,
+    arrived: int | None = None,
 ) -> JudgedImage:
     """Judges one image.
 
@@ -52,8 +57,25 @@ def judge(
       image: The image with its detections.
       ruleset: The rules.
       history: The earlier images of its camera; the image is added. None for no history.
+      arrived: When it arrived, in microseconds since 1970, if its capture time is not to be
+        trusted; otherwise None.
     """
-    return JudgedImage(image, ruleset.judge(image.for_rules(), history))
+    return JudgedImage(image, ruleset.judge(replace(image.for_rules(), arrived=arrived), history))
+
+
+def _arrival_if_misdated(image: DetectedImage) -> int | None:
+    """Returns when an image arrived, in microseconds since 1970, if its capture time is not to be
+    trusted; None if it is, or if its arrival is unknown.
+
+    A time of its file is no arrival if the camera's wrong clock has given it.
+    """
+    changed = None if image.changed is None else from_unix(image.changed)
+    told = None if image.stream_time is None else parse_time(image.stream_time)
+    for arrived in (changed, told):
+        if arrived is not None and not is_misdated(arrived):
+            is_wrong = is_misdated(parse_time(image.timestamp), arrived)
+            return (arrived - EPOCH) // timedelta(microseconds=1) if is_wrong else None
+    return None
 
 
 def judge_in_order(images: Iterable[DetectedImage], ruleset: rules.Rules) -> Iterator[JudgedImage]:
@@ -134,8 +156,9 @@ class _JudgeInStream(beam.DoFn):
         another order. So before an image gets an alert, alerts that the history lacks are read from
         the output, and the image is judged by them too.
         """
+        arrived = _arrival_if_misdated(image)
         known_ids = {alert.alert_id for alert in history.alerts}
-        judged = judge(image, ruleset, history)
+        judged = judge(image, ruleset, history, arrived=arrived)
         new = _new_alert(history, known_ids)
         if new is None or self._output is None:
             return judged
@@ -150,7 +173,7 @@ class _JudgeInStream(beam.DoFn):
             history.alerts.remove(new)
             rules.restore_alerts(history.alerts, recorded)
             known_ids = {alert.alert_id for alert in history.alerts}
-            judged = judge(image, ruleset, history)
+            judged = judge(image, ruleset, history, arrived=arrived)
             new = _new_alert(history, known_ids)
         if new is not None:
             past_alerts = (_for_record(alert) for alert in history.alerts)
@@ -181,7 +204,7 @@ def _name_of_rules(ruleset: rules.Rules, camera: str) -> str:
 
 def _for_record(alert: rules.PastAlert) -> rules.PastAlert:
     """Returns what a record keeps of an alert: not the images that it covers so far."""
-    return replace(alert, covered=[], covered_before=0, was_restored=False)
+    return replace(alert, covered=[], covered_before=0, was_restored=False, last_arrived=None)
 
 
 def _new_alert(history: rules.History, known_ids: set[str]) -> rules.PastAlert | None:

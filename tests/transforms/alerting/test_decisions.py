@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -367,6 +368,81 @@ def test_images_in_order_and_within_the_gap_have_one_alert_wherever_state_is_los
         before = verdicts(output, with_gap("1h"), seconds[:kept])
         after = verdicts(output, with_gap("1h"), seconds[kept:])
     assert [by is None for by, _ in before + after] == [True] + [False] * len(pauses)
+
+
+def of_boots(output, starts, ups, *, loses_state, known_by="stream_time"):
+    """What a stream makes of a camera whose clock begins at 2000 when it starts.
+
+    Args:
+        output: The output.
+        starts: When the camera started, in seconds since 2026-01-31T00:00:00Z, for each image.
+        ups: For how many seconds it had run then.
+        loses_state: Before which images the state is lost.
+        known_by: The attribute of the image that says when it arrived.
+    """
+    ruleset = parse_rules("version: 1\ndefaults: {objects: {person: }}", "rules.yaml")
+    step, history = _JudgeInStream(LiveRules.of(ruleset), 3600, output), Cell(HISTORIES)
+    alerted = []
+    for number, (start, up) in enumerate(zip(starts, ups, strict=True)):
+        if number in loses_state:
+            history.clear()
+        image = detected("hall", canonical_time(from_unix(946_684_800 + up)), ["person"])
+        arrived = 1_769_817_600 + start + up
+        value = arrived if known_by == "changed" else canonical_time(from_unix(arrived))
+        image = replace(image, **{known_by: value})
+        (result,) = step.process(("hall", image), history, Timer())
+        alerted.append(result.verdict.suppressed_by is None)
+    return alerted
+
+
+@pytest.mark.parametrize("known_by", ["changed", "stream_time"])
+@pytest.mark.parametrize("loses_state", [(), (1, 2, 3)])
+def test_a_camera_that_lost_its_clock_is_not_silenced_by_alerts_of_days_ago(
+    tmp_path, loses_state, known_by
+):
+    """On each of four days, its power failed, and a person came some minutes later."""
+    days = [0, 86_400, 172_800, 259_200]
+    alerted = of_boots(
+        *(str(tmp_path), days, [600, 420, 720, 1800]), loses_state=loses_state, known_by=known_by
+    )
+    assert alerted == [True, True, True, True]
+
+
+@pytest.mark.parametrize("loses_state", [(), (1,), (2,), (1, 2, 3)])
+def test_an_incident_of_a_camera_that_lost_its_clock_has_one_alert(tmp_path, loses_state):
+    ups = [600, 660, 720, 780]
+    alerted = of_boots(str(tmp_path), [0, 0, 0, 0], ups, loses_state=loses_state)
+    assert alerted == [True, False, False, False]
+
+
+@pytest.mark.search
+@search(100)
+@given(
+    steps=st.lists(
+        st.tuples(st.booleans(), st.integers(1, 2400), st.booleans()), min_size=1, max_size=12
+    )
+)
+def test_who_comes_after_five_quiet_minutes_has_an_alert_whenever_a_clock_is_lost(steps):
+    """A loss of state extends an incident to the end of its cooldown, as with a right clock."""
+    now = started = 0
+    starts, ups, lost, arrivals = [], [], set(), []
+    for number, (power_fails, pause, loses_state) in enumerate(steps):
+        if power_fails:
+            started = now
+        now += pause
+        starts.append(started)
+        ups.append(now - started)
+        arrivals.append(now)
+        if loses_state:
+            lost.add(number)
+    if len({*ups}) < len(ups):  # Images of one capture time have one alert.
+        return
+    with TemporaryDirectory() as output:
+        alerted = of_boots(output, starts, ups, loses_state=lost)
+    for number, (arrival, has_alert) in enumerate(zip(arrivals, alerted, strict=True)):
+        quiet = arrival - arrivals[number - 1] if number else 3600
+        longest = 1800 if lost & {*range(1, number + 1)} else 300
+        assert has_alert or quiet <= longest
 
 
 def make_unusable(path, how):
