@@ -3,7 +3,9 @@
 What must stay is read first, after the files have been listed: marks, alerts, and alerts that wait
 to be sent. If any of it can't be read, nothing is deleted. A file goes only if all that decides on
 it is known, so that a run that is stopped, that runs twice at once or whose store fails deletes
-nothing that should stay, and the next run goes on.
+nothing that should stay, and the next run goes on. A file that was written within the last day
+stays, as a job may be at work on its image: the verdict and the alert that say how long it is kept
+may not be there yet.
 
 The records of alerts are shortened in place of deleted: they hold which target has received the
 alert, and without them a job that sees the image again would send the alert again.
@@ -46,6 +48,10 @@ VALIDATED, DETECTIONS, FINAL, INVALID = "validated", "detections", "final", "inv
 ALERTS, THREATS, MARKED = "alerts", "threats", "marked"
 FOLDERS = (VALIDATED, DETECTIONS, INVALID, FINAL)
 """In the order in which they are deleted: `final/` says which images show a threat."""
+FRESH = timedelta(hours=24)
+"""A file that was written more recently is neither deleted nor shortened."""
+_AHEAD = timedelta(hours=24)
+"""A capture time that lies further ahead of the time at which its file was written is wrong."""
 _AT_ONCE = 16
 _MAX_FAILURES = 20
 _MIB = 1 << 20
@@ -63,6 +69,7 @@ class OldFile:
       folder: One of `FOLDERS`, or `alerts`.
       size: Its bytes.
       taken: The time from which its age counts (UTC).
+      is_fresh: Whether it was written within `FRESH`.
       key: The camera and capture time in its name; None if it has none.
     """
 
@@ -70,6 +77,7 @@ class OldFile:
     folder: str
     size: int
     taken: datetime
+    is_fresh: bool
     key: Key | None
 
 
@@ -225,8 +233,11 @@ class Pruning:
     def _files(self, folder: str) -> Iterable[OldFile]:
         """Yields the files of a folder that the job has written, with their ages."""
         base = stores.join(self._output, folder)
+        linked = self._linked_folders(base)
         for file in stores.list_one_deep(base):
             inner, _, name = file.path[len(base) + 1 :].partition("/")
+            if inner in linked:
+                continue
             stem = name.removesuffix(".json")
             if folder in (DETECTIONS, FINAL):
                 if stem == name:
@@ -238,14 +249,29 @@ class Pruning:
                     continue
             elif camera != inner:
                 continue  # Not written by the job.
-            changed = file.last_updated_in_seconds or None
+            written = _written(file)
             key = None
             names_lie = folder == INVALID and inner in reasons.OF_NAMES
             if camera is not None and taken is not None and not names_lie:
                 key = camera, canonical_time(taken)
-            counted = _counted_from(taken if key else None, changed)
+            counted = _counted_from(taken if key else None, written)
             if counted is not None:
-                yield OldFile(file.path, folder, file.size_in_bytes, counted, key)
+                is_fresh = self._is_fresh(written)
+                yield OldFile(file.path, folder, file.size_in_bytes, counted, is_fresh, key)
+
+    def _linked_folders(self, base: str) -> frozenset[str]:
+        """Returns the names of the folders in a local folder that are links, and notes them: what
+        they lead to may be no part of the output."""
+        if not stores.is_local(base) or not os.path.isdir(base):
+            return frozenset()
+        with os.scandir(base) as entries:
+            linked = [entry for entry in entries if entry.is_symlink() and entry.is_dir()]
+        for entry in sorted(linked, key=lambda entry: entry.name):
+            self.problems.append((entry.path, "a link to a folder, which prune does not follow"))
+        return frozenset(entry.name for entry in linked)
+
+    def _is_fresh(self, written: datetime | None) -> bool:
+        return written is not None and self._now - written < FRESH
 
     def _alert_files(self) -> Iterable[FileMetadata]:
         """Yields the records of alerts of cameras, not those of digests and decisions."""
@@ -294,7 +320,7 @@ class Pruning:
           OSError: The verdict can't be read.
           ValueError: The verdict is damaged.
         """
-        if self._waits(file) or not self._is_older(file, self._kinds(file)):
+        if file.is_fresh or self._waits(file) or not self._is_older(file, self._kinds(file)):
             return True
         # Only a verdict that decides is read.
         kinds = [*self._kinds(file), THREATS]
@@ -353,23 +379,26 @@ class Pruning:
 
     def _shorten_alerts(self, files: Sequence[FileMetadata]) -> None:
         tally = self.tallies[ALERTS] = Tally(len(files))
+        linked = self._linked_folders(stores.join(self._output, ALERTS))
+        files = [file for file in files if file.path.rsplit("/", 2)[1] not in linked]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="prune") as pool:
             for outcome in pool.map(self._shorten_alert, files):
                 tally.gone += outcome == "gone"
                 tally.kept += outcome == "kept"
 
     def _shorten_alert(self, file: FileMetadata) -> str | None:
-        """Shortens the record of an old alert; returns `gone`, `kept`, or None for a young one, one
-        that is short already, or one that failed."""
-        if self.gave_up:
+        """Shortens the record of an old alert; returns `gone`, `kept`, or None for a young or fresh
+        one, one that is short already, or one that failed."""
+        written = _written(file)
+        if self.gave_up or self._is_fresh(written):
             return None
         try:
             record = json.loads(stores.read_bytes(file.path))
             key = record["id"], canonical_time(parse_time(record["timestamp"]))
-            counted = _counted_from(parse_time(key[1]), file.last_updated_in_seconds or None)
+            counted = _counted_from(parse_time(key[1]), written)
             if counted is None or self._now - counted <= self._retention.older_than:
                 return None
-            old = OldFile(file.path, ALERTS, file.size_in_bytes, counted, key)
+            old = OldFile(file.path, ALERTS, file.size_in_bytes, counted, False, key)
             if self._waits(old) or not self._is_older(old, self._kinds(old)):
                 return "kept"
             short = shortened_record(record)
@@ -392,13 +421,21 @@ def shortened_record(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "threats": [], "image_uri": "", "final_uri": "", "targets": targets}
 
 
-def _counted_from(taken: datetime | None, changed: float | None) -> datetime | None:
+def _written(file: FileMetadata) -> datetime | None:
+    """Returns when a file was last written; None if its store does not say it."""
+    changed = file.last_updated_in_seconds
+    return from_unix(changed) if changed else None
+
+
+def _counted_from(taken: datetime | None, written: datetime | None) -> datetime | None:
     """Returns the time from which the age of a file counts; None if it is unknown.
 
     It is the capture time. If that is not to be trusted, or there is none, it is the time at which
-    the file was last written: a camera that has lost its clock must not lose its images.
+    the file was last written: a camera that has lost its clock must not lose its images, and one
+    that is ahead must not keep them for years.
     """
-    written = None if changed is None else from_unix(changed)
     if taken is None or is_misdated(taken, written):
+        return written
+    if written is not None and taken - written > _AHEAD:
         return written
     return taken

@@ -438,11 +438,7 @@ def list_one_deep(folder: str) -> Iterator[FileMetadata]:
             if len(parts := file.path[len(base) + 1 :].split("/")) == 2 and parts[1][0] != ".":
                 yield file
         return
-    try:
-        inner_folders = sorted(entry.path for entry in os.scandir(base) if entry.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for inner in inner_folders:
+    for inner in _inner_folders(base):
         for entry in sorted(os.scandir(inner), key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
@@ -452,6 +448,22 @@ def list_one_deep(folder: str) -> Iterator[FileMetadata]:
                     yield FileMetadata(entry.path, status.st_size, status.st_mtime)
             except FileNotFoundError:  # Deleted meanwhile.
                 continue
+
+
+def _inner_folders(base: str) -> list[str]:
+    """Returns the folders in a local folder, with those that a link promises and that are not
+    there now, so that listing them fails: that does not mean that they are empty."""
+    try:
+        entries = list(os.scandir(base))
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(base):
+            raise
+        return []
+    return sorted(
+        entry.path
+        for entry in entries
+        if entry.is_dir() or (entry.is_symlink() and not os.path.exists(entry.path))
+    )
 
 
 def has_files(folder: str) -> bool:

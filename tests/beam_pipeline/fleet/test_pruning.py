@@ -217,7 +217,10 @@ def test_invalid_images_go_by_their_names_or_by_when_they_were_written(tmp_path:
     for taken in (old, young):
         for ending in ("", ".json"):
             put(
-                tmp_path, f"invalid/duplicate/hall_{name_of(taken)}-0123abcd.jpg{ending}", b"x", NOW
+                tmp_path,
+                f"invalid/duplicate/hall_{name_of(taken)}-0123abcd.jpg{ending}",
+                b"x",
+                days_ago(2),
             )
     for name, written in (("IMG_1.jpg", old), ("IMG_2.jpg", young)):
         for ending in ("", ".json"):
@@ -237,6 +240,77 @@ def test_a_camera_that_has_lost_its_clock_does_not_lose_its_images(tmp_path: Pat
     put_image(tmp_path, days_ago(3000), written=days_ago(1))  # An archive that was judged now.
     pruned(tmp_path)
     assert stems(tmp_path) == {f"hall_{name_of(reset)}", f"hall_{name_of(days_ago(3000))}"}
+
+
+def test_capture_times_ahead_of_the_clock_count_from_the_writing(tmp_path: Path) -> None:
+    far, near = datetime(2099, 12, 31, tzinfo=timezone.utc), days_ago(29) + timedelta(hours=24)
+    for ending in ("", ".json"):
+        name = f"invalid/timestamp_in_future/hall_{name_of(far)}.jpg{ending}"
+        put(tmp_path, name, b"x", days_ago(31))
+        name = f"invalid/timestamp_in_future/gate_{name_of(far)}.jpg{ending}"
+        put(tmp_path, name, b"x", days_ago(29))
+        name = f"invalid/timestamp_in_future/yard_{name_of(near)}.jpg{ending}"
+        put(tmp_path, name, b"x", days_ago(29))
+    pruned(tmp_path)
+    assert {path.name.split("_")[0] for path in tmp_path.rglob("*.jpg*")} == {"gate", "yard"}
+    # A day ahead is no mistake: its age counts from the capture time, which is later.
+    pruned(tmp_path, now=NOW + timedelta(days=1, hours=23))
+    assert {path.name.split("_")[0] for path in tmp_path.rglob("*.jpg*")} == {"yard"}
+
+
+def test_what_a_job_has_written_within_a_day_stays(tmp_path: Path) -> None:
+    """A batch over old images is at work: verdict and alert follow."""
+    taken = days_ago(60)
+    stem, hours = f"hall_{name_of(taken)}", NOW - timedelta(hours=23, minutes=59)
+    put(tmp_path, f"validated/hall/{stem}.jpg", b"JPEG", hours)
+    put(tmp_path, f"detections/hall/{stem}.json", {}, hours)
+    put(tmp_path, f"invalid/not_jpeg/{stem}.jpg", b"x", hours)
+    before = tree(tmp_path)
+    pruning = pruned(tmp_path, alerts=FOR_GOOD)
+    assert tree(tmp_path) == before
+    assert [pruning.tallies[folder].kept for folder in ("validated", "invalid")] == [1, 1]
+    pruned(tmp_path, now=NOW + timedelta(minutes=1))
+    assert tree(tmp_path) == {}
+
+
+def test_a_record_to_which_a_job_has_written_within_a_day_stays(tmp_path: Path) -> None:
+    put_image(tmp_path, days_ago(60), severity="alert", written=NOW - timedelta(hours=23))
+    before = tree(tmp_path)
+    assert pruned(tmp_path).tallies["alerts"].gone == 0
+    assert tree(tmp_path) == before
+    assert pruned(tmp_path, now=NOW + timedelta(hours=1)).tallies["alerts"].gone == 1
+
+
+def test_a_folder_that_is_a_link_is_not_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    put_image(tmp_path / "archive", taken, severity="alert")
+    put_image(tmp_path / "out", taken, id="gate")
+    for folder in ("validated", "alerts"):
+        (tmp_path / "out" / folder).mkdir(exist_ok=True)
+        (tmp_path / "out" / folder / "hall").symlink_to(tmp_path / "archive" / folder / "hall")
+    before = tree(tmp_path / "archive")
+    command = ["prune", "--output", str(tmp_path / "out"), "--older_than", "30d", "--delete"]
+    assert cli.main(command) == 1
+    assert tree(tmp_path / "archive") == before
+    assert not list((tmp_path / "out").rglob("gate_*"))
+    error = capsys.readouterr().err
+    for folder in ("validated", "alerts"):
+        assert f"out/{folder}/hall: a link to a folder, which prune does not follow" in error
+
+
+@pytest.mark.parametrize("link", ["marks", "marks/hall", "alerts", "alerts/hall"])
+def test_nothing_goes_while_a_link_to_what_must_stay_leads_nowhere(
+    tmp_path: Path, link: str
+) -> None:
+    put_image(tmp_path, days_ago(40))
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "not mounted")
+    before = tree(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        pruned(tmp_path, marked=FOR_GOOD)
+    assert tree(tmp_path) == before
 
 
 def test_a_camera_may_be_named_as_a_reason(tmp_path: Path) -> None:
@@ -308,9 +382,9 @@ def test_a_damaged_record_stays_and_is_named(
 ) -> None:
     taken = datetime(2026, 1, 1, tzinfo=timezone.utc)
     put_image(tmp_path, taken)
-    put(tmp_path, f"final/hall/hall_{name_of(taken)}.json", b"{")
+    put(tmp_path, f"final/hall/hall_{name_of(taken)}.json", b"{", taken)
     for number in range(25):
-        put(tmp_path, f"alerts/hall/{number:032x}.json", b"{")
+        put(tmp_path, f"alerts/hall/{number:032x}.json", b"{", taken)
     command = ["prune", "--output", str(tmp_path), "--older_than", "30d", "--delete"]
     assert cli.main([*command, "--keep", "threats", "9999d"]) == 1
     error = capsys.readouterr().err
@@ -429,12 +503,16 @@ class Pruned(RuleBasedStateMachine):
         severity=st.sampled_from((None, "detection", "alert")),
         marked=st.booleans(),
         waits=st.booleans(),
+        hours=st.sampled_from((0, 23, None)),
     )
-    def image(self, days: int, severity: str | None, marked: bool, waits: bool) -> None:
+    def image(
+        self, days: int, severity: str | None, marked: bool, waits: bool, hours: int | None
+    ) -> None:
         taken = self.now - timedelta(days=days, seconds=len(self.images))
         if taken in self.images:
             return
-        put_image(self.output, taken, severity=severity)
+        written = taken if hours is None else self.now - timedelta(hours=hours)
+        put_image(self.output, taken, severity=severity, written=written)
         time = time_of(taken)
         alert_id = rules.alert_id("hall", time, "alert")
         waits = waits and severity == "alert"
@@ -443,7 +521,9 @@ class Pruned(RuleBasedStateMachine):
         if marked:
             write_mark(str(self.output), id="hall", timestamp=time, alert_id=alert_id,
                        mark="unsure", label="person", by="Anna")  # fmt: skip
-        self.images[taken] = {"severity": severity, "marked": marked, "waits": waits}
+        self.images[taken] = {
+            "severity": severity, "marked": marked, "waits": waits, "written": written,
+        }  # fmt: skip
 
     @rule(days=st.sampled_from((1, 30)))
     def time_passes(self, days: int) -> None:
@@ -485,13 +565,21 @@ class Pruned(RuleBasedStateMachine):
                 is_whole = False
         self._check(before, older, keep, is_whole=is_whole)
 
+    def _is_fresh(self, taken: datetime) -> bool:
+        return bool(self.now - self.images[taken]["written"] < timedelta(hours=24))
+
+    def _counted_from(self, taken: datetime) -> datetime:
+        written: datetime = self.images[taken]["written"]
+        return written if written - taken > timedelta(days=365) else taken
+
     def _check(
         self, before: dict[str, bytes], older: int, keep: dict[str, timedelta], *, is_whole: bool
     ) -> None:
         after = tree(self.output)
         may_go: set[str] = set()
         for taken, image in self.images.items():
-            age, stem = self.now - taken, f"hall_{name_of(taken)}"
+            stem, is_fresh = f"hall_{name_of(taken)}", self._is_fresh(taken)
+            age = self.now - self._counted_from(taken)
             # That an image shows a threat is known by its alert, or by its verdict.
             is_judged = f"final/hall/{stem}.json" in before
             kinds = ["threats"] * (
@@ -502,7 +590,7 @@ class Pruned(RuleBasedStateMachine):
                          f"final/hall/{stem}.json"):  # fmt: skip
                 own = [path.split("/")[0], *kinds]
                 limits = [timedelta(days=older), *(keep[kind] for kind in own if kind in keep)]
-                if age > max(limits) and not image["waits"]:
+                if age > max(limits) and not image["waits"] and not is_fresh:
                     may_go.add(path)
         gone = before.keys() - after.keys()
         assert gone <= may_go
@@ -514,7 +602,8 @@ class Pruned(RuleBasedStateMachine):
                 alert_id = rules.alert_id("hall", time_of(taken), "alert")
                 record = json.loads(after[f"alerts/hall/{alert_id}.json"])
                 assert record["targets"][0]["outcome"] == "delivered"
-                if image["waits"] or self.now - taken <= timedelta(days=older):
+                age = self.now - self._counted_from(taken)
+                if image["waits"] or age <= timedelta(days=older) or self._is_fresh(taken):
                     assert f"alerts/hall/{alert_id}.json" not in changed
         if is_whole:
             assert not may_go & after.keys()

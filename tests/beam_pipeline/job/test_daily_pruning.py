@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def put_image(output: Path, days: int) -> Path:
     path = output / "validated" / "hall" / f"hall_{taken:%Y%m%dT%H%M%SZ}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
+    os.utime(path, (taken.timestamp(), taken.timestamp()))
     return path
 
 
