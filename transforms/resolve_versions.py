@@ -468,8 +468,8 @@ class _StorePlan(ReadAheadDoFn):
             self._store_winner(plan, plan.winner)
         if self._store_validated:  # First, as it may need a copy that is deleted below.
             self._restore_validated(plan)
-            for sha256 in plan.spared:
-                stores.delete(self._spare_uri(plan, sha256))
+        for sha256 in plan.spared:
+            stores.delete(self._spare_uri(plan, sha256))
         self._retract(plan)
         return records
 

@@ -67,7 +67,7 @@ def evaluate(args: argparse.Namespace) -> int:
     rejudge = ruleset is not None and args.verdicts != "final"
     if not rejudge and not archive.has_verdicts:
         raise SetupError(
-            f"--archive {archive.uris[0]}: there is no final/, so nothing was judged; give --rules "
+            f"--output {archive.uris[0]}: there is no final/, so nothing was judged; give --rules "
             "FILE to judge it"
         )
     if isinstance(truth, MarkedTruth):

@@ -17,7 +17,6 @@ from beam_pipeline.console.tables import align
 from beam_pipeline.fleet.marking import all_words
 from beam_pipeline.inputs.preflight import check_arguments
 from beam_pipeline.inputs.rule_files import read_rules, target_errors_as_setup_errors
-from beam_pipeline.inputs.selection import store_errors_as_failures
 from transforms.alerting.alerts import is_too_old
 from transforms.alerting.delivery import AlertDispatcher, RetryPolicy, former_names
 from transforms.alerting.ledger import FAILED, Ledger, Outcome, WaitingAlert, read_waiting_alert
@@ -49,8 +48,10 @@ def list_or_resend(args: argparse.Namespace) -> int:
 
 def _marks(output: str) -> tuple[dict[str, list[Mark]], list[str]]:
     """Returns the marks that stand by their alerts, and a line for each file that is none."""
-    with store_errors_as_failures():
+    try:
         marks, problems = read_marks(output)
+    except OSError as error:
+        return {}, [f"the marks can't be read: {one_line(error)}"]
     return by_alert(standing(marks)), [f"{uri}: {why}" for uri, why in problems]
 
 

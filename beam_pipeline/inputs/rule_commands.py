@@ -26,7 +26,9 @@ from beam_pipeline.inputs.rule_files import (
 )
 from rules.pitfalls import pitfalls
 from transforms.alerting.alerts import known_zone
+from transforms.records.file_names import InvalidNameError, parse_name
 from transforms.records.text import one_line
+from transforms.records.times import canonical_time
 from transforms.storage import stores
 
 _FINAL_FILE = re.compile(r"(?:(.*)/)?final/[^/]+/[^/]+")
@@ -107,6 +109,13 @@ def explain(
     return "\n".join(parts)
 
 
+def _capture_time(name: str) -> tuple[str, str]:
+    """Returns the key by which the names of verdicts are in the order of their capture times."""
+    with contextlib.suppress(InvalidNameError):
+        return canonical_time(parse_name(name.removesuffix(".json") + ".jpg")[1]), name
+    return "", name
+
+
 def _rules_of_output(camera: str, output: str | None) -> str:
     """Finds the rule file by which the newest image of a camera in an output was judged.
 
@@ -130,7 +139,8 @@ def _rules_of_output(camera: str, output: str | None) -> str:
             f"rules explain {camera}: {place} has no verdict on an image of this camera, which "
             "would tell the rules; give them by --rules FILE"
         )
-    version = str(_verdict(stores.join(folder, max(names)), camera)["threat"]["rules_version"])
+    newest = max(names, key=_capture_time)
+    version = str(_verdict(stores.join(folder, newest), camera)["threat"]["rules_version"])
     folders = [Path(), Path(place).absolute().parent] if stores.is_local(place) else [Path()]
     files = (file for folder in folders for file in sorted(folder.glob("*.y*ml")))
     for file in (*files, DEFAULT_RULES, BUNDLED_RULES):

@@ -666,9 +666,13 @@ def test_the_bytes_of_a_file_that_is_gone_are_taken_from_the_record_of_its_copy(
     check_repositories(stream, files)
 
 
-def test_a_file_that_is_replaced_often_leaves_one_spare_copy(tmp_path, monkeypatch):
+@pytest.mark.parametrize("store_validated", [True, False])
+def test_a_file_that_is_replaced_often_leaves_one_spare_copy(
+    tmp_path, monkeypatch, store_validated
+):
     """While its window is open, the 16 versions before the newest have one too."""
     stream = Stream(tmp_path)
+    stream.store._store_validated = store_validated
     for turn in range(40):
         data = b"version %d" % turn
         monkeypatch.setitem(CONTENTS, data, [("person", "alert")] if turn % 2 else [])

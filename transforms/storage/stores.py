@@ -33,8 +33,9 @@ from transforms.storage.object_stores import ObjectStore, matching, object_store
 
 _CHUNK = 1 << 20
 _MAX_SINGLE_REQUEST = 8 << 20
-_REFUSED_IN_A_ROW = 3
 """The largest object that is written in one request; larger ones are written from a file."""
+_REFUSED_IN_A_ROW = 3
+"""After so many refusals in a row, a store is not asked to copy between two buckets again."""
 _RESERVED = re.compile(r"\.+|\..*\.partial")  # Folders, and the names of files being written.
 _DIGESTS, _UNDELIVERED = "_digests", "_undelivered"  # No id of a camera begins with an underscore.
 _LIMITS, _COOLDOWNS = "_limits", "_cooldowns"

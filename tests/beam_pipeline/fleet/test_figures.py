@@ -232,28 +232,29 @@ def test_health_and_the_report_of_all_times_have_the_days_with_data(
     assert [len(camera["windows"]) for camera in report["figures"]] == [6, 6]
     assert report["figures"][0]["windows"][0]["start"] == "2026-02-24T00:00:00Z"
     page = make_page(gather(OutputScan(str(output)), ReportOptions(since=parse_time(since))))
-    assert page.count("<tr><td>2026-02-24<td>") == 2
+    assert page.count('<td class="time">2026-02-24<td>') == 2
 
 
 def test_the_report_of_all_times_of_a_new_fleet_shows_hours(tmp_path: Path) -> None:
     write_fleet(tmp_path, [seen("hall", "2026-03-01T05:00:00Z")])
     since = datetime(1970, 1, 1, tzinfo=timezone.utc)
     page = make_page(gather(OutputScan(str(tmp_path)), ReportOptions(since=since)))
-    assert page.count("<tr><td>03-01 05:00<td>") == 1
+    assert page.count('<td class="time">03-01 05:00<td>') == 1
 
 
 def test_the_report_has_the_figures_of_every_camera(output: Path) -> None:
     page = make_page(gather(OutputScan(str(output)), ReportOptions()))
-    _, _, section = page.partition('<section id="figures"')
-    section, _, _ = section.partition("</section>")
-    assert section.count("<details") == 2
+    _, _, section = page.partition('<section id="each"')
+    section, _, _ = section.partition('<section id="hours"')
+    assert section.count('<details class="camera"') == 2
     assert (
-        "<strong>hall</strong> 25 seen, 24 expected; invalid 4.0 % not_jpeg; brightness 0.25, "
+        "25 seen, 24 expected; invalid 4.0 % not_jpeg; brightness 0.25, "
         "sharpness 0.031; threats in 25 %, usually 25 %" in section
     )
-    assert section.count("<tr><td>03-01 ") == 48
-    last = ("03-01 23:00", "1", "2", "50 % not_jpeg", "0.25", "0.031", "0 %", "0 %")
-    assert f"<tr><td>{'<td>'.join(last)}" in section
+    assert section.count('<td class="time">03-01 ') == 48
+    # Images, with a threat, threats, alerts; seen, expected, invalid, brightness and so on.
+    last = ("1", "0", "0", "0", "2", "1", "50 % not_jpeg", "0.25", "0.031", "0 %")
+    assert f'<td class="time">03-01 23:00<td>{"<td>".join(last)}' in section
 
 
 def test_a_report_that_reads_no_images_has_the_other_figures(output: Path) -> None:

@@ -170,6 +170,17 @@ def test_a_file_that_is_no_alert_is_skipped_and_named(
     assert "20260131T100000Z_5.json: ValueError: is not a waiting alert" in captured.err
 
 
+def test_what_waits_is_listed_though_the_marks_can_not_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(tmp_path, "guard", an_alert("10:00:00"))
+    (tmp_path / "marks").symlink_to("marks")
+    assert run("list", "--output", tmp_path) == 1
+    captured = capsys.readouterr()
+    assert "2026-01-31T10:00:00Z" in captured.out
+    assert "the marks can't be read: " in captured.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

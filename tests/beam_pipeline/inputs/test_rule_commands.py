@@ -82,6 +82,21 @@ def test_without_a_rule_file_the_rules_of_the_output_are_explained(
     assert "min_score 0.31 (defaults)" in capsys.readouterr().out
 
 
+def test_the_newest_image_of_an_output_tells_its_rules_whatever_its_name(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    write_output(tmp_path / "output", [seen("hall", "2026-01-31T10:00:00Z")], OTHER)
+    newer = tmp_path / "newer"
+    write_output(newer, [seen("hall", "2026-06-01T10:00:00Z")], ONE)
+    (verdict,) = (newer / "final" / "hall").glob("*.json")
+    verdict.rename(tmp_path / "output" / "final" / "hall" / "hall_1780308000.json")
+    (tmp_path / "other.yaml").write_text(OTHER)
+    (tmp_path / "rules.yaml").write_text(ONE)
+    assert cli.main(["rules", "explain", "hall"]) == 0
+    assert "min_score 0.31 (defaults)" in capsys.readouterr().out
+
+
 def test_the_bundled_rules_of_an_output_are_found(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = BUNDLED_RULES.read_text()

@@ -119,8 +119,7 @@ def test_tiles_that_do_not_keep_their_aspect_fill_the_input_and_are_not_enlarged
 
     monkeypatch.setattr("transforms.images.jpeg.decode", decode_and_note)
     header = read_header(jpeg(3200, 800))
-    regions = Tiles(2, 1, 0.0).regions(3200, 800)
-    for tile in decode_tiles(header, (400, 400), regions, keeps_aspect=False):
+    for tile in decode_tiles(header, (400, 400), Tiles(2, 1, 0.0), keeps_aspect=False):
         assert tile.content == (1.0, 1.0)
         assert tile.pixels.shape == (400, 400, 3)
     assert sizes == [(1600, 400)]
