@@ -8,7 +8,8 @@ An incident that outlasts the cooldown has a further alert, and so has one in wh
 appears. Such an alert follows the one before it, and says what is new (`follow_up`).
 
 The functions work on `History.alerts`, the alerts of one camera in the order of their verdicts: the
-last `LAST_ALERTS`, and at most `MAX_ALERTS` that may cover an image that arrives out of order.
+last `LAST_ALERTS`, as many that are the newest, and others that may cover an image that arrives out
+of order, at most `MAX_ALERTS` in all.
 """
 
 from __future__ import annotations
@@ -331,20 +332,38 @@ def add_alert(
 
 
 def _forget_alerts(alerts: list[PastAlert], cooldown: int) -> None:
-    """Forgets alerts far away in time from all of the last ones, and of the images that old alerts
-    cover, all but the time of the newest.
+    """Forgets alerts far away in time from the last and the newest ones, and of the images that
+    others than the very last and newest cover, all but the time of the newest.
 
-    The distance to one alert says nothing, because the clock of a camera may be wrong for a while.
+    The distance to one alert says nothing, because the clock of a camera may be wrong for a while,
+    and the newest alerts are not the last ones while a camera sends what it had stored.
     """
     near = cooldown + _MAX_DISORDER
-    del alerts[:-MAX_ALERTS]
-    last_times = [alert.capture_time for alert in alerts[-LAST_ALERTS:]]
-    alerts[:-LAST_ALERTS] = [
-        alert
-        for alert in alerts[:-LAST_ALERTS]
-        if any(abs(alert.capture_time - time) <= near for time in last_times)
+    kept = _last_and_newest(alerts, LAST_ALERTS)
+    times = [alert.capture_time for alert in alerts if alert.alert_id in kept]
+    others = [
+        alert.alert_id
+        for alert in alerts
+        if alert.alert_id not in kept
+        and any(abs(alert.capture_time - time) <= near for time in times)
     ]
-    for alert in alerts[:-_ALERTS_WITH_COVERED_TIMES]:
-        alert.covered_before += len(alert.covered[:-1])
-        del alert.covered[:-1]
-        alert.told, alert.seen = {}, {}
+    kept.update(others[max(0, len(kept) + len(others) - MAX_ALERTS) :])
+    alerts[:] = [alert for alert in alerts if alert.alert_id in kept]
+    with_covered_times = {
+        alert_id
+        for severity in {alert.severity for alert in alerts}
+        for alert_id in _last_and_newest(
+            [alert for alert in alerts if alert.severity == severity], _ALERTS_WITH_COVERED_TIMES
+        )
+    }
+    for alert in alerts:
+        if alert.alert_id not in with_covered_times:
+            alert.covered_before += len(alert.covered[:-1])
+            del alert.covered[:-1]
+            alert.told, alert.seen = {}, {}
+
+
+def _last_and_newest(alerts: list[PastAlert], number: int) -> set[str]:
+    """Returns the ids of the last `number` alerts, and of as many that are the newest."""
+    newest = sorted(alerts, key=lambda alert: alert.capture_time)[-number:]
+    return {alert.alert_id for alert in (*alerts[-number:], *newest)}

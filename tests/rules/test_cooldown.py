@@ -351,6 +351,60 @@ def test_an_image_of_a_wrong_clock_does_not_end_the_cooldowns_of_the_others():
 
 
 DEFAULT = "objects: {person: , car: , dog: {severity: detection}}"
+DAY = 86_400
+
+
+def test_an_incident_goes_on_after_a_camera_has_sent_what_it_had_stored():
+    """Ten images of ten earlier days arrive in the middle of the incident; each has an alert."""
+    stored = [-DAY * day for day in range(10, 0, -1)]
+    images = person_at(0, 60, *stored, 120, 180)
+    verdicts = judge_all(rules_of(DEFAULT), images)
+    assert [verdict.alerts for verdict in verdicts] == [True, False, *[True] * 10, False, False]
+    assert verdicts[-1].incident_number == 4
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 300), max_size=9), min_size=1, max_size=4),
+    st.integers(1, 30),
+    st.data(),
+)
+def test_one_incident_has_one_alert_whatever_is_stored_and_sent_in_between(pauses, days, data):
+    """The incident is in order, and shorter than the cooldown and than the lateness."""
+    times = list(itertools.accumulate(itertools.chain.from_iterable(pauses), initial=0))
+    times = [time for time in times if time < 1800]
+    stored = [-DAY * day for day in range(days, 0, -1)]
+    at = data.draw(st.integers(1, len(times)))
+    images = person_at(*times[:at], *stored, *times[at:])
+    verdicts = judge_all(rules_of(DEFAULT), images)
+    alerted = [v.alerts for v in (*verdicts[:at], *verdicts[at + days :])]
+    assert alerted == [True] + [False] * (len(times) - 1)
+
+
+def test_alerts_of_the_other_severity_do_not_take_the_numbers_of_an_incident():
+    rules = parse_rules(
+        """version: 1
+targets: {guard: {webhook: https://guard.example, severities: [alert, detection]}}
+defaults:
+  objects:
+    person:
+    dog: {severity: detection}
+    cat: {severity: detection}
+    cow: {severity: detection}
+  notify: [guard]
+""",
+        "rules.yaml",
+    )
+    person = make_detection("person")
+    images = [
+        make_image(person, at=0),
+        make_image(person, person, person, at=60),
+        *(make_image(make_detection(label), at=at) for label, at in
+          (("dog", 120), ("cat", 180), ("cow", 240))),
+        *person_at(*range(300, 1861, 60)),
+    ]  # fmt: skip
+    following = [verdict.follow_up for verdict in judge_all(rules, images) if verdict.follow_up]
+    assert [one.more for one in following if not one.new_labels] == [(MoreObjects("person", 1, 3),)]
 
 
 def test_without_a_word_in_the_rules_one_incident_is_one_alert():

@@ -187,6 +187,25 @@ Cooldowns.TestCase.settings = search(1000, stateful_step_count=25)
 TestCooldowns = pytest.mark.search(Cooldowns.TestCase)
 
 
+class CooldownsOfStoredImages(Cooldowns):
+    """The same where a camera sends what it had stored, and the job reads all images again."""
+
+    @rule()
+    def the_camera_sends_what_it_had_stored(self) -> None:
+        """Nine images of nine earlier days."""
+        self.images_come([-86_400 * day for day in range(9, 0, -1)], [["person", "dog"]] * 9)
+
+    @rule(order=st.randoms(use_true_random=False))
+    def the_job_begins_anew(self, order) -> None:
+        """It has no state, and reads all images again."""
+        self.kept = (0, None, [])
+        self.crash(order)
+
+
+CooldownsOfStoredImages.TestCase.settings = search(100, stateful_step_count=15)
+TestCooldownsOfStoredImages = pytest.mark.search(CooldownsOfStoredImages.TestCase)
+
+
 class CooldownsThatGapsEnd(Cooldowns):
     """The same where a gap without threats ends a cooldown: nothing is covered by no alert."""
 
