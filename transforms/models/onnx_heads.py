@@ -35,6 +35,7 @@ import numpy as np
 
 from transforms.models.labels import COCO
 from transforms.models.onnx_files import OnnxFile
+from transforms.records.text import printable
 
 SIZES_INPUT = "orig_target_sizes"
 STRIDES = (8, 16, 32)
@@ -190,6 +191,8 @@ def _yolox(file: OnnxFile, outputs: Mapping[str, Array], size: tuple[int, int]) 
     cells = sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
     if output.ndim != 3 or output.shape[1] != cells or output.shape[2] < 6:
         return None
+    if np.all(output[..., 4] == 1):  # YOLOv6's exports: no objectness, and other boxes.
+        return None
     # YOLOX has no other use for it than to decode the sizes of boxes.
     return YoloxHead((name,), output.shape[2] - 5, is_decoded=("", "Exp") in file.ops)
 
@@ -201,8 +204,9 @@ def _boxes(file: OnnxFile, outputs: Mapping[str, Array]) -> BoxesHead | None:
     labels, boxes, scores = (outputs[name] for name in names)
     if labels.ndim != 2 or labels.shape != scores.shape or boxes.shape != (*labels.shape, 4):
         return None
-    sizes = {shape for name, shape in file.weights.items() if _CLASS_BIAS.search(name)}
-    return BoxesHead(names, sizes.pop()[0] if len(sizes) == 1 else None)
+    biases = [shape for name, shape in file.weights.items() if _CLASS_BIAS.search(name)]
+    sizes = {shape[0] for shape in biases if len(shape) == 1}
+    return BoxesHead(names, sizes.pop() if len(sizes) == 1 else None)
 
 
 def _logits(file: OnnxFile, outputs: Mapping[str, Array]) -> LogitsHead | None:
@@ -279,7 +283,7 @@ def _by_index(parsed: Any) -> dict[int, str]:
         parsed = dict(enumerate(parsed))
     items = parsed.items() if isinstance(parsed, dict) else ()
     return {
-        int(index): name
+        int(index): printable(name)
         for index, name in items
         if re.fullmatch("[0-9]{1,9}", str(index))
         and isinstance(name, str)

@@ -84,6 +84,7 @@ def open_onnx(path: str, free_size: tuple[int, int]) -> OnnxDetector:
             f"{path}: it fails on an image of {size[0]}x{size[1]} pixels ({_cause(error)})"
         ) from None
     names = [tensor.name for tensor in session.get_outputs()]
+    _check_tensors(dict(zip(names, results, strict=True)), path)
     head = head_of(file, dict(zip(names, results, strict=True)), size)
     if head is None:
         shapes = ", ".join(
@@ -100,6 +101,15 @@ def open_onnx(path: str, free_size: tuple[int, int]) -> OnnxDetector:
             return head.decode(call(head.prepare(pixels), wanted), size)
 
     return OnnxDetector(size, head, names_of(file, head), run)
+
+
+def _check_tensors(outputs: Mapping[str, Any], path: str) -> None:
+    for name, output in outputs.items():
+        if not isinstance(output, np.ndarray) or output.dtype.kind not in "biuf":
+            raise ModelError(
+                f"{path}: no detector that is known: its output {printable(name)} is no tensor of "
+                "numbers; docs/models.md lists the heads that are known"
+            )
 
 
 def _image_input(

@@ -348,7 +348,19 @@ def test_labels_boxes_and_scores_are_told_by_their_names_and_input() -> None:
     }
     head = head_of(file_of(inputs=inputs, weights=weights), outputs, (640, 640))
     assert head == BoxesHead(names, 7)
+    weights["enc_class_embed.bias"] = weights["class_embed.0.bias"] = ()
+    head = head_of(file_of(inputs=inputs, weights=weights), outputs, (640, 640))
+    assert head == BoxesHead(names, 7)
     assert head_of(file_of(inputs=["images"]), outputs, (640, 640)) is None
+
+
+def test_rows_without_objectness_are_no_yolox() -> None:
+    """As YOLOv6 exports them: decoded boxes, and 1 in the place of the objectness."""
+    output = np.zeros((1, 3549, 85))
+    output[:, :, 4] = 1
+    assert head_of(file_of(), {"outputs": output}, (416, 416)) is None
+    output[0, 7, 4] = 0.999
+    assert head_of(file_of(), {"outputs": output}, (416, 416)) is not None
 
 
 @pytest.mark.parametrize(
@@ -409,6 +421,7 @@ CONTIGUOUS = dict(enumerate(COCO.values(), 1))
         pytest.param({"names": "a," * 1_000_000}, {}, id="long"),
         pytest.param({"names": "{0: 'a'}.clear()"}, {1: "{0: 'a'}.clear()"}, id="code"),
         pytest.param({"author": '["a"]'}, {}, id="another key"),
+        pytest.param({"names": "['a\\n\\x1b[2J']"}, {1: "a%0A%1B[2J"}, id="not printable"),
     ],
 )
 def test_names_are_read_from_the_metadata(metadata: dict[str, str], names: dict[int, str]) -> None:

@@ -279,9 +279,22 @@ def without_its_end(path: Path) -> Path:
     return path
 
 
+def sequence(path: Path) -> Path:
+    """A model whose output is a sequence of tensors."""
+    model = onnx.load(str(save_logits_detector(path)))
+    graph = helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["image"], ["boxes"])], "net", model.graph.input,
+        [helper.make_tensor_sequence_value_info("boxes", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "messages"),
     [
+        pytest.param(sequence, ("its output boxes is no tensor of numbers",), id="sequence"),
         pytest.param(
             classifier,
             ("no detector with a head that is known", "p [1, 1, 3]", "docs/models.md"),
