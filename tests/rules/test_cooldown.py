@@ -439,6 +439,20 @@ def test_an_incident_of_a_quarter_and_of_two_hours_has_the_documented_number_of_
         assert sum(verdict.alerts for verdict in verdicts) == expected
 
 
+def test_a_car_that_stays_hides_a_second_person_unless_repeats_ignores_it():
+    """Person and car come together; the person leaves, and another one comes after 20 minutes."""
+    person = make_detection("person")
+    images = [
+        make_image(*((person, CAR) if minute in (0, 20, 21) else (CAR,)), at=60 * minute)
+        for minute in range(31)
+    ]
+    verdicts = judge_all(rules_of(DEFAULT), images)
+    assert [minute for minute, verdict in enumerate(verdicts) if verdict.alerts] == [0, 30]
+    assert verdicts[30].follow_up.new_labels == ()
+    with_repeats = judge_all(rules_of(DEFAULT + "\nrepeats: {}"), images)
+    assert with_repeats[20].alerts
+
+
 @pytest.mark.parametrize(("pause", "is_new"), [(300, False), (300.000001, True)])
 def test_without_a_word_in_the_rules_who_comes_after_five_quiet_minutes_has_an_alert(pause, is_new):
     verdict = judge_all(rules_of(DEFAULT), person_at(0, 100, 100 + pause))[-1]
