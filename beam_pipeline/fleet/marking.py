@@ -135,6 +135,11 @@ def _label(marked: _Marked, args: argparse.Namespace) -> str | None:
     if args.mark == MISSED:
         if label is None:
             raise SetupError("a missed threat needs its label; give --label LABEL")
+        if label in (marked.labels or ()) and not args.bboxes:
+            raise SetupError(
+                f"--label {shortened(escaped(label))}: the alert names it; mark it `right`, or "
+                "give the --bbox of another one that the alert missed"
+            )
         labels = load_labels(args.labels).values()
         if label not in labels:
             hint = suggestion(label, labels, "labels of the model")

@@ -509,8 +509,15 @@ def _alert(output: str, record: Mapping[str, Any], ruleset: rules.Rules | None) 
         ),
         image_uri=str(record["image_uri"]),
         final_uri=str(record["final_uri"]),
-        belongs_to=record.get("suppressed_by") or record.get("follow_up", {}).get("incident"),
+        belongs_to=_belongs_to(record),
     )
+
+
+def _belongs_to(record: Mapping[str, Any]) -> str | None:
+    alert_id = record.get("suppressed_by") or (record.get("follow_up") or {}).get("incident")
+    if not isinstance(alert_id, str | None):
+        raise TypeError("the alert that it belongs to is no string")
+    return alert_id
 
 
 def _object(data: bytes | Exception) -> Mapping[str, Any]:

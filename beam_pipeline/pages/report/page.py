@@ -186,6 +186,8 @@ def _picture_or_reason(
 
 
 def _with_picture(alert: AlertRecord) -> tuple[parts.PagePicture, tuple[str, ...]]:
+    if not alert.final_uri:  # `prune` has shortened the record.
+        return parts.PagePicture(None, "deleted by prune"), ()
     image = _final(alert)
     boxes = [image["detections"][threat["detection"]] for threat in image["threat"]["threats"]]
     drawn = read_with_boxes(

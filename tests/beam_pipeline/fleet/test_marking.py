@@ -122,6 +122,10 @@ def test_without_a_name_the_user_of_the_machine_marks(
         ((QUIET, "right"), "no alert was raised for this image, so none can be right"),
         ((QUIET, "false", "--label", "person"), "no alert was raised for this image"),
         ((QUIET, "unsure"), "no alert was raised for this image"),
+        (
+            (ALERTED, "missed", "--label", "person"),
+            "the alert names it; mark it `right`, or give the --bbox of another one",
+        ),
         ((QUIET, "missed"), "a missed threat needs its label"),
         ((QUIET, "missed", "--label", "persom"), "did you mean 'person'?"),
         ((QUIET, "missed", "--label", "car", "--bbox", "0,0,1"), "--bbox 0,0,1: a box has four"),

@@ -13,6 +13,7 @@ import pytest
 
 from beam_pipeline import cli
 from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.fleet.pruning import Pruning
 from beam_pipeline.pages.report import page, write_report
 from beam_pipeline.pages.report.gathering import (
     AlertRecord,
@@ -23,7 +24,7 @@ from beam_pipeline.pages.report.gathering import (
 )
 from beam_pipeline.pages.report.incidents import find_incidents
 from beam_pipeline.pages.report.page import make_page
-from rules import parse_rules
+from rules import Retention, parse_rules
 from tests.beam_pipeline.fleets import PICTURE, SHA256, write_fleet
 from tests.transforms.archives import seen
 from transforms.records.count_rows import CountRow
@@ -148,6 +149,25 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_shown(output: Path) -> No
         *(f"alerts/hall/{number:032x}.json" for number in range(4)),
         "invalid/not_jpeg/gate_20260131T110000Z.jpg.json",
     ]
+
+
+def test_a_record_that_belongs_to_no_alert_is_listed_or_shown(output: Path) -> None:
+    files = sorted((output / "alerts" / "hall").iterdir())
+    for file, more in zip(files, ({"suppressed_by": ["x"]}, {"follow_up": None}), strict=False):
+        file.write_text(json.dumps({**json.loads(file.read_bytes()), **more}))
+    fleet = of(output)
+    assert [path for path, _ in fleet.problems] == [f"alerts/hall/{files[0].name}"]
+    assert len(fleet.alerts) == 2
+    make_page(fleet)
+
+
+def test_pruned_alerts_are_not_called_damaged(output: Path) -> None:
+    now = datetime.now(timezone.utc) + timedelta(days=400)
+    Pruning(str(output), Retention(timedelta(days=30)), now, deletes=True).run()
+    text = make_page(of(output))
+    assert text.count("No picture: <bdi>deleted by prune</bdi>") == 2
+    assert "can't be read" not in text
+    assert "<bdi></bdi>" not in text
 
 
 @pytest.mark.parametrize(
