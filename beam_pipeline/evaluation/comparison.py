@@ -81,10 +81,7 @@ class Comparison:
                 "treated as threats; give --rules FILE --verdicts final to say"
             )
         if self.other_tiles:
-            lines.append(
-                f"{self.other_tiles} images were detected with other tiles than these rules have: "
-                "run the job with these rules to see what their tiles find"
-            )
+            lines.append(other_tiles_note(self.other_tiles))
         if len(self.versions) > 1:
             lines.append(
                 f"final/ was judged by several rule files: {first_names(sorted(self.versions))}"
@@ -197,13 +194,8 @@ class _Camera:
                 result.without_verdict += 1
             else:
                 if self._judge is not None:
-                    result.other_tiles += image.model.tiling != self._tiling(image)
+                    result.other_tiles += has_other_tiles(image, self._rules)
                 yield image, true_image, alerted
-
-    def _tiling(self, image: DetectedImage) -> str | None:
-        """Returns the tiles that an image has by the rules."""
-        tiles = None if self._rules is None else self._rules.tiles
-        return tiles.name if tiles and tiles.fit(image.width, image.height) else None
 
     def _alerted_in_final(
         self, archived: ArchivedImage, result: Comparison
@@ -265,6 +257,21 @@ def earliest(chosen: Selection, ruleset: rules.Rules | None, id: str) -> datetim
     if since is None or ruleset is None:
         return since
     return since - min(look_back(ruleset, id), since - datetime.min.replace(tzinfo=since.tzinfo))
+
+
+def has_other_tiles(image: DetectedImage, camera: rules.CameraRules | None) -> bool:
+    """Returns whether the model has looked at an image by other tiles than those of the rules."""
+    tiles = None if camera is None else camera.tiles
+    wanted = tiles.name if tiles and tiles.fit(image.width, image.height) else None
+    return image.model.tiling != wanted
+
+
+def other_tiles_note(number: int) -> str:
+    """Returns the note that so many images were detected with other tiles."""
+    return (
+        f"{number} images were detected with other tiles than these rules have: run the job with "
+        "these rules to see what their tiles find"
+    )
 
 
 def is_in_period(chosen: Selection, capture_time: datetime) -> bool:

@@ -20,7 +20,9 @@ from beam_pipeline.evaluation.comparison import (
     alerted_in_json,
     earliest,
     first_names,
+    has_other_tiles,
     is_in_period,
+    other_tiles_note,
 )
 from beam_pipeline.evaluation.mark_facts import Facts, Key, facts_of
 from beam_pipeline.evaluation.metrics import EvaluatedImage, share, wilson
@@ -28,6 +30,7 @@ from beam_pipeline.evaluation.truth import alerting_rules
 from beam_pipeline.inputs.selection import Selection, store_errors_as_failures
 from rules.geometry import iou
 from rules.text import escaped
+from transforms.records.images import DetectedImage
 from transforms.records.times import parse_time
 from transforms.storage import stores
 from transforms.storage.archive import Problem
@@ -239,6 +242,7 @@ class MarkedComparison:
       absent: Of each of these images the labels that it does not show.
       refused: Cameras whose images are refused by strict rules.
       without_verdict: How many images `final/` does not hold.
+      other_tiles: How many images the model has not looked at by the tiles of the rules that judge.
     """
 
     truth: MarkedTruth
@@ -246,6 +250,7 @@ class MarkedComparison:
     images: list[EvaluatedImage] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     without_verdict: int = 0
+    other_tiles: int = 0
 
     def notes(self) -> list[str]:
         """Returns what a person must know to read the numbers, a line each."""
@@ -264,6 +269,8 @@ class MarkedComparison:
                 f"the rules are strict and refuse all images of {first_names(self.refused)}: "
                 "left out"
             )
+        if self.other_tiles:
+            lines.append(other_tiles_note(self.other_tiles))
         disputed = [row for row in self.rows if row.facts is not None and row.facts.disputed]
         if disputed:
             shown = first_names([f"{row.id} {row.timestamp}" for row in disputed])
@@ -358,10 +365,13 @@ def compare_marks(
             continue
         judge = ruleset if rejudge else None
         looked_for = frozenset() if ruleset is None else alerting_rules(ruleset.for_camera(id))
-        for timestamp, alerted in _verdicts(chosen, id, judge):
+        for image, alerted in _verdicts(chosen, id, judge):
+            timestamp = image.timestamp
             if alerted is None:
                 result.without_verdict += 1
                 continue
+            if judge is not None:
+                result.other_tiles += has_other_tiles(image, judge.for_camera(id))
             facts = truth.facts.get((id, timestamp))
             labels = frozenset(label for label, _ in alerted.alerted)
             result.rows.append(MarkedImage(id, timestamp, labels, alerted.suppressed_by, facts))
@@ -385,8 +395,8 @@ def compare_marks(
 
 def _verdicts(
     chosen: Selection, id: str, judge: rules.Rules | None
-) -> Iterator[tuple[str, AlertedLabels | None]]:
-    """Yields the capture times of the selected images of a camera, each with its verdict."""
+) -> Iterator[tuple[DetectedImage, AlertedLabels | None]]:
+    """Yields the selected images of a camera, each with its verdict."""
     history = rules.History()
     for archived in chosen.archive.images(id, earliest(chosen, judge, id), chosen.until):
         image = archived.image
@@ -400,7 +410,7 @@ def _verdicts(
                 problem = f"final/: no valid 'threat': {error!r}"
                 chosen.archive.problems.append((image.uri, problem))
         if is_in_period(chosen, parse_time(image.timestamp)):
-            yield image.timestamp, alerted
+            yield image, alerted
 
 
 # Counting

@@ -327,6 +327,22 @@ def test_evaluate_shows_what_other_rules_would_do_to_marked_alerts(
     assert [total[key] for key in ("alerts", "right", "false", "missed")] == [5, 2, 2, 0]
 
 
+def test_images_that_were_detected_with_other_tiles_are_counted(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ruleset = rules_of(tmp_path, f"{OLD}  tiles: {{columns: 4}}\n")
+    note = "6 images were detected with other tiles than these rules have"
+    _, notes = result_of(capsys, "evaluate", "--archive", output, "--rules", ruleset)
+    assert note in notes
+    _, notes = result_of(
+        capsys, "tune", "--archive", output, "--truth", "marks", "--rules", ruleset
+    )
+    assert note in notes
+    final = ("--rules", ruleset, "--verdicts", "final")
+    _, notes = result_of(capsys, "evaluate", "--archive", output, *final)
+    assert "tiles" not in notes
+
+
 def test_tune_takes_marks_as_truth(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
