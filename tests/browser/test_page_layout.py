@@ -253,12 +253,13 @@ def test_each_camera_has_a_section_with_its_incidents_that_lead_to_the_alerts(
 ) -> None:
     tab = opened(browser, pages["report"], "phone")
     tab.locator("#fleet").get_by_role("link", name="hall").click()
-    section = tab.locator("[id='camera:hall']")
-    assert section.get_attribute("open") is not None
+    section = tab.locator("[id='camera:hall'][open]")
+    section.wait_for()  # The page opens it when its address has changed.
     links = section.get_by_role("link")
     assert links.count() == 4
     links.last.click()
     alert = tab.locator("details.alert[open]")
+    alert.wait_for()
     assert alert.count() == 1
     assert "hall" in alert.inner_text()
     assert "Further images of this incident" in alert.inner_text()
