@@ -81,7 +81,7 @@ class Images:
 
     def bud(self, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
         """`buildah bud`."""
-        return execute(*self._buildah, "bud", "--isolation", "chroot", *arguments, timeout=1200)
+        return execute(*self._buildah, "bud", "--isolation", "chroot", *arguments, timeout=3000)
 
     def configuration(self, name: str) -> Any:
         """What an image says of itself, as Docker writes it."""

@@ -18,7 +18,7 @@ from tests.beam_pipeline.conftest import tree
 from tests.deploy.images import BOOT_VERSION, ROOT, Container, Images
 
 # The first that needs the images waits for them to be built.
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(3600)
 
 HADOLINT = Path(sys.executable).with_name("hadolint")
 BUNDLED = ROOT / "beam_pipeline" / "bundled"
