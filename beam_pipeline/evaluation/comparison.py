@@ -70,10 +70,7 @@ class Comparison:
                 "camera was disarmed: no threats"
             )
         if self.refused:
-            lines.append(
-                f"the rules are strict and refuse all images of {first_names(self.refused)}: "
-                "left out"
-            )
+            lines.append(refused_note(self.refused))
         if self.supposed:
             assumed = sorted(f"{label} on {id}" for id, label in self.supposed)
             lines.append(
@@ -264,6 +261,12 @@ def has_other_tiles(image: DetectedImage, camera: rules.CameraRules | None) -> b
     tiles = None if camera is None else camera.tiles
     wanted = tiles.name if tiles and tiles.fit(image.width, image.height) else None
     return image.model.tiling != wanted
+
+
+def refused_note(cameras: Sequence[str]) -> str:
+    """Returns the note that strict rules refuse all images of some cameras."""
+    names = first_names(cameras)
+    return f"the rules are strict and refuse all images of {names}: left out"
 
 
 def other_tiles_note(number: int) -> str:

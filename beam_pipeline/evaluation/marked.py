@@ -23,6 +23,7 @@ from beam_pipeline.evaluation.comparison import (
     has_other_tiles,
     is_in_period,
     other_tiles_note,
+    refused_note,
 )
 from beam_pipeline.evaluation.mark_facts import Facts, Key, facts_of
 from beam_pipeline.evaluation.metrics import EvaluatedImage, share, wilson
@@ -265,10 +266,7 @@ class MarkedComparison:
         if self.without_verdict:
             lines.append(f"{self.without_verdict} images without a verdict are left out")
         if self.refused:
-            lines.append(
-                f"the rules are strict and refuse all images of {first_names(self.refused)}: "
-                "left out"
-            )
+            lines.append(refused_note(self.refused))
         if self.other_tiles:
             lines.append(other_tiles_note(self.other_tiles))
         disputed = [row for row in self.rows if row.facts is not None and row.facts.disputed]

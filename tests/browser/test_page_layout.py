@@ -11,8 +11,6 @@ import argparse
 import io
 import itertools
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +22,8 @@ from beam_pipeline import cli
 from beam_pipeline.fleet.output_scan import OutputScan
 from beam_pipeline.pages.report import write_report
 from beam_pipeline.pages.report.gathering import ReportOptions
-from tests.absent import give_up
 from tests.beam_pipeline.fleets import SHA256, write_fleet
+from tests.browser.conftest import chromium
 from tests.transforms.archives import seen
 
 if TYPE_CHECKING:
@@ -74,23 +72,6 @@ def backtest(folder: Path, output: Path) -> Path:
     finally:
         os.chdir(before)
     return folder / "backtest.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    yield from chromium()
-
-
-def chromium() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        give_up("there is no chromium here (Debian's package chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

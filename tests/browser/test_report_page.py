@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ import pytest
 from beam_pipeline.fleet.output_scan import OutputScan
 from beam_pipeline.pages.report import write_report
 from beam_pipeline.pages.report.gathering import ReportOptions
-from tests.absent import give_up
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.transforms.archives import seen
 
@@ -23,19 +21,6 @@ if TYPE_CHECKING:
 
 HOSTILE = '"><img src=x onerror="window.hurt=1"></script><script>window.hurt=1</script>\'`${hurt}'
 THREATS = {"gate-2": 1, "gate-10": 3, "hall": 7, "yard": 0}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        give_up("there is no chromium here (Debian's package chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

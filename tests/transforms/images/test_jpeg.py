@@ -109,7 +109,9 @@ def test_an_image_that_does_not_keep_its_aspect_fills_the_input(orientation, siz
     assert np.abs(box.pixels.astype(int) - expected).mean() < 3
 
 
-def test_tiles_that_do_not_keep_their_aspect_fill_the_input_and_are_not_enlarged(monkeypatch):
+@pytest.fixture
+def decoded_sizes(monkeypatch):
+    """The sizes at which images are decoded, one after the other."""
     sizes = []
 
     def decode_and_note(stream, least):
@@ -118,11 +120,15 @@ def test_tiles_that_do_not_keep_their_aspect_fill_the_input_and_are_not_enlarged
         return image
 
     monkeypatch.setattr("transforms.images.jpeg.decode", decode_and_note)
+    return sizes
+
+
+def test_tiles_that_do_not_keep_their_aspect_fill_the_input_and_are_not_enlarged(decoded_sizes):
     header = read_header(jpeg(3200, 800))
     for tile in decode_tiles(header, (400, 400), Tiles(2, 1, 0.0), keeps_aspect=False):
         assert tile.content == (1.0, 1.0)
         assert tile.pixels.shape == (400, 400, 3)
-    assert sizes == [(1600, 400)]
+    assert decoded_sizes == [(1600, 400)]
 
 
 @pytest.mark.parametrize(
@@ -161,20 +167,12 @@ def test_a_tile_shows_details_that_the_whole_image_is_too_small_for():
         assert tile.pixels.std() > 100
 
 
-def test_an_image_is_decoded_only_as_large_as_its_tiles_need(monkeypatch):
-    sizes = []
-
-    def decode_and_note(stream, least):
-        image = decode(stream, least)
-        sizes.append(image.size)
-        return image
-
-    monkeypatch.setattr("transforms.images.jpeg.decode", decode_and_note)
+def test_an_image_is_decoded_only_as_large_as_its_tiles_need(decoded_sizes):
     header = read_header(jpeg(3200, 2400))
     decode_tiles(header, (200, 200), Tiles(2, 2, 0.0))
     decode_tiles(header, (800, 800), Tiles(2, 2, 0.0))
     decode_tiles(header, (801, 801), Tiles(2, 2, 0.0))
-    assert sizes == [(400, 300), (1600, 1200), (3200, 2400)]
+    assert decoded_sizes == [(400, 300), (1600, 1200), (3200, 2400)]
 
 
 def test_an_image_of_which_data_is_missing_has_no_tiles():
