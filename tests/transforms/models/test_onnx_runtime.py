@@ -180,10 +180,11 @@ def test_91_logits_stand_for_the_ids_of_coco(tmp_path: Path) -> None:
 def test_a_model_is_run_by_the_threads_that_call_it(tmp_path: Path) -> None:
     """Threads of ONNX Runtime's own would compete with those that run other images."""
     path = str(save_yolox(tmp_path / "net.onnx", {}))
-    before = len(os.listdir("/proc/self/task"))
+    # Threads that earlier tests left may end at any time.
+    before = set(os.listdir("/proc/self/task"))
     opened = open_onnx(path, (64, 32))
     opened.run(image_of(1, 2, 3)[None])
-    assert len(os.listdir("/proc/self/task")) == before
+    assert set(os.listdir("/proc/self/task")) <= before
 
 
 @pytest.mark.parametrize("number", [0, 1, 7])
