@@ -14,7 +14,7 @@ import json
 import math
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -41,14 +41,18 @@ from beam_pipeline.fleet.output_scan import (
     OutputScan,
 )
 from beam_pipeline.inputs import paths, selection
+from beam_pipeline.inputs.name_survey import describe_local_times
 from beam_pipeline.inputs.preflight import check_arguments, check_writable
 from beam_pipeline.inputs.rule_files import read_rules
+from beam_pipeline.inputs.stored_names import OF_EACH_CAMERA, stored_local_times
 from rules import is_camera_id
+from rules.local_offsets import offset_text
 from transforms.alerting.messages import Message
 from transforms.alerting.target_clients import TargetClient, client_for
 from transforms.records import reasons
 from transforms.records.clocks import FIRST_CREDIBLE, LARGEST_OFFSET, SINCE_NEW_YEAR, seems_reset
 from transforms.records.count_rows import TOTAL_ID
+from transforms.records.images import DetectedImage
 from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
 from transforms.storage import stores
@@ -81,6 +85,8 @@ class Health:
       figures: What each camera sent, and what is usual, by id.
       unplaced: Invalid images whose names say no camera and time, by reason, of all times.
       problems: What could not be read, and why.
+      local_times: The offset that names of a camera seem to have, though they were read as UTC, and
+        a time zone that fits, by id.
     """
 
     since: datetime
@@ -90,6 +96,7 @@ class Health:
     figures: tuple[CameraFigures, ...]
     unplaced: Mapping[str, int]
     problems: tuple[Problem, ...]
+    local_times: Mapping[str, tuple[timedelta, str | None]]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as a JSON object."""
@@ -101,6 +108,10 @@ class Health:
             "figures": [camera.to_json() for camera in self.figures],
             "unplaced": dict(self.unplaced),
             "problems": [{"uri": uri, "why": why} for uri, why in self.problems],
+            "local_times": {
+                id: {"offset": offset_text(offset), "timezone": zone}
+                for id, (offset, zone) in self.local_times.items()
+            },
         }
 
 
@@ -150,10 +161,11 @@ def examine(
         and file.capture_time is not None
         and file.capture_time >= history_since
     ]
-    images = {}
+    images: dict[str, list[LookedAtImage]] = {}
+    newest: dict[str, Sequence[DetectedImage]] = {}
     if each_image:
         problems += _broken_records(scan, since, until)
-        images = _read_images(scan.outputs, _earlier(since, IMAGE_HISTORY), until, problems)
+        images, newest = _read_images(scan.outputs, _earlier(since, IMAGE_HISTORY), until, problems)
     named = frozenset() if ruleset is None else frozenset(ruleset.cameras)
     expected = dict(expected or {})
     each = expected.pop(TOTAL_ID, None)
@@ -183,6 +195,7 @@ def examine(
         tuple(figures(observed, ids, since=since, until=until)),
         dict(sorted(unplaced.items())),
         tuple(problems),
+        stored_local_times(newest),
     )
 
 
@@ -278,34 +291,37 @@ def _broken_records(scan: OutputScan, since: datetime, until: datetime) -> list[
 
 def _read_images(
     outputs: Sequence[str], since: datetime, until: datetime, problems: list[Problem]
-) -> dict[str, list[LookedAtImage]]:
-
+) -> tuple[dict[str, list[LookedAtImage]], dict[str, Sequence[DetectedImage]]]:
+    """Returns the images of each camera, and the newest of them with their names."""
     try:
         archive = open_archive(*outputs)
     except ArchiveError as error:
         problems.append((", ".join(outputs), f"no camera can be found blind or frozen: {error}"))
-        return {}
-    images = {}
+        return {}, {}
+    images: dict[str, list[LookedAtImage]] = {}
+    newest: dict[str, Sequence[DetectedImage]] = {}
     for id in archive.ids:
-        images[id] = [
-            LookedAtImage(
-                parse_time(archived.image.timestamp),
-                bool(archived.image.detections),
-                archived.image.brightness,
-                archived.image.sharpness,
-                archived.image.sha256 or None,
-                tuple(
-                    sorted(
-                        detection.label
-                        for detection in archived.image.detections
-                        if detection.conf >= _CERTAIN
-                    )
-                ),
-            )
-            for archived in archive.images(id, since, until)
-        ]
+        images[id] = []
+        with_names: deque[DetectedImage] = deque(maxlen=OF_EACH_CAMERA)
+        for archived in archive.images(id, since, until):
+            images[id].append(_looked_at(archived.image))
+            with_names.append(archived.image)
+        newest[id] = tuple(with_names)
     problems += archive.problems
-    return images
+    return images, newest
+
+
+def _looked_at(image: DetectedImage) -> LookedAtImage:
+    return LookedAtImage(
+        parse_time(image.timestamp),
+        bool(image.detections),
+        image.brightness,
+        image.sharpness,
+        image.sha256 or None,
+        tuple(
+            sorted(detection.label for detection in image.detections if detection.conf >= _CERTAIN)
+        ),
+    )
 
 
 # Printing
@@ -329,6 +345,8 @@ def format_table(health: Health) -> str:
         lines += ["", f"invalid images without a camera or capture time in their names: {listed}"]
         if not health.unplaced.keys().isdisjoint(reasons.OF_NAMES):
             lines.append(NAMES_HINT)
+    if health.local_times:
+        lines += ["", *describe_local_times(health.local_times)]
     return "".join(f"{printable(line)}\n" for line in lines)
 
 

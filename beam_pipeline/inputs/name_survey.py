@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -200,7 +200,7 @@ def local_times(reads: Iterable[Read]) -> dict[str, tuple[timedelta, str | None]
     return found
 
 
-def describe_local_times(found: dict[str, tuple[timedelta, str | None]]) -> list[str]:
+def describe_local_times(found: Mapping[str, tuple[timedelta, str | None]]) -> list[str]:
     """Returns a line for each offset that the names of some cameras seem to have."""
     by_offset: dict[tuple[timedelta, str | None], list[str]] = defaultdict(list)
     for id, offset_and_zone in found.items():

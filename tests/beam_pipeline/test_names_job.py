@@ -378,7 +378,7 @@ def test_report_and_health_tell_of_names_that_can_not_be_read(job: Job, command:
     ],
 )
 def test_local_time_is_found_out(
-    job: Job, options: list[str], is_copied: bool, note: str | None
+    job: Job, options: list[str], is_copied: bool, note: str | None, command: Command
 ) -> None:
     start = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
     for minutes in range(0, 200, 20):
@@ -387,6 +387,13 @@ def test_local_time_is_found_out(
         name = f"hall_{moment + timedelta(hours=1):%Y%m%d%H%M%S}.jpg"
         job.put(name, changed=written + timedelta(seconds=2))
     assert summary(job.run(*options), "names ") == ([] if note is None else [note])
+    if options != ["--timezone", "UTC"]:  # An output does not say that this option was given.
+        lines = command("health", "--output", job.output).out.splitlines()
+        assert [line for line in lines if "local time" in line] == ([] if note is None else [note])
+        assert command("report", "--output", job.output).code == 0
+        page = (job.output / "report" / "report.html").read_text()
+        assert ("seem to be local time" in page) == (note is not None)
+        assert note is None or note in page
 
 
 def test_the_documented_commands_run(tmp_path: Path, model: Path) -> None:

@@ -24,6 +24,7 @@ from beam_pipeline.fleet.fleet_end import FleetEnd, find_end
 from beam_pipeline.fleet.health import examine
 from beam_pipeline.fleet.health_statistics import Finding
 from beam_pipeline.fleet.output_scan import NoCountsError, OutputScan, camera_and_time
+from beam_pipeline.inputs.name_survey import describe_local_times
 from rules.local_times import local_words
 from transforms.alerting.alerts import known_zone
 from transforms.alerting.ledger import SUPPRESSED
@@ -197,6 +198,7 @@ class Fleet:
       alerts: Newest first.
       misdated_alerts: Those of cameras that are misdated whose times are wrong, newest first.
       problems: Files that could not be read, and why.
+      local_times: A line for each group of cameras whose names seem to be in local time.
     """
 
     period: ReportPeriod | None
@@ -210,6 +212,7 @@ class Fleet:
     alerts: Sequence[AlertRecord]
     misdated_alerts: Sequence[AlertRecord]
     problems: Sequence[tuple[str, str]]
+    local_times: Sequence[str]
 
     @property
     def total(self) -> CountRow | None:
@@ -259,6 +262,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
     rows: list[CountRow] = []
     findings: Sequence[Finding] = ()
     figures: Sequence[CameraFigures] = ()
+    local_times: Sequence[str] = ()
     contents = _OutputContents(
         period, scan, has_end=options.until is not None, ruleset=options.ruleset
     )
@@ -273,6 +277,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
             end=end,
         )
         findings, figures = health.findings, health.figures
+        local_times = describe_local_times(health.local_times)
         contents.misdated = {one.id for one in findings if one.kind == "misdated"}
         for uri, why in health.problems:
             contents.add_problem(uri, why)
@@ -302,6 +307,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
         alerts=_newest_first(contents.alerts),
         misdated_alerts=_newest_first(contents.misdated_alerts),
         problems=sorted(contents.problems.items()),
+        local_times=local_times,
     )
 
 
