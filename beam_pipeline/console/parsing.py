@@ -87,6 +87,18 @@ def max_age(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{error}; or off") from None
 
 
+def interval(text: str) -> float:
+    """Returns seconds of an interval such as `30s` or `10m`, at least one; infinite for `off`.
+
+    Raises:
+      argparse.ArgumentTypeError: It is no interval.
+    """
+    seconds = max_age(text)
+    if seconds < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than a second")
+    return seconds
+
+
 def age(text: str) -> timedelta:
     """Returns an age such as `30d` or `12h`.
 

@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,10 @@ _LOGGER = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 """Files that are read at once."""
+_MAX_KEPT = 200_000
+"""Rows and records of one scan that the next one takes over."""
+_SETTLED_SECONDS = 60.0
+"""A file whose date is that much older than its listing has changed since if its date has."""
 _NAME_TIME = r"(\d{8}T\d{6}(?:\.\d{1,6})?Z)"
 _FILE_NAME = re.compile(rf"{_NAME_TIME}_{_NAME_TIME}(?:-\d+-of-\d+)?\.jsonl", re.ASCII)
 NAMES_HINT = "`names check` finds the option that reads such names"
@@ -109,17 +114,44 @@ class OutputScan:
 
     Args:
       outputs: A job's output directory, or several, on any filesystem that Beam knows.
+      earlier: An earlier scan of the same outputs. Counts files and records that it has read, and
+        that have not changed since, are not read again; up to 200,000 rows and records are kept.
 
     Attributes:
       outputs: The output directories.
     """
 
-    def __init__(self, outputs: str | Sequence[str]) -> None:
+    def __init__(self, outputs: str | Sequence[str], earlier: OutputScan | None = None) -> None:
         self.outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        self._started = time.time()
         self._rows: dict[str, list[CountRow]] = {}
         self._late_rows: dict[str, CountRow] = {}
         self._data: dict[str, bytes | Exception] = {}
         self._folders: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._modified: dict[str, float] = {}
+        """When files of a store were last modified, as far as they were listed."""
+        self._settled: dict[str, float] = {}
+        """The same of files that were read, if their next change will give them another date."""
+        self._kept_rows, self._kept_data = ({}, {}) if earlier is None else earlier._kept()
+
+    def _kept(
+        self,
+    ) -> tuple[dict[str, tuple[float, list[CountRow]]], dict[str, tuple[float, bytes]]]:
+        """Returns the rows and the records that the next scan need not read, with their dates."""
+        rows, data, room = {}, {}, _MAX_KEPT
+        for path, of_file in self._rows.items():
+            if path in self._settled and len(of_file) <= room:
+                room -= len(of_file)
+                rows[path] = self._settled[path], of_file
+        for uri, record in self._data.items():
+            if uri in self._settled and isinstance(record, bytes) and room > 0:
+                room -= 1
+                data[uri] = self._settled[uri], record
+        return rows, data
+
+    def _settle(self, path: str, modified: float | None) -> None:
+        if modified is not None and modified < self._started - _SETTLED_SECONDS:
+            self._settled[path] = modified
 
     def windows(self) -> list[tuple[datetime, datetime]]:
         """Returns the windows with a counts file, read off the names, in order.
@@ -162,6 +194,11 @@ class OutputScan:
         # Oldest first, so that the row of the file modified last stays; names decide between files
         # modified at the same time, so that every reading gives the same answer.
         in_order = sorted(files, key=lambda file: (file.modified, file.name))
+        for file in in_order:
+            self._settle(file.path, file.modified)
+            modified, kept = self._kept_rows.get(file.path, (None, []))
+            if modified == file.modified:
+                self._rows.setdefault(file.path, kept)
         _read_missing(_read_file, {file.path: file for file in in_order}, self._rows)
         for file in in_order:
             for row in self._rows[file.path]:
@@ -222,8 +259,20 @@ class OutputScan:
           OSError: The store can't be listed.
         """
         if (output, folder) not in self._folders:
-            self._folders[output, folder] = sorted(_files_one_deep(output, folder))
+            files = _files_one_deep(output, folder, self._modified)
+            self._folders[output, folder] = sorted(files)
         return self._folders[output, folder]
+
+    def _date_of(self, uri: str) -> float | None:
+        """Returns when a file was last modified; None if that is unknown."""
+        from transforms.storage import stores
+
+        if not stores.is_local(uri):
+            return self._modified.get(uri)
+        try:
+            return os.stat(uri).st_mtime
+        except OSError:
+            return None
 
     def read(self, uris: Sequence[str]) -> list[bytes | Exception]:
         """Returns what some files hold, or why they can't be read, in order; several are read at
@@ -232,6 +281,13 @@ class OutputScan:
         from transforms.storage import stores
 
         missing = [uri for uri in dict.fromkeys(uris) if uri not in self._data]
+        for uri in missing:
+            modified = self._date_of(uri)
+            self._settle(uri, modified)
+            kept_modified, record = self._kept_data.get(uri, (None, b""))
+            if modified is not None and modified == kept_modified:
+                self._data[uri] = record
+        missing = [uri for uri in missing if uri not in self._data]
         self._data.update(zip(missing, map_in_threads(stores.read_bytes, missing), strict=True))
         return [self._data[uri] for uri in uris]
 
@@ -493,7 +549,10 @@ def _window_of(name: str) -> tuple[datetime, datetime] | None:
     return (start, end) if start < end else None
 
 
-def _files_one_deep(output: str, folder: str) -> Iterator[tuple[str, str]]:
+def _files_one_deep(
+    output: str, folder: str, modified: dict[str, float]
+) -> Iterator[tuple[str, str]]:
+    """Yields the files one folder deep; notes when those of a store were last modified."""
     from transforms.storage import stores
 
     uri = stores.join(output, folder)
@@ -505,7 +564,9 @@ def _files_one_deep(output: str, folder: str) -> Iterator[tuple[str, str]]:
             for name in os.listdir(inner.path)
         )
     else:
-        beneath = (file.path[len(uri) + 1 :].split("/") for file in stores.list_beneath(uri))
+        listed = stores.list_beneath(uri)
+        modified.update((file.path, file.last_updated_in_seconds) for file in listed)
+        beneath = (file.path[len(uri) + 1 :].split("/") for file in listed)
         files = ((parts[0], parts[1]) for parts in beneath if len(parts) == 2)
     return ((inner, name) for inner, name in files if not name.startswith("."))
 

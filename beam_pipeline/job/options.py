@@ -23,6 +23,7 @@ from beam_pipeline.console.parsing import (
     at_least_1,
     hours,
     integer,
+    interval,
     max_age,
     score,
 )
@@ -62,6 +63,7 @@ class JobOptions:
       model_min_ram: Bytes; None: the runner's own choice.
       model_accelerator: None: no accelerator.
       notifications: Where messages about new images come from; None: `input` is listed.
+      report_every_seconds: Infinite: the report is written when the stream ends.
     """
 
     input: str | None
@@ -97,6 +99,7 @@ class JobOptions:
     notifications: Address | None
     poll_interval_seconds: int
     early_firing_seconds: int
+    report_every_seconds: float
 
     @property
     def names(self) -> NameSettings:
@@ -245,6 +248,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds between two updates of the counts of a window that is still open (default: "
         "%(default)s)",
+    )
+    stream.add_argument(
+        "--report_every",
+        type=interval,
+        default=600.0,
+        metavar="DURATION",
+        help="write the report of a stream anew this often, such as 30s, 10m or 1h, by the program "
+        "that has started it and waits for it; off: only when it ends (default: 10m)",
     )
 
     model = parser.add_argument_group("model")
@@ -444,6 +455,7 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         "alert_urls": tuple(dict.fromkeys(args.alert_url)),
         "alert_max_age_seconds": None if age == math.inf else age,
         "max_file_bytes": args.max_file_mib << 20,
+        "report_every_seconds": args.report_every,
         "store_validated": not args.no_store_validated,
     }
     return JobOptions(**{field.name: values[field.name] for field in fields(JobOptions)})

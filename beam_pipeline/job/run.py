@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -23,6 +23,7 @@ from beam_pipeline.job.options import JobOptions, option_names
 from beam_pipeline.job.output_watch import OutputLostError, OutputWatch
 from beam_pipeline.job.pipeline import build_pipeline
 from beam_pipeline.job.preparation import Job, prepare
+from beam_pipeline.job.regular_reports import reported_regularly
 from beam_pipeline.job.summary import summarize
 from beam_pipeline.pages.report import write_report
 from beam_pipeline.pages.report.gathering import ReportOptions
@@ -124,8 +125,8 @@ def _run(job: Job, options: PipelineOptions, watch: OutputWatch) -> int:
             print(f"watching {job.input}, writing to {job.output}", flush=True)
         leaving = ending.last_line(launching.NOT_WAITED_FOR) if on_dataflow else nullcontext()
         batch = not job.options.streaming
-        pruning = nullcontext() if batch else pruned_daily(job.output, job.rules)
-        with leaving, job.rules.followed(), pruning:
+        beside = nullcontext() if batch else _beside_a_stream(job)
+        with leaving, job.rules.followed(), beside:
             state = launching.wait(result, options, sys.stderr if batch else None)
         watch.check()
     cancelled = state == PipelineState.CANCELLED and is_flink(options)
@@ -145,6 +146,21 @@ def _run(job: Job, options: PipelineOptions, watch: OutputWatch) -> int:
         )
     # A stream has no end of its own: to cancel it is one of the ways to end it.
     return 1 if cancelled and not job.options.streaming else 0
+
+
+@contextmanager
+def _beside_a_stream(job: Job) -> Iterator[None]:
+    """Prunes the output and writes the report while a stream runs."""
+    with (
+        pruned_daily(job.output, job.rules),
+        reported_regularly(
+            job.output,
+            job.rules,
+            period_hours=job.options.chart_period_hours,
+            seconds_between=job.options.report_every_seconds,
+        ),
+    ):
+        yield
 
 
 def _progress_here(job: Job, options: PipelineOptions) -> AbstractContextManager[object]:

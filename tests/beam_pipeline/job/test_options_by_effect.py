@@ -13,6 +13,7 @@ import calendar
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 import pytest
 
 from beam_pipeline.job.options import add_arguments
+from beam_pipeline.runners import launching
 from tests.beam_pipeline.conftest import jpeg, read_json, tree
 from tests.beam_pipeline.played import RUNNER, Clock, Event, EventTime, Found, PlayedRunner
 from tests.conftest import Command, Done
@@ -706,6 +708,34 @@ def test_counts_come_while_a_window_fills(stream: Stream) -> None:
     assert written() == [1, 2, 3]
     assert written("--early_firing_seconds", "60") == [2, 3]
     assert written("--early_firing_seconds", "600") == [3]
+
+
+@shows("--report_every")
+def test_the_report_is_written_while_a_stream_runs(
+    stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is played has ended by then, which no stream does by itself."""
+    script = [EventTime(START), stream.file_found(0), EventTime(START + 300)]
+    really = launching.wait
+
+    def is_written_within(seconds: float, *arguments: str) -> bool:
+        output, found = tmp_path / f"out-{seconds}-{len(arguments)}", []
+
+        def wait(*given: Any) -> Any:
+            deadline = time.monotonic() + seconds
+            page = output / "report" / "report.html"
+            while not page.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            found.append(page.exists())
+            return really(*given)
+
+        monkeypatch.setattr(launching, "wait", wait)
+        stream.play(*script, arguments=arguments, output=output)
+        return found == [True]
+
+    assert not is_written_within(1.5)
+    assert not is_written_within(1.5, "--report_every", "off")
+    assert is_written_within(20, "--report_every", "1s")
 
 
 @shows("--allowed_lateness_seconds")

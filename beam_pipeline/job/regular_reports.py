@@ -1,0 +1,62 @@
+"""Writes the report of a stream anew at regular times.
+
+The program that has started the stream does it, beside the workers, for as long as it waits for
+the stream. What fails is logged and tried again the next time; it never stops the stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.pages.report import write_report
+from beam_pipeline.pages.report.gathering import ReportOptions
+from transforms.records.text import one_line
+from transforms.runtime.live_rules import LiveRules
+
+_LOGGER = logging.getLogger(__name__)
+_SECONDS_TO_END = 5.0
+
+
+@contextmanager
+def reported_regularly(
+    output: str, ruleset: LiveRules, *, period_hours: float, seconds_between: float
+) -> Iterator[None]:
+    """Writes the report of an output again and again during this block.
+
+    Counts and records that have not changed since the last report are not read again.
+
+    Args:
+      output: The job's output.
+      ruleset: The rules, which may be edited while the stream runs.
+      period_hours: The length of the report's period in hours.
+      seconds_between: The seconds between the end of one report and the beginning of the next;
+        infinite for none.
+    """
+    ended = threading.Event()
+
+    def report_until_the_end() -> None:
+        scan: OutputScan | None = None
+        while not ended.wait(min(seconds_between, threading.TIMEOUT_MAX)):
+            scan = OutputScan(output, scan)
+            options = ReportOptions(
+                period_hours=period_hours,
+                ruleset=ruleset.current,
+                missing_ok=True,
+                each_image=False,  # As in the report at a job's end.
+            )
+            try:
+                write_report(scan, options)
+            except Exception as error:  # Whatever is wrong with the output, the stream goes on.
+                _LOGGER.error("no report, which is tried again later: %s", one_line(error))
+
+    thread = threading.Thread(target=report_until_the_end, name="report", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(_SECONDS_TO_END)
