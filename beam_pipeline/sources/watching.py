@@ -325,6 +325,11 @@ class _LocalInput:
     def list(
         self, known: Mapping[tuple[bytes, int], KnownFolder], now: float
     ) -> Iterator[Folder | UnlistableFolder]:
+        # A stream that runs for months on a folder a day must not remember each of them.
+        self._quiet = {
+            path: cached for path, cached in self._quiet.items() if cached[-1].key in known
+        }
+
         def unchanged(folder: Folder) -> list[str] | None:
             """Returns the folders in a folder that need not be listed."""
             cached = self._quiet.get(folder.path)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections import Counter
@@ -417,6 +418,21 @@ def test_a_quiet_folder_takes_less_than_a_hundred_bytes_and_no_listing(
     assert stream.all(after=5) == ["7/more.jpg"]
     disk.write(f"{TOP}/8/3.jpg")  # In place: the folder's date does not move.
     assert stream.all(after=3700) == ["8/3.jpg"]
+
+
+def test_a_worker_remembers_no_folder_that_the_state_has_forgotten(
+    disk: SimulatedDisk, stream: Stream
+) -> None:
+    """A year of folders that are deleted after a day takes as much memory as a month of them."""
+    remembered = []
+    for day in range(60):
+        disk.put(f"{TOP}/{day}", folder_of(disk, ["a.jpg"], age=90_000))
+        assert stream.all(after=86400) == [f"{day}/a.jpg"]
+        stream.all(after=5)
+        disk.take(f"{TOP}/{day}")
+        gc.collect()
+        remembered.append(sum(isinstance(kept, KnownFolder) for kept in gc.get_objects()))
+    assert remembered[-1] <= remembered[29]
 
 
 def test_a_file_that_is_changed_in_place_in_a_folder_that_was_moved_in_is_found_at_once(
