@@ -14,9 +14,9 @@ from tests.absent import give_up
 from tests.flink.stream_job import StreamJob, flink_cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Any]:
-    """One JobManager, one TaskManager of two slots and its Python workers, for all tests."""
+    """One JobManager, one TaskManager of two slots and its Python workers, for all tests here."""
     try:
         flink_cluster.fetch()
     except flink_cluster.ClusterError as error:
