@@ -22,9 +22,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
-# Tests run in three processes, even on two processors, because many of them wait for servers. Each
-# further process takes 2 GB: ARGS="-n 4"; "-n 0" runs them in one process.
-TOGETHER := -n 3 --dist loadscope
+# Tests run in three or four processes, even on two processors, because many of them wait for servers.
+# Each process takes 2 GB, and the servers some: ARGS="-n 2" for less; "-n 0" runs them in one process.
+PROCESSES := $(shell awk '$$1 == "MemTotal:" && $$2 > 14e6 {n = 1} END {print 3 + n}' /proc/meminfo 2>/dev/null || echo 3)
+TOGETHER := -n $(PROCESSES) --dist loadscope
 # A test that fails runs once more, and is listed with its traceback (docs/testing.md).
 AGAIN := --reruns 1 --rerun-show-tracebacks
 
