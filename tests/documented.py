@@ -15,6 +15,7 @@ PAGES = (
     "README.md",
     "docs/running.md",
     "docs/output.md",
+    "docs/models.md",
     "docs/rules.md",
     "docs/names.md",
     "docs/cameras.md",
@@ -51,6 +52,10 @@ WHERE: dict[str, dict[str, str]] = {
     },
     "docs/running.md": {f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES},
     "docs/output.md": {f"{PYTHON} counts": SAMPLES, f"{PYTHON} chart": SAMPLES},
+    "docs/models.md": {
+        f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES,
+        f"{PYTHON} backtest": SAMPLES,
+    },
     "docs/rules.md": {f"{PYTHON} rules": SAMPLES},
     "docs/names.md": {f"{PYTHON} names": NAMES, f"{PYTHON} --runner": NAMES},
     "docs/cameras.md": {

@@ -92,6 +92,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         *("transforms/alerting/test_answers.py", "transforms/alerting/test_target_clients.py"),
         "transforms/alerting/test_delivery.py",
     ),
+    "transforms/read_detections.py": ("beam_pipeline/test_detections_job.py",),
     "transforms/storage/archive.py": ("transforms/storage/test_archive.py",),
     "transforms/backtest.py": ("beam_pipeline/evaluation/test_backtest.py",),
     "transforms/records/clocks.py": ("transforms/records/test_clocks.py",),

@@ -241,25 +241,36 @@ def detected_or_failed(
     min_score_kept: float,
 ) -> DetectedImage | InvalidImage:
     """Makes the object data of one image, or the record of an image on which the model failed."""
-    file = image.named.file
     if isinstance(prediction, Exception):
-        detail = printable(f"the model failed ({type(prediction).__name__}: {prediction})")
-        return InvalidImage(
-            file,
-            reasons.INFERENCE_FAILED,
-            detail,
-            size_bytes=len(image.data),
-            width=image.width,
-            height=image.height,
-            sha256=image.sha256,
-            data=image.data,
-            camera=image.named.id,
-            timestamp=image.named.timestamp,
-        )
+        return failed_image(image, f"the model failed ({type(prediction).__name__}: {prediction})")
     detections = image.known
     if detections is None:
         assert prediction is not None
         detections = _detections(image, prediction, labels, min_score_kept)
+    return detected_image(image, detections, model)
+
+
+def failed_image(image: ValidImage, detail: str) -> InvalidImage:
+    """Makes the record of an image in which nothing could be detected."""
+    return InvalidImage(
+        image.named.file,
+        reasons.INFERENCE_FAILED,
+        printable(detail),
+        size_bytes=len(image.data),
+        width=image.width,
+        height=image.height,
+        sha256=image.sha256,
+        data=image.data,
+        camera=image.named.id,
+        timestamp=image.named.timestamp,
+    )
+
+
+def detected_image(
+    image: ValidImage, detections: tuple[rules.Detection, ...], model: ModelInfo
+) -> DetectedImage:
+    """Makes the object data of one image."""
+    file = image.named.file
     return DetectedImage(
         id=image.named.id,
         timestamp=image.named.timestamp,
@@ -278,6 +289,20 @@ def detected_or_failed(
     )
 
 
+def outputs_of(
+    image: ValidImage, outcome: DetectedImage | InvalidImage
+) -> Iterator[DetectedImage | beam.pvalue.TaggedOutput]:
+    """Yields what the step gives for one image, by its outputs."""
+    if isinstance(outcome, InvalidImage):
+        yield tagged_invalid(outcome, image.named)
+        return
+    if image.known is not None:
+        count("images.resumed")
+    # The tiles are no longer needed, and take the most memory.
+    yield beam.pvalue.TaggedOutput(KEPT, (replace(image, tiles=()), outcome))
+    yield outcome
+
+
 class _ReadPrediction(beam.DoFn):
     def __init__(self, model: Model, min_score_kept: float) -> None:
         self._model = model.info
@@ -294,14 +319,7 @@ class _ReadPrediction(beam.DoFn):
             labels=self._labels,
             min_score_kept=self._min_score_kept,
         )
-        if isinstance(outcome, InvalidImage):
-            yield tagged_invalid(outcome, image.named)
-            return
-        if image.known is not None:
-            count("images.resumed")
-        # The tiles are no longer needed, and take the most memory.
-        yield beam.pvalue.TaggedOutput(KEPT, (replace(image, tiles=()), outcome))
-        yield outcome
+        yield from outputs_of(image, outcome)
 
 
 class DetectObjects(beam.PTransform):

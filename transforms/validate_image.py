@@ -246,6 +246,7 @@ class _Validate(ReadAheadDoFn):
         top: str | None = None,
         check_worker: Callable[[], None] | None = None,
         keeps_aspect: bool = True,
+        with_tiles: bool = True,
     ) -> None:
         super().__init__(threads=threads, max_waiting=max_waiting)
         self._check_worker = check_worker
@@ -256,6 +257,7 @@ class _Validate(ReadAheadDoFn):
         self._rules = ruleset
         self._input_size = input_size
         self._keeps_aspect = keeps_aspect
+        self._with_tiles = with_tiles
         self._earlier = earlier
 
     def setup(self) -> None:
@@ -280,7 +282,9 @@ class _Validate(ReadAheadDoFn):
         )
 
     def _tiles_of(self, camera: str) -> rules.Tiles | None:
-        return None if self._rules is None else self._rules.current.for_camera(camera).tiles
+        if self._rules is None or not self._with_tiles:
+            return None
+        return self._rules.current.for_camera(camera).tiles
 
     def work(self, element: NamedFile) -> ValidImage | beam.pvalue.TaggedOutput:
         image = self._validate(element)
@@ -294,10 +298,9 @@ class _Validate(ReadAheadDoFn):
         yield result
 
     def _validate(self, named: NamedFile) -> ValidImage | InvalidImage:
-        limits, tiles = self._limits, None
+        limits = self._limits
         if self._rules is not None:
-            camera = self._rules.current.for_camera(named.id)
-            limits, tiles = limits.for_camera(camera.resolution), camera.tiles
+            limits = limits.for_camera(self._rules.current.for_camera(named.id).resolution)
         try:
             data = stores.read_bytes(named.file.uri, at_most=limits.max_file_bytes + 1)
         except Exception as error:  # An error of one file must not fail the job.
@@ -318,7 +321,7 @@ class _Validate(ReadAheadDoFn):
                 limits=limits,
                 input_size=self._input_size,
                 keeps_aspect=self._keeps_aspect,
-                tiles=tiles,
+                tiles=self._tiles_of(named.id),
                 earlier=self._earlier,
             )
 
@@ -416,6 +419,7 @@ class ValidateImage(beam.PTransform):
       input_size: The width and height of the model's input in pixels.
       keeps_aspect: Whether the image keeps its aspect, with a margin, or is stretched to that size.
       ruleset: The rules, which may set another resolution and tiles for a camera.
+      with_tiles: Whether the model looks at tiles; if not, those of the rules are ignored.
       earlier: The earlier run whose detections are used, with `--resume`.
       streaming: Whether the input is unbounded: files are then not grouped.
       threads: The number of files that are read and decoded at a time.
@@ -434,6 +438,7 @@ class ValidateImage(beam.PTransform):
         input_size: tuple[int, int],
         keeps_aspect: bool = True,
         ruleset: rules.Rules | LiveRules | None = None,
+        with_tiles: bool = True,
         earlier: EarlierRun | None = None,
         streaming: bool = False,
         threads: int = LOCAL_READERS,
@@ -449,6 +454,7 @@ class ValidateImage(beam.PTransform):
         self._validate = _Validate(
             *(limits, live, input_size, earlier, threads, max_waiting, top, check_worker),
             keeps_aspect=keeps_aspect,
+            with_tiles=with_tiles,
         )
 
     def expand(self, named: beam.PCollection[tuple[str, NamedFile]]) -> beam.pvalue.DoOutputsTuple:

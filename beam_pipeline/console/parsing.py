@@ -185,7 +185,8 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="names of the model's classes, as for the job (default: COCO's)",
+        help="names of the model's classes, as for the job, or the .json file that the job had as "
+        "--detections (default: COCO's)",
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import rules
 from beam_pipeline.console.exceptions import SetupError
 from transforms.alerting.target_checks import TargetError
+from transforms.models.detection_files import DetectionFileError, read_labels
 from transforms.models.labels import COCO, LabelsError, check_fit, parse_label_map
 from transforms.records.text import one_line
 from transforms.runtime.live_rules import scores_not_kept
@@ -110,7 +111,7 @@ def load_labels(
     """Returns the label map of a file; without one, the model's own, or else COCO's.
 
     Args:
-      path: The file.
+      path: A label map, or a `.json` file with detections in MegaDetector's form.
       classes: The number of the model's last class; None if that is unknown.
       of_model: The names that the model's own files show; None if it is of a kind without names.
 
@@ -119,12 +120,19 @@ def load_labels(
     """
     if path is None:
         return dict(COCO if of_model is None else of_model)
-    data = read_file(path, "--labels")
     try:
-        labels = parse_label_map(data.decode(), path)
+        labels = _read_labels(path)
         check_fit(labels, classes, path)
     except UnicodeDecodeError:
         raise SetupError(f"--labels {path}: is not text in UTF-8; is it a label map?") from None
     except LabelsError as error:
         raise SetupError(f"--labels: {error}") from None
+    except DetectionFileError as error:
+        raise SetupError(f"--labels {error}") from None
     return labels
+
+
+def _read_labels(path: str) -> dict[int, str]:
+    if path.endswith(".json"):
+        return read_labels(path.removeprefix("file://"))
+    return parse_label_map(read_file(path, "--labels").decode(), path)

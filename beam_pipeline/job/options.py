@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 
 STREAM_MAX_AGE_SECONDS = 3600.0
 
+_ONLY_FOR_MODELS = {
+    **dict.fromkeys(("model", "labels", "model_threads", "model_input_size")),
+    "model_accelerator": None,
+    "model_runtime": AUTO,
+    "trust_model": False,
+}
+"""Options that mean nothing without a model, with their defaults."""
 _UNITS = {
     "B": 1,
     **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGTP", 1)},
@@ -57,6 +64,7 @@ class JobOptions:
       name_pattern: None: names are canonical, or as `name_preset` says.
       timezone: None: names are in UTC.
       model: None: that which belongs to the input; `bundled`: the samples' own.
+      detections: None: the model detects.
       trust_model: Whether the model may do more than detect.
       labels: None: COCO's names.
       alert_max_age_seconds: None: an alert is sent however old it is.
@@ -74,6 +82,7 @@ class JobOptions:
     name_pattern: str | None
     timezone: str | None
     model: str | None
+    detections: str | None
     labels: str | None
     alert_urls: tuple[str, ...]
     alert_max_age_seconds: float | None
@@ -269,6 +278,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model is a program: use one from a source that you trust",
     )
     model.add_argument(
+        "--detections",
+        metavar="FILE",
+        help="take the detections from this file in place of a model: the output of another "
+        "detector in MegaDetector's batch form (JSON), with paths that are relative to --input "
+        "(docs/models.md); not with --streaming",
+    )
+    model.add_argument(
         "--trust_model",
         action="store_true",
         help="run a model whose graph can read or write files, use the network or call Python "
@@ -437,7 +453,7 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         raise SetupError(
             "--min_resolution is larger than --max_resolution; no image could be valid"
         )
-    for option in ("input", "output", "rules", "model", "labels"):
+    for option in ("input", "output", "rules", "model", "detections", "labels"):
         if getattr(args, option) == "":
             raise SetupError(f"--{option} is empty; leave it out or give a path")
     if args.name_preset is not None and args.name_pattern is not None:
@@ -445,6 +461,8 @@ def to_options(args: argparse.Namespace) -> JobOptions:
             "--name_preset and --name_pattern are two ways of naming; keep one of them, or give "
             "each camera its own in the rule file (names)"
         )
+    if args.detections is not None:
+        _check_detections(args)
     if args.notifications is not None:
         _check_notifications(args.notifications, args.input, args.streaming)
     age: float | None = args.alert_max_age
@@ -459,6 +477,21 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         "store_validated": not args.no_store_validated,
     }
     return JobOptions(**{field.name: values[field.name] for field in fields(JobOptions)})
+
+
+def _check_detections(args: argparse.Namespace) -> None:
+    if args.streaming:
+        raise SetupError(
+            "--detections works only in a batch, as the file must be complete; leave --streaming "
+            "out"
+        )
+    if args.input is None:
+        raise SetupError("--detections: give --input too, the images that the detector has seen")
+    for option, default in _ONLY_FOR_MODELS.items():
+        if getattr(args, option) != default:
+            raise SetupError(
+                f"--{option} is for a model, and --detections runs none; leave one of them out"
+            )
 
 
 def _check_notifications(address: Address, source: str | None, streaming: bool) -> None:

@@ -21,6 +21,7 @@ from transforms.detect_objects import DetectObjects
 from transforms.forget_earlier_verdicts import ForgetEarlierVerdicts
 from transforms.judge_threats import JudgeThreats
 from transforms.parse_filename import ParseFilename
+from transforms.read_detections import ReadDetections
 from transforms.records.images import InvalidImage, JudgedImage, WindowCounts
 from transforms.repositories import (
     StoreDetections,
@@ -94,6 +95,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     checked = parsed.named | "ValidateImage" >> ValidateImage(
         limits=job.limits,
         ruleset=job.rules,
+        with_tiles=job.detections is None,
         input_size=job.model.spec.input_size,
         keeps_aspect=job.model.spec.keeps_aspect,
         earlier=job.earlier,
@@ -105,12 +107,25 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         ),
         resource_hints=hints,
     )
-    inferred = checked.valid | "DetectObjects" >> DetectObjects(
-        job.model,
-        batch_size=options.batch_size,
-        min_score_kept=options.min_score_kept,
-        threads=options.model_threads,
-    ).with_resource_hints(**hints)
+    inferred = (
+        checked.valid
+        | "DetectObjects"
+        >> DetectObjects(
+            job.model,
+            batch_size=options.batch_size,
+            min_score_kept=options.min_score_kept,
+            threads=options.model_threads,
+        ).with_resource_hints(**hints)
+        if job.detections is None
+        else checked.valid
+        | "ReadDetections"
+        >> ReadDetections(
+            job.detections,
+            job.model.info,
+            min_score_kept=options.min_score_kept,
+            top=input_top(job.input),
+        ).with_resource_hints(**hints)
+    )
     detected = (
         inferred.kept
         | "StoreValidated"

@@ -21,6 +21,7 @@ from beam_pipeline.bundled import (
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.fleet.output_scan import CountsError, NoCountsError, OutputScan
 from beam_pipeline.inputs import preflight
+from beam_pipeline.inputs.detections import check_entries, model_of, open_detections
 from beam_pipeline.inputs.name_checks import NameConflictError, check_names
 from beam_pipeline.inputs.rule_files import (
     check_scores_kept,
@@ -36,6 +37,7 @@ from beam_pipeline.sources.notifications.address import Address
 from rules.tiling import SMALLEST_TILE
 from transforms.alerting.target_checks import check_alert_urls, check_targets, notified_targets
 from transforms.detect_objects import Model, settings_of
+from transforms.models.detection_files import DetectionFile
 from transforms.models.detector import inspect_model
 from transforms.models.model_files import DEFAULT_ZOO_MODEL, INSTALLED, ModelError, fetch_model
 from transforms.models.runtime_names import AUTO, SAVED_MODEL
@@ -60,6 +62,7 @@ class Job:
       rules: What is a threat; as the rule file is edited, in a stream.
       rules_source: Where the rules came from, for the summary.
       model: What finds objects.
+      detections: The file with the detections of another detector; None if the model runs.
       limits: Which images are valid.
       max_clock_skew: How far ahead of the clock an image may be.
       earlier: Where detections of an earlier run are, with `--resume`.
@@ -71,6 +74,7 @@ class Job:
     rules: LiveRules
     rules_source: str
     model: Model
+    detections: DetectionFile | None
     limits: Limits
     max_clock_skew: timedelta
     earlier: EarlierRun | None
@@ -102,6 +106,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     preflight.check_readable("--rules", options.rules, is_file=True)
     preflight.check_readable("--labels", options.labels, is_file=True)
     preflight.check_readable("--model", options.model)
+    preflight.check_readable("--detections", options.detections, is_file=True)
     preflight.check_writable("--output", output)
     _check_output_outside_input(source, output)
     if options.notifications is None:
@@ -117,14 +122,20 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         parsed = rules.ParsedRules.from_text(text, rules_source)
     ruleset = parsed.rules
     check_scores_kept(ruleset, options.min_score_kept, rules_source)
-    _check_tiles(ruleset, options.max_resolution, rules_source)
+    if options.detections is None:
+        _check_tiles(ruleset, options.max_resolution, rules_source)
     targets = notified_targets(ruleset)
     if sends_here:
         with target_errors_as_setup_errors():
             check_targets(targets)
     else:
         _check_paths_for_workers(targets)
-    model = _model(options, has_own_images)
+    detections = None
+    if options.detections is None:
+        model = _model(options, has_own_images)
+    else:
+        detections = open_detections(options.detections)
+        model = model_of(detections, options.min_score_kept)
     labels = frozenset(model.labels.values())
     if options.labels is not None and options.rules is None and "person" not in labels:
         raise SetupError(
@@ -136,6 +147,8 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     names = _names(options, ruleset)
     if options.notifications is None:
         _check_names(source, options, names)
+    if detections is not None:
+        check_entries(detections, source, ruleset, follow_links=options.follow_links)
     judged_by = LiveRules(
         ruleset,
         source=rules_source if options.streaming and options.rules is not None else None,
@@ -148,6 +161,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         rules=judged_by,
         rules_source=rules_source,
         model=model,
+        detections=detections,
         limits=Limits(options.min_resolution, options.max_resolution, options.max_file_bytes),
         max_clock_skew=timedelta(seconds=options.max_clock_skew_seconds),
         earlier=(EarlierRun(output, model.info) if options.resume else None),

@@ -78,7 +78,9 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         if is_flink(pipeline_options):
             check_flink(pipeline_options)
     paths = {"input": job.input, "output": job.output}
-    if options.model not in (None, BUNDLED):
+    if job.detections is not None:
+        paths["detections"] = job.detections.source
+    elif options.model not in (None, BUNDLED):
         paths["model"] = job.model.source
     if note := shared_paths(pipeline_options, paths):
         print(note, file=sys.stderr)
@@ -97,6 +99,8 @@ def _paths_of_workers(options: JobOptions) -> dict[str, str]:
     paths = {"input": options.input or "", "output": options.output}
     if options.model not in (None, BUNDLED) and options.model not in NAMED_MODELS:
         paths["model"] = options.model
+    if options.detections is not None:
+        paths["detections"] = options.detections
     if options.streaming and options.rules is not None:
         paths["rules"] = options.rules
     return paths

@@ -54,7 +54,18 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images.mkdir(parents=True)
     for file in sorted((BUNDLED_SAMPLES / "hall").glob("*.jpg"))[:6]:
         shutil.copy(file, images)
+    (folder / "srv" / "found.json").write_text(json.dumps(found_in(images)))
     return folder
+
+
+def found_in(images: Path) -> dict[str, object]:
+    """What another detector has found in some images: persons."""
+    person = {"category": "2", "conf": 0.9, "bbox": [0.4, 0.4, 0.1, 0.3]}
+    return {
+        "images": [{"file": path.name, "detections": [person]} for path in images.iterdir()],
+        "detection_categories": {"1": "dog", "2": "person", "3": "car"},
+        "info": {"detector": "md_v5a.0.0.pt", "format_version": "1.3"},
+    }
 
 
 WRITES = {
@@ -82,6 +93,7 @@ SAYS = {
     "backtest": "gained",
     "evaluate": "recall",
     "tune": "min_score",
+    "--detections": "md_v5a.0.0.pt",
     "alerts mark": ", by ",
     "prune": "alerts (shortened)",
     "--resume": "valid               6 (6 of them",

@@ -192,8 +192,8 @@ class ModelInfo:
       settings: The first 12 hex digits of the hash of all other settings that affect detections
         (see :func:`transforms.detect_objects.settings_of`), followed by the tiles if the image has
         any; None in records of releases without them.
-      runtime: The runtime that ran it: `savedmodel`, `tflite`, `tflite-int8` or `onnx`; None as
-        above.
+      runtime: The runtime that ran it: `savedmodel`, `tflite`, `tflite-int8` or `onnx`;
+        `detections` if they are those of a file; None as above.
     """
 
     name: str

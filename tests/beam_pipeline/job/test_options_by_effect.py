@@ -271,6 +271,24 @@ def test_the_model_and_the_size_at_which_it_looks(folder: Folder) -> None:
     assert max(scores_of("--model", "bundled").values()) < 0.1
 
 
+@shows("--detections")
+def test_detections_of_another_detector_take_the_place_of_a_model(
+    folder: Folder, command: Command, tmp_path: Path
+) -> None:
+    folder.put(NAME)
+    found = tmp_path / "found.json"
+    detection = {"category": "7", "conf": 0.4321, "bbox": [0.25, 0.5, 0.125, 0.25]}
+    document = {
+        "images": [{"file": NAME, "detections": [detection]}],
+        "detection_categories": {"1": "person", "7": "fox"},
+    }
+    found.write_text(json.dumps(document))
+    arguments = ("--input", folder.input, "--output", tmp_path / "out", "--detections", found)
+    done = command(*arguments)
+    assert done.code == 0, done.err
+    assert finals(tmp_path / "out")[NAME]["detections"] == [{**detection, "label": "fox"}]
+
+
 @shows("--model_runtime")
 def test_what_runs_the_model_is_in_each_record_and_sees_the_same(
     folder: Folder, tmp_path: Path
