@@ -2,7 +2,8 @@
 
 An image that an alert covers sends no alert of its own. An incident is the alert and the images
 that it covers. It can end before the cooldown does: if a camera has an `incident_gap`, an image
-belongs to an incident only if a threat of it is at most that far away in time.
+belongs to an incident only if a threat of it is at most that far away in time. The same holds for
+each label: one that was absent for longer is new when it comes again, even if another label stays.
 
 An incident that outlasts the cooldown has a further alert, and so has one in which a new label
 appears. Such an alert follows the one before it, and says what is new (`follow_up`).
@@ -50,6 +51,9 @@ class PastAlert:
         arrived: When its image arrived, in microseconds since 1970, if the capture time is not to
             be trusted; otherwise None.
         last_arrived: The same for the last image that it covers.
+        spans: For each label, the capture times of the first and the last image with it in the
+            incident, as far as no time without the label was longer than the gap; a label of which
+            this is unknown is missing.
     """
 
     capture_time: int
@@ -65,6 +69,7 @@ class PastAlert:
     seen: dict[str, int] = field(default_factory=dict)
     arrived: int | None = None
     last_arrived: int | None = None
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def last_threat(self) -> int:
@@ -89,6 +94,39 @@ class PastAlert:
             return True
         return first - gap <= capture_time <= last + gap
 
+    def has_near(self, label: str, capture_time: int, gap: int | None) -> bool:
+        """Returns whether a label of the alert was in the incident close enough to an image.
+
+        Args:
+            label: The label.
+            capture_time: The capture time of the image.
+            gap: The longest time without the label, in microseconds; None for any.
+        """
+        if label not in self.spans:
+            return label in self.labels
+        if gap is None:
+            return True
+        first, last = self.spans[label]
+        return first - gap <= capture_time <= last + gap
+
+    def spans_with(
+        self, labels: Iterable[str], capture_time: int, gap: int | None
+    ) -> dict[str, tuple[int, int]]:
+        """Returns the spans with an image: it prolongs those that are near, and begins others.
+
+        Args:
+            labels: The labels of the image.
+            capture_time: Its capture time.
+            gap: The longest time without a label, in microseconds; None for any.
+        """
+        spans = dict(self.spans)
+        for label in labels:
+            first = last = capture_time
+            if label in spans and self.has_near(label, capture_time, gap):
+                first, last = min(spans[label][0], first), max(spans[label][1], last)
+            spans[label] = first, last
+        return spans
+
     def has_arrived_near(self, arrived: int | None, gap: int | None) -> bool:
         """Returns whether an image arrived close enough to the incident to belong to it.
 
@@ -109,7 +147,11 @@ class PastAlert:
         return self.arrived - gap <= arrived <= last + gap
 
     def cover(
-        self, capture_time: int, objects: Mapping[str, int], arrived: int | None = None
+        self,
+        capture_time: int,
+        objects: Mapping[str, int],
+        arrived: int | None = None,
+        gap: int | None = None,
     ) -> int:
         """Adds an image that the alert covers.
 
@@ -117,6 +159,7 @@ class PastAlert:
             capture_time: The capture time of the image.
             objects: The number of its threats of each label.
             arrived: When it arrived; None if its capture time is to be trusted.
+            gap: The longest time without a threat in an incident, in microseconds; None for any.
 
         Returns:
             The number of the image in the incident, in which the alert's own image is the first.
@@ -129,6 +172,7 @@ class PastAlert:
             del self.covered[0]
             self.covered_before += 1
         self.seen = _most(self.seen, objects)
+        self.spans = self.spans_with(objects, capture_time, gap)
         if arrived is not None:
             self.last_arrived = max(arrived, self.last_arrived or arrived)
         return number
@@ -170,7 +214,7 @@ def covering_alert(
 
     Returns:
         The alert; None if there is none, or if the image contains a label that none of the alerts
-        with a cooldown at that time names.
+        with a cooldown at that time names, or that was absent for longer than the `gap`.
     """
     near = [
         alert
@@ -181,7 +225,7 @@ def covering_alert(
         and alert.reaches(capture_time, gap)
         and _arrived_in_cooldown(alert, arrived, cooldown, gap)
     ]
-    if not labels <= {label for alert in near for label in alert.labels}:
+    if not all(_covers_label(near, label, capture_time, gap) for label in labels):
         return None
 
     def preference(alert: PastAlert) -> tuple[bool, bool, int]:
@@ -189,6 +233,14 @@ def covering_alert(
         return not labels <= set(alert.labels), alert.capture_time > capture_time, distance
 
     return min(near, key=preference, default=None)
+
+
+def _covers_label(
+    alerts: Iterable[PastAlert], label: str, capture_time: int, gap: int | None
+) -> bool:
+    """Returns whether one of the alerts names a label, and it was near in time in one of them."""
+    is_named = any(label in alert.labels for alert in alerts)
+    return is_named and any(alert.has_near(label, capture_time, gap) for alert in alerts)
 
 
 def _arrived_in_cooldown(
@@ -257,14 +309,22 @@ def _canonical(capture_time: int) -> str:
     return f"{time.isoformat(timespec=digits)}Z"
 
 
-def _follow_up(before: PastAlert, objects: Mapping[str, int]) -> FollowUp:
+def _follow_up(
+    before: PastAlert, objects: Mapping[str, int], capture_time: int, gap: int | None
+) -> FollowUp:
+    known = {*before.labels, *before.told}
     seen = _most(before.seen, objects)
     return FollowUp(
         incident=before.incident or before.alert_id,
         began=_canonical(before.capture_time if before.began is None else before.began),
         last_alert=_canonical(before.capture_time),
         images=before.covered_before + len(before.covered),
-        new_labels=tuple(sorted(objects.keys() - {*before.labels, *before.told})),
+        new_labels=tuple(
+            label
+            for label in sorted(objects)
+            if label not in known
+            or (label in before.spans and not before.has_near(label, capture_time, gap))
+        ),
         more=tuple(
             MoreObjects(label, number, seen[label])
             for label, number in sorted(before.told.items())
@@ -307,7 +367,7 @@ def add_alert(
     pause = cooldown if gap is None else gap
     before = _alert_before(alerts, capture_time, severity, pause, arrived)
     told = _most(objects) if before is None else _most(before.seen, objects)
-    follow_up = None if before is None else _follow_up(before, objects)
+    follow_up = None if before is None else _follow_up(before, objects, capture_time, gap)
     alert = find_alert(alerts, alert_id)
     if alert is not None:
         alert.labels = tuple(sorted(known.intersection(alert.labels)))
@@ -323,6 +383,8 @@ def add_alert(
         seen=told,
         arrived=arrived,
     )
+    # It names the labels of the alert before it too.
+    alert.spans = (earlier or alert).spans_with(objects, capture_time, gap)
     if before is not None and follow_up is not None:
         alert.incident = follow_up.incident
         alert.began = before.capture_time if before.began is None else before.began

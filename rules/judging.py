@@ -531,7 +531,7 @@ def _incident(
         labels = frozenset(objects)
         alert = covering_alert(alerts, capture_time, labels, microseconds, severity, gap, arrived)
         if alert is not None:
-            return alert.alert_id, alert.cover(capture_time, objects, arrived), None
+            return alert.alert_id, alert.cover(capture_time, objects, arrived, gap), None
     follow_up = add_alert(
         alerts, capture_time, own_id, objects, microseconds, severity, gap, arrived
     )

@@ -16,6 +16,7 @@ from rules.ruleset import Rules
 
 _LEVELS = {"ignore": 0, "detection": 1, "alert": 2}
 _MINIMA = ("min_score", "min_score_at_night", "min_area", "min_ratio", "min_count")
+_LONG_COOLDOWN = timedelta(minutes=30)
 _MAXIMA = ("max_area", "max_ratio", "max_count")
 
 
@@ -36,6 +37,14 @@ def _names(cameras: list[str]) -> str:
 
 def _gap(camera: CameraRules) -> Iterator[str]:
     gap, cooldown = camera.incident_gap, camera.cooldown
+    if cooldown is not None and gap is None and "incident_gap" not in camera.origins:
+        if cooldown >= _LONG_COOLDOWN:
+            yield (
+                f"cooldown of {camera.origins['cooldown']} has no incident_gap, so that whoever "
+                f"comes within {_seconds(cooldown)} s of an alert has none, however long nobody was "
+                "there; set incident_gap, for example to 5m, or to 0s if this is what you want"
+            )
+        return
     if gap is None or "incident_gap" not in camera.origins:
         return
     origin = camera.origins["incident_gap"]

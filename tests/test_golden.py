@@ -361,6 +361,24 @@ GOLDEN: dict[str, Golden] = {
             newest=946_685_460_000_000,
         ),
     ),
+    "history.v6.bin": Golden(
+        HISTORIES,
+        rules.History(
+            alerts=[
+                rules.PastAlert(
+                    1_769_903_999_000_000,
+                    "00112233445566778899aabbccddeeff",
+                    ("car", "person"),
+                    [1_769_904_001_500_000],
+                    spans={
+                        "car": (1_769_903_999_000_000, 1_769_904_001_500_000),
+                        "person": (1_769_903_999_000_000, 1_769_903_999_000_000),
+                    },
+                )
+            ],
+            newest=1_769_904_001_500_000,
+        ),
+    ),
     "alert.v1.bin": registered(ALERT),
     "alert.v2.bin": registered(ARRIVED_ALERT),
     "pending_alert.v1.bin": Golden(PENDING_ALERTS, PENDING_ALERT),

@@ -36,7 +36,7 @@ from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 
 HISTORIES: VersionedCoder[rules.History] = VersionedCoder(
-    rules.History, version=5, upgrades=dict.fromkeys(range(1, 5), keep_plain)
+    rules.History, version=6, upgrades=dict.fromkeys(range(1, 6), keep_plain)
 )
 """Encodes the history of a camera, as a stream's state."""
 
@@ -204,7 +204,9 @@ def _name_of_rules(ruleset: rules.Rules, camera: str) -> str:
 
 def _for_record(alert: rules.PastAlert) -> rules.PastAlert:
     """Returns what a record keeps of an alert: not the images that it covers so far."""
-    return replace(alert, covered=[], covered_before=0, was_restored=False, last_arrived=None)
+    return replace(
+        alert, covered=[], covered_before=0, was_restored=False, last_arrived=None, spans={}
+    )
 
 
 def _new_alert(history: rules.History, known_ids: set[str]) -> rules.PastAlert | None:

@@ -23,6 +23,25 @@ zones:
 
 
 @pytest.mark.parametrize(
+    ("values", "warns"),
+    [
+        ("", False),
+        ("cooldown: 29m", False),
+        ("cooldown: 30m", True),
+        ("cooldown: 30m\nincident_gap: 5m", False),
+        ("cooldown: 30m\nincident_gap: 0s", False),
+    ],
+)
+def test_a_long_cooldown_without_a_gap_hides_who_comes_later(values, warns):
+    expected = (
+        f"{ANYONE}: cooldown of defaults has no incident_gap, so that whoever comes "
+        "within 1800 s of an alert has none, however long nobody was there; set incident_gap, for "
+        "example to 5m, or to 0s if this is what you want"
+    )
+    assert pitfalls(rules_of(f"objects: {{person: }}\n{values}")) == [expected] * warns
+
+
+@pytest.mark.parametrize(
     ("first", "second", "values"),
     [
         ("person: {severity: ignore}", "person: ", "person: severity ignore"),
