@@ -114,6 +114,8 @@ class PastAlert:
     ) -> dict[str, tuple[int, int]]:
         """Returns the spans with an image: it prolongs those that are near, and begins others.
 
+        A span that is unknown becomes known by an image after the alert.
+
         Args:
             labels: The labels of the image.
             capture_time: Its capture time.
@@ -122,8 +124,13 @@ class PastAlert:
         spans = dict(self.spans)
         for label in labels:
             first = last = capture_time
-            if label in spans and self.has_near(label, capture_time, gap):
-                first, last = min(spans[label][0], first), max(spans[label][1], last)
+            if label in spans:
+                if self.has_near(label, capture_time, gap):
+                    first, last = min(spans[label][0], first), max(spans[label][1], last)
+            elif label in self.labels:
+                if capture_time < self.capture_time:
+                    continue
+                first = self.capture_time
             spans[label] = first, last
         return spans
 

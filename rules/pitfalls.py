@@ -41,8 +41,8 @@ def _gap(camera: CameraRules) -> Iterator[str]:
         if cooldown >= _LONG_COOLDOWN:
             yield (
                 f"cooldown of {camera.origins['cooldown']} has no incident_gap, so that whoever "
-                f"comes within {_seconds(cooldown)} s of an alert has none, however long nobody was "
-                "there; set incident_gap, for example to 5m, or to 0s if this is what you want"
+                f"comes within {_seconds(cooldown)} s of an alert has none, however long nobody "
+                "was there; set incident_gap, for example to 5m, or to 0s if this is what you want"
             )
         return
     if gap is None or "incident_gap" not in camera.origins:

@@ -18,6 +18,7 @@ import apache_beam as beam
 import orjson
 
 import rules
+from transforms.models.runtime_names import DETECTIONS
 from transforms.records.images import DetectedImage
 from transforms.records.times import parse_time
 from transforms.runtime.counters import count
@@ -133,6 +134,7 @@ class CameraResult:
       id: The camera.
       images: Images that were judged and compared.
       not_compared: Images that were judged, and that `final/` lacks.
+      other_tiles: Images that the model has not looked at by the tiles of the rules.
       first: The capture time of the first image that was judged; None if there is none.
       last: The capture time of the last.
       alerts: The camera's alerts.
@@ -143,6 +145,7 @@ class CameraResult:
     id: str
     images: int = 0
     not_compared: int = 0
+    other_tiles: int = 0
     first: str | None = None
     last: str | None = None
     alerts: AlertTally = field(default_factory=AlertTally)
@@ -223,11 +226,11 @@ class _Judge:
 
     def __init__(self, ruleset: rules.Rules, id: str) -> None:
         self._rules = ruleset
-        self._refuses = ruleset.strict_ids and not ruleset.has_camera(id)
+        self.refuses = ruleset.strict_ids and not ruleset.has_camera(id)
         self._history = rules.History() if ruleset.needs_history(id) else None
 
     def __call__(self, image: rules.Image) -> _Decision:
-        if self._refuses:
+        if self.refuses:
             return _Refused()
         return _Judged(self._rules.judge(image, self._history))
 
@@ -244,6 +247,16 @@ def look_back(ruleset: rules.Rules, id: str) -> timedelta:
         + (camera.confirm.within if camera.confirm else timedelta())
         + (camera.cooldown or timedelta())
     )
+
+
+def has_other_tiles(image: DetectedImage, camera: rules.CameraRules | None) -> bool:
+    """Returns whether the model has looked at an image by other tiles than those of the rules.
+
+    It has not if there was no model.
+    """
+    tiles = None if camera is None else camera.tiles
+    wanted = tiles.name if tiles and tiles.fit(image.width, image.height) else None
+    return image.model.runtime != DETECTIONS and image.model.tiling != wanted
 
 
 def backtest_camera(
@@ -275,6 +288,7 @@ def backtest_camera(
     result = CameraResult(id)
     changes: dict[tuple[str, Kind], AlertChange] = {}
     judge = _Judge(ruleset, id)
+    camera = ruleset.for_camera(id)
     judge_before = None if against is None else _Judge(against, id)
     earliest = since
     if since is not None:
@@ -290,6 +304,7 @@ def backtest_camera(
             continue
         result.first = result.first or image.timestamp
         result.last = image.timestamp
+        result.other_tiles += not judge.refuses and has_other_tiles(image, camera)
         try:
             before = before or _archived(archived)
             if before is None:

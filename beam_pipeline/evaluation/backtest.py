@@ -19,6 +19,7 @@ from beam_pipeline.evaluation.backtest_report import (
     TallyJson,
     add_tallies,
 )
+from beam_pipeline.evaluation.comparison import other_tiles_note
 from beam_pipeline.inputs import paths, selection
 from beam_pipeline.inputs.preflight import check_readable
 from beam_pipeline.inputs.rule_files import read_rules
@@ -121,6 +122,8 @@ def _print_notes(report: Report) -> None:
             f"{report.not_compared:,} images have no verdict in final/ to compare with",
             file=sys.stderr,
         )
+    if report.other_tiles:
+        print(other_tiles_note(report.other_tiles), file=sys.stderr)
     if missing := report.cameras_not_in_archive:
         print(
             f"{report.rules[0]} names cameras that the archive does not have: "

@@ -29,6 +29,7 @@ class CameraJson(TypedDict):
     id: str
     images: int
     not_compared: int
+    other_tiles: int
     first: str | None
     last: str | None
     alerts: TallyJson
@@ -119,6 +120,11 @@ class Report:
         return sum(camera["not_compared"] for camera in self.cameras)
 
     @property
+    def other_tiles(self) -> int:
+        """The number of images that were detected with other tiles than the rules have."""
+        return sum(camera["other_tiles"] for camera in self.cameras)
+
+    @property
     def changed_cameras(self) -> list[CameraJson]:
         """Cameras with a change, those with most first."""
         changed = [camera for camera in self.cameras if _changes(camera["alerts"])]
@@ -147,6 +153,7 @@ class Report:
             "until": self.until,
             "images": self.images,
             "not_compared": self.not_compared,
+            "other_tiles": self.other_tiles,
             "alerts": self.total,
             "by_id": [
                 {key: value for key, value in camera.items() if key != "problems"}

@@ -14,7 +14,7 @@ from beam_pipeline.evaluation.truth import TrueImage, Truth, alerting_rules, rea
 from beam_pipeline.inputs.selection import Selection
 from rules import alert_id
 from rules.schedule import local_time
-from transforms.backtest import look_back
+from transforms.backtest import has_other_tiles, look_back
 from transforms.records.file_names import InvalidNameError, parse_name
 from transforms.records.images import DetectedImage
 from transforms.records.text import printable
@@ -254,13 +254,6 @@ def earliest(chosen: Selection, ruleset: rules.Rules | None, id: str) -> datetim
     if since is None or ruleset is None:
         return since
     return since - min(look_back(ruleset, id), since - datetime.min.replace(tzinfo=since.tzinfo))
-
-
-def has_other_tiles(image: DetectedImage, camera: rules.CameraRules | None) -> bool:
-    """Returns whether the model has looked at an image by other tiles than those of the rules."""
-    tiles = None if camera is None else camera.tiles
-    wanted = tiles.name if tiles and tiles.fit(image.width, image.height) else None
-    return image.model.tiling != wanted
 
 
 def refused_note(cameras: Sequence[str]) -> str:

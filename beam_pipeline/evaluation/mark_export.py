@@ -69,8 +69,8 @@ def export_marks(args: argparse.Namespace) -> int:
             "no longer in the archive": absent,
         }
         if args.format == "coco":
-            boxed = [image for image in chosen if all(image.facts.present.values())]
-            left_out["without a box"] = len(chosen) - len(boxed)
+            boxed = [image for image in chosen if not image.facts.unboxed]
+            left_out["without a box for each object"] = len(chosen) - len(boxed)
             chosen = boxed
         if not chosen:
             raise SetupError(f"no marked image can be exported: {_reasons(left_out)}")

@@ -26,6 +26,7 @@ class Facts:
         that names several was marked right as a whole.
       disputed: The labels on which people contradict each other; nothing is known of them.
       named: The labels that the alert names.
+      unboxed: The labels that it shows and of which at least one object has no known box.
     """
 
     present: Mapping[str, tuple[Box, ...]]
@@ -33,6 +34,7 @@ class Facts:
     some_of: tuple[frozenset[str], ...] = ()
     disputed: frozenset[str] = frozenset()
     named: frozenset[str] = frozenset()
+    unboxed: frozenset[str] = frozenset()
 
     @property
     def says_something(self) -> bool:
@@ -86,11 +88,12 @@ def _facts(marks: list[Mark]) -> Facts:
     present = {label for claim in left if len(claim) == 1 for label in claim}
     some_of = sorted((claim for claim in left if claim and not claim & present), key=sorted)
     return Facts(
-        {label: tuple(_boxes(label, marks)) for label in sorted(present)},
+        {label: tuple(filter(None, _known_boxes(label, marks))) for label in sorted(present)},
         absent,
         tuple(some_of),
         disputed,
         frozenset(threat.label for mark in marks for threat in mark.threats),
+        frozenset(label for label in present if None in _known_boxes(label, marks)),
     )
 
 
@@ -111,14 +114,18 @@ def _labels(mark: Mark, marks: list[Mark]) -> frozenset[str]:
     return frozenset(named - {str(other.label) for other in own if other.mark == FALSE})
 
 
-def _boxes(label: str, marks: list[Mark]) -> Iterator[Box]:
-    """Yields the boxes of a label: those of the alert, if it is right, and those of what it
-    missed."""
+def _known_boxes(label: str, marks: list[Mark]) -> list[Box | None]:
+    """Returns the boxes of a label: those of the alert, if it is right, and those of what it
+    missed; None for an object without one."""
+    return [*_boxes(label, marks)] or [None]
+
+
+def _boxes(label: str, marks: list[Mark]) -> Iterator[Box | None]:
     is_right = any(mark.mark == RIGHT and label in _labels(mark, marks) for mark in marks)
     newest = {mark.alert_id: mark.threats for mark in marks}
     for threat in (threat for threats in newest.values() for threat in threats if is_right):
-        if threat.label == label and threat.bbox is not None:
+        if threat.label == label:
             yield threat.bbox
     for mark in marks:
         if mark.mark == MISSED and mark.label == label:
-            yield from mark.bboxes
+            yield from mark.bboxes or (None,)

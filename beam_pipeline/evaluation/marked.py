@@ -20,7 +20,6 @@ from beam_pipeline.evaluation.comparison import (
     alerted_in_json,
     earliest,
     first_names,
-    has_other_tiles,
     is_in_period,
     other_tiles_note,
     refused_note,
@@ -31,6 +30,7 @@ from beam_pipeline.evaluation.truth import alerting_rules
 from beam_pipeline.inputs.selection import Selection, store_errors_as_failures
 from rules.geometry import iou
 from rules.text import escaped
+from transforms.backtest import has_other_tiles
 from transforms.records.images import DetectedImage
 from transforms.records.times import parse_time
 from transforms.storage import stores

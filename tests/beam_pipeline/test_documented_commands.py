@@ -112,7 +112,7 @@ def test_a_command_does_what_the_page_says(
     sample = BUNDLED_SAMPLES / "front-door" / "front-door_20260131T181000Z.jpg"
     replacements = {
         "/srv/": f"{checkout}/srv/",
-        "ssd_mobilenet_v2_320x320_coco17_tpu-8": "bundled",
+        "efficientdet_d0_coco17_tpu-32": "bundled",
         "--model MODEL": "--model bundled",
         "https://alerts.example.com": service.url,
         "'results/*'": "output",

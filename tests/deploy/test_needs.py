@@ -366,7 +366,7 @@ def test_a_pipeline_is_given_what_its_code_reads(name: str) -> None:
     given = set(transform["env"]) | {secret["env_var"] for secret in transform["secrets"]}
     assert read - made - set_by_pachyderm <= given
     assert transform["env"]["MODEL_CACHE"] == "/tmp/models"
-    assert transform["env"]["MODEL"] == "ssd_mobilenet_v2_320x320_coco17_tpu-8"
+    assert transform["env"]["MODEL"] == "efficientdet_d0_coco17_tpu-32"
     made_secrets = _secrets_of("pachyderm.md")
     assert made_secrets == {"beam-threats-alerts": {"ALERT_URL", "ALERT_TOKEN"}}
     for secret in transform["secrets"]:

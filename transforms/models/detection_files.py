@@ -24,6 +24,7 @@ import orjson
 
 import rules
 from transforms.models.model_files import CACHE_VARIABLE, cache_directory
+from transforms.models.runtime_names import DETECTIONS
 from transforms.models.tiling import order
 from transforms.records.images import ModelInfo
 from transforms.records.json_members import JsonError, read_members
@@ -31,8 +32,6 @@ from transforms.records.received_names import path_below
 from transforms.records.text import one_line, printable
 from transforms.storage import stores
 
-RUNTIME = "detections"
-"""What the records of images name as the runtime."""
 INDEX_REVISION = 1
 """A release increases it if it reads files differently, or writes the index differently."""
 MAX_CATEGORIES = 10_000
@@ -73,7 +72,7 @@ class DetectionFile:
         """
         parts = json.dumps({"how": INDEX_REVISION, "min_score_kept": float(min_score_kept)})
         settings = hashlib.sha256(parts.encode()).hexdigest()[:12]
-        return ModelInfo(self.detector, self.version, settings, RUNTIME)
+        return ModelInfo(self.detector, self.version, settings, DETECTIONS)
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def test_the_rules_that_wrote_final_change_nothing_packed_or_not(
     capsys.readouterr()
     text, _ = run(capsys, "--archive", output, "--rules", BUNDLED_RULES)
     assert text["images"] == 240
-    assert text["alerts"]["before"] == text["alerts"]["after"] == 26
+    assert text["alerts"]["before"] == text["alerts"]["after"] == 27
     assert text["alerts"]["gained"] == text["alerts"]["lost"] == 0
     again, _ = run(capsys, "--archive", packed, "--rules", BUNDLED_RULES)
     assert {**text, "archive": []} == {**again, "archive": []}
@@ -248,6 +248,26 @@ def test_changes_are_reported_by_camera_and_rule_in_a_table(
     assert ["cameras.hall.objects.car", "0", "1", "1", "0", "gained from min_score 1"] in lines
     assert "names cameras that the archive does not have: attic\n" in captured.err
     assert "is strict and does not name gate" in captured.err
+
+
+def test_images_with_other_tiles_than_those_of_the_rules_are_counted(
+    archive: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, beside = run(capsys, "--archive", archive, "--rules", new)
+    assert (text["other_tiles"], "other tiles" in beside) == (0, False)
+    tiled = tmp_path / "tiled.yaml"
+    tiled.write_text(f"{OLD}cameras: {{hall: {{tiles: {{columns: 3}}}}}}\n")
+    page = tmp_path / "page.html"
+    text, beside = run(capsys, "--archive", archive, "--rules", tiled, "--html", page)
+    assert text["other_tiles"] == 4
+    assert [camera["other_tiles"] for camera in text["by_id"]] == [0, 4]
+    assert beside == (
+        "4 images were detected with other tiles than these rules have: run the job with these "
+        "rules to see what their tiles find\n"
+    )
+    assert "4 images were detected with other tiles than these rules have." in page.read_text()
+    text, _ = run(capsys, "--archive", archive, "--rules", tiled, "--since", "2026-01-31T10:02:00Z")
+    assert text["other_tiles"] == text["images"] - text["by_id"][0]["images"] > 0
 
 
 def test_broken_json_is_counted_and_listed(

@@ -108,10 +108,25 @@ def test_marks_are_exported_as_coco(
         (1, 2, [64.0, 96.0, 192.0, 192.0]),
         (3, 1, [320.0, 240.0, 160.0, 120.0]),
     ]
-    assert "1 without a box" in notes
+    assert "1 without a box for each object" in notes
     truth = tmp_path / "truth.json"
     truth.write_text(text)
     assert cli.main(["evaluate", "--archive", str(output), "--truth", str(truth)]) == 0
+
+
+def test_an_image_with_a_missed_object_without_a_box_is_no_truth_about_boxes(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The boxes of the alert are known, and the one of a second person is not."""
+    mark(output, 0, "missed", "person", named=["person", "person"])
+    text, notes = exported(capsys, output, "--format", "coco")
+    assert [entry["file_name"] for entry in json.loads(text)["images"]] == [
+        *("hall_20260131T100100Z.jpg", "hall_20260131T100200Z.jpg")
+    ]
+    assert "2 without a box for each object" in notes
+    mark(output, 0, "missed", "person", named=["person"] * 2, boxes=[(0.5, 0.5, 0.25, 0.25)])
+    text, _ = exported(capsys, output, "--format", "coco")
+    assert len(json.loads(text)["annotations"]) == 4
 
 
 def test_what_can_not_be_exported_is_said(
