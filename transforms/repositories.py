@@ -152,19 +152,31 @@ class StoreFinal(beam.PTransform):
     :class:`transforms.resolve_versions.ResolveVersions` stores those of the other images.
 
     Input: `PCollection[JudgedImage]`.
+
+    Args:
+      output: The job's output.
+      has_file: Which images have a file of their own; None for all.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(
+        self, output: str, *, has_file: Callable[[JudgedImage], bool] | None = None
+    ) -> None:
         super().__init__()
         self._output = output
+        self._has_file = has_file
 
     def expand(self, judged: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
         def to_file(judged: JudgedImage) -> tuple[str, bytes]:
             uri = stores.final_uri(self._output, judged.image.id, judged.image.stem)
             return uri, stores.json_bytes(judged.to_json())
 
-        uncontested = judged | "Alone" >> beam.Filter(lambda judged: not judged.image.is_contested)
-        return uncontested | "Write" >> beam.ParDo(_Write(to_file))
+        has_file = self._has_file
+
+        def is_written(judged: JudgedImage) -> bool:
+            return not judged.image.is_contested and (has_file is None or has_file(judged))
+
+        written = judged | "Alone" >> beam.Filter(is_written)
+        return written | "Write" >> beam.ParDo(_Write(to_file))
 
 
 class InvalidRepository:

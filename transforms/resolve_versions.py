@@ -420,6 +420,7 @@ class _StorePlan(ReadAheadDoFn):
       top: See :class:`transforms.repositories.StoreInvalid`.
       streaming: Whether files keep arriving, so that another file may already use the name of a
         record. A batch knows all files of a name.
+      has_file: See :class:`ResolveVersions`.
     """
 
     def __init__(
@@ -431,11 +432,13 @@ class _StorePlan(ReadAheadDoFn):
         max_copied_bytes: int | None = None,
         top: str | None = None,
         streaming: bool = False,
+        has_file: Callable[[JudgedImage], bool] | None = None,
     ) -> None:
         super().__init__(threads=_LANES, max_waiting=_MAX_WAITING)
         self._output = output
         self._window_seconds = window_seconds
         self._streaming = streaming
+        self._has_file = has_file
         self._store_validated = store_validated
         self._max_copied_bytes = max_copied_bytes
         self._invalid = InvalidRepository(output, max_copied_bytes, top)
@@ -554,7 +557,10 @@ class _StorePlan(ReadAheadDoFn):
             )
         if not plan.written:
             return
-        self._write_json(stores.detections_uri(*self._names(judged)), judged.image.to_json())
+        if self._has_file is None:
+            self._write_json(stores.detections_uri(*self._names(judged)), judged.image.to_json())
+        elif not self._has_file(judged):
+            return
         self._write_json(stores.final_uri(*self._names(judged)), judged.to_json())
 
     def _restore_validated(self, plan: Plan) -> None:
@@ -669,6 +675,8 @@ class ResolveVersions(beam.PTransform):
       store_validated: Whether valid images are kept.
       max_copied_bytes: See :class:`transforms.repositories.StoreInvalid`.
       top: See :class:`transforms.repositories.StoreInvalid`.
+      has_file: Which winners have a file in `final/`, if the repositories are packed: they have
+        none in `detections/` then. None if all have one in both.
     """
 
     def __init__(
@@ -682,6 +690,7 @@ class ResolveVersions(beam.PTransform):
         store_validated: bool = True,
         max_copied_bytes: int | None = None,
         top: str | None = None,
+        has_file: Callable[[JudgedImage], bool] | None = None,
     ) -> None:
         super().__init__()
         self._contested = contested
@@ -695,6 +704,7 @@ class ResolveVersions(beam.PTransform):
             max_copied_bytes=max_copied_bytes,
             top=top,
             streaming=streaming,
+            has_file=has_file,
         )
 
     def expand(self, judged: beam.PCollection[JudgedImage]) -> Resolved:

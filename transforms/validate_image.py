@@ -37,6 +37,7 @@ from transforms.runtime.counters import count
 from transforms.runtime.live_rules import LiveRules
 from transforms.runtime.read_ahead import ReadAheadDoFn
 from transforms.storage import stores
+from transforms.storage.packed_output import EarlierRows
 
 VALID = "valid"
 CONTESTED = "contested"
@@ -82,10 +83,12 @@ class EarlierRun:
     Attributes:
       output: The earlier run's output.
       model: The model and the settings that the earlier run must have used.
+      packed: What the earlier run has left, if its repositories are packed.
     """
 
     output: str
     model: ModelInfo
+    packed: EarlierRows | None = None
 
     def find_result(
         self, named: NamedFile, sha256: str, tiling: str | None = None
@@ -102,7 +105,14 @@ class EarlierRun:
         """
         uri = stores.detections_uri(self.output, named.id, named.stem)
         try:
-            entry = json.loads(stores.read_bytes(uri))
+            entry: Any
+            if self.packed is None:
+                entry = json.loads(stores.read_bytes(uri))
+            else:
+                row = self.packed.get(named.id, named.timestamp)
+                if row is None or row.image.stem != named.stem:
+                    return None
+                entry = row.image.to_json()
             model = ModelInfo.from_json(entry["model"])
             if entry["sha256"] != sha256 or not model.detects_like(self.model.with_tiles(tiling)):
                 return None

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.inputs import paths, selection
-from beam_pipeline.inputs.preflight import check_writable
+from beam_pipeline.inputs.preflight import check_readable, check_writable
+from beam_pipeline.inputs.store_options import take_store_options
 from beam_pipeline.runners import archive_job
 from transforms.pack import Pack, read_problems
 from transforms.runtime.counters import counted
 from transforms.storage import stores
 from transforms.storage.packed import ENDING
+from transforms.storage.packed_output import is_packed, merge_by_day
 
 
 def pack(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
@@ -57,3 +59,33 @@ def pack(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
     images = counted(result)["images.packed"]
     print(f"{images:,} images of {len(chosen.ids):,} cameras packed into {packed}")
     return 0
+
+
+def merge(prog: str, output: str, store_arguments: Sequence[str]) -> int:
+    """Merges the files of a packed output day by day; returns the exit code.
+
+    Args:
+      prog: The command, for messages.
+      output: The job's output.
+      store_arguments: Beam's options for stores.
+
+    Raises:
+      SetupError: What is wrong, where, and what to do; nothing was written.
+      CommandFailedError: The store failed; what was merged before stays merged.
+    """
+    if store_arguments:
+        take_store_options(prog, store_arguments)
+    output = paths.absolute("--output", output)
+    check_readable("--output", output)
+    with selection.store_errors_as_failures():
+        if not is_packed(output):
+            raise SetupError(
+                f"--output {output}: has no packed/; give the --output of a job with --repository "
+                "packed"
+            )
+        check_writable("--output", output)
+        merged = merge_by_day(output)
+    folder = stores.packed_folder(output)
+    selection.print_problems(merged.problems, f"they stay in {folder}")
+    print(f"{merged.files:,} files in {folder} merged into {merged.left:,}")
+    return int(bool(merged.problems))

@@ -34,6 +34,7 @@ from transforms.storage.marks import (
     threats_from_json,
     write_mark,
 )
+from transforms.storage.packed_output import find_image
 
 _IMAGE = re.compile(r"(.+)\.(?:jpe?g|json)", re.IGNORECASE | re.DOTALL)
 
@@ -225,7 +226,10 @@ def _find_image(output: str, what: str, stem: str) -> _Marked:
         stores.final_uri(output, camera, stem),
         stores.detections_uri(output, camera, stem),
     )
-    if all(stores.read_if_there(uri) is None for uri in uris):
+    if (
+        all(stores.read_if_there(uri) is None for uri in uris)
+        and find_image(output, camera, stem) is None
+    ):
         raise SetupError(
             f"{shortened(escaped(what))}: no such image under {output}; give its name as in "
             f"{stores.final_folder(output, camera)}"

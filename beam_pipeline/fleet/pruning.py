@@ -18,7 +18,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -43,9 +43,19 @@ from transforms.records.times import canonical_time, from_unix, parse_time
 from transforms.storage import stores
 from transforms.storage.archive import Problem
 from transforms.storage.marks import read_marks
+from transforms.storage.packed_output import (
+    PERIOD,
+    PackedFile,
+    TornFileError,
+    list_files,
+    read_file,
+    write_file,
+)
+from transforms.storage.packed_rows import PackedRow
 
 VALIDATED, DETECTIONS, FINAL, INVALID = "validated", "detections", "final", "invalid"
 ALERTS, THREATS, MARKED = "alerts", "threats", "marked"
+PACKED = "packed"
 FOLDERS = (VALIDATED, DETECTIONS, INVALID, FINAL)
 """In the order in which they are deleted: `final/` says which images show a threat."""
 FRESH = timedelta(hours=24)
@@ -173,8 +183,9 @@ def _table(tallies: Mapping[str, Tally], *, deletes: bool) -> str:
     gone = "gone" if deletes else "would go"
     rows = [("folder", "files", gone, "MiB", "old but kept")]
     for name, tally in tallies.items():
-        label = f"{name} (shortened)" if name == ALERTS else name
-        size = "-" if name == ALERTS else f"{tally.bytes / _MIB:,.1f}"
+        notes = {ALERTS: " (shortened)", PACKED: " (rows)"}
+        label = name + notes.get(name, "")
+        size = "-" if name in notes else f"{tally.bytes / _MIB:,.1f}"
         rows.append((label, f"{tally.files:,}", f"{tally.gone:,}", size, f"{tally.kept:,}"))
     return "".join(f"{line}\n" for line in align(rows))
 
@@ -202,6 +213,9 @@ class Pruning:
         self._alerted: set[Key] = set()
         self._marked: set[Key] = set()
         self._waiting: frozenset[str] = frozenset()
+        self._alert_ids: frozenset[str] = frozenset()
+        self._packed_threats: set[Key] = set()
+        self._unread: list[PackedFile] = []
         self._threats: dict[str, bool] = {}
         """Whether images show a threat, by the addresses of their verdicts: each is read once."""
         self._failures = 0
@@ -218,12 +232,15 @@ class Pruning:
         """
         images = {folder: list(self._files(folder)) for folder in FOLDERS}
         alerts = list(self._alert_files())
+        packed = list_files(self._output)
         self._read_what_stays(
             {file.key for files in images.values() for file in files if file.key is not None},
             {file.path.rsplit("/", 1)[1].removesuffix(".json") for file in alerts},
         )
+        self._read_packed(packed)
         for folder in FOLDERS:
             self._prune_folder(folder, images[folder])
+        self._prune_packed(packed)
         self._shorten_alerts(alerts)
 
     def stop(self) -> None:
@@ -296,10 +313,27 @@ class Pruning:
             for folder in stores.undelivered_folders(self._output)
             for file in stores.list_one_deep(folder)
         )
-        for key in keys:
-            ids = {rules.alert_id(*key, severity) for severity in ("alert", "detection")}
-            if ids & alert_ids:
-                self._alerted.add(key)
+        self._alert_ids = frozenset(alert_ids)
+        self._alerted.update(key for key in keys if self._has_alert(key))
+
+    def _has_alert(self, key: Key) -> bool:
+        ids = {rules.alert_id(*key, severity) for severity in ("alert", "detection")}
+        return bool(ids & self._alert_ids)
+
+    def _read_packed(self, files: Sequence[PackedFile]) -> None:
+        """Reads which images show a threat by the packed verdicts.
+
+        Raises:
+          OSError: A file can't be reached.
+        """
+        for file in files:
+            try:
+                for row in read_file(file.uri):
+                    if row.has_severity:
+                        self._packed_threats.add((row.image.id, row.image.timestamp))
+            except (TornFileError, FileNotFoundError) as error:
+                self._unread.append(file)
+                self.problems.append((file.uri, one_line(error)))
 
     def _kinds(self, file: OldFile) -> list[str]:
         """Returns what a file is, of `KEPT`, as far as is known without reading it."""
@@ -339,6 +373,11 @@ class Pruning:
         camera, name = file.key[0], file.uri.rsplit("/", 1)[1]
         stem = re.sub(r"(?:\.jpe?g)?(?:\.json)?\Z", "", name, flags=re.IGNORECASE)
         uri = stores.final_uri(self._output, camera, stem)
+        if file.key in self._packed_threats:
+            return True
+        taken = parse_time(file.key[1])
+        if any(unread.start <= taken < unread.end for unread in self._unread):
+            raise ValueError("its verdict is in a packed file that can't be read")
         if uri not in self._threats:
             data = stores.read_if_there(uri)
             self._threats[uri] = data is not None and bool(json.loads(data)["threat"]["is_threat"])
@@ -368,6 +407,69 @@ class Pruning:
                     tally.gone += 1
                     tally.bytes += file.size
                 tally.kept += outcome == "kept"
+
+    def _prune_packed(self, files: Sequence[PackedFile]) -> None:
+        """Writes each file of a packed output that has old rows again without them."""
+        folder = stores.packed_folder(self._output)
+        found = stores.packed_detections_folder(self._output)
+        for file in list_files(self._output, found):
+            self._prune_detections(file)
+        if not files:
+            return
+        tally = self.tallies[PACKED] = Tally()
+        for file in files:
+            if self.gave_up or file in self._unread:
+                continue
+            counted = Tally()
+            try:
+                for _ in self._kept_rows(file, counted):
+                    pass
+                if counted.gone and self._deletes:
+                    period = PERIOD.match(file.uri.rsplit("/", 1)[1])
+                    rows = self._kept_rows(file, Tally())
+                    write_file(folder, period and period[0], rows)
+                    stores.delete(file.uri)
+            except FileNotFoundError:  # Merged meanwhile: the next run looks at its rows.
+                continue
+            except (OSError, ValueError) as error:
+                self._note(file.uri, error)
+                continue
+            tally.files += counted.files
+            tally.gone += counted.gone
+            tally.kept += counted.kept
+
+    def _prune_detections(self, file: PackedFile) -> None:
+        """Deletes what a run has left that was stopped and never resumed."""
+        if file.written is None or self.gave_up or self._is_fresh(file.written):
+            return
+        if self._deletes and self._now - file.written > self._retention.limit([DETECTIONS]):
+            try:
+                stores.delete(file.uri)
+            except OSError as error:
+                self._note(file.uri, error)
+
+    def _kept_rows(self, file: PackedFile, tally: Tally) -> Iterator[PackedRow]:
+        """Yields the rows of a file that stay, and counts all."""
+        for row in read_file(file.uri):
+            tally.files += 1
+            key = row.image.id, row.image.timestamp
+            taken = _counted_from(parse_time(key[1]), file.written)
+            if taken is None or self._now - taken <= self._retention.older_than:
+                yield row
+                continue
+            old = OldFile(file.uri, FINAL, 0, taken, self._is_fresh(file.written), key)
+            kinds = [DETECTIONS, FINAL]
+            if self._has_alert(key):
+                kinds += [ALERTS, THREATS]
+            if row.has_severity:
+                kinds.append(THREATS)
+            if key in self._marked:
+                kinds.append(MARKED)
+            if old.is_fresh or self._waits(old) or not self._is_older(old, kinds):
+                tally.kept += 1
+                yield row
+            else:
+                tally.gone += 1
 
     def _note(self, uri: str, error: Exception) -> None:
         self.problems.append((uri, one_line(error)))

@@ -15,13 +15,16 @@ from transforms.storage.object_stores import EMULATOR_VARIABLE, NoCredentialsHer
 _FILES = (".tflite", ".onnx", ".tar.gz", ".tgz")
 
 
-def check_readable(option: str, uri: str | None, *, is_file: bool = False) -> None:
+def check_readable(
+    option: str, uri: str | None, *, is_file: bool = False, may_be_missing: bool = False
+) -> None:
     """Checks whether an address of S3 or GCS can be read; others pass.
 
     Args:
       option: The option that gave the address.
       uri: The address; None passes.
       is_file: Whether it is one file, for which the right to list is not needed.
+      may_be_missing: Whether there may be no such file, as what it would hold is elsewhere, too.
 
     Raises:
       SetupError: What is missing: the bucket, the right, the credentials or the store.
@@ -36,6 +39,8 @@ def check_readable(option: str, uri: str | None, *, is_file: bool = False) -> No
         else:
             next(store.list(_literal(uri)), None)
     except OSError as error:
+        if may_be_missing and isinstance(error, FileNotFoundError):
+            return
         raise _refused(option, error, "be read") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -30,8 +31,9 @@ from transforms.records.file_names import InvalidNameError, parse_name
 from transforms.records.text import one_line
 from transforms.records.times import canonical_time
 from transforms.storage import stores
+from transforms.storage.packed_output import find_image, newest_image
 
-_FINAL_FILE = re.compile(r"(?:(.*)/)?final/[^/]+/[^/]+")
+_FINAL_FILE = re.compile(r"(?:(.*)/)?final/([^/]+)/([^/]+)\.json")
 
 
 def check(
@@ -84,8 +86,9 @@ def explain(
     Raises:
       SetupError: A file can't be read or isn't right, or is another camera's.
     """
-    for file_to_read in (path, file):
-        check_readable("rules explain", file_to_read, is_file=True)
+    check_readable("rules explain", path, is_file=True)
+    may_be_packed = file is not None and _FINAL_FILE.fullmatch(file) is not None
+    check_readable("rules explain", file, is_file=True, may_be_missing=may_be_packed)
     parts = []
     if path is not None or file is None:
         source = path or _rules_of_output(camera, output)
@@ -127,20 +130,12 @@ def _rules_of_output(camera: str, output: str | None) -> str:
     """
     place = output or DEFAULT_OUTPUT
     check_readable("--output", output)
-    if output is None and not os.path.isdir(stores.final_folder(place)):
+    if output is None and not any(
+        os.path.isdir(folder)
+        for folder in (stores.final_folder(place), stores.packed_folder(place))
+    ):
         return str(BUNDLED_RULES)
-    folder = stores.final_folder(place, camera)
-    try:
-        names = [name for name in stores.names_with_prefix(folder, [""]) if name.endswith(".json")]
-    except OSError as error:
-        raise SetupError(f"rules explain: {folder} can't be listed ({one_line(error)})") from None
-    if not names:
-        raise SetupError(
-            f"rules explain {camera}: {place} has no verdict on an image of this camera, which "
-            "would tell the rules; give them by --rules FILE"
-        )
-    newest = max(names, key=_capture_time)
-    version = str(_verdict(stores.join(folder, newest), camera)["threat"]["rules_version"])
+    version = _version_of_rules(camera, place)
     folders = [Path(), Path(place).absolute().parent] if stores.is_local(place) else [Path()]
     files = (file for folder in folders for file in sorted(folder.glob("*.y*ml")))
     for file in (*files, DEFAULT_RULES, BUNDLED_RULES):
@@ -151,6 +146,24 @@ def _rules_of_output(camera: str, output: str | None) -> str:
         f"rules explain {camera}: the newest image of this camera in {place} was judged by rules "
         f"{version}, and no rule file here or beside it has this version; give it by --rules FILE"
     )
+
+
+def _version_of_rules(camera: str, output: str) -> str:
+    folder = stores.final_folder(output, camera)
+    try:
+        newest_row = newest_image(output, camera)
+        if newest_row is not None and newest_row.threat is not None:
+            return str(newest_row.threat["rules_version"])
+        names = [name for name in stores.names_with_prefix(folder, [""]) if name.endswith(".json")]
+    except OSError as error:
+        raise SetupError(f"rules explain: {folder} can't be listed ({one_line(error)})") from None
+    if not names:
+        raise SetupError(
+            f"rules explain {camera}: {output} has no verdict on an image of this camera, which "
+            "would tell the rules; give them by --rules FILE"
+        )
+    newest = max(names, key=_capture_time)
+    return str(_verdict(stores.join(folder, newest), camera)["threat"]["rules_version"])
 
 
 def _alert_record(file: str, image: Any) -> Any:
@@ -167,9 +180,23 @@ def _alert_record(file: str, image: Any) -> Any:
     return alert if isinstance(alert, dict) else None
 
 
+def _packed_verdict(file: str) -> Any:
+    """Returns the verdict that a file of `final/` would hold, from the output's packed form.
+
+    Raises:
+      OSError: It has none, or can't be read.
+    """
+    match = _FINAL_FILE.fullmatch(file)
+    row = None if match is None else find_image(match[1] or ".", match[2], match[3])
+    if row is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file)
+    return {**row.image.to_json(), "threat": row.threat}
+
+
 def _verdict(file: str, camera: str) -> Any:
     try:
-        data = json.loads(stores.read_bytes(file))
+        content = stores.read_if_there(file)
+        data = _packed_verdict(file) if content is None else json.loads(content)
     except FileNotFoundError:
         raise SetupError(f"rules explain {file}: no such file; give one of final/") from None
     except ValueError:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rules import NameSettings
 
 STREAM_MAX_AGE_SECONDS = 3600.0
+JSON, PACKED = "json", "packed"
 
 _ONLY_FOR_MODELS = {
     **dict.fromkeys(("model", "labels", "model_threads", "model_input_size")),
@@ -104,6 +105,7 @@ class JobOptions:
     max_file_bytes: int
     resume: bool
     store_validated: bool
+    repository: str
     streaming: bool
     notifications: Address | None
     poll_interval_seconds: int
@@ -215,6 +217,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         data,
         "--no_store_validated",
         help="do not copy valid images to OUTPUT/validated",
+    )
+    data.add_argument(
+        "--repository",
+        choices=(JSON, PACKED),
+        default=JSON,
+        help="how detections and verdicts are written. json: a file in OUTPUT/detections and "
+        "OUTPUT/final for each image; packed: a Parquet file in OUTPUT/packed for each window, "
+        "which costs a store a fraction of the requests, in a batch (docs/output.md) (default: "
+        "%(default)s)",
     )
     _add_switch(
         data,
@@ -463,6 +474,11 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         )
     if args.detections is not None:
         _check_detections(args)
+    if args.repository == PACKED and args.streaming:
+        raise SetupError(
+            "--repository packed works only in a batch, as a stream writes each verdict at once; "
+            "leave out --repository packed, or --streaming"
+        )
     if args.notifications is not None:
         _check_notifications(args.notifications, args.input, args.streaming)
     age: float | None = args.alert_max_age

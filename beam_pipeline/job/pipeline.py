@@ -10,11 +10,13 @@ from typing import Any
 import apache_beam as beam
 
 from beam_pipeline.inputs.name_checks import input_top
+from beam_pipeline.job.options import PACKED
 from beam_pipeline.job.preparation import Job
 from beam_pipeline.sources.folders import source_of
 from beam_pipeline.sources.listing import ListImages
 from beam_pipeline.sources.notifications.source import WatchNotifications
 from beam_pipeline.sources.watching import WatchImages
+from transforms.alerting.alerts import HasRecord
 from transforms.alerting.target_checks import WorkerCheck, notified_targets
 from transforms.count_threats import CountThreats
 from transforms.detect_objects import DetectObjects
@@ -33,6 +35,7 @@ from transforms.resolve_versions import ResolveVersions
 from transforms.send_alerts import SendAlerts
 from transforms.storage import stores
 from transforms.store_counts import StoreCounts
+from transforms.store_packed import StorePackedDetections, StorePackedVerdicts
 from transforms.validate_image import (
     LOCAL_READERS,
     REMOTE_READERS,
@@ -146,8 +149,11 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         "StoreFailedInferences": (inferred.invalid, hints),
     }
 
-    detected | "StoreDetections" >> StoreDetections(output)
-    judged | "StoreFinal" >> StoreFinal(output)
+    has_file = HasRecord(job.rules) if options.repository == PACKED else None
+    stored = detected | "StoreDetections" >> (
+        StoreDetections(output) if has_file is None else StorePackedDetections(output)
+    )
+    judged | "StoreFinal" >> StoreFinal(output, has_file=has_file)
     contested = (
         wrong_names.contested,
         checked.contested,
@@ -162,7 +168,17 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         store_validated=options.store_validated,
         max_copied_bytes=job.limits.max_file_bytes,
         top=top,
+        has_file=has_file,
     )
+    if has_file is not None:
+        resolved.winners | "StorePackedVerdicts" >> StorePackedVerdicts(
+            output,
+            invalid=[contested, *(images for images, _ in refused.values())],
+            detections=stored,
+            has_record=has_file,
+            window_seconds=options.window_seconds,
+            shards=options.count_shards,
+        )
     invalid = [
         images
         | label

@@ -30,7 +30,7 @@ from beam_pipeline.inputs.rule_files import (
     rule_errors_as_setup_errors,
     target_errors_as_setup_errors,
 )
-from beam_pipeline.job.options import JobOptions
+from beam_pipeline.job.options import PACKED, JobOptions
 from beam_pipeline.sources.folders import UnlistableFolder
 from beam_pipeline.sources.listing import describe_unlistable, files_in, list_folders, list_images
 from beam_pipeline.sources.notifications.address import Address
@@ -45,6 +45,7 @@ from transforms.models.runtimes import runtime_of
 from transforms.records.text import one_line
 from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
+from transforms.storage.packed_output import EarlierRows, is_packed
 from transforms.validate_image import EarlierRun, Limits
 
 _NO_STORE = re.compile(r"(rtsps?|rtmps?|https?|s?ftps?|udp|onvif|smb)://", re.IGNORECASE)
@@ -112,6 +113,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     if options.notifications is None:
         _check_input(source, options)
     _check_output(output, options.window_seconds)
+    _check_repository(output, options.repository)
     with target_errors_as_setup_errors():
         check_alert_urls(options.alert_urls, sends_here=sends_here)
     rules_source = _absolute(
@@ -164,9 +166,17 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         detections=detections,
         limits=Limits(options.min_resolution, options.max_resolution, options.max_file_bytes),
         max_clock_skew=timedelta(seconds=options.max_clock_skew_seconds),
-        earlier=(EarlierRun(output, model.info) if options.resume else None),
+        earlier=_earlier(output, model, options),
         options=options,
     )
+
+
+def _earlier(output: str, model: Model, options: JobOptions) -> EarlierRun | None:
+    if not options.resume:
+        return None
+    is_packed = options.repository == PACKED
+    packed = EarlierRows(output, with_detections=True) if is_packed else None
+    return EarlierRun(output, model.info, packed)
 
 
 def _check_tiles(ruleset: rules.Rules, max_resolution: tuple[int, int], rules_source: str) -> None:
@@ -326,6 +336,27 @@ def _check_output(output: str, window_seconds: int) -> None:
                 f"--window_seconds {window_seconds}: {output}/counts holds windows of {seconds} s, "
                 "and images would be counted twice; choose another --output, or delete its counts/"
             )
+
+
+def _check_repository(output: str, repository: str) -> None:
+    """Checks whether the output has results in the other form.
+
+    Raises:
+      SetupError: It has: each image would have two verdicts.
+    """
+    try:
+        if repository == PACKED and stores.has_files(stores.detections_folder(output)):
+            raise SetupError(
+                f"--repository packed: {output}/detections holds a JSON file for each image; "
+                "choose another --output, or leave the option out"
+            )
+        if repository != PACKED and is_packed(output):
+            raise SetupError(
+                f"--output {output}: its results are packed; add --repository packed, or choose "
+                "another output"
+            )
+    except OSError as error:
+        raise SetupError(f"--output {output}: can't be listed ({one_line(error)})") from None
 
 
 def _check_paths_for_workers(targets: Iterable[rules.Target]) -> None:

@@ -16,6 +16,7 @@ from transforms.records.codecs import keep_plain, register_record
 from transforms.records.images import DetectedImage, JudgedImage
 from transforms.records.text import printable
 from transforms.records.times import from_unix, parse_time
+from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 
 
@@ -176,6 +177,24 @@ def alert_for(
         image=judged.to_json() if targets else None,
         changed=image.changed if image.changed is not None else _stream_time(image),
     )
+
+
+@dataclass(frozen=True)
+class HasRecord:
+    """Tells which images have a record in `alerts/`.
+
+    Attributes:
+      rules: The rules, which name targets.
+    """
+
+    rules: LiveRules
+
+    def __call__(self, judged: JudgedImage) -> bool:
+        """Whether an image has one."""
+        severity = judged.verdict.severity
+        if severity in (None, "alert"):
+            return severity is not None
+        return bool(self.rules.current.targets_for(judged.image.id, severity))
 
 
 def _stream_time(image: DetectedImage) -> float | None:

@@ -1,8 +1,9 @@
 """Archives: the detections and verdicts of a job, read camera by camera in the order of time.
 
-An archive is a job's output (``detections/<id>/<stem>.json`` and ``final/<id>/<stem>.json``) or
-what ``pack`` has written (see :mod:`transforms.storage.packed`), on any of Beam's
-filesystems. Both forms hold the same images.
+An archive is a job's output, or what ``pack`` has written (see :mod:`transforms.storage.packed`),
+on any of Beam's filesystems. An output has a JSON for each image
+(``detections/<id>/<stem>.json`` and ``final/<id>/<stem>.json``), or files of many images (see
+:mod:`transforms.storage.packed_output`). All forms hold the same images.
 
     archive = open_archive("output")
     for id in archive.ids:
@@ -33,6 +34,7 @@ from transforms.records.text import one_line, printable
 from transforms.records.times import canonical_time, parse_time
 from transforms.storage import stores
 from transforms.storage.packed import PackedArchive
+from transforms.storage.packed_output import PackedOutput
 
 _DETECTIONS, _FINAL = "detections", "final"
 _AT_ONCE = 16
@@ -154,8 +156,8 @@ def open_archive(*uris: str) -> Archive:
             ) from None
         if not opened:
             raise ArchiveError(
-                f"{uri}: no archive there, neither a job's detections/ and final/ nor what `pack` "
-                "has written; give the --output of a job"
+                f"{uri}: no archive there, neither a job's detections/, final/ or packed/ nor what "
+                "`pack` has written; give the --output of a job"
             )
         sources += opened
     return Archive(uris, tuple(sources))
@@ -166,25 +168,40 @@ def open_archive(*uris: str) -> Archive:
 
 @dataclass(frozen=True)
 class _Output:
-    """`detections/` and `final/` as a job has written them.
+    """`detections/`, `final/` and `packed/` as a job has written them.
 
-    Both hold the object data. It is read from `detections/`, or from `final/` if it is missing
-    there.
+    The first two both hold the object data. It is read from `detections/`, or from `final/` if it
+    is missing there. Files of a camera and capture time that `packed/` has are not read: if an
+    output has both forms, the packed one stands.
     """
 
     uri: str
     folders: Mapping[str, frozenset[str]]
-    """The cameras in each folder that exists."""
+    """The cameras in each of the first two folders, if it exists."""
+    packed: PackedOutput | None = None
 
     @cached_property
     def ids(self) -> frozenset[str]:
-        return frozenset().union(*self.folders.values())
+        packed = frozenset[str]() if self.packed is None else self.packed.ids
+        return packed.union(*self.folders.values())
 
     @property
     def has_verdicts(self) -> bool:
-        return _FINAL in self.folders
+        return _FINAL in self.folders or self.packed is not None
 
     def images(
+        self,
+        id: str,
+        since: datetime | None,
+        until: datetime | None,
+        problems: list[Problem],
+    ) -> Iterator[tuple[DetectedImage, dict[str, Any] | None]]:
+        files = self._from_files(id, since, until, problems)
+        if self.packed is None:
+            return files
+        return _merged([self.packed.images(id, since, until, problems), files])
+
+    def _from_files(
         self,
         id: str,
         since: datetime | None,
@@ -203,7 +220,11 @@ class _Output:
                 folder = next(folder for folder in names if name in names[folder])
                 problems.append((self._uri(folder, id, name), str(error)))
                 continue
-            if (since is None or capture_time >= since) and (until is None or capture_time < until):
+            if (since is not None and capture_time < since) or (
+                until is not None and capture_time >= until
+            ):
+                continue
+            if self.packed is None or not self.packed.has(id, capture_time, since, until):
                 dated.append((capture_time, name))
         dated.sort()
         uris = [
@@ -284,8 +305,9 @@ def _open_output(uri: str) -> Iterator[_Output]:
             if not ids:
                 continue
         folders[folder] = frozenset(ids)
-    if folders:
-        yield _Output(uri, folders)
+    packed = PackedOutput.at(uri)
+    if folders or packed is not None:
+        yield _Output(uri, folders, packed)
 
 
 def detected_image(data: Any) -> DetectedImage:

@@ -54,8 +54,8 @@ PROBLEMS = "problems.jsonl"
 _VERSION = {b"beam_pipeline.pack": b"4"}
 _LATER_COLUMNS = ("model_runtime", "model_settings")
 """What earlier releases lack: version 3 the first of them, version 2 both."""
-_ROWS_A_GROUP = 4096
-_ROWS_AT_ONCE = 256
+ROWS_A_GROUP = 4096
+ROWS_AT_ONCE = 256
 _MICROSECOND = timedelta(microseconds=1)
 
 Row = tuple[DetectedImage, "dict[str, Any] | None"]
@@ -129,20 +129,21 @@ def write_packed(folder: str, id: str, rows: Iterable[Row]) -> int:
     import pyarrow.parquet as pq
 
     rows, count = iter(rows), 0
-    if not (group := list(islice(rows, _ROWS_A_GROUP))):
+    if not (group := list(islice(rows, ROWS_A_GROUP))):
         return 0
     with tempfile.TemporaryDirectory(prefix="pack-") as scratch:
         local = os.path.join(scratch, f"{id}{ENDING}")
         with pq.ParquetWriter(local, schema(), compression="zstd") as writer:
             while group:
-                writer.write_table(_table(group), row_group_size=_ROWS_A_GROUP)
+                writer.write_table(table(group), row_group_size=ROWS_A_GROUP)
                 count += len(group)
-                group = list(islice(rows, _ROWS_A_GROUP))
+                group = list(islice(rows, ROWS_A_GROUP))
         stores.copy(local, stores.join(folder, f"{id}{ENDING}"))
     return count
 
 
-def _table(rows: Sequence[Row]) -> pa.Table:
+def table(rows: Sequence[Row]) -> pa.Table:
+    """Returns the columns of some images."""
     import pyarrow as pa
 
     columns_schema = schema()
@@ -244,7 +245,7 @@ class PackedArchive:
 
         uri = stores.join(self.uri, f"{id}{ENDING}")
         try:
-            with _local_copy(uri) as path:
+            with local_copy(uri) as path:
                 yield from _read(path, since, until)
         except ConnectionError:
             raise
@@ -253,7 +254,12 @@ class PackedArchive:
 
 
 @contextmanager
-def _local_copy(uri: str) -> Iterator[str]:
+def local_copy(uri: str) -> Iterator[str]:
+    """Gives the path of a file on a local disk, for as long as the context lasts.
+
+    Raises:
+      OSError: The file can't be read.
+    """
     if stores.is_local(uri):
         yield uri
         return
@@ -277,8 +283,8 @@ def _read(path: str, since: datetime | None, until: datetime | None) -> Iterator
             for group in range(file.num_row_groups)
             if _overlaps(file.metadata.row_group(group), since, until)
         ]
-        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=row_groups):
-            for capture_time, row in _rows(batch):
+        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=row_groups):
+            for capture_time, row in rows_of(batch):
                 if (since is None or capture_time >= since) and (
                     until is None or capture_time < until
                 ):
@@ -292,7 +298,9 @@ def _overlaps(group: Any, since: datetime | None, until: datetime | None) -> boo
     )
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
+def rows_of(batch: pa.RecordBatch) -> Iterator[tuple[datetime, Row]]:
+    """Yields the images of a part of a file, each after its capture time; further columns of it are
+    left out."""
     detection_lists = batch.column("detections")
     categories, labels, confs, *sides = detection_lists.flatten().flatten()
     detections = list(

@@ -133,9 +133,14 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *parts])
 
 
+def detections_folder(output: str) -> str:
+    """Returns the folder of the object data of all cameras."""
+    return join(output, "detections")
+
+
 def detections_uri(output: str, camera: str, stem: str) -> str:
     """Returns the address of an image's object data."""
-    return join(output, "detections", camera, f"{stem}.json")
+    return join(detections_folder(output), camera, f"{stem}.json")
 
 
 def final_uri(output: str, camera: str, stem: str) -> str:
@@ -146,6 +151,16 @@ def final_uri(output: str, camera: str, stem: str) -> str:
 def final_folder(output: str, *camera: str) -> str:
     """Returns the folder of the verdicts of all cameras or of one."""
     return join(output, "final", *camera)
+
+
+def packed_folder(output: str) -> str:
+    """Returns the folder of the verdicts in packed form."""
+    return join(output, "packed")
+
+
+def packed_detections_folder(output: str) -> str:
+    """Returns the folder of what the model has found, in packed form, while the job runs."""
+    return join(packed_folder(output), "detections")
 
 
 def validated_uri(output: str, camera: str, name: str) -> str:
