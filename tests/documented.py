@@ -51,7 +51,12 @@ WHERE: dict[str, dict[str, str]] = {
         "make flink-down": "not here: the session's cluster is stopped by the same program",
     },
     "docs/running.md": {f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES},
-    "docs/output.md": {f"{PYTHON} counts": SAMPLES, f"{PYTHON} chart": SAMPLES},
+    "docs/output.md": {
+        f"{PYTHON} --input /srv/pictures": SAMPLES,
+        f"{PYTHON} pack": SAMPLES,
+        f"{PYTHON} counts": SAMPLES,
+        f"{PYTHON} chart": SAMPLES,
+    },
     "docs/models.md": {
         f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES,
         f"{PYTHON} backtest": SAMPLES,

@@ -93,7 +93,20 @@ TESTS: dict[str, tuple[str, ...]] = {
         "transforms/alerting/test_delivery.py",
     ),
     "transforms/read_detections.py": ("beam_pipeline/test_detections_job.py",),
-    "transforms/storage/archive.py": ("transforms/storage/test_archive.py",),
+    "transforms/storage/archive.py": (
+        "transforms/storage/test_archive.py",
+        "transforms/test_store_packed.py",
+    ),
+    "transforms/storage/packed_rows.py": ("transforms/storage/test_packed_output.py",),
+    "transforms/storage/packed_output.py": (
+        "transforms/storage/test_packed_output.py",
+        "transforms/test_store_packed.py",
+        "beam_pipeline/test_packed_job.py",
+    ),
+    "transforms/store_packed.py": (
+        "transforms/test_store_packed.py",
+        "beam_pipeline/test_packed_job.py",
+    ),
     "transforms/backtest.py": ("beam_pipeline/evaluation/test_backtest.py",),
     "transforms/records/clocks.py": ("transforms/records/test_clocks.py",),
     "transforms/records/count_rows.py": (

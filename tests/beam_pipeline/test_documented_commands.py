@@ -76,6 +76,7 @@ WRITES = {
     "evening.html": ["evening.html"],
     "all.html": ["all.html"],
     "page.html": ["page.html"],
+    "--repository packed": ["srv/packed/chart/threats.png"],
     "--to packed": ["packed/hall.parquet"],
     "megadetector.json": ["megadetector.json"],
     "health.json": ["health.json"],
@@ -96,6 +97,7 @@ SAYS = {
     "--detections": "md_v5a.0.0.pt",
     "alerts mark": ", by ",
     "prune": "alerts (shortened)",
+    "--by_day": "merged into",
     "--resume": "valid               6 (6 of them",
     "--write better.yaml": "TOO FEW",
 }

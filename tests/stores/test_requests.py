@@ -54,9 +54,9 @@ class Job:
     def tree(self, under: str) -> dict[str, bytes]:
         return self._bucket.tree(under)
 
-    def run(self, *script: Found | EventTime) -> list[tuple[str, str]]:
+    def run(self, *script: Found | EventTime, options: Sequence[str] = ()) -> list[tuple[str, str]]:
         """Method and key of the requests until the pipeline was done; a stream plays the script."""
-        arguments: Sequence[str] = ()
+        arguments: Sequence[str] = options
         if script:
             self._patch.setattr(PlayedRunner, "script", script)
             arguments = ("--streaming", "--runner", RUNNER)
@@ -152,3 +152,23 @@ def test_an_image_of_a_stream_costs_the_same_unless_it_is_late_or_invalid(job: J
         "late": {**VALID, "GET invalid": 22, "PUT late": 1},
         "valid": VALID,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "at_most"), [(("--no_store_validated",), 1.1), ((), 2.1)], ids=["none", "stored"]
+)
+def test_an_image_of_a_packed_batch_costs_one_request_and_one_for_its_copy(
+    job: Job, options: Sequence[str], at_most: float
+) -> None:
+    """All requests of a run count, but for those that a run without images makes, too."""
+    job.put("broken", b"no JPEG", NOON, 1)
+    packed = ("--repository", "packed", *options)
+    without = len(job.run(options=packed))
+    number = 60
+    job.put("valid", jpeg(), NOON, number)
+    requests = job.run(options=packed)
+    assert len([key for _, key in requests if key.startswith("in/valid")]) == number
+    assert 1 < (len(requests) - without) / number <= at_most
+    stored = job.tree("out")
+    assert len([key for key in stored if key.startswith("packed/")]) == 1
+    assert not any(key.startswith(("final/", "detections/")) for key in stored)

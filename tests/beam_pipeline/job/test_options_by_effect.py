@@ -909,3 +909,18 @@ def test_files_up_to_the_largest_are_kept_as_they_were_whatever_is_wrong_with_th
         kept = {path.name for path in (output / "invalid").glob("*/*.jpg")}
         assert kept == {file.name for file in files if file.name.startswith("most")}
         assert set(reasons(output)) == {file.name for file in files}
+
+
+@shows("--repository")
+def test_verdicts_are_a_file_each_or_a_file_for_each_window(folder: Folder) -> None:
+    for second in range(3):
+        folder.put(f"hall_20260131T10000{second}Z.jpg")
+    plain = folder.run("--repository", "json")
+    packed = folder.run("--repository", "packed", "--no_store_validated")
+    assert len(list((plain / "final").rglob("*.json"))) == 3
+    assert not (plain / "packed").exists()
+    (file,) = (packed / "packed").glob("*.parquet")
+    assert file.name.startswith("20260131T100000Z_20260131T100500Z_")
+    assert not (packed / "detections").exists()
+    # Each image shows a person, and has an alert, but for the cooldown's.
+    assert len(list((packed / "final").rglob("*.json"))) == 3

@@ -1,0 +1,228 @@
+"""Packed outputs: which rows stand, and files that are torn, merged or renamed meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.search import search
+from tests.transforms.results import judged
+from transforms.storage import packed_output, stores
+from transforms.storage.packed import write_packed
+from transforms.storage.packed_output import (
+    TornFileError,
+    find_image,
+    is_packed,
+    list_files,
+    merge_by_day,
+    newest_image,
+    period_name,
+    read_file,
+    read_output,
+    write_file,
+)
+from transforms.storage.packed_rows import PackedRow, Rows
+
+TEN = datetime(2026, 1, 31, 10, tzinfo=timezone.utc)
+WINDOW = timedelta(minutes=5)
+
+
+def row_at(minute: int, camera: str = "hall", severity: str | None = None, **others: object):
+    threats = [("person", severity)] if severity else []
+    found = judged(camera, f"2026-01-31T10:{minute:02}:00Z", threats)  # type: ignore[arg-type]
+    threat = found.to_json()["threat"]
+    row = PackedRow(found.image, {**threat, "threats": list(threat["threats"])})
+    return replace(row, **others)  # type: ignore[arg-type]
+
+
+def put(output: Path, minute: int, *rows: PackedRow) -> str:
+    start = TEN + minute // 5 * WINDOW
+    period = period_name(start, start + WINDOW)
+    uri = write_file(stores.packed_folder(str(output)), period, rows)
+    assert uri is not None
+    return uri
+
+
+ROWS = [
+    row_at(minute, severity=severity, generation=generation, is_retracted=is_retracted)
+    for minute in (0, 1)
+    for severity in (None, "detection", "alert")
+    for generation in (0, 1)
+    for is_retracted in (False, True)
+]
+ROWS += [
+    replace(row, image=replace(row.image, sha256=letter * 64, uri=f"/elsewhere/{letter}"))
+    for row in ROWS
+    for letter in "0f"
+]
+
+
+@pytest.mark.search
+@search(200)
+@given(st.lists(st.sampled_from(ROWS), max_size=12), st.randoms(use_true_random=False))
+def test_the_same_rows_stand_in_whatever_groups_they_are_merged(
+    rows: list[PackedRow], random
+) -> None:
+    def standing(*groups: list[PackedRow]) -> list[PackedRow]:
+        merged = Rows()
+        for group in groups:
+            merged.add(group)
+        return list(merged)
+
+    expected = standing(rows)
+    again = rows + random.choices(rows, k=len(rows)) if rows else []
+    random.shuffle(again)
+    cut = random.randint(0, len(again))
+    parts = standing(again[:cut]), standing(again[cut:])
+    assert standing(*parts) == expected
+    assert {(row.image.id, row.image.timestamp) for row in rows} == {
+        (row.image.id, row.image.timestamp) for row in expected
+    }
+
+
+@pytest.mark.parametrize(
+    ("stands", "falls"),
+    [
+        (row_at(0, generation=1), row_at(0, severity="alert")),
+        (row_at(0, generation=10), row_at(0, generation=9)),
+        (row_at(0, generation=1, is_retracted=True), row_at(0, severity="alert")),
+        (row_at(0), row_at(0, severity="alert", is_retracted=True)),
+        (row_at(0, severity="alert"), row_at(0, severity="detection")),
+        (row_at(0, severity="detection"), row_at(0)),
+    ],
+)
+def test_which_of_two_rows_stands(stands: PackedRow, falls: PackedRow) -> None:
+    for order in ([stands, falls], [falls, stands]):
+        rows = Rows()
+        rows.add(order)
+        assert list(rows) == [stands]
+        assert rows.get("hall", "2026-01-31T10:00:00Z") == stands
+    assert rows.get("gate", "2026-01-31T10:00:00Z") is None
+
+
+def test_one_that_no_cooldown_suppresses_stands_then_the_score_then_the_smaller_sha256() -> None:
+    sent = row_at(0, severity="alert")
+    assert sent.threat is not None
+    suppressed = replace(sent, threat={**sent.threat, "suppressed_by": "0" * 32})
+    (threat,) = sent.threat["threats"]
+    surer = replace(sent, threat={**sent.threat, "threats": [{**threat, "conf": 0.95}]})
+    other = replace(sent, image=replace(sent.image, sha256="4" * 64))
+    for stands, falls in ((sent, suppressed), (surer, other), (other, sent)):
+        for order in ([stands, falls], [falls, stands]):
+            rows = Rows()
+            rows.add(order)
+            assert list(rows) == [stands]
+
+
+def test_rows_are_read_as_they_were_written_by_camera_and_time(tmp_path: Path) -> None:
+    rows = [row_at(1, "gate"), row_at(0), row_at(1, severity="alert", generation=3),
+            row_at(2, is_retracted=True)]  # fmt: skip
+    uri = put(tmp_path, 0, *rows)
+    assert list(read_file(uri)) == rows
+    assert put(tmp_path, 0, *rows) == uri
+    assert put(tmp_path, 0, *rows[1:]) != uri
+    assert write_file(str(tmp_path), None, []) is None
+    file = list_files(str(tmp_path))[0]
+    assert (file.start, file.end) == (TEN, TEN + WINDOW)
+    read = read_output(str(tmp_path), [])
+    assert [row.image.timestamp for row in read.of_camera("hall")] == [
+        f"2026-01-31T10:0{minute}:00Z" for minute in (0, 1, 2)
+    ]
+    later = read.of_camera("hall", TEN + timedelta(minutes=1), TEN + timedelta(minutes=2))
+    assert list(later) == [rows[2]]
+
+
+def test_many_rows_are_in_the_order_of_time(tmp_path: Path) -> None:
+    minutes = [(minute * 7) % 60 for minute in range(60)]
+    rows = Rows()
+    for camera in ("a", "b", "c", "d", "e", "f", "g"):
+        rows.add(row_at(minute, camera) for minute in minutes)
+    uri = write_file(str(tmp_path), None, rows)
+    assert uri is not None
+    found = [(row.image.id, row.image.timestamp) for row in read_file(uri)]
+    assert len(found) == 7 * 60
+    assert found == sorted(found)
+
+
+def test_a_file_that_is_merged_while_others_are_read_is_read_where_its_rows_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minute in (0, 5, 10):
+        put(tmp_path, minute, row_at(minute))
+    read = packed_output.read_file
+    uris: list[str] = []
+
+    def merging(uri: str):
+        uris.append(uri)
+        if len(uris) == 2:
+            with monkeypatch.context() as patch:
+                patch.setattr(packed_output, "read_file", read)
+                merge_by_day(str(tmp_path))
+        yield from read(uri)
+
+    monkeypatch.setattr(packed_output, "read_file", merging)
+    problems: list[tuple[str, str]] = []
+    rows = read_output(str(tmp_path), problems)
+    assert [row.image.timestamp[14:16] for row in rows] == ["00", "05", "10"]
+    assert problems == []
+    assert len(list_files(str(tmp_path))) == 1
+
+
+def test_files_that_are_torn_or_of_others_are_named(tmp_path: Path) -> None:
+    uri = put(tmp_path, 0, row_at(0))
+    data = Path(uri).read_bytes()
+    put(tmp_path, 5, row_at(5))
+    folder = tmp_path / "packed"
+    for name, content in (("half", data[: len(data) // 2]), ("empty", b""), ("text", b"{}\n" * 99)):
+        (folder / f"{name}.parquet").write_bytes(content)
+    write_packed(str(folder), "hall", [(row_at(7).image, None)])
+    (folder / "notes.txt").write_bytes(b"")
+    problems: list[tuple[str, str]] = []
+    rows = read_output(str(tmp_path), problems)
+    assert len(list(rows)) == 2
+    assert sorted(Path(uri).stem for uri, _ in problems) == ["empty", "half", "hall", "text"]
+    assert all(len(why.splitlines()) == 1 for _, why in problems)
+    with pytest.raises(TornFileError, match="not written by this program"):
+        list(read_file(str(folder / "hall.parquet")))
+    before = {path.name for path in folder.iterdir()}
+    merged = merge_by_day(str(tmp_path))
+    assert before - {path.name for path in folder.iterdir()} == {
+        Path(uri).name, next(name for name in before if "T100500Z_20260131T101000Z" in name),
+    }  # fmt: skip
+    assert (merged.files, merged.left) == (6, 5)
+
+
+def test_a_renamed_file_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+    uri = Path(put(tmp_path, 0, row_at(0)))
+    uri.rename(uri.with_name("copy.parquet"))
+    put(tmp_path, 5, row_at(5))
+    assert len(list(read_output(str(tmp_path), [], since=TEN, until=TEN + WINDOW))) == 1
+    merge_by_day(str(tmp_path))
+    assert uri.with_name("copy.parquet").exists()
+
+
+def test_one_image_is_found_by_its_name_and_the_newest_of_a_camera(tmp_path: Path) -> None:
+    assert not is_packed(str(tmp_path))
+    assert newest_image(str(tmp_path), "hall") is None
+    put(tmp_path, 0, row_at(0), row_at(1, "gate"))
+    put(tmp_path, 5, row_at(5), row_at(6))
+    put(tmp_path, 5, row_at(6, generation=1, is_retracted=True))
+    put(tmp_path, 10, row_at(10, "gate"))
+    assert is_packed(str(tmp_path))
+    newest = newest_image(str(tmp_path), "hall")
+    assert newest is not None
+    assert newest.image.timestamp == "2026-01-31T10:05:00Z"
+    found = find_image(str(tmp_path), "hall", "hall_2026-01-31T10-00-00Z")
+    assert found == row_at(0)
+    for stem in ("hall_20260131T100000Z", "hall_2026-01-31T10-06-00Z", "hall_1", "notes"):
+        assert find_image(str(tmp_path), "hall", stem) is None
+    torn = tmp_path / "packed" / "20260131T100000Z_20260131T100500Z_0123456789abcdef.parquet"
+    torn.write_bytes(b"")
+    assert find_image(str(tmp_path), "hall", "hall_2026-01-31T10-00-00Z") == row_at(0)
+    with pytest.raises(OSError, match=f"{torn.name}: can't be read"):
+        find_image(str(tmp_path), "hall", "hall_2026-01-31T10-02-00Z")
