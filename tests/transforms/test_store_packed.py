@@ -221,7 +221,7 @@ runs = st.fixed_dictionaries(
 
 
 @pytest.mark.search
-@search(80)
+@search(60)
 @given(st.lists(runs, min_size=1, max_size=3))
 def test_both_forms_hold_the_same_whatever_is_tried_again_or_killed(scripts: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:

@@ -89,7 +89,7 @@ limits = st.dictionaries(
 
 
 @pytest.mark.search
-@search(60)
+@search(40)
 @given(st.lists(images, max_size=6, unique_by=lambda image: image[0]), limits, st.booleans())
 def test_the_same_images_go_as_from_the_plain_form(
     some: list[Any], keep: dict[str, timedelta], merged: bool

@@ -129,7 +129,7 @@ def test_a_period_includes_its_start_and_excludes_its_end(
     form: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(packed, "_ROWS_A_GROUP", 2)  # So that groups are left out whole.
+    monkeypatch.setattr(packed, "ROWS_A_GROUP", 2)  # So that groups are left out whole.
     archive = open_archive(str(output[0]))
     if form == "packed":
         pack(archive, tmp_path / "packed")
