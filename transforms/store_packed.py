@@ -10,7 +10,7 @@ or a second job, writes at most a further file with the same rows.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -188,7 +188,7 @@ class StorePackedVerdicts(beam.PTransform):
     Args:
       output: The job's output.
       invalid: The invalid images that name a camera and a capture time: an earlier verdict on such
-        a file is retracted.
+        a file is retracted. Each with the resource hints of the step that it comes from.
       detections: The output of :class:`StorePackedDetections`, whose files are deleted in the end.
       has_record: Whether an image has a record in `alerts/`.
       window_seconds: Length of a window.
@@ -199,7 +199,7 @@ class StorePackedVerdicts(beam.PTransform):
         self,
         output: str,
         *,
-        invalid: Iterable[beam.PCollection[InvalidImage]],
+        invalid: Iterable[tuple[beam.PCollection[InvalidImage], Mapping[str, int | str]]],
         detections: beam.PCollection[Any],
         has_record: Callable[[JudgedImage], bool],
         window_seconds: int,
@@ -220,8 +220,11 @@ class StorePackedVerdicts(beam.PTransform):
                 versions,
                 *(
                     images
-                    | f"Invalid{at}" >> beam.FlatMap(_invalid_versions).with_output_types(Version)
-                    for at, images in enumerate(self._invalid)
+                    | f"Invalid{at}"
+                    >> beam.FlatMap(_invalid_versions)
+                    .with_output_types(Version)
+                    .with_resource_hints(**hints)
+                    for at, (images, hints) in enumerate(self._invalid)
                 ),
             ) | "Versions" >> beam.Flatten()
         written = (

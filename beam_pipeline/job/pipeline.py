@@ -173,7 +173,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     if has_file is not None:
         resolved.winners | "StorePackedVerdicts" >> StorePackedVerdicts(
             output,
-            invalid=[contested, *(images for images, _ in refused.values())],
+            invalid=[(contested, {}), *refused.values()],
             detections=stored,
             has_record=has_file,
             window_seconds=options.window_seconds,
