@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import pickle
 import sqlite3
 import threading
 import weakref
@@ -21,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from transforms.records.images import DetectedImage
+from transforms.records.images import DetectedImage, ModelInfo, detection_from_json
 from transforms.records.times import EPOCH, parse_time
 
 _SEVERITIES: dict[str | None, int] = {"detection": 1, "alert": 2}
@@ -150,12 +149,20 @@ class Rows:
             if not bodies:
                 return
             for (body,) in bodies:
-                yield PackedRow(*pickle.loads(body))
+                yield _row(body)
 
 
 def _body(row: PackedRow) -> bytes:
-    # Read by this process only.
-    return pickle.dumps((row.image, row.threat, row.generation, row.is_retracted), 5)
+    return orjson.dumps([row.image.to_json(), row.threat, row.generation, row.is_retracted])
+
+
+def _row(body: bytes) -> PackedRow:
+    """Returns the row that :func:`_body` has encoded."""
+    plain, *others = orjson.loads(body)
+    del plain["format_version"]
+    model = ModelInfo(**plain.pop("model"))
+    detections = tuple(map(detection_from_json, plain.pop("detections")))
+    return PackedRow(DetectedImage(**plain, model=model, detections=detections), *others)
 
 
 def _micros(time: datetime) -> int:
