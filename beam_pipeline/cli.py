@@ -13,7 +13,7 @@ from beam_pipeline.console.exceptions import CommandError, SetupError
 
 COMMANDS = (
     *("run", "counts", "chart", "report", "rules", "backtest", "pack", "export"),
-    *("evaluate", "tune", "health", "alerts", "marks", "prune", "names"),
+    *("evaluate", "tune", "health", "alerts", "marks", "prune", "names", "serve"),
 )
 """Each is a module of :mod:`beam_pipeline.commands`; only the chosen one is imported."""
 

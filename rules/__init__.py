@@ -16,7 +16,7 @@ from rules.cooldown import PastAlert, alert_id, restore_alerts
 from rules.describing import describe, describe_camera
 from rules.effective import CameraRules, ObjectRule, Resolution
 from rules.errors import RulesError
-from rules.explaining import explain
+from rules.explaining import explain, explain_detections
 from rules.history import History, PastImage
 from rules.judging import FILTERS
 from rules.loading import ParsedRules, load_rules, parse_rules
@@ -94,6 +94,7 @@ __all__ = [
     "describe_camera",
     "expand",
     "explain",
+    "explain_detections",
     "is_camera_id",
     "load_rules",
     "moments",

@@ -122,12 +122,34 @@ def _explain_targets(alert: Mapping[str, Any] | None) -> Iterator[str]:
             yield f"Target {entry['target']}: {entry['outcome']}{detail}."
 
 
-def _explain_detections(image: FinalImageJson) -> Iterator[str]:
-    verdict, detections = image["threat"], image["detections"]
+def explain_detections(image: Mapping[str, Any]) -> dict[int, str]:
+    """Explains why each detection that was judged is a threat, or is none.
+
+    Args:
+        image: The image JSON of ``final/``.
+
+    Returns:
+        A sentence for each, without a full stop, by the number of the detection.
+
+    Raises:
+        ValueError: The JSON contains no valid verdict.
+    """
+    final = cast(FinalImageJson, image)  # A wrong shape is an error below.
+    try:
+        explanations = _explanations(final)
+        for index in explanations:
+            final["detections"][index]  # A verdict on what was not detected is an error too.
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"is not an image's JSON of final/ ({type(error).__name__}: {error})"
+        ) from error
+    return {index: escaped(explanations[index]) for index in sorted(explanations)}
+
+
+def _explanations(image: FinalImageJson) -> dict[int, str]:
+    verdict = image["threat"]
     checks = _checks_by_detection(verdict)
     explanations: dict[int, str] = {}
-    unlisted: list[str] = []
-    weak: list[str] = []
     for threat in verdict["threats"]:
         zone = "" if threat["zone"] is None else f", in zone {threat['zone']}"
         explanations[threat["detection"]] = (
@@ -136,18 +158,31 @@ def _explain_detections(image: FinalImageJson) -> Iterator[str]:
         )
     for rejected in verdict["rejected"]:
         index, filter_name = rejected["detection"], rejected["by"]
-        if filter_name == "objects":
-            unlisted.append(rejected["label"])
-            continue
-        if detections[index]["conf"] < _MIN_SCORE_SHOWN:
-            weak.append(rejected["label"])
-            continue
         failed = next((check for check in checks.get(index, ()) if not check["passes"]), None)
         reason = filter_name
-        if failed is not None:
-            reason = _REJECTIONS[filter_name](failed["value"], failed["bound"])
-        explanations[index] = f"no threat: {reason} (rule {rejected['rule']})"
-    for index in sorted(explanations):
+        if failed is not None or filter_name == "objects":
+            values = (None, None) if failed is None else (failed["value"], failed["bound"])
+            reason = _REJECTIONS[filter_name](*values)
+        rule = "" if rejected["rule"] is None else f" (rule {rejected['rule']})"
+        explanations[index] = f"no threat: {reason}{rule}"
+    return explanations
+
+
+def _explain_detections(image: FinalImageJson) -> Iterator[str]:
+    verdict, detections = image["threat"], image["detections"]
+    explanations = _explanations(image)
+    shown = {threat["detection"] for threat in verdict["threats"]}
+    unlisted: list[str] = []
+    weak: list[str] = []
+    for rejected in verdict["rejected"]:
+        index = rejected["detection"]
+        if rejected["by"] == "objects":
+            unlisted.append(rejected["label"])
+        elif detections[index]["conf"] < _MIN_SCORE_SHOWN:
+            weak.append(rejected["label"])
+        else:
+            shown.add(index)
+    for index in sorted(shown):
         detection = detections[index]
         yield f"- {detection['label']}, score {detection['conf']}: {explanations[index]}."
     if weak:

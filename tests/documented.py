@@ -24,6 +24,7 @@ PAGES = (
     "docs/backtest.md",
     "docs/evaluate.md",
     "docs/marks.md",
+    "docs/console.md",
     "docs/retention.md",
     "docs/benchmarks.md",
     "docs/flink.md",
@@ -33,6 +34,7 @@ PYTHON = ".venv/bin/python -m beam_pipeline"
 SAMPLES = "tests/beam_pipeline/test_documented_commands.py"
 NAMES = "tests/beam_pipeline/test_names_job.py"
 CAMERAS = "tests/test_cameras_page.py"
+CONSOLE = "tests/beam_pipeline/web/test_documented_console.py"
 BATCH = "tests/flink/test_batch.py"
 STREAM = "tests/flink/test_documented_stream.py"
 
@@ -91,6 +93,7 @@ WHERE: dict[str, dict[str, str]] = {
         f"{PYTHON} evaluate": SAMPLES,
         f"{PYTHON} tune": SAMPLES,
     },
+    "docs/console.md": {f"{PYTHON} serve": CONSOLE},
     "docs/retention.md": {f"{PYTHON} prune": SAMPLES},
     "docs/benchmarks.md": {
         "make bench": "not here: it measures for minutes, alone on the machine",

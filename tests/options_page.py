@@ -32,7 +32,8 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     """Every command that takes options, with its parser."""
     found: dict[str, argparse.ArgumentParser] = {}
     for name in cli.COMMANDS:
-        parser = importlib.import_module(f"beam_pipeline.commands.{name}").parser()
+        module = importlib.import_module(f"beam_pipeline.commands.{name}")
+        parser = module.parser()
         inner = {
             f"{name} {subcommand}": subparser
             for action in parser._actions
@@ -40,6 +41,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
             for subcommand, subparser in action.choices.items()
         }
         found |= inner or {name: parser}
+        found |= getattr(module, "further_parsers", dict)()
     return found
 
 

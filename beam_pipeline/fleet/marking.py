@@ -40,7 +40,28 @@ _IMAGE = re.compile(r"(.+)\.(?:jpe?g|json)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
-class _Marked:
+class Said:
+    """What a person says of an alert or an image.
+
+    Attributes:
+      what: The alert's id, or the name of the image.
+      mark: One of `MARKS`.
+      by: Who says it.
+      label: The label that it is about; None for the alert as a whole.
+      bboxes: Where the missed objects are.
+      note: What the person adds.
+    """
+
+    what: str
+    mark: str
+    by: str
+    label: str | None = None
+    bboxes: tuple[Box, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Marked:
     """What is marked.
 
     Attributes:
@@ -72,29 +93,63 @@ def mark(args: argparse.Namespace) -> int:
     """
     output = paths.absolute("--output", args.output)
     check_readable("--output", output)
-    boxes = [_box(text) for text in args.bboxes]
-    by = _name() if args.by is None else args.by
+    said = Said(
+        what=args.what,
+        mark=args.mark,
+        by=user_name() if args.by is None else args.by,
+        label=args.label,
+        bboxes=tuple(map(parse_box, args.bboxes)),
+        note=args.note,
+    )
     with store_errors_as_failures():
-        marked = _find(output, args.what, args.id)
-        label = _label(marked, args)
+        marked = find_marked(output, said, args.id, args.labels)
         check_writable("--output", output)
-        try:
-            written = write_mark(
-                output,
-                id=marked.id,
-                timestamp=marked.timestamp,
-                alert_id=marked.alert_id,
-                mark=args.mark,
-                label=label,
-                bboxes=boxes,
-                threats=marked.threats or (),
-                note=args.note,
-                by=by,
-            )
-        except ValueError as error:
-            raise SetupError(f"alerts mark: {escaped(str(error))}") from None
+        written = write_said(output, said, marked)
     write_stdout(f"{written.id} {written.timestamp}: {words(written)}\n")
     return 0
+
+
+def find_marked(output: str, said: Said, camera: str | None, labels: str | None) -> Marked:
+    """Finds what a person marks, and checks that the mark fits it.
+
+    Args:
+      output: The job's output.
+      said: What the person says.
+      camera: The camera, if it is known.
+      labels: A label map; None for COCO's.
+
+    Raises:
+      SetupError: There is no such alert or image, or the mark does not fit it.
+      CommandFailedError: The record of the alert is damaged.
+      OSError: The store can't be read.
+    """
+    marked = _find(output, said.what, camera)
+    _check_fit(marked, said, labels)
+    return marked
+
+
+def write_said(output: str, said: Said, marked: Marked) -> Mark:
+    """Writes what a person says as a mark, and returns it.
+
+    Raises:
+      SetupError: A value is wrong; nothing was written.
+      OSError: The store can't be read or written.
+    """
+    try:
+        return write_mark(
+            output,
+            id=marked.id,
+            timestamp=marked.timestamp,
+            alert_id=marked.alert_id,
+            mark=said.mark,
+            label=said.label,
+            bboxes=said.bboxes,
+            threats=marked.threats or (),
+            note=said.note,
+            by=said.by,
+        )
+    except ValueError as error:
+        raise SetupError(f"alerts mark: {escaped(str(error))}") from None
 
 
 def words(mark: Mark) -> str:
@@ -108,14 +163,24 @@ def all_words(marks: Iterable[Mark]) -> str:
     return "; ".join(map(words, marks)) or "-"
 
 
-def _name() -> str:
+def user_name() -> str:
+    """Returns the name of the user on this machine.
+
+    Raises:
+      SetupError: The user has none.
+    """
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # A container may run as a user without a name.
         raise SetupError("who marks is unknown on this machine; give --by NAME") from None
 
 
-def _box(text: str) -> Box:
+def parse_box(text: str) -> Box:
+    """Reads a box such as `0.1,0.2,0.05,0.3`.
+
+    Raises:
+      SetupError: It is none.
+    """
     try:
         sides = [round(float(side), 4) for side in text.split(",")]
         return check_box(sides)
@@ -124,24 +189,24 @@ def _box(text: str) -> Box:
         raise SetupError(f"--bbox {shortened(escaped(text))}: {why}") from None
 
 
-def _label(marked: _Marked, args: argparse.Namespace) -> str | None:
-    """Returns the label that the mark is about.
+def _check_fit(marked: Marked, said: Said, label_map: str | None) -> None:
+    """Checks that a mark fits what is marked.
 
     Raises:
-      SetupError: The mark does not fit what is marked.
+      SetupError: It does not.
     """
-    what, label = shortened(escaped(args.what)), args.label
-    if args.bboxes and args.mark != MISSED:
-        raise SetupError(f"--bbox is for `missed`, and the mark is `{args.mark}`; leave it out")
-    if args.mark == MISSED:
+    what, label = shortened(escaped(said.what)), said.label
+    if said.bboxes and said.mark != MISSED:
+        raise SetupError(f"--bbox is for `missed`, and the mark is `{said.mark}`; leave it out")
+    if said.mark == MISSED:
         if label is None:
             raise SetupError("a missed threat needs its label; give --label LABEL")
-        if label in (marked.labels or ()) and not args.bboxes:
+        if label in (marked.labels or ()) and not said.bboxes:
             raise SetupError(
                 f"--label {shortened(escaped(label))}: the alert names it; mark it `right`, or "
                 "give the --bbox of another one that the alert missed"
             )
-        labels = load_labels(args.labels).values()
+        labels = load_labels(label_map).values()
         if label not in labels:
             hint = suggestion(label, labels, "labels of the model")
             raise SetupError(
@@ -154,24 +219,23 @@ def _label(marked: _Marked, args: argparse.Namespace) -> str | None:
             "has shortened it; mark alerts before that, or keep them longer: prune --keep alerts"
         )
     elif marked.labels is None:
-        if label is None or args.mark != UNSURE:
+        if label is None or said.mark != UNSURE:
             raise SetupError(
-                f"{what}: no alert was raised for this image, so none can be {args.mark}; mark it "
+                f"{what}: no alert was raised for this image, so none can be {said.mark}; mark it "
                 "`missed` with --label, or `unsure` with --label to take that back"
             )
-    elif label is not None and label not in marked.labels and args.mark != UNSURE:
+    elif label is not None and label not in marked.labels and said.mark != UNSURE:
         named = ", ".join(marked.labels) or "no label"
         raise SetupError(
             f"--label {shortened(escaped(label))}: the alert does not name it, but {named}; what "
             "it does not name can be `missed`"
         )
-    return label if label is None else str(label)
 
 
 # What is marked
 
 
-def _find(output: str, what: str, camera: str | None) -> _Marked:
+def _find(output: str, what: str, camera: str | None) -> Marked:
     if camera is not None and not rules.is_camera_id(camera):
         raise SetupError(f"--id {shortened(escaped(camera))}: no id of a camera")
     if is_alert_id(what):
@@ -185,11 +249,11 @@ def _find(output: str, what: str, camera: str | None) -> _Marked:
     return _find_image(output, what, match[1])
 
 
-def _find_alert(output: str, alert_id: str, camera: str | None) -> _Marked:
+def _find_alert(output: str, alert_id: str, camera: str | None) -> Marked:
     for id in [camera] if camera is not None else _cameras_with(output, alert_id):
         record = _alert_record(output, id, alert_id)
         if record is not None:
-            return _Marked(id, _time(record), alert_id, _threats(record))
+            return Marked(id, _time(record), alert_id, _threats(record))
     where = "" if camera is None else f" of {camera}"
     raise SetupError(
         f"{alert_id}: no such alert{where} under {output}; `alert_id` in "
@@ -214,7 +278,7 @@ def _cameras_with(output: str, alert_id: str) -> list[str]:
     ]
 
 
-def _find_image(output: str, what: str, stem: str) -> _Marked:
+def _find_image(output: str, what: str, stem: str) -> Marked:
     try:
         camera, capture_time = parse_name(f"{stem}.jpg")
     except InvalidNameError as error:
@@ -239,8 +303,8 @@ def _find_image(output: str, what: str, stem: str) -> _Marked:
     for alert_id in ids:
         record = _alert_record(output, camera, alert_id)
         if record is not None:
-            return _Marked(camera, timestamp, alert_id, _threats(record))
-    return _Marked(camera, timestamp, ids[0], None)
+            return Marked(camera, timestamp, alert_id, _threats(record))
+    return Marked(camera, timestamp, ids[0], None)
 
 
 def _alert_record(output: str, camera: str, alert_id: str) -> dict[str, Any] | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from transforms.images.annotating import AnnotatedImage
@@ -55,27 +56,59 @@ def render(package: str, name: str, *, script: str | None = None, **values: Any)
       values: What the template shows.
     """
     folder = resources.files(package)
-    shared = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    style = shared + folder.joinpath(f"{name}.css").read_text(encoding="utf-8")
+    css = style((package, f"{name}.css"))
     code = "" if script is None else folder.joinpath(script).read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = "{:,}".format
-    template = environment.from_string(folder.joinpath(f"{name}.html").read_text(encoding="utf-8"))
+    template = environment(package).get_template(f"{name}.html")
     return template.render(
-        policy=_policy(style, code), style=Markup(style), script=Markup(code), **values
+        policy=_policy(css, code), style=Markup(css), script=Markup(code), **values
     )
 
 
-def _policy(style: str, script: str) -> str:
+def environment(*packages: str) -> Environment:
+    """Returns templates that escape what they show, and refuse values that are missing.
+
+    Args:
+      packages: The packages that templates are files of; the first that has a name gives it.
+    """
+
+    def find(name: str) -> str | None:
+        for package in packages:
+            with suppress(FileNotFoundError):
+                return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+        return None
+
+    made = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(find),
+    )
+    made.filters["number"] = "{:,}".format
+    return made
+
+
+def style(*places: tuple[str, str]) -> str:
+    """Returns the shared style of pages, and further ones after it.
+
+    Args:
+      places: The package and the name of each further file.
+    """
+    files = ((__package__, "page.css"), *places)
+    return "".join(
+        resources.files(package).joinpath(name).read_text(encoding="utf-8")
+        for package, name in files
+    )
+
+
+def _policy(css: str, script: str) -> str:
     """Returns a Content-Security-Policy that allows this style and script alone, and pictures in
     the page.
 
     By hashes of what is between their tags (CSP Level 3, 2.3.1), so that nothing that gets
     into the page otherwise is run.
     """
-    parts = ["default-src 'none'", "img-src data:", f"style-src {_hash(style)}"]
+    parts = ["default-src 'none'", "img-src data:", f"style-src {_hash(css)}"]
     if script:
         parts.append(f"script-src {_hash(script)}")
     return "; ".join([*parts, "base-uri 'none'", "form-action 'none'"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules import FILTERS, History, explain
+from rules import FILTERS, History, explain, explain_detections
 from rules.explaining import _REJECTIONS
 from tests.rules.final_json import final_json
 from tests.rules.one_camera import make_detection, make_image, rules_of
@@ -83,6 +83,31 @@ def test_every_filter_has_a_sentence_with_its_value_and_bound():
             assert ("gate" if name == "zones" else "12345") in text
         if name not in ("objects", "severity", "zones", "track"):
             assert "67890" in text
+
+
+def test_each_detection_that_was_judged_has_its_reason():
+    detections = [
+        make_detection("person", 0.9), make_detection("person", 0.1), make_detection("zebra", 0.8)
+    ]  # fmt: skip
+    data = final_json(rules_of(RULES), make_image(*detections))
+    reasons = explain_detections(data)
+    assert sorted(reasons) == [0, 1, 2]
+    assert reasons[0].startswith("a threat of severity alert, rule defaults.objects.person")
+    assert reasons[1] == "no threat: score 0.1, minimum 0.5 (rule defaults.objects.person)"
+    assert reasons[2] == "no threat: the rules do not list this label"
+    # `explain` counts the weak and the unlisted ones, and says the same of the others.
+    text = explain(data)
+    assert f"- person, score 0.9: {reasons[0]}." in text
+    assert "- 1 more, with scores below 0.25: person." in text
+    assert "- 1 more, with labels that the rules do not list: zebra." in text
+
+
+@pytest.mark.parametrize("damage", ["threat", "detections"])
+def test_reasons_of_json_without_a_verdict_are_rejected(damage):
+    data = final_json(rules_of(RULES), make_image(make_detection("person", 0.9)))
+    data[damage] = {} if damage == "threat" else []
+    with pytest.raises(ValueError, match=r"is not an image's JSON of final/"):
+        explain_detections(data)
 
 
 def test_a_verdict_without_a_trace_is_explained_by_its_filters():

@@ -273,12 +273,16 @@ def write_mark(
     if newest is not None and newest >= at:
         at = min(newest, _LAST) + _TICK
         new = replace(new, at=canonical_time(at))
-    data = stores.json_bytes(new.to_json())
-    digits = hashlib.sha256(data).hexdigest()[:12]
-    time = canonical_time(at.replace(microsecond=0)).replace("-", "").replace(":", "")
-    name = f"{alert_id}_{time[:-1]}{at.microsecond:06d}Z_{digits}.json"
-    stores.write_bytes(stores.join(folder, name), data)
+    stores.write_bytes(stores.join(folder, file_name(new)), stores.json_bytes(new.to_json()))
     return new
+
+
+def file_name(mark: Mark) -> str:
+    """Returns the name of the file of a mark."""
+    at = parse_time(mark.at)
+    digits = hashlib.sha256(stores.json_bytes(mark.to_json())).hexdigest()[:12]
+    time = canonical_time(at.replace(microsecond=0)).replace("-", "").replace(":", "")
+    return f"{mark.alert_id}_{time[:-1]}{at.microsecond:06d}Z_{digits}.json"
 
 
 def _time_in_name(name: str) -> datetime | None:
@@ -315,16 +319,29 @@ def read_marks_of(output: str, camera: str, alert_id: str) -> tuple[list[Mark], 
     return _read([stores.join(folder, name) for name in names if name.endswith(".json")])
 
 
+def read_mark(uri: str) -> Mark:
+    """Reads the file of one mark.
+
+    Raises:
+      OSError: The file can't be read.
+      ValueError: It is no mark, or one of another alert than its name says.
+    """
+    folder, name = uri.rsplit("/", 2)[1:]
+    try:
+        mark = Mark.from_json(json.loads(stores.read_bytes(uri, at_most=_MAX_BYTES)))
+    except (OverflowError, RecursionError) as error:
+        raise ValueError(one_line(error)) from error
+    if (mark.id, mark.alert_id) != (folder, name[:32]):
+        raise ValueError("is a mark of another alert than its name says")
+    return mark
+
+
 def _read(uris: Sequence[str]) -> tuple[list[Mark], list[Problem]]:
     def read(uri: str) -> tuple[str, Mark] | Problem:
-        folder, name = uri.rsplit("/", 2)[1:]
         try:
-            mark = Mark.from_json(json.loads(stores.read_bytes(uri, at_most=_MAX_BYTES)))
-            if (mark.id, mark.alert_id) != (folder, name[:32]):
-                raise ValueError("is a mark of another alert than its name says")
-        except (OSError, ValueError, OverflowError, RecursionError) as error:
+            return uri.rpartition("/")[2], read_mark(uri)
+        except (OSError, ValueError) as error:
             return uri, one_line(error)
-        return name, mark
 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="marks") as pool:
         results = list(pool.map(read, uris))

@@ -53,6 +53,7 @@ class ReportOptions:
       ruleset: The rules, which name the cameras that never sent an image.
       missing_ok: Whether an output without counts, as of a job without a valid image, has a report.
       each_image: Whether to read the record of each image, to find blind cameras.
+      alerts: Whether to read the alerts.
     """
 
     period_hours: float = 24
@@ -61,6 +62,7 @@ class ReportOptions:
     ruleset: rules.Rules | None = None
     missing_ok: bool = False
     each_image: bool = True
+    alerts: bool = True
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
         for uri, why in health.problems:
             contents.add_problem(uri, why)
     contents.add_invalid()
-    for output in scan.outputs:
+    for output in scan.outputs if options.alerts else ():
         contents.add_alerts(output)
     late = Counter(
         image.camera for image in scan.late_images if period is None or image.capture_time in period
@@ -446,7 +448,7 @@ class _OutputContents:
         ]
         for uri, record in zip(uris, self.scan.read(uris), strict=True):
             try:
-                alert = _alert(output, _object(record), self.ruleset)
+                alert = alert_record(output, _object(record), self.ruleset)
                 capture_time = parse_time(alert.timestamp)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 self.add_problem(uri, _describe_error(error))
@@ -496,7 +498,19 @@ class _OutputContents:
                 self.add_problem(uri, _describe_error(error))
 
 
-def _alert(output: str, record: Mapping[str, Any], ruleset: rules.Rules | None) -> AlertRecord:
+def alert_record(
+    output: str, record: Mapping[str, Any], ruleset: rules.Rules | None
+) -> AlertRecord:
+    """Returns the record of an alert, as far as a page shows it.
+
+    Args:
+      output: The job's output that it is of.
+      record: The JSON of its file.
+      ruleset: The rules, with the time zones of cameras whose alerts name none; None without.
+
+    Raises:
+      KeyError, TypeError, ValueError, AttributeError: It is no record of an alert.
+    """
     camera = str(record["id"])
     labels: dict[str, float] = {}
     for threat in record["threats"]:

@@ -94,7 +94,7 @@ def make_page(fleet: Fleet) -> str:
     if period is not None:
         model = chart.period_model(fleet.rows, period.start, period.end)
         drawing = {
-            "data": parts.data_uri("image/svg+xml", _svg_with_dark_mode(model)),
+            "data": parts.data_uri("image/svg+xml", svg_with_dark_mode(model)),
             "text": " ".join((model.title, model.subtitle, *model.notes)),
         }
     return parts.render(
@@ -106,17 +106,17 @@ def make_page(fleet: Fleet) -> str:
         total=fleet.total,
         chart=drawing,
         days=Counter(hour.strftime("%Y-%m-%d") for hour in fleet.heat.hours),
-        level=lambda threats: _level(threats, fleet.heat.most),
+        level=lambda threats: heat_level(threats, fleet.heat.most),
         incidents=shown,
         in_sight=INCIDENTS_IN_SIGHT,
         cameras=_shown_cameras(fleet, shown),
         rows=ROWS,
-        figures_by=_figures_by(fleet.figures),
-        figures_cells=_figures_cells,
-        figures_text=_figures_text,
+        figures_by=figures_division(fleet.figures),
+        figures_cells=figures_cells,
+        figures_text=figures_text,
         iso=canonical_time,
         percent=chart.percent,
-        what=_labels_text,
+        what=labels_text,
     )
 
 
@@ -152,14 +152,16 @@ def _shown_cameras(fleet: Fleet, incidents: Sequence[ShownIncident]) -> list[Sho
         ShownCamera(
             row,
             figures[row.id].whole if row.id in figures else None,
-            _windows(figures.get(row.id), counted[row.id]),
+            shown_windows(figures.get(row.id), counted[row.id]),
             tuple(by_camera[row.id]),
         )
         for row in fleet.cameras
     ]
 
 
-def _windows(figures: CameraFigures | None, counted: Sequence[CountRow]) -> tuple[ShownWindow, ...]:
+def shown_windows(
+    figures: CameraFigures | None, counted: Sequence[CountRow]
+) -> tuple[ShownWindow, ...]:
     """Returns the windows of a camera's figures, each with the counts that begin in it."""
     windows = () if figures is None else figures.windows
     starts = [window.start for window in windows]
@@ -219,20 +221,20 @@ def _final(alert: AlertRecord) -> Mapping[str, Any]:
     return image
 
 
-def _labels_text(labels: Mapping[str, float]) -> str:
+def labels_text(labels: Mapping[str, float]) -> str:
     """Returns what was seen, surest first."""
     in_order = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{printable(label)} {score:.2f}" for label, score in in_order)
 
 
-def _figures_by(figures: Sequence[CameraFigures]) -> str:
+def figures_division(figures: Sequence[CameraFigures]) -> str:
     """Returns what the figures are divided into."""
     windows = (window for camera in figures for window in camera.windows)
     longest = max((window.end - window.start for window in windows), default=HOUR)
     return "hours" if longest <= HOUR else "days" if longest <= DAY else "weeks"
 
 
-def _figures_cells(figures: Figures) -> tuple[str, ...]:
+def figures_cells(figures: Figures) -> tuple[str, ...]:
     """Returns the figures of a window in the order of the table's columns."""
     invalid = ", ".join(f"{_share(share)} {reason}" for reason, share in figures.invalid.items())
     return (
@@ -246,9 +248,9 @@ def _figures_cells(figures: Figures) -> tuple[str, ...]:
     )
 
 
-def _figures_text(figures: Figures) -> str:
+def figures_text(figures: Figures) -> str:
     """Returns the figures of the period in a line."""
-    expected, seen, invalid, brightness, sharpness, threats, usual = _figures_cells(figures)
+    expected, seen, invalid, brightness, sharpness, threats, usual = figures_cells(figures)
     return (
         f"{seen} seen, {expected} expected; invalid {invalid}; brightness {brightness}, sharpness "
         f"{sharpness}; threats in {threats}, usually {usual}"
@@ -259,12 +261,12 @@ def _share(share: float) -> str:
     return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
-def _level(threats: int, most: int) -> int:
+def heat_level(threats: int, most: int) -> int:
     """Returns how dark a cell of the heat map is, 0 to `_HEAT_LEVELS`, on a logarithmic scale."""
     return math.ceil(_HEAT_LEVELS * math.log1p(threats) / math.log1p(most)) if threats else 0
 
 
-def _svg_with_dark_mode(model: chart.ChartModel) -> bytes:
+def svg_with_dark_mode(model: chart.ChartModel) -> bytes:
     """Returns the chart as an SVG that follows the reader's choice of a dark page."""
     dark = "".join(
         f'[style*="{part}: {light}"] {{{part}: {instead} !important}}'

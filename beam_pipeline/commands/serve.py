@@ -1,0 +1,143 @@
+"""The commands ``serve`` and ``serve users``: the console, and the people who may use it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from beam_pipeline.commands.arguments import command_parser, parse
+from beam_pipeline.console.parsing import (
+    DEFAULT_OUTPUT,
+    OneLineParser,
+    add_labels,
+    at_least_1,
+    hours,
+    integer,
+)
+
+
+def parser() -> OneLineParser:
+    """Returns the command's parser."""
+    parser = command_parser(
+        "serve",
+        "Serves a web application over an output: alerts as they come, with their images; marks of "
+        "operators; cameras, the fleet and its health. It writes nothing but marks and audit "
+        "entries. `serve users` manages who may log in.",
+    )
+    parser.add_argument(
+        "--output",
+        "--archive",
+        metavar="DIR",
+        default=DEFAULT_OUTPUT,
+        help="the job's output, on a local disk or in a store (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rules", metavar="FILE", help="the rule file, which the pages of cameras explain"
+    )
+    add_labels(parser)
+    parser.add_argument(
+        "--bind",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="the address to listen on; one that other machines reach needs --users or "
+        "--trusted_header (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=8000,
+        help="the port to listen on; 0 for any free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--users",
+        metavar="FILE",
+        help="who may log in; `serve users add` makes the file (default: without a log-in, for "
+        "this machine only)",
+    )
+    parser.add_argument(
+        "--trusted_header",
+        metavar="NAME",
+        help="the header in which a proxy names the person it has logged in, such as "
+        "X-Forwarded-User; a person whom --users does not name is a viewer",
+    )
+    parser.add_argument(
+        "--trusted_proxy",
+        action="append",
+        dest="trusted_proxies",
+        metavar="ADDRESS",
+        help="the address or network of the proxy, such as 10.0.0.0/8: only from there are its "
+        "headers believed; may be given several times (default: this machine)",
+    )
+    parser.add_argument(
+        "--index",
+        metavar="FOLDER",
+        help="where to keep the index of the output, which can be deleted at any time (default: a "
+        "folder of the user's cache)",
+    )
+    parser.add_argument(
+        "--poll_interval_seconds",
+        type=at_least_1,
+        default=5,
+        metavar="SECONDS",
+        help="how often to look for new alerts and marks, at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--report_period_hours",
+        type=hours,
+        default=24.0,
+        metavar="HOURS",
+        help="length of the period that the pages of the fleet and of cameras show (default: 24)",
+    )
+    return parser
+
+
+def further_parsers() -> Mapping[str, OneLineParser]:
+    """Returns the parsers of the commands beneath this one, by their names."""
+    return {f"serve users {name}": parser for name, parser in _user_commands()[1].items()}
+
+
+def _user_commands() -> tuple[OneLineParser, dict[str, OneLineParser]]:
+    users = command_parser("serve users", epilog=None)
+    commands = users.add_subparsers(dest="command", required=True, parser_class=OneLineParser)
+    texts = {
+        "add": "Adds a user to the file of those who may log in, or changes one. It asks for the "
+        "password, or reads it from standard input; only its argon2 hash is kept.",
+        "remove": "Removes a user from the file. The console ends the sessions of this user.",
+        "list": "Lists the users of the file with their roles.",
+    }
+    parsers = {
+        name: commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for name, text in texts.items()
+    }
+    for name in ("add", "remove"):
+        parsers[name].add_argument("name", metavar="NAME", help="the name of the user")
+    parsers["add"].add_argument(
+        "--role",
+        choices=("viewer", "operator", "admin"),
+        required=True,
+        help="viewer: sees everything but the audit; operator: also marks alerts; admin: also sees "
+        "who did what",
+    )
+    for one in parsers.values():
+        one.add_argument("--users", metavar="FILE", required=True, help="the file")
+    return users, parsers
+
+
+def _port(text: str) -> int:
+    port = integer(text, 0)
+    if port > 65535:
+        raise argparse.ArgumentTypeError(f"{port} is more than 65535")
+    return port
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs a command; returns the exit code."""
+    if words[:1] == ["users"]:
+        chosen = _user_commands()[0].parse_args(words[1:])
+        from beam_pipeline.web.users import change_users  # It makes hashes, which few calls need.
+
+        return change_users(chosen)
+    parsed = parse(parser(), words)
+    from beam_pipeline.web.server import serve  # Slow: it reads stores.
+
+    return serve(parsed)

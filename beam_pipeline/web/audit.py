@@ -1,0 +1,86 @@
+"""What people did through the console: an entry for each write, in the output.
+
+    audit/<day>/<time>_<12 digits>.json
+
+An entry is written before the write that it is about, and never changed: nothing is written without
+an entry, and an entry whose write failed is followed by no such file. Like marks, entries hold a
+clock and need no lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import orjson
+
+from beam_pipeline.fleet.output_scan import map_in_threads
+from transforms.records.times import canonical_time
+from transforms.storage import stores
+
+_FORMAT_VERSION = "1.0"
+_DAYS = 30
+
+
+def write_entry(
+    output: str,
+    *,
+    by: str,
+    role: str,
+    action: str,
+    about: Mapping[str, Any],
+    now: datetime | None = None,
+) -> None:
+    """Writes an entry.
+
+    Args:
+      output: The job's output.
+      by: Who.
+      role: What the person may do.
+      action: What is about to be done, such as `mark`.
+      about: What it is done with.
+      now: The present time (UTC); None for that of this machine's clock.
+
+    Raises:
+      OSError: The store can't be written.
+    """
+    at = now or datetime.now(timezone.utc)
+    entry = {
+        "format_version": _FORMAT_VERSION,
+        "at": canonical_time(at),
+        "by": by,
+        "role": role,
+        "action": action,
+        "about": dict(about),
+    }
+    data = stores.json_bytes(entry)
+    digits = hashlib.sha256(data).hexdigest()[:12]
+    name = f"{at:%Y%m%dT%H%M%S}{at.microsecond:06d}Z_{digits}.json"
+    stores.write_bytes(stores.join(output, "audit", f"{at:%Y-%m-%d}", name), data)
+
+
+def read_entries(output: str, number: int, now: datetime | None = None) -> list[Mapping[str, Any]]:
+    """Returns the newest entries of the last 30 days, the newest first.
+
+    Args:
+      output: The job's output.
+      number: How many at most.
+      now: The present time (UTC); None for that of this machine's clock.
+
+    Raises:
+      OSError: The store can't be listed.
+    """
+    today = now or datetime.now(timezone.utc)
+    entries: list[Mapping[str, Any]] = []
+    for days in range(_DAYS):
+        folder = stores.join(output, "audit", f"{today - timedelta(days=days):%Y-%m-%d}")
+        names = [name for name in stores.names_with_prefix(folder, [""]) if name.endswith(".json")]
+        wanted = sorted(names, reverse=True)[: number - len(entries)]
+        for data in map_in_threads(stores.read_bytes, [stores.join(folder, n) for n in wanted]):
+            if not isinstance(data, Exception):
+                entries.append(orjson.loads(data))
+        if len(entries) >= number:
+            break
+    return entries

@@ -1,0 +1,393 @@
+"""Follows an output while a job writes it: one thread, whatever the number of clients.
+
+Each look lists `alerts/` and `marks/`, and reads only the files that are new or have changed. On a
+local disk it lists only the folders that have changed. A store that fails loses nothing: the pages
+show what was known, and since when it is out of date.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+
+import orjson
+
+import rules
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.fleet.output_scan import CountsError, OutputScan, map_in_threads
+from beam_pipeline.inputs.rule_files import load_labels, load_rules, read_file
+from beam_pipeline.pages.report.gathering import Fleet, ReportOptions, alert_record, gather
+from beam_pipeline.web.index import FileState, Index, IndexChanges, IndexedAlert
+from transforms.records.text import one_line, printable
+from transforms.records.times import parse_time
+from transforms.storage import stores
+from transforms.storage.marks import Mark, is_alert_id, read_mark
+
+_LOGGER = logging.getLogger(__name__)
+
+_FOLDERS = ("alerts", "marks")
+_ALERT_FILE = re.compile(r"[0-9a-f]{32}\.json")
+_BATCH = 500
+"""Files that are read before the pages show them."""
+_SHARE = 10
+"""A look waits at least so many times as long as the one before it took."""
+_UNCERTAIN_SECONDS = 5.0
+"""A folder that changed so recently may change again without another time of change."""
+_LONGEST_LOOK = timedelta(seconds=60)
+_FLEET_SECONDS = 60.0
+_FLEET_SHARE = 20
+
+
+@dataclass(frozen=True)
+class FollowStatus:
+    """How far the output is known.
+
+    Attributes:
+      last_success: When the last look that found everything began (UTC); None before the first.
+      problem: Why the last look failed; None if it did not.
+      left: Files that the present look has still to read.
+      looks: The number of looks.
+      failures: The number of looks that failed.
+      seconds: How long the last look took.
+      version: A number that grows with every change of what pages show.
+    """
+
+    last_success: datetime | None = None
+    problem: str | None = None
+    left: int = 0
+    looks: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    version: int = 0
+
+
+class RulesFollower:
+    """The rules of a file that people edit while the console runs.
+
+    Args:
+      path: The rule file; None if there is none.
+      labels: A label map; None for COCO's.
+
+    Raises:
+      SetupError: The label map or the rules are wrong.
+    """
+
+    def __init__(self, path: str | None, labels: str | None) -> None:
+        self.path = path
+        self._labels = frozenset(load_labels(labels).values())
+        self._data: bytes | None = None
+        self._ruleset: rules.Rules | None = None
+        self._problem: str | None = None
+        if path is not None:
+            self._data = read_file(path, "--rules")
+            self._ruleset = load_rules(self._data, path, self._labels)
+
+    @property
+    def ruleset(self) -> rules.Rules | None:
+        """The last rules that were right."""
+        return self._ruleset
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the file now, with its line; None if nothing is."""
+        return self._problem
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that the model gives."""
+        return sorted(self._labels)
+
+    def look(self) -> None:
+        """Reads the file again, if it has changed."""
+        if self.path is None:
+            return
+        try:
+            data = read_file(self.path, "--rules")
+            if data != self._data or self._problem is not None:
+                self._data = data
+                self._ruleset = load_rules(data, self.path, self._labels)
+            self._problem = None
+        except SetupError as error:
+            self._problem = str(error)
+
+
+class Follower:
+    """Keeps an index up to date with an output.
+
+    Args:
+      index: The index.
+      seconds: The time between two looks at least.
+      rules_file: The rules, with the time zones of cameras whose alerts name none; it is read anew
+        before each look.
+      on_change: Called in any thread after what pages show has changed.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        seconds: float,
+        rules_file: RulesFollower,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._index = index
+        self._seconds = seconds
+        self._rules_file = rules_file
+        self._on_change = on_change
+        self._folders: dict[str, tuple[int, dict[str, FileState]]] = {}
+        self._status = FollowStatus(version=time.time_ns() // 1_000_000)
+        self._lock = threading.Lock()
+
+    @property
+    def status(self) -> FollowStatus:
+        """How far the output is known."""
+        return self._status
+
+    def stale_since(self, now: datetime | None = None) -> datetime | None:
+        """Returns since when the pages are out of date; None if they are not.
+
+        A look that hangs counts as one that fails.
+
+        Args:
+          now: The present time (UTC); None for that of this machine's clock.
+        """
+        status = self._status
+        if status.last_success is None:
+            return None
+        now = now or datetime.now(timezone.utc)
+        # A look that takes long in a large output delays the next one.
+        usual = timedelta(seconds=max(self._seconds, status.seconds * (_SHARE + 1)))
+        is_late = now - status.last_success > usual + _LONGEST_LOOK
+        return status.last_success if status.problem is not None or is_late else None
+
+    def changed(self) -> None:
+        """Says that what pages show has changed."""
+        with self._lock:
+            self._status = replace(self._status, version=self._status.version + 1)
+        self._on_change()
+
+    def run(self, stopped: threading.Event) -> None:
+        """Looks again and again, until it is stopped."""
+        while not stopped.is_set():
+            self.look()
+            stopped.wait(max(self._seconds, self._status.seconds * _SHARE))
+
+    def look(self) -> None:
+        """Looks once; a failure is in the status."""
+        self._rules_file.look()
+        began, now = time.monotonic(), datetime.now(timezone.utc)
+        before = self._status
+        try:
+            has_changed = self._take_over()
+        except Exception as error:  # Whatever a store's client raises, the pages go on.
+            self._note(problem=one_line(error), failures=before.failures + 1, left=0)
+            _LOGGER.warning("the output can't be read: %s", one_line(error))
+            has_changed = before.problem is None
+        else:
+            self._note(problem=None, last_success=now, left=0)
+            has_changed |= before.problem is not None or before.last_success is None
+        self._note(looks=before.looks + 1, seconds=time.monotonic() - began)
+        if has_changed:
+            self.changed()
+
+    def _note(self, **values: object) -> None:
+        with self._lock:
+            self._status = replace(self._status, **values)  # type: ignore[arg-type]
+
+    def _take_over(self) -> bool:
+        output = self._index.output
+        if stores.is_local(output) and not os.path.isdir(output):
+            raise FileNotFoundError(f"{output} is not there")
+        known = self._index.known()
+        listed: dict[str, FileState] = {}
+        for folder in _FOLDERS:
+            of_folder = dict(self._list(folder))
+            if not of_folder and any(name.startswith(f"{folder}/") for name in known):
+                # Rather a mount that is gone than an output without any of its alerts.
+                raise FileNotFoundError(f"{stores.join(output, folder)} is empty or not there")
+            listed.update(of_folder)
+        gone = [name for name in known if name not in listed]
+        new = [name for name, state in listed.items() if known.get(name) != state]
+        new.sort(key=lambda name: (listed[name].modified, name), reverse=True)
+        if gone:
+            self._index.apply(IndexChanges(gone=gone))
+        unread: list[Exception] = []
+        for start in range(0, len(new), _BATCH):
+            self._note(left=len(new) - start)
+            unread += self._read(new[start : start + _BATCH], listed)
+            self.changed()
+        if unread:
+            raise unread[0]
+        return bool(gone or new)
+
+    def _list(self, folder: str) -> Iterator[tuple[str, FileState]]:
+        """Yields the files of a folder that count, and what the listing says of them."""
+        uri = stores.join(self._index.output, folder)
+        if stores.is_local(uri):
+            files = self._list_locally(uri)
+        else:
+            files = (
+                (
+                    *file.path[len(uri) + 1 :].split("/"),
+                    FileState(file.size_in_bytes, file.last_updated_in_seconds),
+                )  # type: ignore[misc]
+                for file in stores.list_one_deep(uri)
+            )
+        for camera, name, state in files:
+            fits = _ALERT_FILE.fullmatch(name) if folder == "alerts" else _is_mark_file(name)
+            if fits and rules.is_camera_id(camera):
+                yield f"{folder}/{camera}/{name}", state
+
+    def _list_locally(self, uri: str) -> Iterator[tuple[str, str, FileState]]:
+        for entry in (
+            sorted(os.scandir(uri), key=lambda entry: entry.name) if os.path.isdir(uri) else ()
+        ):
+            if not entry.is_dir():
+                continue
+            changed = os.stat(entry.path).st_mtime_ns
+            is_certain = time.time() - changed / 1e9 > _UNCERTAIN_SECONDS
+            kept = self._folders.get(entry.path)
+            if kept is not None and kept[0] == changed:
+                files = kept[1]
+            else:
+                files = dict(_files_in(entry.path))
+                self._folders.pop(entry.path, None)
+                if is_certain:
+                    self._folders[entry.path] = (changed, files)
+            for name, state in files.items():
+                yield entry.name, name, state
+
+    def _read(self, names: Sequence[str], listed: Mapping[str, FileState]) -> list[Exception]:
+        """Reads files and takes them over; returns why some can't be read now."""
+        unread: list[Exception] = []
+        changes = IndexChanges()
+        for name, result in zip(names, map_in_threads(self._read_one, names), strict=True):
+            if isinstance(result, FileNotFoundError):  # It was deleted meanwhile.
+                continue
+            if isinstance(result, OSError):
+                unread.append(result)
+                continue
+            changes.states[name] = listed[name]
+            if isinstance(result, Exception):
+                changes.problems[name] = printable(one_line(result))
+            elif isinstance(result, Mark):
+                changes.marks[name] = result
+            else:
+                changes.alerts[name] = result
+        self._index.apply(changes)
+        return unread
+
+    def _read_one(self, name: str) -> IndexedAlert | Mark:
+        uri = stores.join(self._index.output, name)
+        if name.startswith("marks/"):
+            return read_mark(uri)
+        return indexed_alert(
+            self._index.output, name, stores.read_bytes(uri), self._rules_file.ruleset
+        )
+
+
+def indexed_alert(output: str, name: str, data: bytes, ruleset: rules.Rules | None) -> IndexedAlert:
+    """Reads the record of an alert.
+
+    Args:
+      output: The job's output.
+      name: The name of the file in it.
+      data: What it holds.
+      ruleset: See `alert_record`.
+
+    Raises:
+      ValueError: It is no such record.
+    """
+    try:
+        value = orjson.loads(data)
+        record = alert_record(output, value, ruleset)
+        parse_time(record.timestamp)
+        if name != f"alerts/{record.camera}/{record.alert_id}.json":
+            raise ValueError("is the record of another alert than its name says")
+        boxes = tuple(
+            (str(threat["label"]), float(threat["conf"]), tuple(map(float, threat["bbox"])))
+            for threat in value["threats"]
+            if len(threat.get("bbox") or ()) == 4
+        )
+        return IndexedAlert(record, str(value.get("severity", "alert")), boxes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"is no record of an alert ({one_line(error)})") from error
+
+
+def _files_in(folder: str) -> Iterator[tuple[str, FileState]]:
+    for entry in os.scandir(folder):
+        try:
+            if not entry.name.startswith(".") and entry.is_file():
+                status = entry.stat()
+                yield entry.name, FileState(status.st_size, status.st_mtime)
+        except FileNotFoundError:  # Deleted meanwhile.
+            continue
+
+
+def _is_mark_file(name: str) -> bool:
+    return name.endswith(".json") and is_alert_id(name[:32]) and name[32:33] == "_"
+
+
+# The fleet
+
+
+@dataclass(frozen=True)
+class FleetView:
+    """The cameras of the output in the recent period, as the report shows them.
+
+    Attributes:
+      fleet: What was gathered; None before it was.
+      at: When it was gathered (UTC); None before.
+      problem: Why it could not be gathered anew; None if it could.
+    """
+
+    fleet: Fleet | None = None
+    at: datetime | None = None
+    problem: str | None = None
+
+
+class FleetFollower:
+    """Gathers what the report shows of the fleet, again and again.
+
+    Args:
+      output: The output.
+      period_hours: The length of the period.
+      rules_file: The rules.
+    """
+
+    def __init__(self, output: str, period_hours: float, rules_file: RulesFollower) -> None:
+        self._output = output
+        self._scan: OutputScan | None = None
+        self._hours = period_hours
+        self._rules = rules_file
+        self.view = FleetView()
+
+    def run(self, stopped: threading.Event) -> None:
+        """Gathers again and again, until it is stopped."""
+        while not stopped.is_set():
+            began = time.monotonic()
+            self.look()
+            stopped.wait(max(_FLEET_SECONDS, (time.monotonic() - began) * _FLEET_SHARE))
+
+    def look(self) -> None:
+        """Gathers once; a failure is in the view."""
+        options = ReportOptions(
+            self._hours,
+            ruleset=self._rules.ruleset,
+            missing_ok=True,
+            each_image=False,
+            alerts=False,
+        )
+        try:
+            self._scan = OutputScan(self._output, self._scan)
+            fleet = gather(self._scan, options)
+            self.view = FleetView(fleet, datetime.now(timezone.utc))
+        except CountsError as error:
+            self.view = replace(self.view, problem=str(error))
+        except Exception as error:  # As in `Follower.look`.
+            self.view = replace(self.view, problem=one_line(error))

@@ -1,0 +1,321 @@
+"""Who may do what, and what a browser may do with the pages.
+
+Every request passes `Guard`: it finds the person, refuses what the person's role may not do, and
+adds the headers. What is in none of its tables is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from beam_pipeline.web.users import ADMIN, OPERATOR, VIEWER, Person, Users
+
+COOKIE = "console_session"
+SESSION_SECONDS = 12 * 3600
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+
+_OPEN = re.compile(r"/(healthz|readyz|metrics|login|static/[\w.-]+)")
+_ROLES: Sequence[tuple[str, re.Pattern[str], str]] = (
+    ("POST", re.compile(r"/marks"), OPERATOR),
+    ("POST", re.compile(r"/logout"), VIEWER),
+    ("GET", re.compile(r"/audit"), ADMIN),
+    ("GET", re.compile(r"/(alerts|alerts/[^/]*|fleet|fleet/chart\.svg|health|live)?"), VIEWER),
+    ("GET", re.compile(r"/cameras/[^/]*(/images(/[^/]*)?)?"), VIEWER),
+    ("GET", re.compile(r"/images/[^/]*/[^/]*"), VIEWER),
+)
+"""The role that each request needs."""
+
+_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; "
+    "script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_SESSIONS_OF_ONE = 20
+_FAILURES, _FAILURES_OF_ADDRESS, _WITHIN_SECONDS = 5, 30, 900.0
+_MOST_KEYS = 10_000
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Sessions:
+    """Who has logged in, in the memory of this process. Thread-safe.
+
+    Args:
+      clock: Returns seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sessions: dict[str, tuple[str, float]] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, name: str) -> str:
+        """Begins a session; returns the secret that the browser keeps."""
+        secret = secrets.token_urlsafe(32)
+        now = self._clock()
+        with self._lock:
+            alive = {key: kept for key, kept in self._sessions.items() if kept[1] > now}
+            of_one = [key for key, kept in alive.items() if kept[0] == name]
+            for key in of_one[: max(0, len(of_one) - _SESSIONS_OF_ONE + 1)]:
+                del alive[key]
+            alive[_digest(secret)] = name, now + SESSION_SECONDS
+            self._sessions = alive
+        return secret
+
+    def name(self, secret: str) -> str | None:
+        """Returns who has this session; None if it has ended."""
+        kept = self._sessions.get(_digest(secret))
+        return kept[0] if kept is not None and kept[1] > self._clock() else None
+
+    def end(self, secret: str) -> None:
+        """Ends a session."""
+        with self._lock:
+            self._sessions.pop(_digest(secret), None)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class FailureLimit:
+    """Refuses to try passwords after several failures. Thread-safe.
+
+    Args:
+      clock: Returns seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures: dict[tuple[str, str], deque[float]] = {}
+        self._lock = threading.Lock()
+
+    def wait_seconds(self, address: str, name: str) -> int:
+        """Returns how long somebody must wait; 0 if not at all.
+
+        Args:
+          address: Of the client.
+          name: Of the user.
+        """
+        now = self._clock()
+        with self._lock:
+            waits = [
+                failures[-most] + _WITHIN_SECONDS - now
+                for key, most in _limits(address, name)
+                if len(failures := self._failures.get(key, deque())) >= most
+            ]
+        return max([0, *(int(wait) + 1 for wait in waits if wait > 0)])
+
+    def note_failure(self, address: str, name: str) -> None:
+        """Notes that a password was wrong."""
+        now = self._clock()
+        with self._lock:
+            if len(self._failures) > _MOST_KEYS:
+                self._failures = {
+                    key: failures
+                    for key, failures in self._failures.items()
+                    if now - failures[-1] < _WITHIN_SECONDS
+                }
+            for key, most in _limits(address, name):
+                self._failures.setdefault(key, deque(maxlen=most)).append(now)
+
+    def note_success(self, address: str, name: str) -> None:
+        """Notes that a password was right, after its failure was noted: it was none, and the
+        earlier ones of this name are forgotten."""
+        with self._lock:
+            self._failures.pop((address, name), None)
+            of_address = self._failures.get((address, ""))
+            if of_address:
+                of_address.pop()
+            if not of_address:
+                self._failures.pop((address, ""), None)
+
+
+def _limits(address: str, name: str) -> tuple[tuple[tuple[str, str], int], ...]:
+    return ((address, name), _FAILURES), ((address, ""), _FAILURES_OF_ADDRESS)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may come in, and how.
+
+    Attributes:
+      users: The users; None where there is no log-in.
+      local: Who uses a console without users: only this machine reaches it.
+      trusted_header: The header in which a proxy says who it is; None without.
+      proxies: From where such a header, and those that a proxy adds, are believed.
+      hosts: The names under which a browser may reach it; None for any.
+    """
+
+    users: Users | None = None
+    local: Person | None = None
+    trusted_header: str | None = None
+    proxies: tuple[Network, ...] = ()
+    hosts: frozenset[str] | None = None
+
+
+class Guard:
+    """Middleware that every request passes.
+
+    Args:
+      app: The application.
+      access: Who may come in.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self.access = access
+        self.sessions = Sessions()
+        self.failures = FailureLimit()
+        self.answers: Counter[int] = Counter()
+        self._key = secrets.token_bytes(32)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, or passes it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.answers[message["status"]] += 1
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if self.is_https(connection):
+                    headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+            await send(message)
+
+        person = self.person(connection)
+        scope.setdefault("state", {})["person"] = person
+        refusal = self._refusal(connection, scope["method"], person)
+        await (refusal or self._app)(scope, receive, send_with_headers)
+
+    def _refusal(
+        self, connection: HTTPConnection, method: str, person: Person | None
+    ) -> PlainTextResponse | RedirectResponse | None:
+        path = connection.scope["path"]
+        hosts = self.access.hosts
+        if hosts is not None and _without_port(connection.headers.get("host", "")) not in hosts:
+            return PlainTextResponse(
+                "This console is reached only under an address of its own machine.", 421
+            )
+        if _OPEN.fullmatch(path):
+            return None
+        needed = _needed_role(method, path)
+        if needed is None:
+            if person is None:
+                return PlainTextResponse("Log in first.", 401)
+            return None  # The routes say that there is no such page.
+        if person is None:
+            if method in ("GET", "HEAD") and _is_page(path) and self.access.users is not None:
+                query = connection.url.query
+                here = quote(path + (f"?{query}" if query else ""), safe="")
+                return RedirectResponse(f"/login?next={here}", 303)
+            return PlainTextResponse("Log in first.", 401)
+        if not person.may(needed):
+            return PlainTextResponse(f"This needs the role {needed}; yours is {person.role}.", 403)
+        return None
+
+    def person(self, connection: HTTPConnection) -> Person | None:
+        """Returns who makes a request; None if that is unknown."""
+        access = self.access
+        if access.trusted_header is not None and self._is_from_proxy(connection):
+            names = connection.headers.getlist(access.trusted_header)
+            if len(names) == 1 and names[0].strip() and names[0].isprintable():
+                name = names[0].strip()[:100]
+                known = None if access.users is None else access.users.person(name)
+                return known or Person(name, VIEWER)
+        if access.local is not None:
+            return access.local
+        secret = connection.cookies.get(COOKIE)
+        name_of_session = None if not secret else self.sessions.name(secret)
+        if name_of_session is None or access.users is None:
+            return None
+        return access.users.person(name_of_session)
+
+    def token(self, connection: HTTPConnection) -> str:
+        """Returns what a form must hold, so that no other site can send it."""
+        person: Person | None = connection.state.person
+        who = f"{connection.cookies.get(COOKIE, '')}\n{'' if person is None else person.name}"
+        return hmac.new(self._key, who.encode("utf-8", "replace"), "sha256").hexdigest()
+
+    def is_forged(self, connection: HTTPConnection, token: str | None) -> bool:
+        """Returns whether a form comes from elsewhere than a page of this console.
+
+        Args:
+          connection: The request.
+          token: What the form holds; None for the form of the log-in, which needs none.
+        """
+        headers = connection.headers
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return True
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != self._host(connection):
+            return True
+        return token is not None and not hmac.compare_digest(
+            token.encode("utf-8", "replace"), self.token(connection).encode()
+        )
+
+    def client(self, connection: HTTPConnection) -> str:
+        """Returns the address of the client, as the proxy gives it if there is one."""
+        forwarded = self._forwarded(connection, "x-forwarded-for")
+        peer = connection.client.host if connection.client else ""
+        return forwarded.rpartition(",")[2].strip() if forwarded else peer
+
+    def is_https(self, connection: HTTPConnection) -> bool:
+        """Returns whether the browser reaches the console by HTTPS."""
+        return self._forwarded(connection, "x-forwarded-proto") == "https"
+
+    def _host(self, connection: HTTPConnection) -> str:
+        host = connection.headers.get("host", "")
+        return self._forwarded(connection, "x-forwarded-host") or host
+
+    def _forwarded(self, connection: HTTPConnection, name: str) -> str | None:
+        headers: Headers = connection.headers
+        return headers.get(name) if self._is_from_proxy(connection) else None
+
+    def _is_from_proxy(self, connection: HTTPConnection) -> bool:
+        try:
+            peer = ipaddress.ip_address(connection.client.host if connection.client else "")
+        except ValueError:
+            return False
+        return any(peer in network for network in self.access.proxies)
+
+
+def _needed_role(method: str, path: str) -> str | None:
+    asked = "GET" if method == "HEAD" else method
+    for of_method, pattern, role in _ROLES:
+        if of_method == asked and pattern.fullmatch(path):
+            return role
+    return None
+
+
+def _is_page(path: str) -> bool:
+    return not path.startswith(("/live", "/images/", "/alerts/list", "/fleet/"))
+
+
+def _without_port(host: str) -> str:
+    return re.sub(r":\d+\Z", "", host).lower()

@@ -1,0 +1,220 @@
+"""The people who may use the console, in a file: names, roles, and hashes of passwords.
+
+    {"format_version": "1.0", "users": {"anna": {"role": "operator", "password": "$argon2id$…"}}}
+
+The file is read again when it changes, so a person who is removed is out at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+
+from beam_pipeline.console.exceptions import SetupError
+from rules.text import escaped, shortened
+
+VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
+ROLES = (VIEWER, OPERATOR, ADMIN)
+"""What a person may do, from least to most: see; mark; see who did what."""
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 1000
+LONGEST_NAME = 100
+"""As long as the name of who marks can be."""
+
+_FORMAT_VERSION = "1.0"
+_AT_ONCE = threading.Semaphore(2)
+"""Each check takes 64 MiB of memory and some 50 ms of a processor."""
+_HASHER = PasswordHasher()
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who uses the console.
+
+    Attributes:
+      name: The name, as marks give it.
+      role: One of `ROLES`.
+    """
+
+    name: str
+    role: str
+
+    def may(self, role: str) -> bool:
+        """Returns whether the person may do what a role may do."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+class Users:
+    """The users of a file on this machine.
+
+    Args:
+      path: The file.
+
+    Raises:
+      SetupError: It can't be read, or is no file of users.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._state: tuple[int, int] | None = None
+        self._users: Mapping[str, Mapping[str, Any]] = {}
+        self._nobody = _HASHER.hash("nobody has this password")
+        self._read()
+
+    def _read(self) -> None:
+        try:
+            status = os.stat(self.path)
+            state = status.st_mtime_ns, status.st_size
+            if state != self._state:
+                self._users = _read(self.path)
+                self._state = state
+        except OSError as error:
+            raise SetupError(
+                f"--users {self.path}: can't be read ({error.strerror}); make it with: "
+                "python -m beam_pipeline serve users add NAME --role admin --users FILE"
+            ) from None
+
+    def names(self) -> dict[str, str]:
+        """Returns the role of each user, by name."""
+        self._read()
+        return {name: str(user["role"]) for name, user in sorted(self._users.items())}
+
+    def person(self, name: str) -> Person | None:
+        """Returns a user; None if there is none of this name, or the file can't be read now."""
+        try:
+            self._read()
+        except SetupError:
+            return None
+        user = self._users.get(name)
+        return None if user is None else Person(name, user["role"])
+
+    def check(self, name: str, password: str) -> bool:
+        """Returns whether this is the password of a user. It takes as long if there is no user."""
+        try:
+            self._read()
+        except SetupError:
+            return False
+        known = self._users.get(name)
+        with _AT_ONCE:
+            try:
+                _HASHER.verify(self._nobody if known is None else known["password"], password)
+            except (Argon2Error, InvalidHashError):
+                return False
+        return known is not None
+
+
+def add_user(path: str, name: str, role: str, password: str) -> bool:
+    """Adds a user to a file, or replaces the one of this name; returns whether it is a new one.
+
+    Args:
+      path: The file; it is made if it is missing.
+      name: The name.
+      role: One of `ROLES`.
+      password: The password.
+
+    Raises:
+      SetupError: A value is wrong, or the file can't be read or written.
+    """
+    if (
+        not name.strip()
+        or not name.isprintable()
+        or len(name) > LONGEST_NAME
+        or name != name.strip()
+    ):
+        raise SetupError(
+            f"{shortened(escaped(name))!r}: no name of a user; give up to {LONGEST_NAME} printable "
+            "characters, without spaces around them"
+        )
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        raise SetupError(
+            f"the password has {len(password):,} characters; give {SHORTEST_PASSWORD} or more, and "
+            f"{LONGEST_PASSWORD:,} at most"
+        )
+    users = dict(_read(path)) if os.path.exists(path) else {}
+    is_new = name not in users
+    users[name] = {"role": role, "password": _HASHER.hash(password)}
+    _write(path, users)
+    return is_new
+
+
+def remove_user(path: str, name: str) -> None:
+    """Removes a user from a file.
+
+    Raises:
+      SetupError: There is no such user, or the file can't be read or written.
+    """
+    users = dict(_read(path)) if os.path.exists(path) else {}
+    if name not in users:
+        raise SetupError(f"{shortened(escaped(name))!r}: no such user in {path}")
+    del users[name]
+    _write(path, users)
+
+
+def _read(path: str) -> Mapping[str, Mapping[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        try:
+            users = json.load(file)["users"]
+            for name, user in users.items():
+                if not isinstance(name, str) or user["role"] not in ROLES:
+                    raise ValueError
+                if not str(user["password"]).startswith("$argon2"):
+                    raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise SetupError(
+                f"--users {path}: is no file of users; `serve users add` makes one"
+            ) from None
+    return users  # type: ignore[no-any-return]
+
+
+def _write(path: str, users: Mapping[str, Mapping[str, Any]]) -> None:
+    partial = f"{path}.partial"
+    value = {"format_version": _FORMAT_VERSION, "users": dict(sorted(users.items()))}
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise SetupError(f"--users {path}: can't be written ({error.strerror})") from None
+
+
+# The command
+
+
+def change_users(parsed: argparse.Namespace) -> int:
+    """Adds, removes or lists users; returns the exit code.
+
+    Raises:
+      SetupError: What a person must correct, in one line.
+    """
+    if parsed.command == "list":
+        for name, role in Users(parsed.users).names().items():
+            print(f"{name}  {role}")
+        return 0
+    if parsed.command == "remove":
+        remove_user(parsed.users, parsed.name)
+        print(f"removed {parsed.name} from {parsed.users}")
+        return 0
+    is_new = add_user(parsed.users, parsed.name, parsed.role, _password())
+    print(f"{'added' if is_new else 'changed'} {parsed.name}, {parsed.role}, in {parsed.users}")
+    return 0
+
+
+def _password() -> str:
+    """Reads a password: from a person twice, and otherwise the first line of standard input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("The same again: ") != password:
+        raise SetupError("the passwords differ; nothing was changed")
+    return password

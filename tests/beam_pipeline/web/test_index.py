@@ -1,0 +1,206 @@
+"""The index of the console: whatever the order of changes, it is what a plain reading gives."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rules
+from beam_pipeline.pages.report.gathering import AlertRecord
+from beam_pipeline.pages.report.incidents import find_incidents
+from beam_pipeline.web.index import (
+    FileState,
+    IncidentFilter,
+    Index,
+    IndexChanges,
+    IndexedAlert,
+)
+from tests.search import search
+from transforms.records.times import canonical_time, parse_time
+from transforms.storage.marks import Mark, file_name, standing
+
+BEGIN = datetime(2026, 1, 31, tzinfo=timezone.utc)
+
+
+def alert(
+    camera: str, minute: int, *, belongs_to: str | None = None, suppressed: bool = False,
+    label: str = "person", severity: str = "alert",
+) -> IndexedAlert:  # fmt: skip
+    timestamp = canonical_time(BEGIN + timedelta(minutes=minute))
+    outcome = (None, "suppressed" if suppressed else "not_sent", "")
+    record = AlertRecord(
+        "out", rules.alert_id(camera, timestamp, "alert"), camera, timestamp, "UTC", {label: 0.9},
+        (outcome,), "", f"out/final/{camera}/{camera}_{minute}.json", belongs_to,
+    )  # fmt: skip
+    return IndexedAlert(record, severity, ((label, 0.9, (0.1, 0.2, 0.3, 0.4)),))
+
+
+def named(alerts: Iterable[IndexedAlert]) -> IndexChanges:
+    changes = IndexChanges()
+    for one in alerts:
+        name = f"alerts/{one.record.camera}/{one.record.alert_id}.json"
+        changes.alerts[name], changes.states[name] = one, FileState(1, 1.0)
+    return changes
+
+
+def shown(index: Index, chosen: IncidentFilter | None = None) -> list[tuple[str, list[str]]]:
+    """The incidents in their order, page by page of three: the lead, and all alerts."""
+    found, before = [], None
+    while True:
+        page = index.incidents(chosen or IncidentFilter(), number=3, before=before)
+        found += [
+            (one.lead.record.alert_id, [a.record.alert_id for a in one.alerts])
+            for one in page.incidents
+        ]
+        before = page.older
+        if before is None:
+            return found
+
+
+def plain(alerts: Iterable[IndexedAlert]) -> list[tuple[str, list[str]]]:
+    """The same by the report's grouping of all alerts at once, the newest first."""
+    incidents = find_incidents(one.record for one in alerts)
+    rows = [
+        (
+            parse_time(one.alerts[-1].timestamp),
+            one.alerts[0].alert_id,
+            (one.lead.alert_id, [a.alert_id for a in one.alerts]),
+        )
+        for one in incidents
+    ]
+    return [row[2] for row in sorted(rows, key=lambda row: row[:2], reverse=True)]
+
+
+moments = st.tuples(st.sampled_from(["hall", "gate"]), st.integers(0, 40))
+changes_of_index = st.lists(
+    st.tuples(
+        st.dictionaries(
+            moments, st.tuples(st.booleans(), st.none() | st.integers(0, 40)), max_size=4
+        ),
+        st.sets(moments, max_size=3),
+    ),
+    max_size=6,
+)
+
+
+@pytest.mark.search
+@search(150)
+@given(changes_of_index)
+def test_incidents_are_those_of_the_report_after_any_changes(tmp_path_factory, batches) -> None:
+    index = Index(tmp_path_factory.mktemp("index") / "i.sqlite", "out")
+    there: dict[tuple[str, int], IndexedAlert] = {}
+    for written, deleted in batches:
+        new = {
+            (camera, minute): alert(
+                camera, minute, suppressed=suppressed,
+                belongs_to=None if first is None else alert(camera, first).record.alert_id,
+            )
+            for (camera, minute), (suppressed, first) in written.items()
+        }  # fmt: skip
+        gone = [there.pop(key) for key in deleted if key in there]
+        there |= new
+        changes = named(new.values())
+        changes.gone = list(named(gone).alerts)
+        if gone and set(changes.gone) & set(changes.alerts):
+            index.apply(IndexChanges(gone=changes.gone))
+            changes.gone = []
+        index.apply(changes)
+        assert shown(index) == plain(there.values())
+        assert index.numbers()["alerts"] == len(there)
+    assert set(index.known()) == set(named(there.values()).alerts)
+
+
+@pytest.mark.search
+@search(100)
+@given(st.lists(
+    st.tuples(
+        st.sampled_from(["Anna", "Ben"]), st.sampled_from(["right", "false", "unsure"]),
+        st.sampled_from([None, "person", "car"]), st.integers(0, 3),
+    ), max_size=8,
+), st.randoms(use_true_random=False))  # fmt: skip
+def test_the_marks_that_stand_are_those_of_a_plain_reading_in_any_order(
+    tmp_path_factory, said, shuffle: random.Random
+) -> None:
+    index = Index(tmp_path_factory.mktemp("index") / "i.sqlite", "out")
+    record = alert("hall", 0).record
+    marks = [
+        Mark("hall", record.timestamp, record.alert_id, mark, label, (), "", by,
+             canonical_time(BEGIN + timedelta(seconds=at)))
+        for by, mark, label, at in said
+    ]  # fmt: skip
+    files = {file_name(mark): mark for mark in marks}
+    index.apply(named([alert("hall", 0)]))
+    names = list(files)
+    shuffle.shuffle(names)
+    for name in names:
+        index.apply(IndexChanges(marks={f"marks/hall/{name}": files[name]}))
+    in_order = sorted(files, key=lambda name: (parse_time(files[name].at), name))
+    expected = standing([files[name] for name in in_order])
+    assert index.marks_of(record.alert_id) == expected
+    for mark in ("right", "false", "unsure", "unmarked"):
+        fits = mark in {one.mark for one in expected} or (mark == "unmarked" and not expected)
+        assert bool(shown(index, IncidentFilter(mark=mark))) == fits
+
+
+def test_a_filter_shows_the_incidents_that_fit(tmp_path: Path) -> None:
+    index = Index(tmp_path / "i.sqlite", "out")
+    alerts = [
+        alert("hall", 0), alert("hall", 3, label="car"), alert("hall", 30, severity="detection"),
+        alert("gate", 10, label="dog"),
+    ]  # fmt: skip
+    index.apply(named(alerts))
+    first, second, third, fourth = (one.record.alert_id for one in alerts)
+
+    def leads(**chosen: object) -> list[str]:
+        return [lead for lead, _ in shown(index, IncidentFilter(**chosen))]  # type: ignore[arg-type]
+
+    assert leads() == [third, fourth, first]
+    assert leads(camera="hall") == [third, first]
+    assert leads(label="car") == [first]
+    assert leads(label="dog", camera="hall") == []
+    assert leads(severity="detection") == [third]
+    begin = BEGIN.timestamp()
+    assert leads(since=begin + 600) == [third, fourth]
+    assert leads(since=begin + 601) == [third]
+    assert leads(until=begin + 600) == [first]
+    assert leads(since=begin + 120, until=begin + 180) == [first]
+    assert index.labels() == ["car", "dog", "person"]
+    assert index.cameras() == ["gate", "hall"]
+    assert index.incident_of(second) is not None
+    assert index.incident_of("0" * 32) is None
+
+
+@pytest.mark.parametrize("how", ["version", "output", "damaged", "not ours"])
+def test_an_index_of_another_version_or_output_or_a_damaged_one_is_made_anew(
+    tmp_path: Path, how: str
+) -> None:
+    file = tmp_path / "i.sqlite"
+    index = Index(file, "out")
+    index.apply(named([alert("hall", 0)]))
+    index._close()
+    assert len(shown(Index(file, "out"))) == 1
+    output = "out"
+    if how == "version":
+        with sqlite3.connect(file) as database:
+            database.execute("UPDATE facts SET value = '0' WHERE name = 'version'")
+    elif how == "output":
+        output = "other"
+    elif how == "damaged":
+        for ending in ("-wal", "-shm"):
+            Path(f"{file}{ending}").unlink(missing_ok=True)
+        file.write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    else:
+        file.unlink()
+        with sqlite3.connect(file) as database:
+            database.execute("CREATE TABLE other (x)")
+    again = Index(file, output)
+    assert shown(again) == []
+    again.apply(named([alert("hall", 0)]))
+    assert len(shown(again)) == 1
