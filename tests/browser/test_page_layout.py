@@ -14,7 +14,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -24,13 +23,20 @@ from beam_pipeline.pages.report import write_report
 from beam_pipeline.pages.report.gathering import ReportOptions
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.browser.conftest import chromium
+from tests.browser.looks import (
+    BROKEN,
+    CUT_OFF,
+    REFERENCES,
+    SIZES,
+    TOLERANCE,
+    difference,
+    reduced,
+)
 from tests.transforms.archives import seen
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-REFERENCES = Path(__file__).with_name("references")
-SIZES = {"phone": (390, 844), "desk": (1440, 900)}
 VIEWS = [*itertools.product(("report", "backtest"), SIZES, ("light", "dark"))]
 NAMES = ("front-door", "car-park", "Warehouse_2.north-side", "hall", "garden", "x" * 64)
 STRICTER = "version: 1\ndefaults:\n  objects: {person: {min_score: 0.75}}\n  cooldown: 0s\n"
@@ -87,33 +93,6 @@ def opened(browser: Browser, page: Path, size: str, scheme: Any = "light") -> Pa
     tab = browser.new_context(**how).new_page()
     tab.goto(page.as_uri())
     return tab
-
-
-BROKEN = """() => {
-    const broken = [], range = document.createRange();
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    for (let node; (node = walker.nextNode());) {
-        const element = node.parentElement;
-        if (!element.checkVisibility() || element.closest("script, .hidden, .skip")) continue;
-        for (const found of node.data.matchAll(/[\\p{L}\\p{N}]+(?:,\\d{3})*/gu)) {
-            if (found[0].length > 24) continue;
-            range.setStart(node, found.index);
-            range.setEnd(node, found.index + found[0].length);
-            const lines = new Set([...range.getClientRects()].map((rect) => Math.round(rect.top)));
-            if (lines.size > 1) broken.push(found[0]);
-        }
-    }
-    return broken;
-}"""
-"""The words and numbers of up to 24 letters that stand on two lines."""
-
-CUT_OFF = """() => [...document.querySelectorAll("body *")].filter((element) => {
-    if (!element.checkVisibility() || element.closest(".hidden, .skip")) return false;
-    const { left, right, width } = element.getBoundingClientRect();
-    if (!width || (left >= -1 && right <= innerWidth + 1)) return false;
-    return !element.closest(".wide");  // It says that it is wider than the screen.
-}).map((element) => element.outerHTML.slice(0, 120))"""
-"""What is beyond the sides of the screen, without a hint that it can be scrolled to."""
 
 
 @pytest.mark.parametrize("cameras", [0, 6, 40, 300])
@@ -256,24 +235,6 @@ def screen(browser: Browser, page: Path, size: str, scheme: str) -> Image.Image:
     shot = Image.open(io.BytesIO(tab.screenshot()))
     tab.context.close()
     return shot
-
-
-def reduced(shot: Image.Image) -> Image.Image:
-    """An eighth of the width and the height: of the letters, a grey remains."""
-    return shot.convert("RGB").resize((shot.width // 8, shot.height // 8), Image.Resampling.BOX)
-
-
-def difference(one: Image.Image, other: Image.Image) -> float:
-    """The largest difference, 0 to 255, of areas of 32 pixels of the screen; letters may lie a few
-    pixels elsewhere, as fonts differ."""
-    a, b = (
-        np.asarray(each.resize((each.width // 4, each.height // 4), Image.Resampling.BOX), float)
-        for each in (one, other)
-    )
-    return float(np.abs(a - b).mean(axis=2).max())
-
-
-TOLERANCE = 60.0
 
 
 @pytest.mark.parametrize(("page", "size", "scheme"), VIEWS)

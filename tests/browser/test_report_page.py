@@ -14,6 +14,7 @@ from beam_pipeline.fleet.output_scan import OutputScan
 from beam_pipeline.pages.report import write_report
 from beam_pipeline.pages.report.gathering import ReportOptions
 from tests.beam_pipeline.fleets import SHA256, write_fleet
+from tests.browser.looks import CONTRAST, NAMELESS
 from tests.transforms.archives import seen
 
 if TYPE_CHECKING:
@@ -182,41 +183,8 @@ def test_it_fits_a_phone_and_can_be_read_in_either_scheme(
     page.tab.context.close()
 
 
-CONTRAST = """() => {
-    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-    const behind = (element) => {
-        for (let at = element; at; at = at.parentElement) {
-            const found = parts(getComputedStyle(at).backgroundColor);
-            if (found[3] !== 0) return light(found);
-        }
-    };
-    const low = [];
-    for (const element of document.querySelectorAll("body *:not(script)")) {
-        const hasText = (node) => node.nodeType === 3 && node.data.trim();
-        if (![...element.childNodes].some(hasText)) continue;
-        const [a, b] = [light(parts(getComputedStyle(element).color)), behind(element)];
-        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (ratio < 4.5) low.push([element.tagName, element.className, ratio]);
-    }
-    return [behind(document.body), low];
-}"""
-"""How light the page is, and what has less contrast than WCAG 2.2 asks for (1.4.3, AA)."""
-
-
 def test_a_screen_reader_finds_its_way(opened: Opened) -> None:
-    nameless = opened.computed(
-        """() => [
-            ...[...document.images].filter((element) => !element.alt.trim()),
-            ...[...document.querySelectorAll("input")].filter((element) => !element.labels.length),
-            ...[...document.querySelectorAll("button, summary, a")]
-                .filter((element) => !element.textContent.trim()),
-            ...[...document.querySelectorAll("[tabindex]")]
-                .filter((element) => element.tabIndex > 0 || !element.getAttribute("aria-label")),
-            ...[...document.querySelectorAll("th")].filter((element) => !element.scope),
-        ].map((element) => element.outerHTML.slice(0, 200))"""
-    )
+    nameless = opened.computed(NAMELESS)
     assert nameless == []
     assert opened.computed("document.documentElement.lang") == "en"
     levels = opened.computed("[...document.querySelectorAll('h1,h2,h3')].map((h) => +h.tagName[1])")
