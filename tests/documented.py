@@ -27,6 +27,7 @@ PAGES = (
     "docs/console.md",
     "docs/retention.md",
     "docs/benchmarks.md",
+    "docs/scale.md",
     "docs/flink.md",
 )
 PYTHON = ".venv/bin/python -m beam_pipeline"
@@ -35,6 +36,7 @@ SAMPLES = "tests/beam_pipeline/test_documented_commands.py"
 NAMES = "tests/beam_pipeline/test_names_job.py"
 CAMERAS = "tests/test_cameras_page.py"
 CONSOLE = "tests/beam_pipeline/web/test_documented_console.py"
+COST = "tests/test_cost_benchmark.py"
 BATCH = "tests/flink/test_batch.py"
 STREAM = "tests/flink/test_documented_stream.py"
 
@@ -101,6 +103,7 @@ WHERE: dict[str, dict[str, str]] = {
         "make bench-backtest": "not here: it measures for minutes, alone on the machine",
         ".venv/bin/python -m tests.rules.drawn_day": "not here: test_drawn_day.py does fewer days",
     },
+    "docs/scale.md": {".venv/bin/python -m benchmarks.cost": COST},
     "docs/flink.md": {
         "make flink-up": "not here: the session's cluster is started by the same program",
         f"{PYTHON} $(make -s flink-args) --output": BATCH,

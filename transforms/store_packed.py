@@ -31,7 +31,7 @@ from transforms.storage.packed_output import (
 )
 from transforms.storage.packed_rows import PackedRow, Rows
 
-_IMAGES_A_FILE = 512
+IMAGES_A_FILE = 512
 """How many images a run can lose that is killed, by the file that its detections are written in."""
 
 
@@ -44,7 +44,7 @@ class _WriteDetections(beam.DoFn):
 
     def process(self, element: DetectedImage) -> None:
         self._rows.append(PackedRow(element, None))
-        if len(self._rows) >= _IMAGES_A_FILE:
+        if len(self._rows) >= IMAGES_A_FILE:
             self._write()
 
     def finish_bundle(self) -> None:

@@ -5,6 +5,7 @@ A store takes money for each request: at a million cameras they cost more than t
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -14,6 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from beam_pipeline.bundled import BUNDLED_SAMPLES
+from benchmarks.cost import requests_of
 from tests.beam_pipeline.conftest import jpeg
 from tests.beam_pipeline.played import RUNNER, EventTime, Found, PlayedRunner
 from tests.conftest import Command
@@ -21,6 +24,7 @@ from tests.stores.bucket import Bucket
 from tests.stores.servers import Proxy, Server
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+SHOWS_A_PERSON = BUNDLED_SAMPLES / "hall" / "hall_20260131T180253Z.jpg"
 IMAGES = 3
 """Of each camera: `valid` and `broken` send what their names say, `late` sends valid images."""
 
@@ -112,8 +116,13 @@ def listings(requests: Sequence[tuple[str, str]]) -> Counter[str]:
 def test_an_image_of_a_batch_costs_one_get_and_three_puts(job: Job) -> None:
     job.put("valid", jpeg(), NOON)
     job.put("broken", b"no JPEG", NOON)
-    requests = job.run()
+    job.put("alerted", SHOWS_A_PERSON.read_bytes(), NOON, 1)
+    every = job.run()
+    requests = [(method, key) for method, key in every if "alerted" not in key]
     assert of_each(requests) == {"broken": INVALID, "valid": VALID}
+    alerted = Counter(method for method, key in every if "alerted" in key)
+    cost = requests_of(packed=False, copies=True, alert_share=1, images_a_file=math.inf)
+    assert (alerted["GET"], alerted["PUT"]) == (cost.gets, cost.puts)
     assert listings(requests)["out/invalid/"] == 3
 
 
@@ -166,9 +175,17 @@ def test_an_image_of_a_packed_batch_costs_one_request_and_one_for_its_copy(
     without = len(job.run(options=packed))
     number = 60
     job.put("valid", jpeg(), NOON, number)
-    requests = job.run(options=packed)
-    assert len([key for _, key in requests if key.startswith("in/valid")]) == number
+    job.put("alerted", SHOWS_A_PERSON.read_bytes(), NOON, 1)
+    every = job.run(options=packed)
+    alerted = Counter(method for method, key in every if "alerted" in key)
+    requests = [key for _, key in every if "alerted" not in key]
+    assert len([key for key in requests if key.startswith("in/valid")]) == number
     assert 1 < (len(requests) - without) / number <= at_most
     stored = job.tree("out")
     assert len([key for key in stored if key.startswith("packed/")]) == 1
-    assert not any(key.startswith(("final/", "detections/")) for key in stored)
+    written = {key.split("/")[1] for key in stored if key.startswith(("final/", "detections/"))}
+    assert written == {"alerted"}
+    # As docs/scale.md counts them.
+    copies = not options
+    cost = requests_of(packed=True, copies=copies, alert_share=1, images_a_file=math.inf)
+    assert (alerted["GET"], alerted["PUT"]) == (cost.gets, int(cost.puts))
