@@ -23,6 +23,7 @@ from transforms.records.file_names import InvalidNameError, parse_name, stored_n
 from transforms.records.text import one_line
 from transforms.records.times import EPOCH, canonical_time
 from transforms.storage import stores
+from transforms.storage.packed_output import find_image, read_output
 
 SIZES: Mapping[str, int] = {"card": 480, "full": 1600}
 """The longest side of each size in pixels."""
@@ -63,7 +64,7 @@ def stored_image(camera: str, stem: str) -> StoredImage | None:
 
 
 def read_record(output: str, image: StoredImage) -> dict[str, Any]:
-    """Reads the image JSON of an image: that of `final/`, or else that of `detections/`.
+    """Reads the image JSON of an image: that of `final/`, or else of `detections/` or `packed/`.
 
     Raises:
       NoPictureError: There is none.
@@ -83,6 +84,9 @@ def read_record(output: str, image: StoredImage) -> dict[str, Any]:
         if isinstance(record, dict) and record.get("id") == image.camera:
             return record
         raise NoPictureError("the record of the image is damaged")
+    packed = find_image(output, image.camera, image.stem)
+    if packed is not None:
+        return {**packed.image.to_json(), "threat": packed.threat}
     raise NoPictureError("the image is not in the output, or was deleted by prune")
 
 
@@ -166,6 +170,12 @@ def images_of_day(output: str, camera: str, day: datetime) -> list[StoredImage]:
         if name.endswith(".json")
         and (image := stored_image(camera, name.removesuffix(".json"))) is not None
         and image.capture_time.date() == begin.date()
+    }
+    packed = read_output(output, [], since=begin, until=begin + timedelta(days=1), id=camera)
+    found |= {
+        image
+        for row in packed.of_camera(camera, begin, begin + timedelta(days=1))
+        if not row.is_retracted and (image := stored_image(camera, row.image.stem)) is not None
     }
     return sorted(found, key=lambda image: (image.capture_time, image.stem))
 

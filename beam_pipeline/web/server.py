@@ -31,7 +31,7 @@ from beam_pipeline.web.users import ADMIN, Person, Users
 from transforms.records.text import one_line
 from transforms.storage import stores
 
-_FOLDERS = ("final", "detections", "counts", "alerts", "invalid")
+_FOLDERS = ("final", "detections", "packed", "counts", "alerts", "invalid")
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _SECONDS_FOR_WRITES = 2.0
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")

@@ -13,6 +13,7 @@ import pytest
 
 import transforms.store_packed
 from beam_pipeline import bundled, cli
+from beam_pipeline.web.pictures import images_of_day, read_record
 from tests.beam_pipeline.conftest import jpeg, refused, tree
 from tests.conftest import Command, Done
 from transforms.storage.archive import open_archive
@@ -108,7 +109,11 @@ def readings(output: Path, folder: Path) -> dict[str, Any]:
         ["marks", "export", "--output", output, "--file", folder / "marks.csv"],
     ]
     codes = [(str(words[0]), cli.main([str(word) for word in words])) for words in commands]
-    return {"images": [(one.image, one.threat) for one in images], "codes": codes}
+    shown = {
+        image.stem: read_record(str(output), image)
+        for image in images_of_day(str(output), "gate", CAPTURED)
+    }
+    return {"images": [(one.image, one.threat) for one in images], "codes": codes, "shown": shown}
 
 
 def test_every_command_reads_both_forms(
@@ -133,6 +138,7 @@ def test_every_command_reads_both_forms(
     assert {code for _, code in said["codes"]} == {0}, "\n".join(text[-40:])
     assert said == said_plain
     assert len(said["images"]) == 24
+    assert len(said["shown"]) == 12
     assert written == written_plain
     assert text == text_plain
 

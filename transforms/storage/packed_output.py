@@ -31,7 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import groupby, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transforms.records.file_names import InvalidNameError, parse_name
 from transforms.records.text import one_line, printable
@@ -210,8 +210,12 @@ def period_name(start: datetime, end: datetime) -> str:
     return "_".join(stores.time_in_name(canonical_time(time)) for time in (start, end))
 
 
-def read_file(uri: str) -> Iterator[PackedRow]:
+def read_file(uri: str, id: str | None = None) -> Iterator[PackedRow]:
     """Yields the rows of a file.
+
+    Args:
+      uri: The file.
+      id: The camera; None for all.
 
     Raises:
       FileNotFoundError: It is gone.
@@ -226,10 +230,14 @@ def read_file(uri: str) -> Iterator[PackedRow]:
             with pq.ParquetFile(path) as file:
                 if not file.schema_arrow.equals(_schema(), check_metadata=True):
                     raise ValueError("not written by this program, or by another version of it")
-                for batch in file.iter_batches(ROWS_AT_ONCE):
+                groups = list(range(file.num_row_groups))
+                if id is not None:
+                    groups = [at for at in groups if _may_hold(file.metadata.row_group(at), id)]
+                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups):
                     further = (batch.column(name).to_pylist() for name in _FURTHER)
                     for (_, (image, threat)), *others in zip(rows_of(batch), *further, strict=True):
-                        yield PackedRow(image, threat, *others)
+                        if id in (None, image.id):
+                            yield PackedRow(image, threat, *others)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -237,6 +245,12 @@ def read_file(uri: str) -> Iterator[PackedRow]:
 
 
 _FURTHER = ("generation", "retracted")
+
+
+def _may_hold(group: Any, id: str) -> bool:
+    """Whether a group of rows may have some of a camera, by its statistics."""
+    bounds = group.column(0).statistics
+    return bounds is None or not bounds.has_min_max or bounds.min <= id <= bounds.max
 
 
 def _cameras_in(uri: str) -> set[str]:
@@ -290,12 +304,14 @@ def read_output(
     since: datetime | None = None,
     until: datetime | None = None,
     folder: str | None = None,
+    id: str | None = None,
 ) -> Rows:
     """Reads the rows of a packed output that stand.
 
     Args:
       output: The job's output.
       problems: Files that can't be read are added here.
+      id: The camera; None for all.
       since: The start of the period; rows before it may be left out. None for all.
       until: The end of the period, exclusive; None for all.
       folder: The folder; None for that of the verdicts.
@@ -307,7 +323,7 @@ def read_output(
 
     def read(file: PackedFile) -> None:
         if file.overlaps(since, until):
-            rows.add(read_file(file.uri))
+            rows.add(read_file(file.uri, id))
 
     _each_file(output, folder, problems, read)
     return rows
@@ -442,7 +458,7 @@ def find_image(output: str, id: str, stem: str) -> PackedRow | None:
     except InvalidNameError:
         return None
     problems: list[Problem] = []
-    rows = read_output(output, problems, since=time, until=time + _MICROSECOND)
+    rows = read_output(output, problems, since=time, until=time + _MICROSECOND, id=id)
     row = rows.get(id, canonical_time(time))
     if row is not None and not row.is_retracted and row.image.stem == stem:
         return row
@@ -464,7 +480,7 @@ def newest_image(output: str, id: str) -> PackedRow | None:
         if newest is not None and file.end <= parse_time(newest.image.timestamp):
             break
         with suppress(TornFileError, FileNotFoundError):
-            rows.add(row for row in read_file(file.uri) if row.image.id == id)
+            rows.add(read_file(file.uri, id))
         for row in rows.of_camera(id):
             newest = newest if row.is_retracted else row
     return newest

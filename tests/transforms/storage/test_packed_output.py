@@ -137,6 +137,19 @@ def test_rows_are_read_as_they_were_written_by_camera_and_time(tmp_path: Path) -
     assert list(later) == [rows[2]]
 
 
+def test_the_rows_of_one_camera_are_read_without_those_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_output, "ROWS_A_GROUP", 3)
+    rows = [row_at(minute, camera) for camera in ("a", "b", "hall") for minute in range(4)]
+    uri = put(tmp_path, 0, *rows)
+    for at, camera in enumerate(("a", "b", "hall")):
+        assert list(read_file(uri, camera)) == rows[4 * at : 4 * at + 4]
+    for camera in ("A", "gate", "z"):
+        assert list(read_file(uri, camera)) == []
+    assert list(read_output(str(tmp_path), [], id="b")) == rows[4:8]
+
+
 def test_many_rows_are_in_the_order_of_time(tmp_path: Path) -> None:
     minutes = [(minute * 7) % 60 for minute in range(60)]
     rows = Rows()
@@ -157,13 +170,13 @@ def test_a_file_that_is_merged_while_others_are_read_is_read_where_its_rows_are(
     read = packed_output.read_file
     uris: list[str] = []
 
-    def merging(uri: str):
+    def merging(uri: str, id: str | None = None):
         uris.append(uri)
         if len(uris) == 2:
             with monkeypatch.context() as patch:
                 patch.setattr(packed_output, "read_file", read)
                 merge_by_day(str(tmp_path))
-        yield from read(uri)
+        yield from read(uri, id)
 
     monkeypatch.setattr(packed_output, "read_file", merging)
     problems: list[tuple[str, str]] = []
