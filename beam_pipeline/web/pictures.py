@@ -85,9 +85,10 @@ def read_record(output: str, image: StoredImage) -> dict[str, Any]:
             return record
         raise NoPictureError("the record of the image is damaged")
     packed = find_image(output, image.camera, image.stem)
-    if packed is not None:
-        return {**packed.image.to_json(), "threat": packed.threat}
-    raise NoPictureError("the image is not in the output, or was deleted by prune")
+    if packed is None:
+        raise NoPictureError("the image is not in the output, or was deleted by prune")
+    record = packed.image.to_json()
+    return record if packed.threat is None else {**record, "threat": packed.threat}
 
 
 class Pictures:

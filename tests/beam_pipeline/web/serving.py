@@ -20,22 +20,27 @@ from beam_pipeline.web.server import Prepared, prepare
 from beam_pipeline.web.users import add_user
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.transforms.archives import seen
+from transforms.records.images import DetectedImage
 
 RULES = "version: 1\ndefaults:\n  objects: {person: {min_score: 0.5}, car: {min_score: 0.8}}\n"
 PASSWORD = "correct horse battery"
 
 
-def write_small_output(output: Path, **more: Any) -> None:
+def small_images() -> list[DetectedImage]:
     """Three incidents of two cameras, one of two images; the newest image of the hall has no
     alert."""
-    images = [
+    return [
         seen("hall", "2026-01-31T10:00:00Z", ("person", 0.9), ("car", 0.7), sha256=SHA256),
         seen("hall", "2026-01-31T10:02:00Z", ("person", 0.8), sha256=SHA256),
         seen("hall", "2026-01-31T12:00:00Z", ("car", 0.85), sha256=SHA256),
         seen("hall", "2026-01-31T12:30:00Z", ("person", 0.3), sha256=SHA256),
         seen("gate", "2026-01-31T11:00:00Z", ("person", 0.95), sha256=SHA256),
     ]
-    write_fleet(output, images, rule_text=RULES, **more)
+
+
+def write_small_output(output: Path, **more: Any) -> None:
+    """Writes an output with these images."""
+    write_fleet(output, small_images(), rule_text=RULES, **more)
 
 
 def add_alert(output: Path, camera: str, timestamp: str, label: str = "person") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,21 +24,30 @@ from hypothesis import strategies as st
 import rules
 from beam_pipeline import cli
 from tests.beam_pipeline.conftest import refused
+from tests.beam_pipeline.fleets import write_fleet
 from tests.beam_pipeline.web.serving import (
     RULES,
     Served,
     add_alert,
     served,
+    small_images,
     users_file,
     write_small_output,
 )
 from tests.search import search
 from tests.stores.servers import free_port
+from transforms.storage import stores
 from transforms.storage.marks import read_marks, standing
+from transforms.storage.packed_output import period_name, write_file
+from transforms.storage.packed_rows import PackedRow
 
 SECRET = "a secret beside the output"
 HALL = rules.alert_id("hall", "2026-01-31T10:00:00Z", "alert")
 QUIET = "hall_2026-01-31T12-30-00Z"
+OF_IMAGES = (
+    *(f"/alerts/{HALL}", f"/images/hall/{QUIET}", f"/cameras/hall/images/{QUIET}"),
+    *("/cameras/hall/images", "/cameras/hall"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +199,26 @@ def test_an_image_comes_scaled_and_only_if_it_is_the_one_of_the_record(
         assert (other.status_code, other.headers["content-type"]) == (404, "image/svg+xml")
 
 
+def test_a_packed_output_shows_the_same(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    judged = write_fleet(output, small_images(), rule_text=RULES)
+    day = datetime(2026, 1, 31, tzinfo=timezone.utc)
+    rows = [PackedRow(one.image, one.to_json()["threat"]) for one in judged]
+    period = period_name(day, day + timedelta(days=1))
+    with served(output, tmp_path / "index") as here:
+        before = {path: here.browser().get(path) for path in OF_IMAGES}
+    write_file(stores.packed_folder(str(output)), period, rows)
+    shutil.rmtree(output / "final")
+    shutil.rmtree(output / "detections")
+    with served(output, tmp_path / "index") as here:
+        for path, answer in before.items():
+            again = here.browser().get(path)
+            assert again.status_code == answer.status_code == 200
+            plain = [re.sub(rb'value="[0-9a-f]{64}"|data-version="\d+"', b"", one.content)
+                     for one in (answer, again)]  # fmt: skip
+            assert plain[0] == plain[1], path
+
+
 # Following
 
 
@@ -254,8 +285,6 @@ def test_an_output_that_is_gone_makes_pages_stale_and_loses_nothing(
 
 
 def test_a_look_that_hangs_makes_pages_stale_too(small: Served) -> None:
-    from datetime import timedelta
-
     follower = small.prepared.console.follower
     last = follower.status.last_success
     assert last is not None
