@@ -140,6 +140,7 @@ class Follower:
         self._rules_file = rules_file
         self._on_change = on_change
         self._folders: dict[str, tuple[int, dict[str, FileState]]] = {}
+        self._taken_over: dict[str, int] | None = None
         self._status = FollowStatus(version=time.time_ns() // 1_000_000)
         self._lock = threading.Lock()
 
@@ -203,6 +204,9 @@ class Follower:
         output = self._index.output
         if stores.is_local(output) and not os.path.isdir(output):
             raise FileNotFoundError(f"{output} is not there")
+        dates = self._dates_of_folders()
+        if dates is not None and dates == self._taken_over:
+            return False
         known = self._index.known()
         listed: dict[str, FileState] = {}
         for folder in _FOLDERS:
@@ -223,7 +227,22 @@ class Follower:
             self.changed()
         if unread:
             raise unread[0]
+        self._taken_over = dates
         return bool(gone or new)
+
+    def _dates_of_folders(self) -> dict[str, int] | None:
+        """Returns when each folder that is listed was changed; None if that does not say whether
+        it is the same as before: in a store, or just after a change."""
+        if not stores.is_local(self._index.output):
+            return None
+        dates = {}
+        for folder in _FOLDERS:
+            uri = stores.join(self._index.output, folder)
+            for entry in os.scandir(uri) if os.path.isdir(uri) else ():
+                if entry.is_dir():
+                    dates[entry.path] = os.stat(entry.path).st_mtime_ns
+        newest = max(dates.values(), default=0)
+        return None if time.time() - newest / 1e9 <= _UNCERTAIN_SECONDS else dates
 
     def _list(self, folder: str) -> Iterator[tuple[str, FileState]]:
         """Yields the files of a folder that count, and what the listing says of them."""

@@ -470,6 +470,7 @@ class Index:
 def _conditions(chosen: IncidentFilter) -> tuple[list[str], list[Any]]:
     conditions: list[str] = []
     values: list[Any] = []
+    # A cross join keeps its order: from an incident to its alerts, and to what is said of them.
     of_alert = "EXISTS (SELECT 1 FROM alerts a {} WHERE a.incident = i.id AND {})"
     if chosen.camera is not None:
         conditions.append("i.camera = ?")
@@ -485,14 +486,16 @@ def _conditions(chosen: IncidentFilter) -> tuple[list[str], list[Any]]:
         values.append(chosen.severity)
     if chosen.label is not None:
         conditions.append(
-            of_alert.format("JOIN labels l ON l.alert_id = a.alert_id", "l.label = ?")
+            of_alert.format("CROSS JOIN labels l ON l.alert_id = a.alert_id", "l.label = ?")
         )
         values.append(chosen.label)
     if chosen.mark == UNMARKED:
-        join = "JOIN said s ON s.alert_id = a.alert_id"
+        join = "CROSS JOIN said s ON s.alert_id = a.alert_id"
         conditions.append(f"NOT {of_alert.format(join, '1')}")
     elif chosen.mark is not None:
-        conditions.append(of_alert.format("JOIN said s ON s.alert_id = a.alert_id", "s.mark = ?"))
+        conditions.append(
+            of_alert.format("CROSS JOIN said s ON s.alert_id = a.alert_id", "s.mark = ?")
+        )
         values.append(chosen.mark)
     return conditions, values
 

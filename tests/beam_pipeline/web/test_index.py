@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import sqlite3
+import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 import rules
 from beam_pipeline.pages.report.gathering import AlertRecord
 from beam_pipeline.pages.report.incidents import find_incidents
+from beam_pipeline.web.following import Follower, RulesFollower
 from beam_pipeline.web.index import (
     FileState,
     IncidentFilter,
@@ -204,3 +208,89 @@ def test_an_index_of_another_version_or_output_or_a_damaged_one_is_made_anew(
     assert shown(again) == []
     again.apply(named([alert("hall", 0)]))
     assert len(shown(again)) == 1
+
+
+# Following
+
+
+def follower_of(folder: Path) -> Follower:
+    return Follower(Index(folder / "i.sqlite", str(folder / "out")), 1, RulesFollower(None, None))
+
+
+WRITES = st.lists(
+    st.tuples(st.sampled_from(["hall", "gate", "yard"]), st.integers(0, 5), st.booleans()),
+    max_size=5,
+)
+
+
+@pytest.mark.search
+@search(40)
+@given(st.lists(WRITES, max_size=4), st.integers(0, 3))
+def test_what_is_followed_is_what_a_new_start_reads(tmp_path_factory, batches, age: int) -> None:
+    """Also where a folder says the same date before and after a change, as it does for a moment."""
+    folder = tmp_path_factory.mktemp("followed")
+    (folder / "out").mkdir()
+    following = follower_of(folder)
+    for number, writes in enumerate(batches):
+        for camera, minute, deleted in writes:
+            one = alert(camera, 10 * minute)
+            place = folder / "out" / "alerts" / camera
+            place.mkdir(parents=True, exist_ok=True)
+            file = place / f"{one.record.alert_id}.json"
+            if deleted and len(list(folder.glob("out/alerts/*/*"))) > 1:
+                file.unlink(missing_ok=True)
+            else:
+                (place / ".x").write_text(json.dumps(record_of(one, f"{number} {minute}")))
+                os.replace(place / ".x", file)
+            # Now, in whole seconds, so that it is the same twice; or some seconds ago.
+            then = time.time() - 2 * age if age > 2 else int(time.time())
+            os.utime(place, (then, then))
+        following.look()
+        following.look()
+        assert following.status.problem is None
+        (folder / f"fresh {number}").mkdir()
+        fresh = Follower(
+            Index(folder / f"fresh {number}" / "i.sqlite", str(folder / "out")), 1,
+            RulesFollower(None, None),
+        )  # fmt: skip
+        fresh.look()
+        assert following._index.known() == fresh._index.known()
+        both = [one._index.incidents(IncidentFilter(), number=100) for one in (following, fresh)]
+        assert both[0] == both[1]
+
+
+def record_of(one: IndexedAlert, detail: str) -> dict[str, object]:
+    record = one.record
+    return {
+        "alert_id": record.alert_id, "id": record.camera, "timestamp": record.timestamp,
+        "timezone": "UTC", "severity": "alert", "image_uri": "", "final_uri": record.final_uri,
+        "threats": [{"label": "person", "conf": 0.9, "bbox": [0.1, 0.2, 0.3, 0.4]}],
+        "targets": [{"target": "guard", "outcome": "failed", "detail": detail}],
+    }  # fmt: skip
+
+
+def test_folders_that_have_not_changed_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for camera in ("hall", "gate"):
+        place = tmp_path / "out" / "alerts" / camera
+        place.mkdir(parents=True)
+        one = alert(camera, 0)
+        (place / f"{one.record.alert_id}.json").write_text(json.dumps(record_of(one, "")))
+        os.utime(place, (1e9, 1e9))
+    following = follower_of(tmp_path)
+    following.look()
+    listed: list[str] = []
+    plainly = os.scandir
+
+    def noted(path: str) -> object:
+        listed.append(Path(path).name)
+        return plainly(path)
+
+    monkeypatch.setattr(os, "scandir", noted)
+    following.look()
+    assert listed == ["alerts"]
+    os.utime(tmp_path / "out" / "alerts" / "gate", (1e9 + 5, 1e9 + 5))
+    listed.clear()
+    following.look()
+    assert listed == ["alerts", "alerts", "gate"]
