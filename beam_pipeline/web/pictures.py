@@ -87,7 +87,7 @@ def read_record(output: str, image: StoredImage) -> dict[str, Any]:
     packed = find_image(output, image.camera, image.stem)
     if packed is None:
         raise NoPictureError("the image is not in the output, or was deleted by prune")
-    record = packed.image.to_json()
+    record = dict(packed.image.to_json())
     return record if packed.threat is None else {**record, "threat": packed.threat}
 
 
