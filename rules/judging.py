@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import cast
+from typing import NamedTuple, cast
 
 from rules.cooldown import add_alert, alert_id, covering_alert, find_alert
 from rules.effective import CameraRules, LabelRules, ObjectRule, Track, Zone
@@ -377,9 +377,7 @@ def judge_image(
     severity = _highest_severity(threats)
     if history is not None and camera.needs_history:
         _add_to_history(scene, candidates, unconfirmed)
-    suppressed_by, incident_number, follow_up = None, None, None
-    if severity in alerting:
-        suppressed_by, incident_number, follow_up = _incident(scene, threats, severity)
+    incident = _incident(scene, threats, severity) if severity in alerting else _NO_INCIDENT
     return Verdict(
         is_threat=bool(threats),
         severity=severity,
@@ -387,9 +385,10 @@ def judge_image(
         threats=threats,
         rejected=tuple(sorted(rejected, key=lambda detection: detection.detection)),
         trace=tuple(Trace(candidate.index, tuple(candidate.checks)) for candidate in decisive),
-        suppressed_by=suppressed_by,
-        incident_number=incident_number,
-        follow_up=follow_up,
+        suppressed_by=incident.suppressed_by,
+        incident_number=incident.number,
+        follow_up=incident.follow_up,
+        covered_since=incident.covered_since,
     )
 
 
@@ -512,15 +511,22 @@ def _boxes_by_label(detections: Iterable[Detection]) -> dict[str, tuple[Bbox, ..
     return boxes
 
 
-def _incident(
-    scene: _Scene, threats: tuple[Threat, ...], severity: ThreatSeverity
-) -> tuple[str | None, int, FollowUp | None]:
-    """Returns the id of the alert that covers the image's own, the image's number in the incident,
-    and what is new in it.
-    """
+class _Incident(NamedTuple):
+    """The place of an image in an incident; see `Verdict`."""
+
+    suppressed_by: str | None
+    number: int | None
+    follow_up: FollowUp | None = None
+    covered_since: int | None = None
+
+
+_NO_INCIDENT = _Incident(None, None)
+
+
+def _incident(scene: _Scene, threats: tuple[Threat, ...], severity: ThreatSeverity) -> _Incident:
     cooldown = scene.camera.cooldown
     if cooldown is None:
-        return None, 1, None
+        return _Incident(None, 1)
     objects = Counter(threat.label for threat in threats if threat.severity == severity)
     microseconds = cooldown // _MICROSECOND
     gap = None if scene.camera.incident_gap is None else scene.camera.incident_gap // _MICROSECOND
@@ -531,8 +537,9 @@ def _incident(
         labels = frozenset(objects)
         alert = covering_alert(alerts, capture_time, labels, microseconds, severity, gap, arrived)
         if alert is not None:
-            return alert.alert_id, alert.cover(capture_time, objects, arrived, gap), None
+            number = alert.cover(capture_time, objects, arrived, gap)
+            return _Incident(alert.alert_id, number, covered_since=alert.capture_time)
     follow_up = add_alert(
         alerts, capture_time, own_id, objects, microseconds, severity, gap, arrived
     )
-    return None, 1, follow_up
+    return _Incident(None, 1, follow_up)

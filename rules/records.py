@@ -9,7 +9,7 @@ Both arrive rounded to 4 decimals.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypedDict
 
 Severity = Literal["alert", "detection", "ignore"]
@@ -331,6 +331,8 @@ class Verdict:
             sent, from 2 for those that this alert covers; None if the image calls for no alert.
         follow_up: What is new since the last alert of the incident; None if the image has no alert
             of its own, or the first one of its incident.
+        covered_since: The capture time of the image of the alert `suppressed_by`, in microseconds
+            since 1970; None if there is none, or if the verdict was read from JSON.
     """
 
     is_threat: bool
@@ -342,6 +344,7 @@ class Verdict:
     suppressed_by: str | None = None
     incident_number: int | None = None
     follow_up: FollowUp | None = None
+    covered_since: int | None = field(default=None, compare=False)
 
     @property
     def alerts(self) -> bool:

@@ -156,6 +156,15 @@ PENDING_ALERT = PendingAlert(
     ),
 )
 
+COVERED = JudgedImage(
+    DETECTED_IMAGE,
+    replace(
+        VERDICT,
+        suppressed_by="00112233445566778899aabbccddeeff",
+        incident_number=3,
+        covered_since=1_769_903_999_000_000,
+    ),
+)
 PLAN = Plan(
     "gate",
     "2026-01-31T23:59:59Z",
@@ -226,6 +235,7 @@ GOLDEN: dict[str, Golden] = {
     ),
     "version.v1.bin": registered(Version(judged=JudgedImage(DETECTED_IMAGE, VERDICT))),
     "version.v2.bin": registered(Version(judged=JudgedImage(DETECTED_IMAGE, FOLLOWING))),
+    "version.v3.bin": registered(Version(judged=COVERED)),
     "capture_time.v1.bin": Golden(
         CAPTURE_TIMES,
         CaptureTime(
@@ -244,6 +254,10 @@ GOLDEN: dict[str, Golden] = {
             versions={DETECTED_IMAGE.uri: Version(judged=JudgedImage(DETECTED_IMAGE, FOLLOWING))},
         ),
     ),
+    "capture_time.v5.bin": Golden(
+        CAPTURE_TIMES,
+        replace(CAPTURE_TIME, versions={DETECTED_IMAGE.uri: Version(judged=COVERED)}),
+    ),
     "plan.v1.bin": registered(PLAN),
     "plan.v2.bin": registered(
         replace(
@@ -256,6 +270,7 @@ GOLDEN: dict[str, Golden] = {
     "plan.v3.bin": registered(replace(PLAN, spared=("0123456789abcdef" * 4,), known=CAPTURE_TIME)),
     "plan.v4.bin": registered(replace(PLAN, known=CAPTURE_TIME_OF_REPLACED)),
     "plan.v5.bin": registered(replace(PLAN, winner=JudgedImage(DETECTED_IMAGE, FOLLOWING))),
+    "plan.v6.bin": registered(replace(PLAN, winner=COVERED)),
     "counted_image.v1.bin": registered(
         CountedImage.of(JudgedImage(DETECTED_IMAGE, VERDICT)).retraction()
     ),
@@ -265,6 +280,7 @@ GOLDEN: dict[str, Golden] = {
     "detected_image.v1.bin": registered(DETECTED_IMAGE),
     "judged_image.v1.bin": registered(JudgedImage(DETECTED_IMAGE, VERDICT)),
     "judged_image.v2.bin": registered(JudgedImage(DETECTED_IMAGE, FOLLOWING)),
+    "judged_image.v3.bin": registered(COVERED),
     "seen_files.v1.bin": Golden(KNOWN_FILES_CODER, KNOWN_FILES),
     "seen_files_none.v1.bin": Golden(KNOWN_FILES_CODER, None),
     "seen_files.v2.bin": Golden(

@@ -122,8 +122,8 @@ def _unpack_plan(plain: dict[str, Any]) -> Plan:
 
 register_record(
     Plan,
-    version=5,
-    upgrades={1: keep_plain, 2: keep_plain, 3: keep_plain, 4: keep_plain},
+    version=6,
+    upgrades=dict.fromkeys(range(1, 6), keep_plain),
     pack=_pack_plan,
     unpack=_unpack_plan,
 )

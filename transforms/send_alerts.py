@@ -34,6 +34,7 @@ from transforms.alerting.delivery import (
     pause_before,
 )
 from transforms.alerting.ledger import FAILED, NOT_SENT, SUPPRESSED, WAITING, Outcome
+from transforms.alerting.replacements import Replacements
 from transforms.alerting.target_clients import check_url, named_urls
 from transforms.limit_alerts import LimitAlerts
 from transforms.records.codecs import VersionedCoder, keep_plain
@@ -365,7 +366,8 @@ class SendAlerts(beam.PTransform):
     Input: `PCollection[JudgedImage]`. An image of severity `alert` has an alert; an image of
     severity `detection` has one if the rules name a target for it. An alert that its record shows
     as delivered is not sent again. An alert in the cooldown of another one, beyond a limit, or too
-    old is recorded, but not sent. Secrets come from the environment of the machine that sends.
+    old is recorded, but not sent; if its incident goes on, the first alert in its cooldown that is
+    recent is sent instead of it. Secrets come from the environment of the machine that sends.
 
     Args:
       output: The job's output, where `alerts/` is.
@@ -423,12 +425,13 @@ class SendAlerts(beam.PTransform):
         output, ruleset = self._options.output, self._options.ruleset
         default_targets = tuple(named_urls(self._options.urls))
         timezone = self._timezone
+        replacements = Replacements(output, self._options.max_age_seconds)
 
         def choose(image: JudgedImage) -> Iterator[Alert]:
             ruleset.refresh()
             alert = alert_for(image, output, ruleset.current, default_targets, timezone)
             if alert is not None:
-                yield alert
+                yield replacements.apply(alert, image.verdict.covered_since)
 
         alerts = judged | "ChooseAlerts" >> beam.FlatMap(choose).with_output_types(Alert)
         alerting = ruleset.current.alerting

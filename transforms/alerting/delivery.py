@@ -32,6 +32,7 @@ from transforms.alerting.ledger import (
     Outcome,
 )
 from transforms.alerting.messages import Message, compose
+from transforms.alerting.replacements import TOO_OLD_DETAIL
 from transforms.alerting.target_clients import (
     TargetClient,
     TimeLimits,
@@ -461,7 +462,7 @@ class AlertDispatcher:
             return Outcome(target, SUPPRESSED, f"reported in digest {alert.held[target]}")
         limit = self._max_age_seconds
         if limit is not None and is_too_old(alert, limit + context.waited_seconds):
-            return Outcome(target, NOT_SENT, "older than --alert_max_age")
+            return Outcome(target, NOT_SENT, TOO_OLD_DETAIL)
         return None
 
     def _record(self, alert: Alert, outcome: Outcome) -> list[Outcome]:

@@ -427,7 +427,7 @@ def _unpack_pixels(packed: Any) -> Any:
 
 for _record in (ImageFile, NamedFile, InvalidImage, DetectedImage, WindowCounts):
     register_record(_record)
-register_record(JudgedImage, version=2, upgrades={1: keep_plain})
+register_record(JudgedImage, version=3, upgrades={1: keep_plain, 2: keep_plain})
 register_record(
     ValidImage, version=2, upgrades={1: keep_plain}, pack=_pack_valid, unpack=_unpack_valid
 )

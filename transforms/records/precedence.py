@@ -279,11 +279,11 @@ def unpack_capture_time(plain: Mapping[str, Any]) -> CaptureTime:
     return unpack_fields(plain, CaptureTime, _ENCODED_NAMES)
 
 
-register_record(Version, version=2, upgrades={1: keep_plain})
+register_record(Version, version=3, upgrades={1: keep_plain, 2: keep_plain})
 CAPTURE_TIMES: VersionedCoder[CaptureTime] = VersionedCoder(
     CaptureTime,
-    version=4,
-    upgrades={1: keep_plain, 2: keep_plain, 3: keep_plain},
+    version=5,
+    upgrades=dict.fromkeys(range(1, 5), keep_plain),
     pack=pack_capture_time,
     unpack=unpack_capture_time,
 )

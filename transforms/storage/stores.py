@@ -222,6 +222,11 @@ def cooldowns_uri(output: str, camera: str) -> str:
     return join(output, "alerts", _COOLDOWNS, camera, "sent.json")
 
 
+def replacement_uri(output: str, camera: str, alert_id: str) -> str:
+    """Returns the address of what says which alert is sent instead of one that was too old."""
+    return join(output, "alerts", _COOLDOWNS, camera, f"instead_of_{alert_id}.json")
+
+
 def undelivered_folders(output: str) -> tuple[str, str]:
     """Returns the folders of alerts to be sent again: the present one, and that of former releases,
     whose folders could be cameras."""

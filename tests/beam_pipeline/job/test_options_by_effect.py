@@ -562,6 +562,33 @@ def test_alerts_are_sent_up_to_their_largest_age(
     }
 
 
+def test_an_alert_that_was_too_old_hides_no_recent_one_of_its_incident(
+    folder: Folder, service: WebService
+) -> None:
+    """An incident with an image each four minutes began 76 minutes ago and ended 48 minutes ago."""
+    now = datetime.now(timezone.utc).replace(microsecond=0)
+    names = {}
+    for minutes in range(48, 77, 4):
+        capture_time = now - timedelta(minutes=minutes)
+        folder.put(f"hall_{capture_time:%Y%m%dT%H%M%SZ}.jpg")
+        names[f"{capture_time:%Y-%m-%dT%H:%M:%SZ}"] = minutes
+    options = ("--alert_url", f"{service.url}/hook", "--alert_max_age", "1h")
+    output = folder.run(*options)
+    (request,) = service.requests
+    sent = json.loads(request.body)
+    assert names[sent["timestamp"]] in (48, 52, 56)
+    (delivered,) = [
+        record
+        for record in map(read_json, (output / "alerts").glob("hall/*.json"))
+        if record["targets"][0]["outcome"] == "delivered"
+    ]
+    assert delivered["alert_id"] == sent["alert_id"]
+    verdicts = [final["threat"]["suppressed_by"] for final in finals(output).values()]
+    assert (verdicts[0], len(set(verdicts[1:]))) == (None, 1)
+    folder.run(*options, output=output)
+    assert len(service.requests) == 1
+
+
 def test_every_alert_url_gets_the_alert(folder: Folder, service: WebService) -> None:
     folder.put(NAME)
     urls = [f"{service.url}/{name}" for name in ("one", "other")]
