@@ -1,12 +1,24 @@
-"""The commands ``rules check`` and ``rules explain``."""
+"""The commands ``rules check``, ``rules explain`` and ``rules propose``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from beam_pipeline.commands.arguments import STORES_EPILOG, command_parser, parse
-from beam_pipeline.console.parsing import DEFAULT_OUTPUT, OneLineParser, add_labels, score
+from beam_pipeline.commands.arguments import (
+    STORES_EPILOG,
+    add_archive,
+    add_table_or_json,
+    command_parser,
+    parse,
+)
+from beam_pipeline.console.parsing import (
+    DEFAULT_OUTPUT,
+    OneLineParser,
+    add_labels,
+    at_least_1,
+    score,
+)
 
 
 def parser() -> OneLineParser:
@@ -64,13 +76,35 @@ def parser() -> OneLineParser:
         help="the job's output, without --rules; its rule file is looked for here and beside it "
         f"(default: {DEFAULT_OUTPUT}, if there is one)",
     )
-    for command in (check, explain):
+    propose = commands.add_parser(
+        "propose",
+        help="propose changes of the rules that silence the alerts which people marked false",
+        description="Proposes, for each camera, changes of the rules that would have silenced "
+        "alerts which people marked false, the smallest first, and tests each on the archive: "
+        "what it silences, which right alerts it keeps, and what else it changes. Writes nothing "
+        "without --write.",
+        epilog=STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    add_archive(propose)
+    propose.add_argument("--rules", required=True, metavar="FILE", help="the rule file to improve")
+    propose.add_argument(
+        "--write",
+        nargs="?",
+        type=at_least_1,
+        const=1,
+        metavar="NUMBER",
+        help="write this proposal for the camera of --id to the rule file, with its comments "
+        "(without NUMBER: the first one)",
+    )
+    add_table_or_json(propose)
+    for command in (check, explain, propose):
         add_labels(command)
     return parser
 
 
 def main(words: Sequence[str]) -> int:
-    """Checks or explains rules; returns the exit code."""
+    """Checks, explains or proposes rules; returns the exit code."""
     parsed = parse(parser(), words)
     from beam_pipeline.inputs import rule_commands  # A store's client takes a second to import.
 
@@ -81,6 +115,10 @@ def main(words: Sequence[str]) -> int:
         print(text)
         for warning in warnings:
             print(warning, file=sys.stderr)
+    elif parsed.command == "propose":
+        from beam_pipeline.evaluation.propose import propose_rules
+
+        return propose_rules(parsed)
     else:
         explanation = rule_commands.explain(
             parsed.id, parsed.file, parsed.rules, parsed.labels, parsed.output

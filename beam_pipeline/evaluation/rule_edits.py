@@ -9,8 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.resolver import VersionedResolver
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+Value = str | list["Value"] | dict[str, "Value"]
+"""What a setting is to be, with numbers as they are to be written."""
+Setting = tuple[tuple[str, ...], Value]
+"""A key by its path from the top of the rule file, and its value."""
 
 _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 _WIDEST = 1 << 20
@@ -48,11 +54,7 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> str:
       text: The content of a rule file that was found right.
       edits: What is to change.
     """
-    yaml = YAML()
-    yaml.Resolver = _AsWritten
-    yaml.preserve_quotes = True
-    yaml.width = _WIDEST
-    document = yaml.load(text)
+    yaml, document = _load(text)
     for edit in edits:
         node = document
         for key in (*edit.layer, "objects", edit.label):
@@ -63,6 +65,53 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> str:
             node = node[key]
         for name, value in edit.values.items():
             node[name] = _number(value)
+    return _dump(yaml, document)
+
+
+def apply_settings(text: str, settings: Iterable[Setting]) -> str:
+    """Returns a rule file's text with other settings; the rest stays, comments too.
+
+    A list is added to the list that is there; any other value replaces what is there.
+
+    Args:
+      text: The content of a rule file that was found right.
+      settings: What is to change. Parts of a path that the file does not have are added.
+    """
+    yaml, document = _load(text)
+    for (*parents, last), value in settings:
+        node = document
+        for key in parents:
+            if node.get(key) is None:
+                node[key] = CommentedMap()
+            node = node[key]
+        if isinstance(value, list) and node.get(last) is not None:
+            node[last].extend(_in_one_line(value))
+        else:
+            node[last] = _in_one_line(value)
+    return _dump(yaml, document)
+
+
+def _in_one_line(value: Value) -> Any:
+    """Returns a value as it is written: in one line."""
+    if isinstance(value, str):  # Times are quoted, as YAML 1.1 takes 20:00 for a number.
+        return DoubleQuotedScalarString(value) if ":" in value else value
+    if isinstance(value, list):
+        node: Any = CommentedSeq([_in_one_line(part) for part in value])
+    else:
+        node = CommentedMap({key: _in_one_line(part) for key, part in value.items()})
+    node.fa.set_flow_style()
+    return node
+
+
+def _load(text: str) -> tuple[YAML, Any]:
+    yaml = YAML()
+    yaml.Resolver = _AsWritten
+    yaml.preserve_quotes = True
+    yaml.width = _WIDEST
+    return yaml, yaml.load(text)
+
+
+def _dump(yaml: YAML, document: Any) -> str:
     file = io.StringIO()
     yaml.dump(document, file)
     return file.getvalue()

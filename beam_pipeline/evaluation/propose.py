@@ -1,0 +1,131 @@
+"""The command `rules propose`: which change of the rules would have silenced the false alerts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import rules
+from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.console.tables import write_stdout
+from beam_pipeline.evaluation.marked import MarkedTruth, read_truth
+from beam_pipeline.evaluation.proposing import Proposal, propose
+from beam_pipeline.evaluation.rule_edits import Setting, Value, apply_settings
+from beam_pipeline.inputs import selection
+from beam_pipeline.inputs.preflight import check_readable
+from beam_pipeline.inputs.rule_files import load_labels, load_rules, read_file
+from beam_pipeline.inputs.selection import Selection
+from transforms.storage import stores
+
+
+def propose_rules(args: argparse.Namespace) -> int:
+    """Prints the proposals, and writes one on request; returns the exit code.
+
+    Raises:
+      SetupError: Something of the set-up is wrong; nothing was written.
+      CommandFailedError: A store failed.
+    """
+    for option in ("rules", "labels"):
+        check_readable(f"--{option}", getattr(args, option), is_file=True)
+    text = read_file(args.rules, "--rules")
+    labels = frozenset(load_labels(args.labels).values())
+    ruleset = load_rules(text, args.rules, labels)
+    chosen = selection.select(args)
+    if args.write is not None and len(chosen.ids) != 1:
+        raise SetupError("--write changes the rules of one camera; name it by --id")
+    truth = read_truth(chosen.archive.uris)
+    with selection.store_errors_as_failures():
+        found = {id: _of_camera(chosen, truth, ruleset, text, args.rules, id) for id in chosen.ids}
+    if args.write is not None and args.write > len(found[chosen.ids[0]]):
+        id = chosen.ids[0]
+        raise SetupError(f"--write {args.write}: {id} has {len(found[id])} proposals")
+    if args.format == "json":
+        document = {id: [_json(one) for one in proposals] for id, proposals in found.items()}
+        write_stdout(json.dumps(document, indent=2) + "\n")
+    else:
+        write_stdout("\n".join(_table(id, some) for id, some in found.items() if some))
+    if not any(found.values()):
+        print(
+            "nothing to propose: no sent alert of these cameras is marked false, or no single "
+            "change would silence one",
+            file=sys.stderr,
+        )
+    selection.print_problems([*chosen.archive.problems, *truth.problems], "they were left out")
+    if args.write is not None:
+        _write(args, text, labels, found[chosen.ids[0]])
+    return 0
+
+
+def _of_camera(
+    chosen: Selection,
+    truth: MarkedTruth,
+    ruleset: rules.Rules,
+    text: bytes,
+    source: str,
+    id: str,
+) -> list[Proposal]:
+    facts = {key: known for key, known in truth.facts.items() if key[0] == id}
+    if not facts or (ruleset.strict_ids and not ruleset.has_camera(id)):
+        return []
+    images = [archived.image for archived in chosen.archive.images(id, chosen.since, chosen.until)]
+    return propose(images, facts, text.decode(), source, id)
+
+
+def _write(
+    args: argparse.Namespace, text: bytes, labels: frozenset[str], proposals: list[Proposal]
+) -> None:
+    """Writes the rule file with one proposal.
+
+    Raises:
+      SetupError: The file would not be right, or it was edited meanwhile.
+    """
+    changed = apply_settings(text.decode(), proposals[args.write - 1].changes).encode()
+    load_rules(changed, args.rules, labels)
+    if read_file(args.rules, "--rules") != text:
+        raise SetupError(f"--rules {args.rules}: was edited meanwhile; run the command again")
+    stores.write_bytes(args.rules.removeprefix("file://"), changed)
+    print(f"{args.rules}: written with proposal {args.write}", file=sys.stderr)
+
+
+def _json(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "kind": proposal.kind,
+        "label": proposal.label,
+        "changes": [{"path": list(path), "value": value} for path, value in proposal.changes],
+        **asdict(proposal.effect),
+        "right_lost_at_most": round(proposal.right_lost_at_most, 4),
+        "sureness": proposal.sureness,
+    }
+
+
+def _table(id: str, proposals: list[Proposal]) -> str:
+    first = proposals[0].effect
+    lines = [f"{id}: {first.false} alerts marked false were sent, {first.right} right"]
+    for number, proposal in enumerate(proposals, 1):
+        effect = proposal.effect
+        warning = "LOSES RIGHT ALERTS  " if proposal.loses_right else ""
+        lines += [
+            f"{number:>3}  {warning}{'; '.join(map(_setting, proposal.changes))}",
+            f"     {effect.false_gone} of {effect.false} false alerts gone, "
+            f"{effect.right - len(effect.right_lost)} of {effect.right} right ones kept; of the "
+            f"unmarked ones {effect.others_lost} gone, and {effect.gained} alerts more",
+            f"     {proposal.sureness}",
+        ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _setting(setting: Setting) -> str:
+    path, value = setting
+    return f"{'.'.join(path)}: {_inline(value)}"
+
+
+def _inline(value: Value) -> str:
+    """Returns a value as YAML in one line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return f"[{', '.join(map(_inline, value))}]"
+    return f"{{{', '.join(f'{key}: {_inline(part)}' for key, part in value.items())}}}"

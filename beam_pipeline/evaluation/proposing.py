@@ -1,0 +1,359 @@
+"""Proposals: the smallest changes of a camera's rules that silence its false alerts, by marks.
+
+Each proposal changes one thing of one camera, and was judged on the images of the archive: how many
+of the alerts that people marked false it takes away, how many that they marked right it keeps, and
+what else it changes.
+
+    for proposal in propose(images, facts, text, "rules.yaml", "hall"):
+        proposal.changes, proposal.effect, proposal.sureness
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import rules
+from beam_pipeline.evaluation.comparison import alerted_by_verdict
+from beam_pipeline.evaluation.mark_facts import Facts, Key
+from beam_pipeline.evaluation.marked import MarkedImage
+from beam_pipeline.evaluation.metrics import wilson
+from beam_pipeline.evaluation.rule_edits import Setting, Value, apply_settings
+from rules.geometry import iou
+from rules.schedule import local_time
+from transforms.records.images import DetectedImage
+from transforms.records.times import parse_time
+
+KINDS = (
+    *("min_score_at_night", "min_score", "min_area", "mask", "repeats", "confirm"),
+    *("cooldown", "schedule"),
+)
+"""What a proposal changes, the least far-reaching first."""
+FEW = 3
+"""With fewer marks of either kind, a proposal is a guess."""
+_SAME_PLACE = 0.5
+_MARGIN = 0.01
+_MASK_OVERLAP = 0.9
+_LONGEST_COOLDOWN = timedelta(hours=4)
+_MOST_HOURS = 8
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a change makes of the alerts of a camera.
+
+    Attributes:
+      false: Alerts that were sent and are marked false.
+      false_gone: Of these, those that are no longer sent.
+      right: Images whose alert is marked right, and was sent or is in the cooldown of one that is
+        not marked false.
+      right_lost: The capture times of those of which this is no longer so.
+      others_lost: Unmarked alerts that are no longer sent.
+      gained: Alerts that were not sent before, as where a cooldown begins with another image.
+    """
+
+    false: int
+    false_gone: int
+    right: int
+    right_lost: tuple[str, ...]
+    others_lost: int
+    gained: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One change of the rules of one camera.
+
+    Attributes:
+      id: The camera.
+      kind: One of `KINDS`.
+      label: The label of the false alerts.
+      changes: What the rule file is to say.
+      effect: What it makes of the alerts.
+    """
+
+    id: str
+    kind: str
+    label: str
+    changes: tuple[Setting, ...]
+    effect: Effect
+
+    @property
+    def loses_right(self) -> bool:
+        """Whether a right alert would be lost."""
+        return bool(self.effect.right_lost)
+
+    @property
+    def right_lost_at_most(self) -> float:
+        """The greatest share of right alerts that may be lost, by Wilson's interval at 95 %."""
+        interval = wilson(len(self.effect.right_lost), self.effect.right)
+        return 1.0 if interval is None else interval[1]
+
+    @property
+    def sureness(self) -> str:
+        """How sure it is, in words."""
+        effect = self.effect
+        few = min(effect.false, effect.right) < FEW
+        lost = (
+            f"of {effect.right} right alerts {len(effect.right_lost)} are lost, so up to "
+            f"{self.right_lost_at_most:.0%} of all may be"
+            if effect.right
+            else "no alert is marked right, so nothing is known of those that would be lost"
+        )
+        return f"TOO FEW marks: {lost}" if few else lost
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """The sort key: without a loss of right alerts, the most false ones, the least else."""
+        effect = self.effect
+        return (
+            len(effect.right_lost),
+            -effect.false_gone,
+            effect.others_lost + effect.gained,
+            KINDS.index(self.kind),
+            self.label,
+            str(self.changes),
+        )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An image with what the rules make of it."""
+
+    row: MarkedImage
+    image: DetectedImage
+    verdict: rules.Verdict
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """A detection that was a threat in an image whose alert is known to be false or right."""
+
+    timestamp: str
+    detection: rules.Detection
+
+
+def propose(
+    images: Sequence[DetectedImage],
+    facts: Mapping[Key, Facts],
+    text: str,
+    source: str,
+    id: str,
+) -> list[Proposal]:
+    """Returns the proposals for one camera, the best first; none without a false alert.
+
+    The first one loses no right alert, unless all of them do.
+
+    Args:
+      images: All images of the camera, in order of time.
+      facts: What marks say of images.
+      text: The content of the rule file, which was found right.
+      source: The name of the rule file, for messages.
+      id: The camera.
+    """
+    parsed = rules.parse_rules(text.encode(), source)
+    before = _judge(images, facts, parsed, id)
+    found: dict[str, Proposal] = {}
+    for label in sorted(_false_labels(before)):
+        false = [*_marked(before, label, is_right=False)]
+        right = [*_marked(before, label, is_right=True)]
+        for kind, changes in _candidates(parsed.for_camera(id), id, label, false, right):
+            try:
+                changed = rules.parse_rules(apply_settings(text, changes).encode(), source)
+            except rules.RulesError:
+                continue  # The change does not go with what the file says already.
+            effect = _compare(before, _judge(images, facts, changed, id))
+            if effect.false_gone:
+                found.setdefault(str(changes), Proposal(id, kind, label, changes, effect))
+    return sorted(found.values(), key=lambda proposal: proposal.order)
+
+
+def _judge(
+    images: Sequence[DetectedImage], facts: Mapping[Key, Facts], ruleset: rules.Rules, id: str
+) -> list[_Seen]:
+    history = rules.History()
+    seen = []
+    for image in images:
+        verdict = ruleset.judge(image.for_rules(), history)
+        alerted = alerted_by_verdict(verdict)
+        labels = frozenset(label for label, _ in alerted.alerted)
+        known = facts.get((id, image.timestamp))
+        row = MarkedImage(id, image.timestamp, labels, alerted.suppressed_by, known)
+        seen.append(_Seen(row, image, verdict))
+    return seen
+
+
+def _false_labels(seen: Iterable[_Seen]) -> set[str]:
+    return {
+        label
+        for one in seen
+        if one.row.is_sent and one.row.is_right is False
+        for label in one.row.labels
+    }
+
+
+def _marked(seen: Iterable[_Seen], label: str, *, is_right: bool) -> Iterator[_Marked]:
+    """Yields the threats of a label in images that are marked false, or that show it."""
+    for one in seen:
+        facts = one.row.facts
+        if facts is None or label not in (facts.present if is_right else facts.absent):
+            continue
+        for threat in one.verdict.threats:
+            if threat.label == label and threat.severity == "alert":
+                yield _Marked(one.row.timestamp, one.image.detections[threat.detection])
+
+
+def _compare(before: Sequence[_Seen], after: Sequence[_Seen]) -> Effect:
+    false_before, false_after = (
+        {
+            rules.alert_id(one.row.id, one.row.timestamp, "alert")
+            for one in seen
+            if one.row.is_sent and one.row.is_right is False
+        }
+        for seen in (before, after)
+    )
+    pairs = [(old.row, new.row) for old, new in zip(before, after, strict=True)]
+    right = [(old, new) for old, new in pairs if _is_kept(old, false_before)]
+    return Effect(
+        false=len(false_before),
+        false_gone=len(false_before - false_after),
+        right=len(right),
+        right_lost=tuple(new.timestamp for _, new in right if not _is_kept(new, false_after)),
+        others_lost=sum(
+            old.is_sent and not new.is_sent and old.is_right is None for old, new in pairs
+        ),
+        gained=sum(new.is_sent and not old.is_sent for old, new in pairs),
+    )
+
+
+def _is_kept(row: MarkedImage, false_alerts: set[str]) -> bool:
+    """Returns whether a right alert was sent, or is covered by one that is not known as false."""
+    return row.is_right is True and (row.is_sent or row.suppressed_by not in false_alerts)
+
+
+# Candidates
+
+_Candidates = Iterator[tuple[str, tuple[Setting, ...]]]
+
+
+def _candidates(
+    camera: rules.CameraRules,
+    id: str,
+    label: str,
+    false: Sequence[_Marked],
+    right: Sequence[_Marked],
+) -> _Candidates:
+    layer = ("cameras", id)
+    yield from _scores(camera, (*layer, "objects", label), label, false, right)
+    yield from _areas(camera, (*layer, "objects", label), label, false)
+    yield from _mask(camera, (*layer, "mask"), label, false)
+    if camera.repeats is None:
+        of_label: tuple[Setting, ...] = (((*layer, "objects", label, "repeats"), "true"),)
+        # Without this, persons never repeat.
+        yield "repeats", (((*layer, "repeats"), {}), *(of_label if label == "person" else ()))
+    if camera.confirm is None:
+        yield "confirm", (((*layer, "confirm"), {}),)
+    yield from _cooldown(camera, layer)
+    yield from _schedule(camera, layer, false)
+
+
+def _scores(
+    camera: rules.CameraRules,
+    path: tuple[str, ...],
+    label: str,
+    false: Sequence[_Marked],
+    right: Sequence[_Marked],
+) -> _Candidates:
+    """Yields the least score above all false ones, and the greatest that keeps all right ones."""
+    values = {_above(max(one.detection.conf for one in false))}
+    if right:
+        values.add(math.floor(min(one.detection.conf for one in right) * 100) / 100)
+    rule = camera.objects.get(label)
+    for value in sorted(value for value in values if value <= 0.99):
+        number = f"{value:.2f}"
+        if rule is None or value > rule.min_score:
+            yield "min_score", (((*path, "min_score"), number),)
+        night = None if rule is None else rule.min_score_at_night
+        if camera.night is not None and (night is None or value > night):
+            yield "min_score_at_night", (((*path, "min_score_at_night"), number),)
+
+
+def _above(score: float) -> float:
+    return math.floor(score * 100 + 1) / 100
+
+
+def _areas(
+    camera: rules.CameraRules, path: tuple[str, ...], label: str, false: Sequence[_Marked]
+) -> _Candidates:
+    largest = max(one.detection.bbox[2] * one.detection.bbox[3] for one in false)
+    value = math.floor(largest * 10_000 + 1) / 10_000
+    rule = camera.objects.get(label)
+    least = None if rule is None else rule.min_area
+    if value < 0.5 and (least is None or value > least):
+        yield "min_area", (((*path, "min_area"), f"{value:.4f}"),)
+
+
+def _mask(
+    camera: rules.CameraRules, path: tuple[str, ...], label: str, false: Sequence[_Marked]
+) -> _Candidates:
+    """Yields a mask around the place at which most of the false boxes are.
+
+    It hides boxes of which nearly all lies in it, so that who stands in front is seen.
+    """
+    boxes = [one.detection.bbox for one in false]
+    together = max(
+        ([other for other in boxes if iou(box, other) >= _SAME_PLACE] for box in boxes), key=len
+    )
+    left, top = (max(0.0, min(box[side] for box in together) - _MARGIN) for side in (0, 1))
+    right, bottom = (
+        min(1.0, max(box[side] + box[side + 2] for box in together) + _MARGIN) for side in (0, 1)
+    )
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    polygon: Value = [[f"{x:.3f}", f"{y:.3f}"] for x, y in corners]
+    name = next(
+        name
+        for name in (f"marked-{number}" for number in range(1, len(camera.masks) + 2))
+        if name not in camera.masks
+    )
+    values: dict[str, Value] = {
+        "polygon": polygon,
+        "anchor": "overlap",
+        "min_overlap": f"{_MASK_OVERLAP}",
+        "objects": [label],
+    }
+    yield "mask", (((*path, name), values),)
+
+
+def _cooldown(camera: rules.CameraRules, layer: tuple[str, ...]) -> _Candidates:
+    """Yields a cooldown of twice the length, with the gap that ends it."""
+    if camera.cooldown is None or 2 * camera.cooldown > _LONGEST_COOLDOWN:
+        return
+    seconds = 2 * camera.cooldown // timedelta(seconds=1)
+    gap = 0 if camera.incident_gap is None else camera.incident_gap // timedelta(seconds=1)
+    yield (
+        "cooldown",
+        (
+            ((*layer, "cooldown"), f"{seconds}s"),
+            ((*layer, "incident_gap"), f"{gap}s"),
+        ),
+    )
+
+
+def _schedule(
+    camera: rules.CameraRules, layer: tuple[str, ...], false: Sequence[_Marked]
+) -> _Candidates:
+    """Yields that the camera is disarmed in the hours of the false alerts, if these are few."""
+    if camera.schedule is not None:
+        return
+    hours = sorted({local_time(parse_time(one.timestamp), camera.timezone).hour for one in false})
+    following = [*hours[1:], hours[0] + 24]
+    pauses = [(after - hour, hour) for hour, after in zip(hours, following, strict=True)]
+    longest, last = max(pauses)
+    first = (last + longest) % 24
+    if 24 - longest + 1 > _MOST_HOURS:
+        return
+    period: Value = {"start": f"{first:02d}:00", "end": f"{(last + 1) % 24:02d}:00"}
+    yield "schedule", (((*layer, "schedule", "disarmed"), [period]),)

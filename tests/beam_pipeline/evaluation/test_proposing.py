@@ -1,0 +1,280 @@
+"""`rules propose`: changes of the rules that silence alerts which people marked false."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rules
+from beam_pipeline import cli
+from beam_pipeline.evaluation.mark_facts import Facts
+from beam_pipeline.evaluation.proposing import Proposal, propose
+from beam_pipeline.evaluation.rule_edits import apply_settings
+from tests.beam_pipeline.conftest import refused
+from tests.search import search
+from tests.transforms.archives import seen, write_output
+from transforms.records.images import DetectedImage
+from transforms.storage.marks import MarkedThreat, write_mark
+
+RULES = """\
+version: 1
+defaults:
+  cooldown: 0s    # each image
+  objects:
+    person: {min_score: 0.50}
+    car: {min_score: 0.5}
+cameras:
+  # by the door
+  hall:
+    objects: {person: {min_score: 0.5}}   # as measured
+"""
+TREE = (0.1, 0.1, 0.2, 0.4)
+DOOR = (0.6, 0.4, 0.2, 0.4)
+
+
+def time_of(minute: int) -> str:
+    return f"2026-01-31T{8 + minute // 60:02d}:{minute % 60:02d}:00Z"
+
+
+def image(
+    minute: int, label: str, conf: float, bbox: tuple[float, float, float, float] = DOOR
+) -> DetectedImage:
+    return seen("hall", time_of(minute), (label, conf), bbox=bbox, sha256=f"{minute:064d}")
+
+
+def known(present: str = "", absent: str = "") -> Facts:
+    return Facts({present: ()} if present else {}, frozenset([absent] if absent else []))
+
+
+def proposals(
+    images: Sequence[tuple[DetectedImage, Facts | None]], text: str = RULES
+) -> list[Proposal]:
+    facts = {(one.id, one.timestamp): fact for one, fact in images if fact is not None}
+    return propose([one for one, _ in images], facts, text, "rules.yaml", "hall")
+
+
+def kinds(found: Sequence[Proposal]) -> list[str]:
+    return [proposal.kind for proposal in found]
+
+
+RIGHT, FALSE = known(present="person"), known(absent="person")
+
+
+def test_a_false_alert_at_one_place_is_masked_where_no_score_tells_it_from_right_ones() -> None:
+    images = [(image(5 * n, "person", 0.9 - n / 100, TREE), FALSE) for n in range(4)]
+    images += [(image(90 + n, "person", 0.8), RIGHT) for n in range(4)]
+    images += [(image(200, "person", 0.7), None)]
+    found = proposals(images)
+    first = found[0]
+    assert first.kind == "mask"
+    ((path, values),) = first.changes
+    assert path == ("cameras", "hall", "mask", "marked-1")
+    assert values == {
+        "polygon": [["0.090", "0.090"], ["0.310", "0.090"], ["0.310", "0.510"], ["0.090", "0.510"]],
+        "anchor": "overlap",
+        "min_overlap": "0.9",
+        "objects": ["person"],
+    }
+    effect = first.effect
+    assert (effect.false, effect.false_gone, effect.right, effect.right_lost) == (4, 4, 4, ())
+    assert (effect.others_lost, effect.gained) == (0, 0)
+    assert first.sureness == "of 4 right alerts 0 are lost, so up to 49% of all may be"
+    scores = [one for one in found if one.kind == "min_score"]
+    assert [one.changes[0][1] for one in scores] == ["0.91"]
+    assert scores[0].effect.right_lost == tuple(time_of(90 + n) for n in range(4))
+    assert found.index(scores[0]) > 0
+
+
+def test_a_score_that_tells_them_apart_and_the_greatest_that_keeps_all_right_ones() -> None:
+    images = [(image(n, "person", 0.55 + n / 100), FALSE) for n in range(4)]
+    images += [(image(90 + n, "person", 0.8 + n / 100), RIGHT) for n in range(4)]
+    images += [(image(200, "person", 0.7), None), (image(210, "person", 0.57), None)]
+    scores = [one for one in proposals(images) if one.kind == "min_score"]
+    assert [(one.changes, one.effect.false_gone, one.effect.others_lost) for one in scores] == [
+        (((("cameras", "hall", "objects", "person", "min_score"), "0.59"),), 4, 1),
+        (((("cameras", "hall", "objects", "person", "min_score"), "0.80"),), 4, 2),
+    ]
+
+
+def test_parked_cars_repeat_and_hours_in_which_nobody_comes_are_disarmed() -> None:
+    absent = known(absent="car")
+    places = [(0.1 * n, 0.2, 0.1, 0.1) for n in range(8)]
+    images = [(image(n, "car", 0.9, place), absent) for n, place in enumerate(places)]
+    images += [(image(300 + n, "car", 0.9), known(present="car")) for n in range(3)]
+    by_kind = {one.kind: one for one in proposals(images)}
+    assert by_kind["schedule"].changes == (
+        (("cameras", "hall", "schedule", "disarmed"), [{"start": "08:00", "end": "09:00"}]),
+    )
+    assert by_kind["schedule"].effect.false_gone == 8
+    assert not by_kind["schedule"].loses_right
+    parked = [(image(n, "car", 0.9), absent) for n in range(8)]
+    by_kind = {one.kind: one for one in proposals(parked)}
+    assert by_kind["repeats"].changes == ((("cameras", "hall", "repeats"), {}),)
+    assert by_kind["repeats"].effect.false_gone == 5
+    assert by_kind["repeats"].sureness == (
+        "TOO FEW marks: no alert is marked right, so nothing is known of those that would be lost"
+    )
+
+
+def test_a_longer_cooldown_and_a_score_by_night_where_the_rules_have_them() -> None:
+    text = RULES.replace("cooldown: 0s", "night: {max_brightness: 0.5}\n  cooldown: 30m")
+    images = [(image(31 * n, "person", 0.6), FALSE) for n in range(4)]
+    by_kind = {one.kind: one for one in proposals(images, text)}
+    assert by_kind["cooldown"].changes == (
+        (("cameras", "hall", "cooldown"), "3600s"),
+        (("cameras", "hall", "incident_gap"), "0s"),
+    )
+    assert by_kind["cooldown"].effect.false_gone == 2
+    assert by_kind["min_score_at_night"].effect.false_gone == 4
+    assert kinds(proposals(images, text))[0] == "min_score_at_night"
+
+
+def test_without_a_false_alert_nothing_is_proposed() -> None:
+    assert proposals([(image(0, "person", 0.9), RIGHT)]) == []
+    assert proposals([(image(0, "person", 0.4), FALSE)]) == []
+    assert proposals([(image(0, "person", 0.9), None)]) == []
+
+
+def sent(images: Sequence[DetectedImage], text: str) -> dict[str, tuple[set[str], str | None]]:
+    """What rules alert for, by capture time: a recount."""
+    history, ruleset = rules.History(), rules.parse_rules(text, "rules.yaml")
+    alerts = {}
+    for one in images:
+        verdict = ruleset.judge(one.for_rules(), history)
+        labels = {threat.label for threat in verdict.threats if threat.severity == "alert"}
+        alerts[one.timestamp] = labels, verdict.suppressed_by
+    return alerts
+
+
+@pytest.mark.search
+@search(60)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 400),
+            st.sampled_from(["person", "car"]),
+            st.integers(50, 95),
+            st.sampled_from([TREE, DOOR, (0.3, 0.3, 0.02, 0.02)]),
+            st.sampled_from(["right", "false", None]),
+        ),
+        min_size=1,
+        max_size=10,
+        unique_by=lambda one: one[0],
+    ),
+    st.sampled_from(["0s", "20m"]),
+)
+def test_each_proposal_does_what_it_says_and_the_first_loses_a_right_alert_only_if_all_do(
+    shown: list[tuple[int, str, int, Any, str | None]], cooldown: str
+) -> None:
+    text = RULES.replace("cooldown: 0s", f"cooldown: {cooldown}")
+    marks = {time_of(minute): (label, mark) for minute, label, _, _, mark in shown}
+    images = [
+        image(minute, label, conf / 100, box) for minute, label, conf, box, _ in sorted(shown)
+    ]
+    facts = {
+        ("hall", time): known(present=label) if mark == "right" else known(absent=label)
+        for time, (label, mark) in marks.items()
+        if mark is not None
+    }
+    found = propose(images, facts, text, "rules.yaml", "hall")
+    before = sent(images, text)
+
+    def false_in(alerts: dict[str, tuple[set[str], str | None]]) -> set[str]:
+        return {
+            time
+            for time, (labels, by) in alerts.items()
+            if labels and by is None and marks[time][1] == "false"
+        }
+
+    def right_in(alerts: dict[str, tuple[set[str], str | None]]) -> set[str]:
+        ids = {rules.alert_id("hall", time, "alert") for time in false_in(alerts)}
+        return {
+            time
+            for time, (labels, by) in alerts.items()
+            if labels and marks[time][1] == "right" and by not in ids
+        }
+
+    for proposal in found:
+        after = sent(images, apply_settings(text, proposal.changes))
+        effect = proposal.effect
+        assert effect.false == len(false_in(before))
+        assert effect.false_gone == len(false_in(before) - false_in(after)) > 0
+        assert effect.right == len(right_in(before))
+        assert set(effect.right_lost) == right_in(before) - right_in(after)
+    if any(not proposal.loses_right for proposal in found):
+        assert not found[0].loses_right
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    output = tmp_path / "out"
+    images = [image(5 * n, "person", 0.55) for n in range(4)]
+    images += [image(90 + n, "person", 0.9) for n in range(4)]
+    write_output(output, images, RULES)
+    for number, one in enumerate(images):
+        write_mark(
+            str(output),
+            id="hall",
+            timestamp=one.timestamp,
+            alert_id=rules.alert_id("hall", one.timestamp, "alert"),
+            mark="false" if number < 4 else "right",
+            label=None,
+            bboxes=(),
+            threats=[MarkedThreat("person", DOOR)],
+            by="Anna",
+        )
+    (tmp_path / "rules.yaml").write_text(RULES)
+    return output
+
+
+def run(capsys: pytest.CaptureFixture[str], output: Path, *more: str) -> tuple[str, str]:
+    rules_file = str(output.parent / "rules.yaml")
+    words = ["rules", "propose", "--output", str(output), "--rules", rules_file, *more]
+    assert cli.main(words) == 0
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def test_the_command_prints_the_proposals_and_writes_the_first_with_comments_kept(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, _ = run(capsys, output)
+    assert text.splitlines()[:4] == [
+        "hall: 4 alerts marked false were sent, 4 right",
+        "  1  cameras.hall.objects.person.min_score: 0.56",
+        "     4 of 4 false alerts gone, 4 of 4 right ones kept; of the unmarked ones 0 gone, and 0 "
+        "alerts more",
+        "     of 4 right alerts 0 are lost, so up to 49% of all may be",
+    ]
+    document = json.loads(run(capsys, output, "--format", "json")[0])
+    first = document["hall"][0]
+    assert first["changes"] == [
+        {"path": ["cameras", "hall", "objects", "person", "min_score"], "value": "0.56"}
+    ]
+    assert (first["kind"], first["false_gone"], first["right_lost"]) == ("min_score", 4, [])
+    rules_file = output.parent / "rules.yaml"
+    assert rules_file.read_text() == RULES
+    _, notes = run(capsys, output, "--id", "hall", "--write")
+    assert notes == f"{rules_file}: written with proposal 1\n"
+    assert rules_file.read_text() == RULES.replace(
+        "objects: {person: {min_score: 0.5}} ", "objects: {person: {min_score: 0.56}}"
+    )
+    text, notes = run(capsys, output)
+    assert text == ""
+    assert notes.startswith("nothing to propose: no sent alert of these cameras is marked false")
+
+
+def test_what_is_refused(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules_file = output.parent / "rules.yaml"
+    words = ("rules", "propose", "--output", output, "--rules", rules_file)
+    assert "--write 99: hall has " in refused(capsys, *words, "--id", "hall", "--write", "99")
+    write_output(output, [seen("gate", time_of(0), ("person", 0.9))], RULES)
+    assert "name it by --id" in refused(capsys, *words, "--write")
+    assert "no such file" in refused(capsys, *words[:-1], output / "none.yaml")
+    assert rules_file.read_text() == RULES
