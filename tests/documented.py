@@ -92,6 +92,7 @@ WHERE: dict[str, dict[str, str]] = {
     "docs/marks.md": {
         f"{PYTHON} alerts mark": SAMPLES,
         f"{PYTHON} marks": SAMPLES,
+        f"{PYTHON} rules propose": SAMPLES,
         f"{PYTHON} evaluate": SAMPLES,
         f"{PYTHON} tune": SAMPLES,
     },
