@@ -287,7 +287,8 @@ class FollowUp:
         began: The capture time of that alert's image, canonical.
         last_alert: The capture time of the last alert's image, canonical.
         images: The number of threat images since then, which had no alert of their own.
-        new_labels: The labels that no alert of the incident has named, in order.
+        new_labels: The labels that no alert of the incident has named, or that were absent for
+            longer than the `incident_gap`, in order.
         more: The labels of which there are more objects than before, in order.
     """
 

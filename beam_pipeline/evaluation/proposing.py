@@ -268,9 +268,9 @@ def _scores(
     right: Sequence[_Marked],
 ) -> _Candidates:
     """Yields the least score above all false ones, and the greatest that keeps all right ones."""
-    values = {_above(max(one.detection.conf for one in false))}
+    values = {_rounded_down(max(one.detection.conf for one in false) + 0.01, 100)}
     if right:
-        values.add(math.floor(min(one.detection.conf for one in right) * 100) / 100)
+        values.add(_rounded_down(min(one.detection.conf for one in right), 100))
     rule = camera.objects.get(label)
     for value in sorted(value for value in values if value <= 0.99):
         number = f"{value:.2f}"
@@ -281,15 +281,15 @@ def _scores(
             yield "min_score_at_night", (((*path, "min_score_at_night"), number),)
 
 
-def _above(score: float) -> float:
-    return math.floor(score * 100 + 1) / 100
+def _rounded_down(value: float, steps: int) -> float:
+    return math.floor(round(value * steps, 6)) / steps  # 0.58 * 100 is less than 58.
 
 
 def _areas(
     camera: rules.CameraRules, path: tuple[str, ...], label: str, false: Sequence[_Marked]
 ) -> _Candidates:
     largest = max(one.detection.bbox[2] * one.detection.bbox[3] for one in false)
-    value = math.floor(largest * 10_000 + 1) / 10_000
+    value = _rounded_down(largest + 0.0001, 10_000)
     rule = camera.objects.get(label)
     least = None if rule is None else rule.min_area
     if value < 0.5 and (least is None or value > least):

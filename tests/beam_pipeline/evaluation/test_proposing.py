@@ -102,6 +102,16 @@ def test_a_score_that_tells_them_apart_and_the_greatest_that_keeps_all_right_one
     ]
 
 
+@pytest.mark.parametrize("percent", range(50, 99))
+def test_the_score_is_the_next_hundredth_above_the_false_one(percent: int) -> None:
+    (score,) = (
+        one
+        for one in proposals([(image(0, "person", percent / 100), FALSE)])
+        if one.kind == "min_score"
+    )
+    assert score.changes[0][1] == f"{(percent + 1) / 100:.2f}"
+
+
 def test_parked_cars_repeat_and_hours_in_which_nobody_comes_are_disarmed() -> None:
     absent = known(absent="car")
     places = [(0.1 * n, 0.2, 0.1, 0.1) for n in range(8)]
