@@ -9,6 +9,7 @@
 # make mutants   list small changes of the code that no test notices (docs/testing.md);
 #   ARGS="--sample 200 --seed 1" for some of them
 # make docs   write docs/options.md from the parsers of the command line
+# make prism   build Prism, which runs a stream on one machine without Java; it needs Go
 # make flink-up, flink-args, flink-down   a Flink session cluster on this machine (docs/flink.md)
 # Each target first creates .venv, if it is missing, from the pinned versions in constraints.txt;
 #   VENV=.venv-3.13 PYTHON=python3.13 for another one next to it.
@@ -22,6 +23,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
+PRISM_VERSION := 2.77.0
+PRISM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beam_pipeline/prism-$(PRISM_VERSION)
 # Tests run in three or four processes, even on two processors, because many of them wait for servers.
 # Each process takes 2 GB, and the servers some: ARGS="-n 2" for less; "-n 0" runs them in one process.
 PROCESSES := $(shell awk '$$1 == "MemTotal:" && $$2 > 14e6 {n = 1} END {print 3 + n}' /proc/meminfo 2>/dev/null || echo 3)
@@ -29,7 +32,7 @@ TOGETHER := -n $(PROCESSES) --dist loadscope
 # A test that fails runs once more, and is listed with its traceback (docs/testing.md).
 AGAIN := --reruns 1 --rerun-show-tracebacks
 
-.PHONY: run test search fuzz lint docs mutants bench bench-stream bench-backtest soak lock clean flink-up flink-args flink-down
+.PHONY: run test search fuzz lint docs mutants bench bench-stream bench-backtest soak prism lock clean flink-up flink-args flink-down
 
 run: $(READY)
 	$(BIN)/python -m beam_pipeline --runner DirectRunner $(ARGS)
@@ -65,6 +68,10 @@ bench-backtest: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m soak $(ARGS)
+
+prism:
+	@command -v go >/dev/null || { echo "install Go 1.26 or newer: https://go.dev/doc/install" >&2; exit 1; }
+	GOBIN="$(PRISM)" go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(PRISM_VERSION)
 
 flink-up flink-args flink-down: flink-%: $(READY)
 	@$(BIN)/python deploy/flink/cluster.py $* $(ARGS)

@@ -37,6 +37,7 @@ NAMES = "tests/beam_pipeline/test_names_job.py"
 CAMERAS = "tests/test_cameras_page.py"
 CONSOLE = "tests/beam_pipeline/web/test_documented_console.py"
 COST = "tests/test_cost_benchmark.py"
+PRISM = "tests/beam_pipeline/test_prism_job.py"
 BATCH = "tests/flink/test_batch.py"
 STREAM = "tests/flink/test_documented_stream.py"
 
@@ -54,7 +55,11 @@ WHERE: dict[str, dict[str, str]] = {
         f"{PYTHON} $(make -s flink-args) --streaming": STREAM,
         "make flink-down": "not here: the session's cluster is stopped by the same program",
     },
-    "docs/running.md": {f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES},
+    "docs/running.md": {
+        f"{PYTHON} --runner DirectRunner --input /srv/pictures": SAMPLES,
+        "make prism": PRISM,
+        f"{PYTHON} --streaming": PRISM,
+    },
     "docs/output.md": {
         f"{PYTHON} --input /srv/pictures": SAMPLES,
         f"{PYTHON} pack": SAMPLES,

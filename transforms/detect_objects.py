@@ -12,8 +12,11 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 
 import rules
+from transforms.count_threats import event_time
 from transforms.models.detector import Detector, ModelSpec, RawDetections
 from transforms.models.model_files import fetch_model
 from transforms.models.runtime_names import AUTO
@@ -304,12 +307,27 @@ def outputs_of(
 
 
 class _ReadPrediction(beam.DoFn):
-    def __init__(self, model: Model, min_score_kept: float) -> None:
+    """Reads the results for the images.
+
+    Beam gives batches, and so what comes of them, the latest timestamp that there is. A runner that
+    processes the elements and timers of a key in the order of their timestamps (Prism) would keep
+    them until all timers that are set have fired. So in a stream they get back a timestamp at which
+    event time has arrived.
+    """
+
+    def __init__(self, model: Model, min_score_kept: float, streaming: bool) -> None:
         self._model = model.info
         self._labels = dict(model.labels)
         self._min_score_kept = min_score_kept
+        self._streaming = streaming
 
     def process(self, element: PredictionResult) -> Iterator[Any]:
+        found = element.example.named.file.stream_time
+        timestamp = MIN_TIMESTAMP if found is None else event_time(found)
+        for output in self._outputs(element):
+            yield _stamped(output, timestamp) if self._streaming else output
+
+    def _outputs(self, element: PredictionResult) -> Iterator[Any]:
         image: ValidImage = element.example
         looked_now = image.known is None
         outcome = detected_or_failed(
@@ -320,6 +338,12 @@ class _ReadPrediction(beam.DoFn):
             min_score_kept=self._min_score_kept,
         )
         yield from outputs_of(image, outcome)
+
+
+def _stamped(output: Any, timestamp: Timestamp) -> Any:
+    if isinstance(output, beam.pvalue.TaggedOutput):
+        return beam.pvalue.TaggedOutput(output.tag, TimestampedValue(output.value, timestamp))
+    return TimestampedValue(output, timestamp)
 
 
 class DetectObjects(beam.PTransform):
@@ -337,6 +361,7 @@ class DetectObjects(beam.PTransform):
       batch_size: The number of images in a batch.
       min_score_kept: Detections below this score are dropped.
       threads: The number of concurrent calls of the model; None for the machine's default.
+      streaming: Whether the input is unbounded.
     """
 
     def __init__(
@@ -346,10 +371,11 @@ class DetectObjects(beam.PTransform):
         batch_size: int = 8,
         min_score_kept: float = 0.05,
         threads: int | None = None,
+        streaming: bool = False,
     ) -> None:
         super().__init__()
         self._handler = DetectorHandler(model, batch_size=batch_size, threads=threads)
-        self._read = _ReadPrediction(model, min_score_kept)
+        self._read = _ReadPrediction(model, min_score_kept, streaming)
 
     def expand(self, valid: beam.PCollection[ValidImage]) -> beam.pvalue.DoOutputsTuple:
         return (

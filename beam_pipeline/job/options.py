@@ -237,7 +237,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_name_options(parser.add_argument_group("names of images"))
 
-    stream = parser.add_argument_group("streaming (FlinkRunner, DataflowRunner)")
+    stream = parser.add_argument_group(
+        "streaming (DirectRunner by Prism, FlinkRunner, DataflowRunner)"
+    )
     _add_switch(
         stream,
         "--streaming",

@@ -118,6 +118,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
             batch_size=options.batch_size,
             min_score_kept=options.min_score_kept,
             threads=options.model_threads,
+            streaming=streaming,
         ).with_resource_hints(**hints)
         if job.detections is None
         else checked.valid

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -38,6 +39,7 @@ from beam_pipeline.runners.flink import (
     is_without_cluster,
     shared_paths,
 )
+from beam_pipeline.runners.prism import is_prism
 from transforms.models.model_files import NAMED_MODELS
 from transforms.records.text import one_line
 from transforms.runtime.counters import counted
@@ -71,7 +73,9 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         )
     if options.notifications is not None and is_flink(pipeline_options):
         check_concurrent_checkpoints(pipeline_options)
-    here = launching.is_direct(pipeline_options)
+    here = launching.is_direct(pipeline_options) or is_prism(pipeline_options)
+    if options.streaming and is_prism(pipeline_options):
+        options = replace(options, resume=True)  # Its output is all that it has after a restart.
     with ending.last_line(_STOPPED_BEFORE_IMAGES):
         job = prepare(options, sends_here=here or has_local_workers(pipeline_options))
         check_job_endpoint(pipeline_options)

@@ -24,6 +24,7 @@ from beam_pipeline.runners.flink import (
     stream_arguments,
     version_arguments,
 )
+from beam_pipeline.runners.prism import is_prism, prism_arguments
 
 
 def beam_options(
@@ -66,12 +67,8 @@ def beam_options(
         # A Flex Template's launcher adds options of its own, and Dataflow has checked the user's.
         print(f"skipped: {fault}", file=sys.stderr)
     _check_runner(launching.runner_name(options))
-    if streaming and launching.is_direct(options):
-        raise SetupError(
-            "--streaming: DirectRunner can't fire event-time windows of a stream; give "
-            "--runner FlinkRunner (--flink_master '[local]' needs no cluster), or leave "
-            "--streaming out to judge the images that are there now"
-        )
+    if streaming and (launching.is_direct(options) or is_prism(options)):
+        return PipelineOptions([*arguments, *prism_arguments(options)])
     if is_flink(options):
         more = stream_arguments(arguments) if streaming else []
         return PipelineOptions([*arguments, *version_arguments(arguments), *more])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 import apache_beam as beam
 import grpc
@@ -19,6 +21,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.flink_runner import FlinkJarJobServer, FlinkRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.job_server import JobServer, StopOnExitJobServer
+from apache_beam.runners.portability.prism_runner import PrismJobServer, PrismRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
 from beam_pipeline.console import ending, failure_messages, notes
@@ -36,6 +39,7 @@ from transforms.records.text import one_line
 from transforms.storage import stores
 
 DIRECT_RUNNER = "DirectRunner"
+PRISM_RUNNER = "PrismRunner"
 SUCCESS_STATES = (None, PipelineState.DONE, PipelineState.DRAINED, PipelineState.UPDATED)
 NOT_WAITED_FOR = "no longer waited for; the job itself continues"
 _LOGGER = logging.getLogger(__name__)
@@ -81,6 +85,29 @@ class _FlinkRunner(FlinkRunner):  # type: ignore[misc]
         return server
 
 
+_END_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class _PrismJobServer(PrismJobServer):  # type: ignore[misc]
+    """Prism, which ends with this process, also if that is killed."""
+
+    def subprocess_cmd_and_endpoint(self) -> tuple[list[Any], str]:
+        command, endpoint = super().subprocess_cmd_and_endpoint()
+        if sys.platform == "linux":
+            command = [sys.executable, "-c", _END_WITH_PARENT, str(os.getpid()), *command]
+        return command, endpoint
+
+
+class _PrismRunner(PrismRunner):  # type: ignore[misc]
+    def default_job_server(self, options: PipelineOptions) -> JobServer:
+        return _JobServer(_PrismJobServer(options))
+
+
 def _runner_for(options: PipelineOptions) -> PipelineRunner | None:
     """Returns the runner to use where it is not the one that Beam finds by the name.
 
@@ -88,6 +115,8 @@ def _runner_for(options: PipelineOptions) -> PipelineRunner | None:
     """
     if is_flink(options):
         return _FlinkRunner()
+    if runner_name(options) == PRISM_RUNNER:
+        return _PrismRunner()
     if not is_direct(options):
         return None
     options.view_as(StandardOptions).runner = DIRECT_RUNNER

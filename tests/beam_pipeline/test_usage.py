@@ -45,7 +45,7 @@ def images(tmp_path: Path) -> Path:
         (["--chart_period_hours", "0"], "0 is not more than 0"),
         (["--ruels", "x"], "no such option: --ruels; did you mean --rules?"),
         (["--runer", "DirectRunner"], "no such option: --runer; did you mean --runner?"),
-        (["--streaming"], "DirectRunner can't fire event-time windows of a stream; give --runner"),
+        (["--streaming", "--prism_location", "/no/prism"], "/no/prism: is no program; give"),
         (["--poll_interval_seconds", "0"], "0 is less than 1"),
         (["--runner", "DirectRuner"], "no such runner; did you mean DirectRunner?"),
         (["--direct_num_workers", "two"], "--direct_num_workers: invalid int value: 'two'"),

@@ -6,6 +6,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.metrics.metric import MetricsFilter
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -181,6 +182,30 @@ def test_each_image_gets_its_own_detections_in_any_batch(run_pipeline, model, ba
         image.data for image in images
     )
     assert results["invalid"] == []
+
+
+class _WithTimestamp(beam.DoFn):
+    def process(self, element, timestamp=beam.DoFn.TimestampParam):
+        image = element[1] if isinstance(element, tuple) else element
+        yield image.file if hasattr(image, "detections") else image.file.name, timestamp
+
+
+@pytest.mark.parametrize("tag", ["detected", "kept"])
+def test_in_a_stream_results_get_back_a_timestamp_that_event_time_has_reached(
+    run_pipeline, model, tag
+):
+    """Batches have the latest timestamp that there is, which Prism takes for the far future."""
+    early, later = valid("1", 20), valid("2", 40)
+    file = replace(later.named.file, stream_time="2026-01-31T12:00:00.5Z")
+    later = replace(later, named=replace(later.named, file=file))
+
+    def build(pipeline):
+        outputs = pipeline | beam.Create([early, later]) | DetectObjects(model, streaming=True)
+        return {"found": outputs[tag] | beam.ParDo(_WithTimestamp())}
+
+    _, results = run_pipeline(build)
+    at_noon = Timestamp.from_rfc3339("2026-01-31T12:00:00.5Z")
+    assert sorted(results["found"]) == [("cam_1.jpg", MIN_TIMESTAMP), ("cam_2.jpg", at_noon)]
 
 
 GRIDS = (None, rules.Tiles(2, 1, 0.0), rules.Tiles(3, 2, 0.2), rules.Tiles(1, 3, 0.5, 0.95))

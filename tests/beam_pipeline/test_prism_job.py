@@ -1,0 +1,248 @@
+"""A stream on one machine, on a real Prism: it goes on after a crash from what its output shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from beam_pipeline import bundled
+from beam_pipeline.runners.prism import built_program
+from tests import documented
+from tests.absent import give_up
+from tests.transforms.web_service import WebService
+
+MAKE, STREAM = documented.run_by(documented.PRISM)
+SAMPLES = sorted((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))
+
+
+@pytest.fixture(scope="module")
+def prism() -> Path:
+    """Prism's program, which `make prism` builds once on a machine."""
+    if not built_program().exists():
+        if shutil.which("go") is None:
+            give_up("no Go is here: it builds Prism")
+        environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
+        subprocess.run(shlex.split(MAKE.text), cwd=documented.ROOT, env=environment, check=True)
+    return built_program()
+
+
+def is_group_running(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Stream:
+    """A stream on Prism, and what it is given.
+
+    Args:
+      folder: Where all of it is.
+      alert_url: Where its alerts go.
+    """
+
+    def __init__(self, folder: Path, alert_url: str) -> None:
+        self.input, self.output = folder / "in", folder / "out"
+        self.input.mkdir()
+        self._log = folder / "log"
+        places = {".venv/bin/python": sys.executable, "MODEL": "bundled"}
+        places |= {"/srv/pictures": str(self.input), "/srv/results": str(self.output)}
+        places |= {"rules.yaml": str(bundled.BUNDLED_RULES)}
+        self._command = [
+            *shlex.split(documented.substituted(STREAM.text, places)),
+            *("--alert_url", alert_url, "--window_seconds", "60"),
+            *("--early_firing_seconds", "1", "--poll_interval_seconds", "1"),
+        ]
+        self._taken = int(time.time()) // 60 * 60 - 60  # All images are in one window.
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def end(self, number: int) -> int:
+        """Sends a signal to the job; returns its exit code once all of its processes have ended."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(30)
+        deadline = time.monotonic() + 30
+        while is_group_running(self.process.pid):
+            assert time.monotonic() < deadline, "Prism is left behind"
+            time.sleep(0.1)
+        return code
+
+    def new_path(self, camera: str = "hall") -> Path:
+        """The path of a further image; all images are in one window."""
+        capture_time = datetime.fromtimestamp(self._taken, timezone.utc)
+        self._taken += 1
+        return self.input / f"{camera}_{capture_time:%Y%m%dT%H%M%S}Z.jpg"
+
+    def put(self, sample: Path, path: Path | None = None) -> Path:
+        """Puts a whole image there."""
+        path = path or self.new_path()
+        partial = self.input / f".{path.name}"
+        shutil.copy(sample, partial)
+        partial.rename(path)
+        return path
+
+    def wait_for(self, happened: Callable[[], object]) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + 120
+        while not happened():
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def verdicts(self) -> dict[str, str]:
+        return {
+            path.name: json.loads(path.read_bytes())["sha256"]
+            for path in self.output.glob("final/*/*.json")
+        }
+
+    def counted(self) -> int:
+        lines = [
+            json.loads(line)
+            for path in (self.output / "counts").glob("*.jsonl")
+            for line in path.read_text().splitlines()
+        ]
+        return sum(line["images"] for line in lines)
+
+    def has_recorded(self, service: WebService) -> bool:
+        """Whether each alert is recorded, as delivered or suppressed, and all messages are in."""
+        outcomes = self.outcomes()
+        keys = {request.headers["Idempotency-Key"] for request in service.requests}
+        return set(outcomes) <= {"delivered", "suppressed"} and len(keys) == outcomes["delivered"]
+
+    def outcomes(self) -> Counter[str]:
+        records = [json.loads(path.read_bytes()) for path in self.output.glob("alerts/*/*.json")]
+        return Counter(target["outcome"] for record in records for target in record["targets"])
+
+
+@pytest.fixture
+def service() -> Iterator[WebService]:
+    with WebService() as web:
+        yield web
+
+
+@pytest.fixture
+def stream(prism: Path, tmp_path: Path, service: WebService) -> Iterator[Stream]:
+    stream = Stream(tmp_path, service.url)
+    yield stream
+    if stream.process is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(stream.process.pid, signal.SIGKILL)
+
+
+def test_after_a_crash_the_same_command_goes_on(stream: Stream, service: WebService) -> None:
+    """Nothing is judged or sent twice, and nothing is left out."""
+    stream.start()
+    for sample in SAMPLES[:6]:
+        stream.put(sample)
+    stream.wait_for(lambda: stream.counted() == 6)
+    stream.wait_for(lambda: stream.outcomes()["delivered"] and stream.has_recorded(service))
+    seen_before = stream.output / "detections" / "hall" / min(stream.verdicts())
+    marked = json.loads(seen_before.read_bytes()) | {"brightness": 0.123}
+    assert stream.end(signal.SIGKILL) == -signal.SIGKILL
+    seen_before.write_text(json.dumps(marked))  # By this, one can tell that no model runs again.
+    for sample in SAMPLES[6:9]:
+        stream.put(sample)
+    stream.start()
+    stream.wait_for(lambda: len(stream.verdicts()) == 9)
+    stream.wait_for(lambda: stream.counted() == 9)
+    for sample in SAMPLES[9:12]:
+        stream.put(sample)
+    stream.wait_for(lambda: stream.counted() == 12)
+    stream.wait_for(lambda: stream.has_recorded(service))
+    keys = [request.headers["Idempotency-Key"] for request in service.requests]
+    assert len(set(keys)) == len(keys) == stream.outcomes()["delivered"]
+    assert len(set(stream.verdicts().values())) == 12
+    verdict = json.loads((stream.output / "final" / "hall" / seen_before.name).read_bytes())
+    assert verdict["brightness"] == 0.123
+    assert stream.end(signal.SIGTERM) == 143
+    assert "Traceback" not in stream.log()
+    assert "stopped; run the same command" in stream.log()
+
+
+CAMERAS = ("hall", "front-door", "garden")
+CRASHES = 20 if os.environ.get("SEARCH_EXAMPLES") else 2
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.search
+def test_killed_at_any_moment_it_judges_and_counts_each_whole_image(
+    stream: Stream, service: WebService
+) -> None:
+    """Images come whole, or half at first, or are replaced by others."""
+    chance = random.Random(20260131)
+    whole: dict[str, str] = {}
+
+    def upload(way: str, camera: str, first: Path, last: Path, pause: float) -> Path:
+        path = stream.new_path(camera)
+        whole[f"{path.stem}.json"] = digest(last)
+        if way == "whole":
+            return stream.put(last, path)
+        data = last.read_bytes()
+
+        def finish() -> None:
+            time.sleep(pause)
+            if way == "half":
+                with path.open("ab") as file:
+                    file.write(data[len(data) // 2 :])
+            else:
+                stream.put(last, path)
+
+        if way == "half":
+            path.write_bytes(data[: len(data) // 2])
+        else:
+            stream.put(first, path)
+        finishing.append(pool.submit(finish))
+        return path
+
+    finishing: list[Future[None]] = []
+    with ThreadPoolExecutor(8) as pool:
+        for start in range(1, CRASHES + 2):
+            stream.start()
+            stream.wait_for(lambda start=start: stream.log().count("watching") == start)
+            for way in ("whole", "half", "replaced"):
+                camera, pause = chance.choice(CAMERAS), chance.uniform(1.5, 4)
+                upload(way, camera, *chance.sample(SAMPLES, 2), pause)
+                time.sleep(chance.uniform(0, 1))
+            if start <= CRASHES:
+                time.sleep(chance.uniform(0, 6))
+                assert stream.end(signal.SIGKILL) == -signal.SIGKILL
+    for future in finishing:
+        future.result()
+    stream.wait_for(lambda: stream.verdicts() == whole)
+    stream.wait_for(lambda: stream.counted() == len(whole))
+    stream.wait_for(lambda: not list(stream.output.glob("invalid/*/*.json")))
+    stream.wait_for(lambda: stream.has_recorded(service))
+    sent = Counter(request.headers["Idempotency-Key"] for request in service.requests)
+    # A message that was accepted at the moment of a crash is not recorded, and sent once more.
+    assert sum(sent.values()) - len(sent) <= CRASHES
+    assert stream.end(signal.SIGTERM) == 143
+    assert "Traceback" not in stream.log()
