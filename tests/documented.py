@@ -74,6 +74,8 @@ WHERE: dict[str, dict[str, str]] = {
     "docs/names.md": {f"{PYTHON} names": NAMES, f"{PYTHON} --runner": NAMES},
     "docs/cameras.md": {
         f"{PYTHON} names check": CAMERAS,
+        f"{PYTHON} alerts test": CAMERAS,
+        f"{PYTHON} --input": CAMERAS,
         f"{PYTHON} --runner DirectRunner": CAMERAS,
         ".venv/bin/uv pip install": "not here: what it installs is there",
         ".venv/bin/python -m pyftpdlib": CAMERAS,

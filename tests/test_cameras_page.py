@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -23,9 +24,11 @@ from tests.absent import give_up
 from tests.beam_pipeline.conftest import read_json
 from tests.conftest import Command
 from tests.documented import ROOT, substituted
+from tests.transforms.mail_service import mail_server
 
 PERSON = BUNDLED_SAMPLES / "hall" / "hall_20260131T173853Z.jpg"
 PASSWORD = "planted-word"
+PAGE = ROOT / "docs" / "cameras.md"
 
 
 def free_port() -> int:
@@ -253,9 +256,47 @@ def test_the_names_that_home_assistant_and_frigate_give_are_read(
     assert read_json(verdict)["timestamp"] == "2026-01-31T16:52:17.123456Z"
 
 
+def test_three_commands_and_eight_lines_lead_to_a_mail_with_the_picture(
+    pictures: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (text,) = re.findall(r"```yaml\n(version: 1.*?)```", PAGE.read_text(), re.DOTALL)
+    section = PAGE.read_text().partition("## From pictures to a mail")[2].partition("\n## ")[0]
+    check, trial, run = re.findall(
+        r"^\.venv/bin/python -m beam_pipeline (.*?)(?: +#.*)?$", section, re.M
+    )
+    assert len(text.splitlines()) == 8
+    monkeypatch.setenv("MAIL_PASSWORD", "pa55%40word")
+    shutil.copy(PERSON, pictures / "Front Door_00_20260131175217.jpg")
+    with mail_server() as mails:
+        address = "mailtos://robot:${MAIL_PASSWORD}@smtp.example.com?to=guard@example.com"
+        (tmp_path / "rules.yaml").write_text(substituted(text, {address: mails.url}))
+        places = {
+            "/srv/pictures": str(pictures),
+            "/srv/results": str(tmp_path / "results"),
+            "rules.yaml": str(tmp_path / "rules.yaml"),
+        }
+        check, trial, run = (
+            substituted(words, {old: new for old, new in places.items() if old in words})
+            for words in (check, trial, run)
+        )
+        done = command(*shlex.split(check))
+        assert (done.code, "--name_preset reolink" in done.out) == (0, True)
+        assert "2026-01-31T16:52:17Z" in done.out
+        assert command(*shlex.split(trial)).code == 0
+        mails.envelopes.clear()
+        done = command(*shlex.split(run), "--model", "bundled")
+        assert done.code == 0, done.err
+        mail = mails.parsed()
+    assert "person" in str(mail["Subject"])
+    shown = mail.get_body(("plain", "html"))
+    assert shown is not None
+    assert "2026-01-31 17:52:17 (Europe/Berlin, UTC+1)" in shown.get_content()
+    assert [part.get_content_type() for part in mail.walk()].count("image/jpeg") == 1
+
+
 def test_the_documented_check_of_names_reads_them(pictures: Path, command: Command) -> None:
     shutil.copy(PERSON, pictures / "Front Door_00_20260131175217.jpg")
-    check = command_of(".venv/bin/python -m beam_pipeline names check")
+    check = command_of(".venv/bin/python -m beam_pipeline names check /srv")
     done = command(*shlex.split(substituted(check, {"/srv/pictures": str(pictures)}))[3:])
     assert done.code == 0
     assert "reolink" in done.out
