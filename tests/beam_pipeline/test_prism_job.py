@@ -22,24 +22,17 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline import bundled
-from beam_pipeline.runners.prism import built_program
 from tests import documented
-from tests.absent import give_up
+from tests.prism_program import prism_program
 from tests.transforms.web_service import WebService
 
-MAKE, STREAM = documented.run_by(documented.PRISM)
+_, STREAM = documented.run_by(documented.PRISM)
 SAMPLES = sorted((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))
 
 
 @pytest.fixture(scope="module")
 def prism() -> Path:
-    """Prism's program, which `make prism` builds once on a machine."""
-    if not built_program().exists():
-        if shutil.which("go") is None:
-            give_up("no Go is here: it builds Prism")
-        environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
-        subprocess.run(shlex.split(MAKE.text), cwd=documented.ROOT, env=environment, check=True)
-    return built_program()
+    return prism_program()
 
 
 def is_group_running(group: int) -> bool:

@@ -1,0 +1,158 @@
+"""The file for Docker Compose: it fits the schema, and its services work together."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ftplib import FTP
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import jsonschema
+import pytest
+import yaml
+
+from beam_pipeline.bundled import BUNDLED_RULES, BUNDLED_SAMPLES
+from beam_pipeline.commands import run
+from beam_pipeline.runners.prism import VERSION
+from tests.prism_program import prism_program
+from tests.stores.servers import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "deploy" / "compose"
+SCHEMA = Path(__file__).parent / "compose_spec" / "compose-spec.json"
+PERSON = BUNDLED_SAMPLES / "hall" / "hall_20260131T173853Z.jpg"
+PASSWORD = "planted-word"
+
+
+def services() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
+    return services
+
+
+def test_it_fits_the_schema_of_the_compose_specification() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    jsonschema.validate(compose, schema)
+    compose["services"]["stream"]["comand"] = []
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(compose, schema)
+
+
+def test_each_volume_is_there_and_only_its_writer_may_write() -> None:
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    mounts = {
+        name: [mount for mount in service["volumes"] if isinstance(mount, str)]
+        for name, service in compose["services"].items()
+    }
+    names = {mount.split(":")[0] for of_service in mounts.values() for mount in of_service}
+    assert names == set(compose["volumes"])
+    assert mounts == {
+        "ftp": ["cameras:/srv/cameras"],
+        "stream": [
+            *("cameras:/srv/cameras:ro", "results:/srv/results"),
+            "models:/home/beam/.cache",
+        ],
+        "pages": ["results:/srv/results:ro"],
+    }
+
+
+def test_pages_are_for_this_machine_only() -> None:
+    assert services()["pages"]["ports"] == ["127.0.0.1:8080:8080"]
+
+
+def test_the_image_has_the_versions_that_were_tried() -> None:
+    text = (FOLDER / "Dockerfile").read_text()
+    assert re.findall(r"cmd/prism@v(\S+)", text) == [VERSION]
+    (constraint,) = re.findall(r"^pyftpdlib==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
+    assert re.findall(r"pyftpdlib==(\S+)", text) == [constraint]
+
+
+def test_the_stream_is_one_of_this_program() -> None:
+    parsed, others = run.parser().parse_known_args(services()["stream"]["command"])
+    assert (parsed.input, parsed.output) == ("/srv/cameras", "/srv/results")
+    assert (parsed.streaming, parsed.rules) == (True, "/etc/beam-threats/rules.yaml")
+    assert others == ["--prism_location=/opt/beam_pipeline/prism"]
+
+
+def wait_for(what: str, holds: Callable[[], object], seconds: float = 90) -> None:
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+@contextmanager
+def running(name: str, places: dict[str, str], *more: str) -> Iterator[None]:
+    """A service, without its container."""
+    service = services()[name]
+    program = service.get("entrypoint", ["python", "-m", "beam_pipeline"])
+    command = [*program, *service["command"], *more]
+    for old, new in places.items():
+        command = [word.replace(old, new) for word in command]
+    process = subprocess.Popen([sys.executable, *command[1:]], cwd=ROOT, start_new_session=True)
+    try:
+        yield
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def test_an_image_that_is_uploaded_is_judged_and_the_report_served(tmp_path: Path) -> None:
+    prism = prism_program()
+    port, web, data = free_port(), free_port(), free_port()
+    shutil.copy(BUNDLED_RULES, tmp_path / "rules.yaml")
+    (tmp_path / "cameras").mkdir()
+    places = {
+        "${FTP_PASSWORD:?give the password of the cameras in .env}": PASSWORD,
+        "${FTP_ADDRESS:?give the address of this machine in .env}": "127.0.0.1",
+        "--port=2121": f"--port={port}",
+        "30000-30009": f"{data}-{data + 1}",
+        "8080": str(web),
+        "/srv/cameras": str(tmp_path / "cameras"),
+        "/srv/results": str(tmp_path / "results"),
+        "/etc/beam-threats/rules.yaml": str(tmp_path / "rules.yaml"),
+        "/opt/beam_pipeline/prism": str(prism),
+    }
+    results = tmp_path / "results"
+
+    def connected() -> bool:
+        try:
+            ftp.connect("127.0.0.1", port, timeout=20)
+        except OSError:
+            return False
+        return True
+
+    ftp = FTP()
+    with (
+        running("ftp", places),
+        running("stream", places, "--model=bundled", "--report_every=1s"),
+        running("pages", places),
+    ):
+        wait_for("the FTP server", connected)
+        ftp.login("camera", PASSWORD)
+        with PERSON.open("rb") as file:
+            ftp.storbinary(f"STOR {PERSON.name}", file)
+        ftp.quit()
+        wait_for("a verdict", lambda: list(results.glob("final/hall/*.json")))
+        wait_for("the report", lambda: (results / "report" / "report.html").exists())
+
+        def served() -> bool:
+            with urlopen(f"http://127.0.0.1:{web}/report.html", timeout=20) as page:
+                return b"hall" in page.read()
+
+        wait_for("the camera in the report that is served", served)
