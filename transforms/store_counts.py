@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.coders import VarIntCoder
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
+from apache_beam.transforms.window import GlobalWindows
 
 from transforms.records.images import WindowCounts
 from transforms.runtime.read_ahead import ReadAheadDoFn
@@ -40,6 +44,28 @@ def _images_counted(uri: str) -> int:
         return 0
 
 
+class _Newest(beam.DoFn):
+    """Lets the counts of a window pass unless newer ones have passed already."""
+
+    _CHANGES = ReadModifyWriteStateSpec("changes", VarIntCoder())
+
+    def process(
+        self,
+        element: tuple[str, WindowCounts],
+        state: Any = beam.DoFn.StateParam(_CHANGES),
+    ) -> Iterator[WindowCounts]:
+        _, counts = element
+        images = sum(int(row["images"]) for row in counts.rows)
+        changes = 2 * counts.added - images  # The images that were added, and those retracted.
+        if changes >= (state.read() or 0):
+            state.write(changes)
+            yield counts
+
+
+def _by_file(counts: WindowCounts) -> tuple[str, WindowCounts]:
+    return f"{counts.start} {counts.end} {counts.shard}", counts
+
+
 class StoreCounts(beam.PTransform):
     """Writes the counts of each window to `counts/`.
 
@@ -50,11 +76,30 @@ class StoreCounts(beam.PTransform):
       shards: How many files each window has.
       keep_newer: Whether to keep a file that counts more images than were added to the new counts.
         A stream needs this, as a worker that was given up for dead may still write.
+      reordered: Whether counts of one window may come in any order, as on Prism, which gives
+        firings of one key to several threads. Older ones are then dropped by state, which this
+        runner keeps in memory only.
     """
 
-    def __init__(self, output: str, *, shards: int = 1, keep_newer: bool = False) -> None:
+    def __init__(
+        self,
+        output: str,
+        *,
+        shards: int = 1,
+        keep_newer: bool = False,
+        reordered: bool = False,
+    ) -> None:
         super().__init__()
         self._write = _WriteCounts(output, shards, keep_newer)
+        self._reordered = reordered
 
     def expand(self, counts: beam.PCollection[WindowCounts]) -> beam.PCollection[Any]:
+        if self._reordered:
+            # Prism forgets the state of a window at its end, though late images still come.
+            counts = (
+                counts
+                | "WithoutWindow" >> beam.WindowInto(GlobalWindows())
+                | "ByFile" >> beam.Map(_by_file).with_output_types(tuple[str, WindowCounts])
+                | "Newest" >> beam.ParDo(_Newest()).with_output_types(WindowCounts)
+            )
         return counts | "Write" >> beam.ParDo(self._write)

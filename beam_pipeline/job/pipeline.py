@@ -12,6 +12,7 @@ import apache_beam as beam
 from beam_pipeline.inputs.name_checks import input_top
 from beam_pipeline.job.options import PACKED
 from beam_pipeline.job.preparation import Job
+from beam_pipeline.runners.prism import is_prism
 from beam_pipeline.sources.folders import source_of
 from beam_pipeline.sources.listing import ListImages
 from beam_pipeline.sources.notifications.source import WatchNotifications
@@ -200,7 +201,10 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         shards=options.count_shards,
     )
     windows | "StoreCounts" >> StoreCounts(
-        output, shards=options.count_shards, keep_newer=streaming
+        output,
+        shards=options.count_shards,
+        keep_newer=streaming,
+        reordered=streaming and is_prism(pipeline.options),
     )
     resolved.winners | "SendAlerts" >> SendAlerts(
         output,

@@ -74,8 +74,7 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
     if options.notifications is not None and is_flink(pipeline_options):
         check_concurrent_checkpoints(pipeline_options)
     here = launching.is_direct(pipeline_options) or is_prism(pipeline_options)
-    if options.streaming and is_prism(pipeline_options):
-        options = replace(options, resume=True)  # Its output is all that it has after a restart.
+    options = _resuming_on_prism(options, pipeline_options)
     with ending.last_line(_STOPPED_BEFORE_IMAGES):
         job = prepare(options, sends_here=here or has_local_workers(pipeline_options))
         check_job_endpoint(pipeline_options)
@@ -96,6 +95,13 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
     except OSError as error:
         print(f"the job failed: {failure_messages.explain(error)}", file=sys.stderr)
     return 1
+
+
+def _resuming_on_prism(options: JobOptions, pipeline_options: PipelineOptions) -> JobOptions:
+    """Returns the options; a stream on Prism has nothing but its output after a restart."""
+    if options.streaming and is_prism(pipeline_options):
+        return replace(options, resume=True)
+    return options
 
 
 def _paths_of_workers(options: JobOptions) -> dict[str, str]:

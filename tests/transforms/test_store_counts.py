@@ -4,13 +4,17 @@ import json
 
 import apache_beam as beam
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.search import search
 from tests.transforms.results import judged
 from transforms.count_threats import CountThreats, shard_of
 from transforms.records.images import WindowCounts
 from transforms.storage import stores
-from transforms.store_counts import StoreCounts, _WriteCounts
+from transforms.store_counts import StoreCounts, _Newest, _WriteCounts
 
+START, END = "2026-01-31T10:00:00Z", "2026-01-31T10:05:00Z"
 ALERT, DETECTION = ("person", "alert"), ("dog", "detection")
 
 
@@ -142,3 +146,57 @@ def test_a_count_that_cannot_be_read_is_not_taken_for_an_old_one(tmp_path, monke
             write.work(pane(3))
     (file,) = (tmp_path / "counts").iterdir()
     assert json.loads(file.read_text())["images"] == 5
+
+
+class _State:
+    """A cell of state, as a runner gives it to a step."""
+
+    value = None
+
+    def read(self):
+        return self.value
+
+    def write(self, value):
+        self.value = value
+
+
+@st.composite
+def firings(draw):
+    """The counts of a window at each change, of which some are fired, and these in any order."""
+    images, added, panes = 0, 0, []
+    for adds in draw(st.lists(st.booleans(), min_size=1, max_size=12)):
+        if adds or not images:
+            images, added = images + 1, added + 1
+        else:
+            images -= 1
+        row = {"id": "hall", "images": images, "change": len(panes)}
+        panes.append(WindowCounts(START, END, 0, (row,) if images else (), added))
+    fired = [pane for pane in panes[:-1] if draw(st.booleans())]
+    return panes[-1], draw(st.permutations([*fired, panes[-1]]))
+
+
+@pytest.mark.search
+@search(300)
+@given(case=firings())
+def test_the_newest_counts_pass_last_in_whatever_order_they_come(case):
+    newest, panes = case
+    state, newest_step = _State(), _Newest()
+    passed = [one for pane in panes for one in newest_step.process(("file", pane), state)]
+    assert passed[-1] == newest
+
+
+def test_counts_that_come_in_another_order_leave_the_newest_in_the_file(run_pipeline, tmp_path):
+    """After a retraction, older firings count more images than the newest one."""
+
+    def pane(images, added):
+        row = {"id": "hall", "images": images}
+        return WindowCounts(START, END, 0, (row,) if images else (), added)
+
+    def build(pipeline):
+        counts = pipeline | beam.Create([pane(1, 3), pane(2, 3), pane(2, 2)])
+        counts | StoreCounts(str(tmp_path), keep_newer=True, reordered=True)
+        return {}
+
+    run_pipeline(build)
+    (file,) = (tmp_path / "counts").iterdir()
+    assert json.loads(file.read_text()) == {"id": "hall", "images": 1}
