@@ -131,6 +131,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "transforms/judge_threats.py": (
         "transforms/test_judge_threats.py",
+        "transforms/test_judge_threats_state.py",
         "transforms/test_judge_threats_search.py",
     ),
     "transforms/alerting/digests.py": (

@@ -40,6 +40,9 @@ HISTORIES: VersionedCoder[rules.History] = VersionedCoder(
 )
 """Encodes the history of a camera, as a stream's state."""
 
+_KEPT_LONGER = Duration(600)
+"""How much longer than needed a history is kept, so that not each image has to prolong it."""
+
 JUDGED = "judged"
 LOOKS_BACK = "looks_back"
 
@@ -116,7 +119,9 @@ class _JudgeInStream(beam.DoFn):
     """Judges each image by the history of its camera so far, and adds it to the history.
 
     The history of a camera is cleared once no image that still counts can need it: when event time
-    exceeds its newest image by the time that its rules look back plus the allowed lateness.
+    exceeds its newest image, of those since it holds anything, by the time that its rules look back
+    plus the allowed lateness, and up to `_KEPT_LONGER` more. An image from which there is nothing
+    to remember writes no state and sets no timer, as long as the timer that is set is late enough.
     """
 
     _HISTORY = ReadModifyWriteStateSpec("history", HISTORIES)
@@ -141,10 +146,17 @@ class _JudgeInStream(beam.DoFn):
         if not ruleset.needs_history(camera):
             judged = judge(image, ruleset)
         else:
-            history: rules.History = state.read() or rules.History()
+            stored: rules.History | None = state.read()
+            history = rules.History() if stored is None else stored
+            before, newest = _content(history), history.newest
             judged = self._judge(image, ruleset, history)
-            state.write(history)
-            forget.set(self._forget_at(history, image, ruleset.for_camera(camera)))
+            is_new = before is None or _content(history) != before
+            if is_new or (stored is not None and not _is_kept(newest, history, image)):
+                state.write(history)
+                needed = self._forget_at(history, image, ruleset.for_camera(camera))
+                forget.set(needed + _KEPT_LONGER)
+            else:
+                history.newest = newest  # A runner may hand out this object again in the bundle.
         yield judged
 
     def _judge(
@@ -184,9 +196,7 @@ class _JudgeInStream(beam.DoFn):
         self, history: rules.History, image: DetectedImage, camera: rules.CameraRules
     ) -> Timestamp:
         """Returns a time later than event time, even if the camera's clock is behind."""
-        newest = Timestamp(micros=history.newest)
-        if image.stream_time is not None:
-            newest = max(newest, event_time(image.stream_time))
+        newest = _newest(history, image)
         horizon = Duration(camera.horizon.total_seconds())
         return newest + horizon + Duration(self._lateness_seconds)
 
@@ -194,6 +204,31 @@ class _JudgeInStream(beam.DoFn):
     def forget_camera(self, state: Any = beam.DoFn.StateParam(_HISTORY)) -> None:
         """Clears the history of a camera that was silent for longer than its rules look back."""
         state.clear()
+
+
+def _content(history: rules.History) -> bytes | None:
+    """Returns what a history holds but for the newest time; None if each image changes it."""
+    if history.images or history.tracked:
+        return None
+    return HISTORIES.encode(replace(history, newest=0))
+
+
+def _newest(history: rules.History, image: DetectedImage) -> Timestamp:
+    newest = Timestamp(micros=history.newest)
+    if image.stream_time is None:
+        return newest
+    return max(newest, event_time(image.stream_time))
+
+
+def _is_kept(newest: int, history: rules.History, image: DetectedImage) -> bool:
+    """Returns whether the timer that is set is late enough for an image.
+
+    Args:
+      newest: The newest time in the history as it is stored, from which the timer was set.
+      history: The history with the image.
+      image: The image.
+    """
+    return bool(_newest(history, image) <= Timestamp(micros=newest) + _KEPT_LONGER)
 
 
 def _name_of_rules(ruleset: rules.Rules, camera: str) -> str:

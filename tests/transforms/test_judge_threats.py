@@ -285,7 +285,7 @@ def test_a_repeated_image_has_the_same_verdict_and_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("watermark", "is_known"), [(299 + LATENESS, True), (301 + LATENESS, False)]
+    ("watermark", "is_known"), [(899 + LATENESS, True), (901 + LATENESS, False)]
 )
 def test_a_stream_clears_a_history_once_no_image_that_counts_can_need_it(watermark, is_known):
     first, late = at(0), at(200)
