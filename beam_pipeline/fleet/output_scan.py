@@ -428,8 +428,12 @@ def camera_and_time(name: str) -> tuple[str, datetime] | tuple[None, None]:
 
 def map_in_threads(
     work: Callable[[Item], Result], items: Sequence[Item]
-) -> Iterator[Result | Exception]:
-    """Yields the result of a function for each item, or its error, in order; several at once."""
+) -> list[Result | Exception]:
+    """Returns the result of a function for each item, or its error, in order; several at once.
+
+    It is no generator: one that is abandoned ends its threads whenever it is collected, and that
+    can be within a thread that has the lock which ending them needs.
+    """
 
     def safely(item: Item) -> Result | Exception:
         try:
@@ -438,7 +442,7 @@ def map_in_threads(
             return error
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        yield from threads.map(safely, items)
+        return list(threads.map(safely, items))
 
 
 def _read_missing(

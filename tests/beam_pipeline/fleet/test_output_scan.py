@@ -220,3 +220,14 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path) -> None:
     (tmp_path / "late").mkdir(mode=0)
     with pytest.raises(CountsError, match="cannot list"):
         OutputScan(str(tmp_path)).late()
+
+
+def test_no_thread_is_left_once_a_record_could_not_be_read(tmp_path: Path) -> None:
+    """The threads of an abandoned generator end whenever it is collected, and can hang then."""
+    for second in range(32):
+        name = file_name(END + timedelta(seconds=second)).removesuffix(".jpg")
+        stores.write_bytes(stores.late_uri(str(tmp_path), "hall", name), b"{")
+    before = threading.active_count()
+    with pytest.raises(CountsError):
+        OutputScan(str(tmp_path)).late()
+    assert threading.active_count() == before
