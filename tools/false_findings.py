@@ -23,14 +23,14 @@ from functools import partial
 
 import numpy as np
 
-from beam_pipeline.fleet.health_statistics import (
+from beam_pipeline.fleet.statistics.findings import findings
+from beam_pipeline.fleet.statistics.observations import (
     KINDS,
-    RATE,
     LookedAtImage,
     Observations,
     RefusedImage,
-    findings,
 )
+from beam_pipeline.fleet.statistics.thresholds import RATE
 from transforms.records.count_rows import CountRow
 
 CAMERAS = 20

@@ -1,7 +1,7 @@
 """The chart: threats per id over the recent period, with the unusual ids marked.
 
-`fleet.outliers` says which ids stand out, `chart_model` decides everything that the picture shows,
-and `draw_chart` draws that model. The command is ``python -m beam_pipeline chart``.
+`fleet.statistics.outliers` says which ids stand out, `chart_model` decides everything that the
+picture shows, and `draw_chart` draws that model. The command is ``python -m beam_pipeline chart``.
 
 Matplotlib is imported only to draw: a job starts half a second earlier.
 """
@@ -20,8 +20,8 @@ from apache_beam.io.filesystem import BeamIOError
 
 from beam_pipeline.fleet import counts
 from beam_pipeline.fleet.fleet_end import FleetEnd, find_end
-from beam_pipeline.fleet.outliers import MIN_JUDGED_IDS, Mark, unusual_ids
 from beam_pipeline.fleet.output_scan import CountsError, NoCountsError, OutputScan
+from beam_pipeline.fleet.statistics.outliers import MIN_JUDGED_IDS, Mark, unusual_ids
 from beam_pipeline.inputs.preflight import check_arguments
 from transforms.records.count_rows import CountRow, sum_by_id, sum_total
 from transforms.records.times import canonical_time

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from beam_pipeline.fleet.health_statistics import (
+from beam_pipeline.fleet.statistics.histories import (
     NO_SHIFT,
     CameraHistory,
-    LookedAtImage,
-    Observations,
     TimeSpan,
     camera_histories,
 )
+from beam_pipeline.fleet.statistics.observations import LookedAtImage, Observations
 from transforms.records.times import canonical_time, from_unix
 
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)

@@ -1,7 +1,7 @@
 """The command ``health``: which cameras are silent, blind, misdated, or unusual in what they send.
 
 `examine` reads what a job has written of its cameras and says what is wrong with them (see
-:mod:`beam_pipeline.fleet.health_statistics` for how); ``--notify`` sends the rule file's health
+:mod:`beam_pipeline.fleet.statistics.findings` for how); ``--notify`` sends the rule file's health
 targets the findings that they have not received.
 """
 
@@ -23,22 +23,23 @@ from typing import Any
 import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import write_stdout
-from beam_pipeline.fleet import counts, health_statistics
+from beam_pipeline.fleet import counts
 from beam_pipeline.fleet.figures import CameraFigures, figures
 from beam_pipeline.fleet.fleet_end import FleetEnd, ahead_of_clock, find_end
-from beam_pipeline.fleet.health_statistics import (
+from beam_pipeline.fleet.output_scan import (
+    NAMES_HINT,
+    CountsError,
+    NoValidImageError,
+    OutputScan,
+)
+from beam_pipeline.fleet.statistics.findings import findings
+from beam_pipeline.fleet.statistics.observations import (
     LATE,
     Finding,
     LookedAtImage,
     MisdatedImages,
     Observations,
     RefusedImage,
-)
-from beam_pipeline.fleet.output_scan import (
-    NAMES_HINT,
-    CountsError,
-    NoValidImageError,
-    OutputScan,
 )
 from beam_pipeline.inputs import paths, selection
 from beam_pipeline.inputs.name_survey import describe_local_times
@@ -185,13 +186,13 @@ def examine(
         misdated,
         is_over=end.is_over,
     )
-    findings = health_statistics.findings(observed, since=since, until=until)
+    found = findings(observed, since=since, until=until)
     unplaced = Counter(file.reason for file in scan.invalid if file.camera is None)
     return Health(
         since,
         until,
         len(ids),
-        tuple(findings),
+        tuple(found),
         tuple(figures(observed, ids, since=since, until=until)),
         dict(sorted(unplaced.items())),
         tuple(problems),

@@ -22,8 +22,8 @@ from beam_pipeline.fleet.chart import recent_period
 from beam_pipeline.fleet.figures import CameraFigures
 from beam_pipeline.fleet.fleet_end import FleetEnd, find_end
 from beam_pipeline.fleet.health import examine
-from beam_pipeline.fleet.health_statistics import Finding
 from beam_pipeline.fleet.output_scan import NoCountsError, OutputScan, camera_and_time
+from beam_pipeline.fleet.statistics.observations import Finding
 from beam_pipeline.inputs.name_survey import describe_local_times
 from rules.local_times import local_words
 from transforms.alerting.alerts import known_zone

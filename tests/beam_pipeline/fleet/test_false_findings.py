@@ -6,7 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from beam_pipeline.fleet.health_statistics import Observations, findings
+from beam_pipeline.fleet.statistics.findings import findings
+from beam_pipeline.fleet.statistics.observations import Observations
 from tools import false_findings
 from tools.false_findings import SCENARIOS, Scenario, kinds_found
 from transforms.records.count_rows import CountRow

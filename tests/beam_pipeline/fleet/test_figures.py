@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from beam_pipeline import cli
 from beam_pipeline.fleet.figures import figures
-from beam_pipeline.fleet.health_statistics import (
+from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.fleet.statistics.observations import (
     LATE,
     LookedAtImage,
     Observations,
     RefusedImage,
 )
-from beam_pipeline.fleet.output_scan import OutputScan
 from beam_pipeline.pages.report.gathering import ReportOptions, gather
 from beam_pipeline.pages.report.page import make_page
 from tests.beam_pipeline.fleets import write_fleet

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_pipeline.fleet import health, health_statistics
-from beam_pipeline.fleet.health_statistics import (
+from beam_pipeline.fleet import health
+from beam_pipeline.fleet.statistics import thresholds
+from beam_pipeline.fleet.statistics.findings import findings
+from beam_pipeline.fleet.statistics.observations import (
     Finding,
     LookedAtImage,
     Observations,
     RefusedImage,
-    findings,
-    refused_flags,
-    silent_flags,
-    threat_flags,
 )
+from beam_pipeline.fleet.statistics.shares import refused_flags, threat_flags
+from beam_pipeline.fleet.statistics.silent import silent_flags
 from transforms.alerting.answers import SendResult
 from transforms.alerting.messages import Message
 from transforms.records.count_rows import CountRow
@@ -203,8 +203,8 @@ def test_half_of_ten_invalid_images_are_a_fault_without_any_test(
 
 
 def test_a_single_look_has_a_fifth_of_the_rate_of_a_day() -> None:
-    assert health_statistics.RATE == 0.01
-    assert health_statistics.LOOK_RATE == 0.002
+    assert thresholds.RATE == 0.01
+    assert thresholds.LOOK_RATE == 0.002
 
 
 # Blind

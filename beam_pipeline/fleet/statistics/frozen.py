@@ -28,7 +28,7 @@ _BRIGHTNESS, _SHARPNESS = 0.001, 0.0005
 
 
 class Picture(Protocol):
-    """What is compared of an image; see `health_statistics.LookedAtImage`."""
+    """What is compared of an image; see `observations.LookedAtImage`."""
 
     @property
     def capture_time(self) -> datetime:

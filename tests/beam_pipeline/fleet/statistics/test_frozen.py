@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_pipeline import cli
-from beam_pipeline.fleet.frozen import frozen_run
-from beam_pipeline.fleet.health_statistics import LookedAtImage, Observations, findings
+from beam_pipeline.fleet.statistics.findings import findings
+from beam_pipeline.fleet.statistics.frozen import frozen_run
+from beam_pipeline.fleet.statistics.observations import LookedAtImage, Observations
 from tests.beam_pipeline.fleets import write_fleet
 from tests.transforms.archives import seen
 from transforms.records.times import canonical_time

@@ -15,19 +15,18 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom, binom, nbinom
 
-from beam_pipeline.fleet import predictive
-from beam_pipeline.fleet.health_statistics import (
+from beam_pipeline.fleet.statistics import predictive
+from beam_pipeline.fleet.statistics.findings import findings
+from beam_pipeline.fleet.statistics.observations import (
     LATE,
-    LOOK_RATE,
     Finding,
     LookedAtImage,
     Observations,
     RefusedImage,
-    findings,
-    refused_flags,
-    silent_flags,
-    threat_flags,
 )
+from beam_pipeline.fleet.statistics.shares import refused_flags, threat_flags
+from beam_pipeline.fleet.statistics.silent import silent_flags
+from beam_pipeline.fleet.statistics.thresholds import LOOK_RATE
 from transforms.records.count_rows import CountRow
 
 look_threat_flags = partial(threat_flags, rate=LOOK_RATE)

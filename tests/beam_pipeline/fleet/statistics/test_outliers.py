@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
-from beam_pipeline.fleet import outliers
-from beam_pipeline.fleet.outliers import unusual_ids
+from beam_pipeline.fleet.statistics import outliers
+from beam_pipeline.fleet.statistics.outliers import unusual_ids
 from transforms.records.count_rows import CountRow
 
 START = datetime(2026, 1, 31, tzinfo=timezone.utc)

@@ -12,13 +12,9 @@ import pytest
 from beam_pipeline import cli
 from beam_pipeline.fleet.fleet_end import find_end
 from beam_pipeline.fleet.health import examine
-from beam_pipeline.fleet.health_statistics import (
-    Finding,
-    MisdatedImages,
-    Observations,
-    findings,
-)
 from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.fleet.statistics.findings import findings
+from beam_pipeline.fleet.statistics.observations import Finding, MisdatedImages, Observations
 from beam_pipeline.pages.report.gathering import ReportOptions, gather
 from beam_pipeline.pages.report.page import make_page
 from tests.beam_pipeline.fleets import write_fleet

@@ -1,0 +1,1 @@
+"""Statistics of what the job has recorded of cameras, without any I/O."""
