@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_pipeline.pages.report.gathering import AlertRecord
-from beam_pipeline.pages.report.incidents import find_incidents
+from beam_pipeline.pages.report.incidents import Incident, find_incidents
 from transforms.records.times import parse_time
 from transforms.storage.marks import Mark, by_alert, standing
 
@@ -121,6 +121,11 @@ class IndexedIncident:
     lead: IndexedAlert
     marks: Mapping[str, Sequence[Mark]]
     position: tuple[float, str]
+
+    @property
+    def until(self) -> str:
+        """The local time of the last alert, with its date if that is another one."""
+        return Incident(tuple(alert.record for alert in self.alerts)).until
 
 
 @dataclass(frozen=True)

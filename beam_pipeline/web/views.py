@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -32,6 +33,7 @@ from transforms.storage.marks import MISSED
 
 _SHOWN_FROM = 0.25
 """Rejected detections with lower scores are only counted: a detector has dozens in each image."""
+_COUNTED = re.compile(r"- \d+ more, with ")
 _PER_PAGE = 48
 _MISSED_SHOWN = 20
 
@@ -192,7 +194,7 @@ def alert_of_image(index: Index, image: StoredImage) -> str | None:
 def _image_values(output: str, image: StoredImage | None, zone: str) -> dict[str, Any]:
     """Returns what the record of an image says: boxes, and why each is a threat or none."""
     values: dict[str, Any] = {
-        "threats": (), "rejected": (), "reasons": (), "why": (), "problem": None,
+        "threats": (), "rejected": (), "reasons": (), "why": (), "more": (), "problem": None,
         "width": 640, "height": 480,
     }  # fmt: skip
     if image is None:
@@ -218,7 +220,7 @@ def _image_values(output: str, image: StoredImage | None, zone: str) -> dict[str
         # The first lines are about the image; those about detections are in the list.
         lines = rules.explain(record, timezone=zone).splitlines()
         values["why"] = [line for line in lines[1:] if not line.startswith("- ")]
-        values["why"] += [line[2:] for line in lines if line.startswith("- ") and " more, " in line]
+        values["more"] = [line[2:] for line in lines if _COUNTED.match(line)]
     except NoPictureError as error:
         values["problem"] = f"The record can't be shown: {error}."
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

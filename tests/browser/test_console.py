@@ -177,7 +177,8 @@ def screen(browser: Browser, here: Served, name: str, size: str, scheme: Any) ->
     tab = Tab(browser, here, PAGES[name], size, color_scheme=scheme)
     # Whoever runs the tests has another name.
     tab.page.evaluate("document.querySelector('.who').textContent = 'anna'")
-    tab.page.wait_for_function("[...document.images].every((image) => image.complete)")
+    # Not by `wait_for_function`, whose code the policy of the page refuses.
+    here.until(lambda: tab.page.evaluate("[...document.images].every((image) => image.complete)"))
     shot = Image.open(io.BytesIO(tab.page.screenshot()))
     tab.close()
     return shot

@@ -100,7 +100,7 @@ def pods(manifests: list[Manifest]) -> Iterator[Pod]:
         kind, spec = manifest["kind"], manifest.get("spec", {})
         if kind == "CronJob":
             yield Pod(kind, spec["jobTemplate"]["spec"]["template"])
-        elif kind == "Job":
+        elif kind in ("Job", "Deployment"):
             yield Pod(kind, spec["template"])
         elif kind == "FlinkDeployment":
             for part in ("jobManager", "taskManager"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import requests
 import yaml
 from apache_beam.options.pipeline_options import FlinkRunnerOptions
 from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
@@ -27,12 +28,13 @@ from beam_pipeline.job import options
 from beam_pipeline.job.options import JobOptions
 from beam_pipeline.runners.beam_options import beam_options
 from tests.absent import give_up
+from tests.beam_pipeline.web.serving import served, users_file, write_small_output
 from tests.conftest import Run
 from tests.deploy.manifests import ROOT, Manifest, Pod, check, one, pods, render
 from tests.flink.stream_job import flink_cluster
 from tests.transforms.web_service import WebService, status
 
-OVERLAYS = ("batch", "stream")
+OVERLAYS = ("batch", "stream", "console")
 # The oldest that docs/kubernetes.md promises, and a recent one.
 KUBERNETES = ("1.31", "1.36")
 OUR_IMAGES = re.compile(r"registry\.example\.com/beam-threats(-submit)?:latest")
@@ -69,9 +71,8 @@ def parse(arguments: list[str]) -> tuple[JobOptions, Any]:
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_manifests_fit_their_schemas(name: str, kubernetes: str) -> None:
     manifests = render(name)
-    assert {"batch": "CronJob", "stream": "FlinkDeployment"}[name] in {
-        manifest["kind"] for manifest in manifests
-    }
+    kinds = {"batch": "CronJob", "stream": "FlinkDeployment", "console": "Deployment"}
+    assert kinds[name] in {manifest["kind"] for manifest in manifests}
     for manifest in manifests:
         assert manifest["metadata"]["namespace"] == "beam-threats"
         check(manifest, kubernetes)
@@ -126,6 +127,53 @@ def test_arguments_are_options_that_exist(name: str, owner: str) -> None:
     assert own.streaming == (name == "stream")
     with pytest.raises(SetupError, match="no such option: --paralellism"):
         parse([*arguments, "--paralellism=3"])
+
+
+def test_the_console_is_served_with_users_over_the_results_of_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, *arguments = job_arguments("console", "Deployment")
+    assert command == "serve"
+    output = value_of(arguments, "--output")
+    assert output == value_of(job_arguments("stream", "Job"), "--output")
+    pod = pod_of("console", "Deployment")
+    users = value_of(arguments, "--users")
+    assert users == f"{pod.mounted('beam-threats', 'users')}/users.json"
+    assert value_of(arguments, "--index") == pod.mounted("beam-threats", "index")
+    # With an output, users and rules of this machine, it answers at the address of the probes.
+    write_small_output(tmp_path / "out")
+    (tmp_path / "rules.yaml").write_text("version: 1\n")
+    here = {
+        "--output": tmp_path / "out",
+        "--rules": tmp_path / "rules.yaml",
+        "--users": users_file(tmp_path / "users.json"),
+        "--port": 0,
+    }
+    words = [f"{name}={here.get(name, value)}" for name, value in
+             (word.split("=") for word in arguments) if name != "--index"]  # fmt: skip
+    container = pod.container("beam-threats")
+    (port,) = container["ports"]
+    assert value_of(arguments, "--port") == str(port["containerPort"])
+    with served(tmp_path / "out", tmp_path / "index", *words) as console:
+        url = console.url.replace("0.0.0.0", "127.0.0.1")
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            get = container[probe]["httpGet"]
+            assert get["port"] == port["name"]
+            assert requests.get(url + get["path"], timeout=20).status_code == 200
+        assert "Log in" in requests.get(url, timeout=20).text
+    service = one(render("console"), "Service")["spec"]
+    assert service["selector"] == pod.template["metadata"]["labels"]
+    assert service["ports"] == [{"name": "http", "port": 8000, "targetPort": "http"}]
+
+
+def test_the_console_can_not_connect_to_flink() -> None:
+    labels = pod_of("console", "Deployment").template["metadata"]["labels"].items()
+    for policy in render("stream"):
+        if policy["kind"] == "NetworkPolicy":
+            for rule in policy["spec"]["ingress"]:
+                for peer in rule["from"]:
+                    admitted = peer.get("podSelector", {}).get("matchLabels", {"no": "pod"})
+                    assert not admitted.items() <= labels
 
 
 def test_the_job_server_takes_the_streams_arguments() -> None:
@@ -197,8 +245,9 @@ def test_rules_are_right_and_every_worker_finds_them(
     readers = {
         "batch": [("CronJob", "beam-threats")],
         "stream": [("Job", "beam-threats"), ("taskManager", "beam-workers")],
+        "console": [("Deployment", "beam-threats")],
     }[name]
-    wanted = value_of(job_arguments(name, {"batch": "CronJob", "stream": "Job"}[name]), "--rules")
+    wanted = value_of(job_arguments(name, readers[0][0]), "--rules")
     for owner, container in readers:
         pod = pod_of(name, owner)
         (volume,) = (
