@@ -58,6 +58,8 @@ _PER_PAGE = 24
 _MOST_FORM_BYTES = 64 << 10
 _KEPT_LISTS = 64
 _ALIVE_SECONDS = 15.0
+_LONGEST_WAIT_SECONDS = 30.0
+"""For a picture or a mark. A store's client itself tries again for minutes."""
 _AUDIT_SHOWN = 200
 _PROBLEMS_SHOWN = 50
 _NO_PICTURE = (
@@ -424,7 +426,7 @@ def _image_page(console: Console, request: Request) -> Response:
     if alert_id is not None:
         return RedirectResponse(f"/alerts/{alert_id}", 303)
     ruleset = console.rules_file.ruleset
-    zone = "UTC" if ruleset is None else ruleset.for_camera(camera).timezone
+    zone = "UTC" if ruleset is None else ruleset.timezone_of(camera)
     values = views.image_values(console.output, console.index, image, zone)
     return console.render(request, "image", labels=console.rules_file.labels, said=None, **values)
 
@@ -436,12 +438,13 @@ async def _image(console: Console, request: Request) -> Response:
         return _no_picture(404)
     loop = asyncio.get_running_loop()
     try:
-        jpeg = await loop.run_in_executor(
-            console.picture_threads, console.pictures.jpeg, image, size
+        jpeg = await asyncio.wait_for(
+            loop.run_in_executor(console.picture_threads, console.pictures.jpeg, image, size),
+            _LONGEST_WAIT_SECONDS,
         )
     except NoPictureError:
         return _no_picture(404)
-    except OSError:
+    except (OSError, asyncio.TimeoutError):
         return _no_picture(503)
     tag = f'"{hashlib.sha256(jpeg).hexdigest()[:32]}"'
     headers = {"Cache-Control": "private, max-age=600", "ETag": tag}
@@ -569,9 +572,16 @@ async def _mark(console: Console, request: Request) -> Response:
     loop = asyncio.get_running_loop()
     try:
         said, camera = _said(form, person.name)
-        line = await loop.run_in_executor(
-            console.mark_threads, _write_mark, console, person, said, camera
+        line = await asyncio.wait_for(
+            loop.run_in_executor(console.mark_threads, _write_mark, console, person, said, camera),
+            _LONGEST_WAIT_SECONDS,
         )
+    except asyncio.TimeoutError:
+        raise FormError(
+            503,
+            f"The store has not answered for {_LONGEST_WAIT_SECONDS:.0f} seconds. The mark may "
+            "still be saved: look again later, and mark again if it is not there.",
+        ) from None
     except CommandFailedError as error:
         raise FormError(500, f"The mark was not saved: {error}") from None
     except CommandError as error:

@@ -62,7 +62,7 @@ def write_entry(
 
 
 def read_entries(output: str, number: int, now: datetime | None = None) -> list[Mapping[str, Any]]:
-    """Returns the newest entries of the last 30 days, the newest first.
+    """Returns the newest entries of the last 30 days that can be read, the newest first.
 
     Args:
       output: The job's output.
@@ -79,8 +79,21 @@ def read_entries(output: str, number: int, now: datetime | None = None) -> list[
         names = [name for name in stores.names_with_prefix(folder, [""]) if name.endswith(".json")]
         wanted = sorted(names, reverse=True)[: number - len(entries)]
         for data in map_in_threads(stores.read_bytes, [stores.join(folder, n) for n in wanted]):
-            if not isinstance(data, Exception):
-                entries.append(orjson.loads(data))
+            if (entry := _entry(data)) is not None:
+                entries.append(entry)
         if len(entries) >= number:
             break
     return entries
+
+
+def _entry(data: bytes | Exception) -> Mapping[str, Any] | None:
+    """Returns an entry; None if its file can't be read, or is damaged."""
+    if isinstance(data, Exception):
+        return None
+    try:
+        value = orjson.loads(data)
+        texts = [value[name] for name in ("at", "by", "role", "action")]
+        about = value["about"].values()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return value if all(isinstance(text, str) for text in (*texts, *filter(None, about))) else None

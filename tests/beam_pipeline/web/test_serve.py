@@ -9,12 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 import requests
@@ -36,11 +37,14 @@ from tests.beam_pipeline.web.serving import (
 )
 from tests.search import search
 from tests.stores.servers import free_port
+from transforms.alerting.alerts import alert_for
+from transforms.alerting.messages import compose
 from transforms.storage import stores
 from transforms.storage.marks import read_marks, standing
 from transforms.storage.packed_output import period_name, write_file
 from transforms.storage.packed_rows import PackedRow
 
+ROOT = Path(__file__).parents[3]
 SECRET = "a secret beside the output"
 HALL = rules.alert_id("hall", "2026-01-31T10:00:00Z", "alert")
 QUIET = "hall_2026-01-31T12-30-00Z"
@@ -67,6 +71,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def output(tmp_path: Path) -> Path:
     write_small_output(tmp_path / "out")
     return tmp_path / "out"
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The console of a small output, in which tests leave marks."""
+    folder = tmp_path_factory.mktemp("marked")
+    write_small_output(folder / "out")
+    with served(folder / "out", folder / "index") as here:
+        yield here
 
 
 # Pages
@@ -505,6 +518,91 @@ def test_no_address_reaches_what_lies_beside_the_output(
     assert b"Traceback" not in data
     if answer.status == 200 and base == "/images/":
         assert path.split("?")[0] == f"/images/hall/{QUIET}"
+
+
+TEXTS = st.sampled_from(
+    ["", "hall", HALL, "right", "missed", "person", "nan", "inf", "-1", "1e400", "2026-01-31T10:00",
+     "9999-12-31T23:59", "0001-01-01", f"inf_{HALL}", f"nan_{HALL}", f"right hall {HALL}",
+     f"missed hall {QUIET}.jpg", "0,0,1,1", "nan,0,1,1", "\x00", "\ud800"]
+) | st.text(max_size=20)  # fmt: skip
+FIELDS = ("camera", "label", "severity", "mark", "since", "until", "before", "from", "size")
+
+
+@pytest.mark.search
+@search(120)
+@given(
+    st.sampled_from(["/alerts", "/alerts/list", "/cameras/hall/images", f"/images/hall/{QUIET}"]),
+    st.dictionaries(st.sampled_from(FIELDS), TEXTS, max_size=4),
+)
+def test_no_query_makes_the_console_fail(small: Served, path: str, query: dict[str, str]) -> None:
+    text = urlencode(query, errors="surrogatepass")
+    assert small.browser().get(f"{path}?{text}").status_code in (200, 404)
+
+
+@pytest.mark.search
+@search(120)
+@given(st.dictionaries(
+    st.sampled_from(["say", "camera", "what", "label", "bbox", "note", "next"]), TEXTS, max_size=6
+))  # fmt: skip
+def test_no_form_makes_the_console_fail(marked: Served, form: dict[str, str]) -> None:
+    browser = marked.browser()
+    text = urlencode({"token": browser.token(), **form}, errors="surrogatepass")
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = browser.session.post(
+        f"{marked.url}/marks", text, headers=headers, timeout=20, allow_redirects=False
+    )
+    assert answer.status_code in (303, 400)
+    if answer.status_code == 303:
+        assert answer.headers["location"].startswith("/")
+        assert not answer.headers["location"].startswith("//")
+
+
+def test_a_store_that_hangs_is_waited_for_no_longer_than_some_seconds(
+    marked: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beam_pipeline.web.app._LONGEST_WAIT_SECONDS", 0.3)
+    answered = threading.Event()
+    plainly = stores.read_if_there
+
+    def hanging(uri: str) -> bytes | None:
+        answered.wait(20)
+        return plainly(uri)
+
+    monkeypatch.setattr(stores, "read_if_there", hanging)
+    try:
+        browser = marked.browser()
+        slow = browser.mark("false", "hall", HALL)
+        assert slow.status_code == 503
+        assert "The mark may still be saved" in slow.text
+        assert browser.get("/images/hall/hall_2026-01-31T10-02-00Z?size=full").status_code == 503
+        assert browser.get("/alerts").status_code == 200
+    finally:
+        answered.set()
+
+
+def test_a_damaged_audit_entry_hides_no_other(marked: Served) -> None:
+    browser = marked.browser()
+    assert browser.mark("unsure", "hall", HALL).status_code == 303
+    (day,) = Path(marked.prepared.console.output, "audit").iterdir()
+    for number, text in enumerate(("{", "[]", '{"at": 1}', '{"about": {"a": 1}}')):
+        (day / f"99991231T000000000000Z_{number}.json").write_text(text)
+    page = browser.get("/audit")
+    assert page.status_code == 200
+    assert HALL in page.text
+
+
+def test_a_template_of_a_message_leads_to_the_page_of_the_alert(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "console.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    output = tmp_path / "out"
+    (judged, *_) = write_fleet(output, small_images()[:1], rule_text=text)
+    ruleset = rules.parse_rules(text, "rules.yaml")
+    alert = alert_for(judged, str(output), ruleset)
+    assert alert is not None
+    message = compose(alert.body, ruleset)
+    path = message.text.split("https://console.example.com")[1].split()[0]
+    with served(output, tmp_path / "index") as here:
+        assert "It calls for an alert." in here.browser().get(path).text
 
 
 # The set-up
