@@ -173,6 +173,20 @@ def test_a_screen_reader_finds_its_way(browser: Browser, small: Served, name: st
     tab.close()
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_core_finds_nothing(browser: Browser, small: Served, name: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    # The page's policy refuses the script of axe-core as it refuses any other.
+    tab = Tab(browser, small, PAGES[name], "phone", bypass_csp=True)
+    tab.page.evaluate("document.querySelectorAll('details').forEach((e) => e.open = true)")
+    for scheme in ("light", "dark"):
+        tab.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        found = Axe().run(tab.page).response["violations"]
+        assert [(one["id"], one["impact"], one["nodes"][0]["html"]) for one in found] == []
+    tab.close()
+
+
 def screen(browser: Browser, here: Served, name: str, size: str, scheme: Any) -> Image.Image:
     tab = Tab(browser, here, PAGES[name], size, color_scheme=scheme)
     # Whoever runs the tests has another name.
