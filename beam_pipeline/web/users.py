@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,6 +182,10 @@ def _write(path: str, users: Mapping[str, Mapping[str, Any]]) -> None:
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
+            with suppress(OSError):  # It is a new file, or this user may not give files away.
+                before = os.stat(path)
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+                os.fchmod(descriptor, before.st_mode & 0o770)
             json.dump(value, file, indent=1, ensure_ascii=False)
             file.write("\n")
         os.replace(partial, path)

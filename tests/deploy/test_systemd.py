@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipeline.commands import report, run
+from beam_pipeline.commands import report, run, serve
 from tests.absent import give_up
 
 UNITS = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
@@ -31,6 +31,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
         (tmp_path / unit.name).write_text(text.replace("User=beam-threats", "User=daemon"))
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [
+        "beam-threats-console.service",
         "beam-threats-report.service",
         "beam-threats-report.timer",
         "beam-threats.service",
@@ -66,7 +67,19 @@ def test_the_unit_of_the_report_runs_a_command() -> None:
     assert report.parser().parse_args(words).outputs == ["/srv/results"]
 
 
-@pytest.mark.parametrize("unit", ["beam-threats.service", "beam-threats-report.service"])
+def test_the_unit_of_the_console_serves_this_machine_with_users() -> None:
+    ((program, command, *words),) = commands("beam-threats-console.service")
+    assert (program, command) == (PROGRAM, "serve")
+    parsed = serve.parser().parse_args(words)
+    assert (parsed.output, parsed.bind) == ("/srv/results", "127.0.0.1")
+    assert parsed.users == "/etc/beam-threats/users.json"
+    assert parsed.index.startswith("/var/cache/beam-threats/")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["beam-threats.service", "beam-threats-report.service", "beam-threats-console.service"],
+)
 def test_each_service_may_write_where_it_writes_and_nowhere_else(unit: str) -> None:
     lines = (UNITS / unit).read_text().splitlines()
     assert "ProtectSystem=strict" in lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -313,6 +314,19 @@ def test_users_are_added_listed_and_removed_and_no_password_is_kept(
     assert not users.check("nobody", "nobody has this password")
     assert cli.main(["serve", "users", "remove", "ben", "--users", str(file)]) == 0
     assert users.names() == {"anna": "operator"}
+
+
+def test_a_changed_file_keeps_its_owner_and_mode(tmp_path: Path) -> None:
+    file = tmp_path / "users.json"
+    add_user(str(file), "anna", "admin", PASSWORD)
+    owner = 12345 if os.getuid() == 0 else os.getuid()
+    os.chown(file, owner, -1)
+    file.chmod(0o640)
+    add_user(str(file), "ben", "viewer", PASSWORD)
+    status = file.stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (owner, 0o640)
+    assert set(Users(str(file)).names()) == {"anna", "ben"}
+    assert [path.name for path in tmp_path.iterdir()] == ["users.json"]
 
 
 @pytest.mark.parametrize(
