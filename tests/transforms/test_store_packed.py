@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -224,6 +225,22 @@ runs = st.fixed_dictionaries(
 @search(60)
 @given(st.lists(runs, min_size=1, max_size=3))
 def test_both_forms_hold_the_same_whatever_is_tried_again_or_killed(scripts: list[Any]) -> None:
+    check_both_forms(scripts)
+
+
+def test_the_file_of_a_verdict_is_invalid_and_one_with_the_same_stem_wins() -> None:
+    jpg, jpeg = "hall_20260131T235600Z.jpg", "hall_20260131T235600Z.jpeg"
+    script = {"order": random.Random(0), "attempts": [0], "shards": 1, "merge": None}
+    check_both_forms(
+        [
+            {**script, "files": {jpg: PERSON}},
+            {**script, "files": {jpg: HALF, jpeg: PERSON}},
+        ]
+    )
+
+
+def check_both_forms(scripts: list[Any]) -> None:
+    """Runs batches in both forms, and compares all that they leave."""
     with tempfile.TemporaryDirectory() as scratch:
         top = Path(scratch)
         for script in scripts:
@@ -257,6 +274,12 @@ def test_both_forms_hold_the_same_whatever_is_tried_again_or_killed(scripts: lis
             if json.loads(data)["threat"]["severity"] == "alert"
         }
         assert tree(packed / "final") == with_alert
+        files = tree(packed / "packed")
+        further = Run(top, "packed", script["files"], script["shards"])
+        further.store(order)
+        for window in further.windows().items():
+            further.writers[0].process(window)
+        assert tree(packed / "packed") == files  # What is said again is not written again.
         merge_by_day(str(packed))
         assert verdicts(packed) == verdicts(plain)
         days = {file.start.date() for file in list_files(str(packed))}
