@@ -127,7 +127,8 @@ def test_nothing_is_read_or_written_for_an_alert_that_is_recent_enough(
         sending.minute = minute
         assert sending.decide(alert, since) is alert
     unlimited = Replacements(sending.output, None)
-    assert unlimited.apply(alert_at(20), 0) == alert_at(20)
+    since = (START - EPOCH) // timedelta(microseconds=1)
+    assert unlimited.apply(alert_at(20), since) == alert_at(20)
 
 
 def test_an_alert_that_was_sent_is_read_once(
