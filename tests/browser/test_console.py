@@ -130,60 +130,67 @@ def stand(here: Served) -> list[tuple[str, str]]:
 # Looks
 
 
-@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("size", SIZES)
-def test_a_page_fits_the_screen_and_can_be_read_in_either_scheme(
-    browser: Browser, small: Served, name: str, size: str
+def test_every_page_fits_the_screen_and_can_be_read_in_either_scheme(
+    browser: Browser, small: Served, size: str
 ) -> None:
-    tab = Tab(browser, small, PAGES[name], size)
-    for scheme in ("light", "dark"):
-        tab.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        for _ in range(2):  # As it opens, and with all details open.
-            assert tab.page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
-            assert tab.page.evaluate(CUT_OFF) == []
-            assert tab.page.evaluate(BROKEN) == []
-            background, low = tab.page.evaluate(CONTRAST)
-            assert (background > 0.5) == (scheme == "light")
-            assert low == []
-            tab.page.evaluate("document.querySelectorAll('details').forEach((e) => e.open = true)")
-        tab.page.evaluate("document.querySelectorAll('details').forEach((e) => e.open = false)")
+    tab = Tab(browser, small, "/alerts", size)
+    for path in PAGES.values():
+        tab.page.goto(small.url + path)
+        for scheme in ("light", "dark"):
+            tab.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            for opened in (False, True):  # As it opens, and with all details open.
+                tab.page.evaluate(f"{ALL_DETAILS}.forEach((e) => e.open = {str(opened).lower()})")
+                assert tab.page.evaluate(WIDTH) <= SIZES[size][0], path
+                assert tab.page.evaluate(CUT_OFF) == [], path
+                assert tab.page.evaluate(BROKEN) == [], path
+                background, low = tab.page.evaluate(CONTRAST)
+                assert (background > 0.5) == (scheme == "light"), path
+                assert low == [], path
     assert tab.complaints == []
     assert tab.elsewhere == []
     tab.close()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_screen_reader_finds_its_way(browser: Browser, small: Served, name: str) -> None:
-    tab = Tab(browser, small, PAGES[name])
-    assert tab.page.evaluate(NAMELESS) == []
-    assert tab.page.evaluate("document.documentElement.lang") == "en"
-    levels = tab.page.evaluate(
-        "[...document.querySelectorAll('h1,h2,h3')].map((h) => +h.tagName[1])"
-    )
-    assert levels.count(1) == 1
-    assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    doubled = tab.page.evaluate(
-        "[...document.querySelectorAll('[id]')].length - "
-        "new Set([...document.querySelectorAll('[id]')].map((element) => element.id)).size"
-    )
-    assert doubled == 0
-    tab.page.keyboard.press("Tab")
-    assert tab.page.evaluate("document.activeElement.textContent") == "Skip to the content"
+ALL_DETAILS = "document.querySelectorAll('details')"
+WIDTH = "document.documentElement.scrollWidth"
+
+
+def test_a_screen_reader_finds_its_way_on_every_page(browser: Browser, small: Served) -> None:
+    tab = Tab(browser, small, "/alerts")
+    for path in PAGES.values():
+        tab.page.goto(small.url + path)
+        assert tab.page.evaluate(NAMELESS) == [], path
+        assert tab.page.evaluate("document.documentElement.lang") == "en"
+        levels = tab.page.evaluate(
+            "[...document.querySelectorAll('h1,h2,h3')].map((h) => +h.tagName[1])"
+        )
+        assert levels.count(1) == 1, path
+        assert levels[0] == 1, path
+        assert all(after <= before + 1 for before, after in itertools.pairwise(levels)), path
+        doubled = tab.page.evaluate(
+            "[...document.querySelectorAll('[id]')].length - "
+            "new Set([...document.querySelectorAll('[id]')].map((element) => element.id)).size"
+        )
+        assert doubled == 0, path
+        tab.page.keyboard.press("Tab")
+        focused = tab.page.evaluate("document.activeElement.textContent")
+        assert focused == "Skip to the content", path
     tab.close()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_axe_core_finds_nothing(browser: Browser, small: Served, name: str) -> None:
+def test_axe_core_finds_nothing_on_any_page(browser: Browser, small: Served) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     # The page's policy refuses the script of axe-core as it refuses any other.
-    tab = Tab(browser, small, PAGES[name], "phone", bypass_csp=True)
-    tab.page.evaluate("document.querySelectorAll('details').forEach((e) => e.open = true)")
-    for scheme in ("light", "dark"):
+    tab = Tab(browser, small, "/alerts", "phone", bypass_csp=True)
+    for path, scheme in zip(PAGES.values(), itertools.cycle(("light", "dark")), strict=False):
         tab.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        tab.page.goto(small.url + path)
+        tab.page.evaluate(f"{ALL_DETAILS}.forEach((e) => e.open = true)")
         found = Axe().run(tab.page).response["violations"]
-        assert [(one["id"], one["impact"], one["nodes"][0]["html"]) for one in found] == []
+        wrong = [(one["id"], one["impact"], one["nodes"][0]["html"]) for one in found]
+        assert wrong == [], path
     tab.close()
 
 
@@ -390,13 +397,13 @@ def test_hostile_labels_and_notes_are_text(browser: Browser, tmp_path: Path) -> 
         form = {"token": client.token(), "say": "false", "camera": "hall", "what": HALL,
                 "label": HOSTILE, "note": HOSTILE}  # fmt: skip
         assert client.post("/marks", form).status_code == 303
-        for path in (*PAGES.values(), "/alerts?label=" + "%22%3E%3Cscript%3E"):
-            tab = Tab(browser, here, path)
-            tab.page.wait_for_timeout(50)
-            assert tab.page.evaluate("window.hurt") is None
-            assert [one for one in tab.complaints if "404" not in one] == []
-            assert tab.elsewhere == []
-            tab.close()
+        tab = Tab(browser, here, "/alerts")
+        for path in (*PAGES.values(), "/alerts?label=%22%3E%3Cscript%3E"):
+            tab.page.goto(here.url + path)
+            assert tab.page.evaluate("window.hurt") is None, path
+        assert [one for one in tab.complaints if "404" not in one] == []
+        assert tab.elsewhere == []
+        tab.close()
         tab = Tab(browser, here, f"/alerts/{HALL}")
         assert HOSTILE in tab.page.locator("main").inner_text()
         # The policy holds even where escaping would not.
