@@ -92,10 +92,10 @@ def parser() -> OneLineParser:
         "--write",
         nargs="?",
         type=at_least_1,
-        const=1,
+        const=0,
         metavar="NUMBER",
         help="write this proposal for the camera of --id to the rule file, with its comments "
-        "(without NUMBER: the first one)",
+        "(without NUMBER: the first one, if it loses no alert that is marked right)",
     )
     add_table_or_json(propose)
     for command in (check, explain, propose):

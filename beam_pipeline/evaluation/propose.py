@@ -39,9 +39,7 @@ def propose_rules(args: argparse.Namespace) -> int:
     truth = read_truth(chosen.archive.uris)
     with selection.store_errors_as_failures():
         found = {id: _of_camera(chosen, truth, ruleset, text, args.rules, id) for id in chosen.ids}
-    if args.write is not None and args.write > len(found[chosen.ids[0]]):
-        id = chosen.ids[0]
-        raise SetupError(f"--write {args.write}: {id} has {len(found[id])} proposals")
+    written = None if args.write is None else _to_write(args.write, next(iter(found.items())))
     if args.format == "json":
         document = {id: [_json(one) for one in proposals] for id, proposals in found.items()}
         write_stdout(json.dumps(document, indent=2) + "\n")
@@ -54,8 +52,8 @@ def propose_rules(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     selection.print_problems([*chosen.archive.problems, *truth.problems], "they were left out")
-    if args.write is not None:
-        _write(args, text, labels, found[chosen.ids[0]])
+    if written is not None:
+        _write(args, text, labels, written)
     return 0
 
 
@@ -74,20 +72,37 @@ def _of_camera(
     return propose(images, facts, text.decode(), source, id)
 
 
+def _to_write(number: int, camera: tuple[str, list[Proposal]]) -> Proposal:
+    """Returns the proposal of a number of a camera; of 0, the first one if it loses nothing.
+
+    Raises:
+      SetupError: There is no such proposal.
+    """
+    id, proposals = camera
+    if max(number, 1) > len(proposals):
+        raise SetupError(f"--write {number or 1}: {id} has {len(proposals)} proposals")
+    if not number and proposals[0].loses_right:
+        raise SetupError(
+            f"--write: each proposal for {id} loses alerts that are marked right; to write one "
+            "nevertheless, give its number, such as --write 1"
+        )
+    return proposals[max(number, 1) - 1]
+
+
 def _write(
-    args: argparse.Namespace, text: bytes, labels: frozenset[str], proposals: list[Proposal]
+    args: argparse.Namespace, text: bytes, labels: frozenset[str], proposal: Proposal
 ) -> None:
     """Writes the rule file with one proposal.
 
     Raises:
       SetupError: The file would not be right, or it was edited meanwhile.
     """
-    changed = apply_settings(text.decode(), proposals[args.write - 1].changes).encode()
+    changed = apply_settings(text.decode(), proposal.changes).encode()
     load_rules(changed, args.rules, labels)
     if read_file(args.rules, "--rules") != text:
         raise SetupError(f"--rules {args.rules}: was edited meanwhile; run the command again")
     stores.write_bytes(args.rules.removeprefix("file://"), changed)
-    print(f"{args.rules}: written with proposal {args.write}", file=sys.stderr)
+    print(f"{args.rules}: written with proposal {args.write or 1}", file=sys.stderr)
 
 
 def _json(proposal: Proposal) -> dict[str, Any]:

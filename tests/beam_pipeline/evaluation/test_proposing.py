@@ -223,9 +223,14 @@ def test_each_proposal_does_what_it_says_and_the_first_loses_a_right_alert_only_
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
+    return write_marked(tmp_path, right_score=0.9, right_from=90)
+
+
+def write_marked(tmp_path: Path, right_score: float, right_from: int) -> Path:
+    """An output of four false alerts with a score of 0.55, and four right ones."""
     output = tmp_path / "out"
     images = [image(5 * n, "person", 0.55) for n in range(4)]
-    images += [image(90 + n, "person", 0.9) for n in range(4)]
+    images += [image(right_from + 5 * n, "person", right_score) for n in range(4)]
     write_output(output, images, RULES)
     for number, one in enumerate(images):
         write_mark(
@@ -288,3 +293,18 @@ def test_what_is_refused(output: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "name it by --id" in refused(capsys, *words, "--write")
     assert "no such file" in refused(capsys, *words[:-1], output / "none.yaml")
     assert rules_file.read_text() == RULES
+
+
+def test_what_loses_right_alerts_is_written_only_by_its_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = write_marked(tmp_path, right_score=0.55, right_from=1)
+    rules_file = tmp_path / "rules.yaml"
+    words = ("rules", "propose", "--output", output, "--rules", rules_file, "--id", "hall")
+    assert "each proposal for hall loses alerts that are marked right" in refused(
+        capsys, *words, "--write"
+    )
+    assert rules_file.read_text() == RULES
+    assert run(capsys, output, "--id", "hall", "--write", "1")[1] == (
+        f"{rules_file}: written with proposal 1\n"
+    )
