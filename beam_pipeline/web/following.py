@@ -180,10 +180,10 @@ class Follower:
 
     def look(self) -> None:
         """Looks once; a failure is in the status."""
-        self._rules_file.look()
         began, now = time.monotonic(), datetime.now(timezone.utc)
         before = self._status
         try:
+            self._rules_file.look()
             has_changed = self._take_over()
         except Exception as error:  # Whatever a store's client raises, the pages go on.
             self._note(problem=one_line(error), failures=before.failures + 1, left=0)

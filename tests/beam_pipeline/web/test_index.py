@@ -294,3 +294,26 @@ def test_folders_that_have_not_changed_are_not_listed(
     listed.clear()
     following.look()
     assert listed == ["alerts", "alerts", "gate"]
+
+
+def test_no_error_ends_the_thread_that_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    following = follower_of(tmp_path)
+    following.look()
+    assert following.stale_since() is None
+
+    def broken() -> None:
+        raise RuntimeError("nobody has thought of this")
+
+    for name in ("_rules_file.look", "_take_over"):
+        with monkeypatch.context() as patch:
+            target, _, method = name.rpartition(".")
+            patch.setattr(getattr(following, target) if target else following, method, broken)
+            following.look()
+            assert following.status.problem == "RuntimeError: nobody has thought of this"
+            assert following.stale_since() == following.status.last_success
+        following.look()
+        assert following.stale_since() is None
+    assert (following.status.looks, following.status.failures) == (5, 2)
