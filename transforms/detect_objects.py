@@ -311,21 +311,21 @@ class _ReadPrediction(beam.DoFn):
 
     Beam gives batches, and so what comes of them, the latest timestamp that there is. A runner that
     processes the elements and timers of a key in the order of their timestamps (Prism) would keep
-    them until all timers that are set have fired. So in a stream they get back a timestamp at which
-    event time has arrived.
+    them until all timers that are set have fired. There they get back a timestamp at which event
+    time has arrived.
     """
 
-    def __init__(self, model: Model, min_score_kept: float, streaming: bool) -> None:
+    def __init__(self, model: Model, min_score_kept: float, restores_timestamps: bool) -> None:
         self._model = model.info
         self._labels = dict(model.labels)
         self._min_score_kept = min_score_kept
-        self._streaming = streaming
+        self._restores_timestamps = restores_timestamps
 
     def process(self, element: PredictionResult) -> Iterator[Any]:
         found = element.example.named.file.stream_time
         timestamp = MIN_TIMESTAMP if found is None else event_time(found)
         for output in self._outputs(element):
-            yield _stamped(output, timestamp) if self._streaming else output
+            yield _stamped(output, timestamp) if self._restores_timestamps else output
 
     def _outputs(self, element: PredictionResult) -> Iterator[Any]:
         image: ValidImage = element.example
@@ -361,7 +361,8 @@ class DetectObjects(beam.PTransform):
       batch_size: The number of images in a batch.
       min_score_kept: Detections below this score are dropped.
       threads: The number of concurrent calls of the model; None for the machine's default.
-      streaming: Whether the input is unbounded.
+      restores_timestamps: Whether the results get back the event time at which the stream has
+        found their files, as Prism needs; other runners do not mind the timestamps of batches.
     """
 
     def __init__(
@@ -371,11 +372,11 @@ class DetectObjects(beam.PTransform):
         batch_size: int = 8,
         min_score_kept: float = 0.05,
         threads: int | None = None,
-        streaming: bool = False,
+        restores_timestamps: bool = False,
     ) -> None:
         super().__init__()
         self._handler = DetectorHandler(model, batch_size=batch_size, threads=threads)
-        self._read = _ReadPrediction(model, min_score_kept, streaming)
+        self._read = _ReadPrediction(model, min_score_kept, restores_timestamps)
 
     def expand(self, valid: beam.PCollection[ValidImage]) -> beam.pvalue.DoOutputsTuple:
         return (

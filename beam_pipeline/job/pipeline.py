@@ -71,6 +71,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     hints differ, and images would be written down between them.
     """
     options, output, streaming = job.options, job.output, job.options.streaming
+    on_prism = streaming and is_prism(pipeline.options)
     hints = options.model_hints
     top = source_of(job.input).top if stores.is_local(job.input) else None
 
@@ -119,7 +120,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
             batch_size=options.batch_size,
             min_score_kept=options.min_score_kept,
             threads=options.model_threads,
-            streaming=streaming,
+            restores_timestamps=on_prism,
         ).with_resource_hints(**hints)
         if job.detections is None
         else checked.valid
@@ -204,7 +205,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         output,
         shards=options.count_shards,
         keep_newer=streaming,
-        reordered=streaming and is_prism(pipeline.options),
+        reordered=on_prism,
     )
     resolved.winners | "SendAlerts" >> SendAlerts(
         output,

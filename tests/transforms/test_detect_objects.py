@@ -191,16 +191,16 @@ class _WithTimestamp(beam.DoFn):
 
 
 @pytest.mark.parametrize("tag", ["detected", "kept"])
-def test_in_a_stream_results_get_back_a_timestamp_that_event_time_has_reached(
-    run_pipeline, model, tag
-):
+def test_results_get_back_a_timestamp_that_event_time_has_reached(run_pipeline, model, tag):
     """Batches have the latest timestamp that there is, which Prism takes for the far future."""
     early, later = valid("1", 20), valid("2", 40)
     file = replace(later.named.file, stream_time="2026-01-31T12:00:00.5Z")
     later = replace(later, named=replace(later.named, file=file))
 
     def build(pipeline):
-        outputs = pipeline | beam.Create([early, later]) | DetectObjects(model, streaming=True)
+        outputs = (
+            pipeline | beam.Create([early, later]) | DetectObjects(model, restores_timestamps=True)
+        )
         return {"found": outputs[tag] | beam.ParDo(_WithTimestamp())}
 
     _, results = run_pipeline(build)
