@@ -66,6 +66,40 @@ def test_each_volume_is_there_and_only_its_writer_may_write() -> None:
     }
 
 
+def test_each_volume_is_at_a_folder_of_the_image_that_belongs_to_its_user() -> None:
+    """Docker gives an empty volume the owner of the folder of the image at its place."""
+    text = (FOLDER / "Dockerfile").read_text()
+    (made,) = re.findall(r"install --owner 1000 --group 1000 --directory (.+)", text)
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    places = {
+        mount.split(":")[1]
+        for service in compose["services"].values()
+        for mount in service["volumes"]
+        if isinstance(mount, str)
+    }
+    assert set(made.split()) == places
+    assert text.rstrip().endswith("USER 1000:1000")
+
+
+def test_the_rules_are_mounted_as_a_folder_so_that_the_file_may_be_replaced() -> None:
+    (mount,) = [mount for mount in services()["stream"]["volumes"] if isinstance(mount, dict)]
+    assert (mount["source"], mount["target"]) == ("./rules", "/etc/beam-threats")
+    assert mount["read_only"]
+
+
+def test_git_and_the_image_leave_out_what_the_user_writes_there() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    for name in (".env", "secrets.env", "rules/"):
+        assert f"/deploy/compose/{name}" in ignored
+    assert (FOLDER / ".dockerignore").read_text() == "*\n"
+
+
+def test_the_command_line_of_the_ftp_server_has_no_password() -> None:
+    ftp = services()["ftp"]
+    assert "${FTP_PASSWORD" not in " ".join(ftp["command"])
+    assert list(ftp["environment"]) == ["FTP_PASSWORD"]
+
+
 def test_pages_are_for_this_machine_only() -> None:
     assert services()["pages"]["ports"] == ["127.0.0.1:8080:8080"]
 
@@ -97,9 +131,17 @@ def running(name: str, places: dict[str, str], *more: str) -> Iterator[None]:
     service = services()[name]
     program = service.get("entrypoint", ["python", "-m", "beam_pipeline"])
     command = [*program, *service["command"], *more]
+    variables = dict(service.get("environment", {}))
     for old, new in places.items():
         command = [word.replace(old, new) for word in command]
-    process = subprocess.Popen([sys.executable, *command[1:]], cwd=ROOT, start_new_session=True)
+        variables = {name: value.replace(old, new) for name, value in variables.items()}
+    process = subprocess.Popen(
+        [sys.executable, *command[1:]],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        start_new_session=True,
+    )
+    assert PASSWORD not in " ".join(command)
     try:
         yield
         assert process.poll() is None
