@@ -1,14 +1,17 @@
 """Draws the pictures of README.md and docs/ from the job's output on the bundled samples.
 
-`make run`, then `.venv/bin/python docs/draw_pictures.py output`. The report is looked at by
-Debian's Chromium (`apt-get install chromium`).
+`make run`, then `.venv/bin/python docs/draw_pictures.py output`. Pages are looked at by Debian's
+Chromium (`apt-get install chromium`).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -26,6 +29,7 @@ SHOWN = (
     "hall_20260131T174653Z",
 )
 WIDTH = 480
+ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 COLOURS = {"alert": (220, 40, 40), "detection": (235, 150, 20), None: (120, 130, 140)}
 
 
@@ -51,14 +55,17 @@ def with_boxes(record: dict) -> Image.Image:
     return picture
 
 
-def photograph(page: str, picture: Path, width: int, height: int) -> None:
-    """What a browser shows of the upper part of a page, by its address."""
+def photograph(page: str, picture: Path, width: int, height: int, *keys: str) -> None:
+    """What a browser shows of the upper part of a page, by its address, once keys were pressed."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
         tab.goto(page)
+        for key in keys:
+            tab.keyboard.press(key)
+            tab.wait_for_timeout(1000)
         tab.screenshot(path=picture, type="jpeg", quality=72)
         browser.close()
 
@@ -78,12 +85,33 @@ def photograph_mail(output: Path, picture: Path) -> None:
     photograph(parts.data_uri("text/html", page.encode()), picture, 680, 750)
 
 
+def photograph_console(output: Path, picture: Path) -> None:
+    """What a browser shows of a console in which two incidents have been marked."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(output, Path(folder) / "output")  # Marks are written to it.
+        words = ("serve", "--output", copy, "--rules", BUNDLED_RULES, "--port", "0")
+        console = subprocess.Popen(
+            [sys.executable, "-m", "beam_pipeline", *words, "--index", Path(folder) / "index"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            lines = iter(console.stdout.readline, "")
+            address = next(match[0] for line in lines if (match := ADDRESS.search(line)))
+            photograph(address, picture, 1440, 900, "j", "f", "j", "r")
+        finally:
+            console.terminate()
+            console.wait()
+
+
 def main() -> None:
     output, here = Path(sys.argv[1]), Path(__file__).parent
     shutil.copyfile(output / "chart" / "threats.png", here / "threats.png")
     report = (output / "report" / "report.html").resolve().as_uri()
     photograph(report, here / "report.jpg", 1280, 1800)
     photograph_mail(output, here / "alert_mail.jpg")
+    photograph_console(output, here / "console.jpg")
     pictures = []
     for stem in SHOWN:
         record = output / "final" / stem.rsplit("_", 1)[0] / f"{stem}.json"
