@@ -110,7 +110,7 @@ class EarlierRun:
                 entry = json.loads(stores.read_bytes(uri))
             else:
                 row = self.packed.get(named.id, named.timestamp)
-                if row is None or row.image.stem != named.stem:
+                if row is None or row.is_retracted or row.image.stem != named.stem:
                     return None
                 entry = row.image.to_json()
             model = ModelInfo.from_json(entry["model"])

@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 from tests.search import search
 from tests.transforms.results import judged
 from transforms.forget_earlier_verdicts import _EARLIER, _WINNERS, _Forget, earlier_verdicts
-from transforms.records.images import ImageFile, InvalidImage, JudgedImage
+from transforms.records.images import ImageFile, InvalidImage, JudgedImage, NamedFile
 from transforms.records.precedence import Version, key_of
 from transforms.repositories import _StoreInvalid
 from transforms.resolve_versions import PLANS, _ResolveInBatch, _RetractEarlier, _StorePlan
 from transforms.storage import stores
 from transforms.storage.archive import open_archive
-from transforms.storage.packed_output import is_packed, list_files, merge_by_day
+from transforms.storage.packed_output import EarlierRows, is_packed, list_files, merge_by_day
 from transforms.store_packed import _invalid_versions, _Window, _WriteVerdicts
+from transforms.validate_image import EarlierRun
 
 TIMES = {
     "2026-01-31T23:54:00Z": ("20260131T235400Z.jpg", "1769903640.jpg"),
@@ -177,6 +178,20 @@ def verdicts(output: Path) -> dict[tuple[str, str], str]:
     return found
 
 
+def resumed(output: Path, *, is_packed: bool) -> dict[tuple[str, bytes], Any]:
+    """What `--resume` finds of each file, with each content that it can have."""
+    rows = EarlierRows(str(output), with_detections=True) if is_packed else None
+    model = judged("hall", "2026-01-31T10:00:00Z", []).image.model
+    earlier = EarlierRun(str(output), model, rows)
+    return {
+        (name, data): earlier.find_result(
+            NamedFile(ImageFile(name, len(data)), camera, time), hashlib.sha256(data).hexdigest()
+        )
+        for name, (camera, time) in FILES.items()
+        for data in SHOWS
+    }
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -239,6 +254,22 @@ def test_the_file_of_a_verdict_is_invalid_and_one_with_the_same_stem_wins() -> N
     )
 
 
+def test_an_image_that_was_invalid_is_looked_at_again_with_resume() -> None:
+    script = {"order": random.Random(0), "attempts": [0], "shards": 1, "merge": None}
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "packed"
+        for data, detections in ((PERSON, 1), (HALF, None)):
+            run = Run(Path(scratch), "packed", {"hall_1769903640.jpg": data})
+            run.store(["hall_1769903640.jpg"])
+            for window in run.windows().items():
+                run.writers[0].process(window)
+            known = resumed(output, is_packed=True)["hall_1769903640.jpg", PERSON]
+            assert (known and len(known[0])) == detections
+    check_both_forms(
+        [{**script, "files": {"hall_1769903640.jpg": data}} for data in (PERSON, HALF, PERSON)]
+    )
+
+
 def check_both_forms(scripts: list[Any]) -> None:
     """Runs batches in both forms, and compares all that they leave."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -257,6 +288,9 @@ def check_both_forms(scripts: list[Any]) -> None:
                 for period, versions in windows:
                     script["order"].shuffle(versions)
                     writer.process((period, versions))
+            assert resumed(top / "packed", is_packed=True) == resumed(
+                top / "plain", is_packed=False
+            )
             if script["merge"] is not None:
                 with killed_after(script["merge"]):
                     merge_by_day(str(top / "packed"))

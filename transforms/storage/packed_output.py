@@ -436,7 +436,10 @@ def _earlier_rows(output: str, step: str, with_detections: bool) -> Rows:
     problems: list[Problem] = []
     rows = read_output(output, problems)
     if with_detections:
-        rows.add(read_output(output, problems, folder=stores.packed_detections_folder(output)))
+        found = read_output(output, problems, folder=stores.packed_detections_folder(output))
+        # A row that retracts a verdict has no detections, and must not hide those of a killed run.
+        found.add(row for row in rows if not row.is_retracted)
+        rows = found
     for uri, why in problems:
         _LOGGER.warning("%s: can't be read (%s); what it holds is left as it is", uri, why)
     return rows
