@@ -189,7 +189,7 @@ class Console:
         pages = [("Alerts", "/alerts"), ("Fleet", "/fleet"), ("Health", "/health")]
         if person is not None and person.may(ADMIN):
             pages.append(("Audit", "/audit"))
-        query = request.url.query
+        query = request.scope["query_string"].decode("latin-1")
         return {
             "here": here,
             "version": self.follower.status.version,
@@ -199,7 +199,7 @@ class Console:
             "can_mark": person is not None and person.may(OPERATOR),
             "can_leave": request.cookies.get(COOKIE) and self.guarded.access.users is not None,
             "token": self.guarded.token(request),
-            "address": request.url.path + (f"?{query}" if query else ""),
+            "address": request.scope["path"] + (f"?{query}" if query else ""),
             "stale": self.stale(),
             "reading": self.reading() if person is not None else None,
             "rules_problem": self.rules_file.problem if person is not None else None,
@@ -659,13 +659,14 @@ async def _login(console: Console, request: Request) -> Response:
         return answer
     # Noted before it is tried, so that many tries at once count too.
     guard.failures.note_failure(client, name)
-    if not await asyncio.to_thread(users.check, name, password):
+    right = await asyncio.to_thread(users.check, name, password)
+    if right is None:
         return again(403, "The name or the password is wrong.")
     guard.failures.note_success(client, name)
     answer = RedirectResponse(_local(form.get("next")), 303)
     answer.set_cookie(
         COOKIE,
-        guard.sessions.begin(name),
+        guard.sessions.begin(name, right),
         max_age=SESSION_SECONDS,
         httponly=True,
         samesite="lax",
@@ -774,7 +775,7 @@ def _http_error(console: Console, request: Request, error: Exception) -> Respons
 
 
 def _mistake(console: Console, request: Request, error: Exception) -> Response:
-    _LOGGER.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    _LOGGER.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
     return PlainTextResponse("The console has made a mistake; its log says which.", 500)
 
 

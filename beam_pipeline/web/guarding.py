@@ -56,6 +56,7 @@ _SESSIONS_OF_ONE = 20
 _FAILURES, _FAILURES_OF_ADDRESS, _WITHIN_SECONDS = 5, 30, 900.0
 _MOST_KEYS = 10_000
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -68,26 +69,31 @@ class Sessions:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._sessions: dict[str, tuple[str, float]] = {}
+        self._sessions: dict[str, tuple[str, str, float]] = {}
         self._lock = threading.Lock()
 
-    def begin(self, name: str) -> str:
-        """Begins a session; returns the secret that the browser keeps."""
+    def begin(self, name: str, password: str) -> str:
+        """Begins a session; returns the secret that the browser keeps.
+
+        Args:
+          name: Of the user.
+          password: What tells the user's password from an earlier one, see `Users.check`.
+        """
         secret = secrets.token_urlsafe(32)
         now = self._clock()
         with self._lock:
-            alive = {key: kept for key, kept in self._sessions.items() if kept[1] > now}
+            alive = {key: kept for key, kept in self._sessions.items() if kept[2] > now}
             of_one = [key for key, kept in alive.items() if kept[0] == name]
             for key in of_one[: max(0, len(of_one) - _SESSIONS_OF_ONE + 1)]:
                 del alive[key]
-            alive[_digest(secret)] = name, now + SESSION_SECONDS
+            alive[_digest(secret)] = name, password, now + SESSION_SECONDS
             self._sessions = alive
         return secret
 
-    def name(self, secret: str) -> str | None:
-        """Returns who has this session; None if it has ended."""
+    def find(self, secret: str) -> tuple[str, str] | None:
+        """Returns who has this session, and the password as in `begin`; None if it has ended."""
         kept = self._sessions.get(_digest(secret))
-        return kept[0] if kept is not None and kept[1] > self._clock() else None
+        return kept[:2] if kept is not None and kept[2] > self._clock() else None
 
     def end(self, secret: str) -> None:
         """Ends a session."""
@@ -231,7 +237,7 @@ class Guard:
             return None  # The routes say that there is no such page.
         if person is None:
             if method in ("GET", "HEAD") and _is_page(path) and self.access.users is not None:
-                query = connection.url.query
+                query = connection.scope["query_string"].decode("latin-1")
                 here = quote(path + (f"?{query}" if query else ""), safe="")
                 return RedirectResponse(f"/login?next={here}", 303)
             return PlainTextResponse("Log in first.", 401)
@@ -251,10 +257,11 @@ class Guard:
         if access.local is not None:
             return access.local
         secret = connection.cookies.get(COOKIE)
-        name_of_session = None if not secret else self.sessions.name(secret)
-        if name_of_session is None or access.users is None:
+        session = None if not secret else self.sessions.find(secret)
+        if session is None or access.users is None:
             return None
-        return access.users.person(name_of_session)
+        name, password = session
+        return access.users.person(name, password)
 
     def token(self, connection: HTTPConnection) -> str:
         """Returns what a form must hold, so that no other site can send it."""
@@ -273,17 +280,22 @@ class Guard:
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return True
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != self._host(connection):
+        if origin is not None and _place(origin) != self._host(connection):
             return True
         return token is not None and not hmac.compare_digest(
             token.encode("utf-8", "replace"), self.token(connection).encode()
         )
 
     def client(self, connection: HTTPConnection) -> str:
-        """Returns the address of the client, as the proxy gives it if there is one."""
+        """Returns the address of the client, as the proxy gives it if there is one.
+
+        Of an IPv6 address it is the network of 64 bits, all of which one client has.
+        """
         forwarded = self._forwarded(connection, "x-forwarded-for")
-        peer = connection.client.host if connection.client else ""
-        return forwarded.rpartition(",")[2].strip() if forwarded else peer
+        address = _address(_without_port(forwarded or "").strip("[]")) or _peer(connection)
+        if isinstance(address, ipaddress.IPv6Address):
+            return str(ipaddress.IPv6Network((int(address), 64), strict=False))
+        return str(address or "")
 
     def is_https(self, connection: HTTPConnection) -> bool:
         """Returns whether the browser reaches the console by HTTPS."""
@@ -294,15 +306,36 @@ class Guard:
         return self._forwarded(connection, "x-forwarded-host") or host
 
     def _forwarded(self, connection: HTTPConnection, name: str) -> str | None:
+        """Returns what the proxy says: the last value, as those before it may be the client's."""
+        if not self._is_from_proxy(connection):
+            return None
         headers: Headers = connection.headers
-        return headers.get(name) if self._is_from_proxy(connection) else None
+        return ",".join(headers.getlist(name)).rpartition(",")[2].strip() or None
 
     def _is_from_proxy(self, connection: HTTPConnection) -> bool:
-        try:
-            peer = ipaddress.ip_address(connection.client.host if connection.client else "")
-        except ValueError:
-            return False
-        return any(peer in network for network in self.access.proxies)
+        peer = _peer(connection)
+        return peer is not None and any(peer in network for network in self.access.proxies)
+
+
+def _peer(connection: HTTPConnection) -> Address | None:
+    return _address(connection.client.host if connection.client else "")
+
+
+def _address(text: str) -> Address | None:
+    """Reads an address; one of IPv4 that is written as IPv6 is that of IPv4."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _place(origin: str) -> str | None:
+    """Returns the host and port of an origin; None if it is damaged."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _needed_role(method: str, path: str) -> str | None:
@@ -318,4 +351,5 @@ def _is_page(path: str) -> bool:
 
 
 def _without_port(host: str) -> str:
-    return re.sub(r":\d+\Z", "", host).lower()
+    """Leaves out the port; an address of IPv6 has one only after brackets."""
+    return re.sub(r"\A([^:]*|\[.*\]):\d+\Z", r"\1", host).lower()

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import orjson
@@ -172,10 +172,11 @@ def images_of_day(output: str, camera: str, day: datetime) -> list[StoredImage]:
         and (image := stored_image(camera, name.removesuffix(".json"))) is not None
         and image.capture_time.date() == begin.date()
     }
-    packed = read_output(output, [], since=begin, until=begin + timedelta(days=1), id=camera)
+    end = begin + timedelta(days=1) if begin.date() < date.max else None
+    packed = read_output(output, [], since=begin, until=end, id=camera)
     found |= {
         image
-        for row in packed.of_camera(camera, begin, begin + timedelta(days=1))
+        for row in packed.of_camera(camera, begin, end)
         if not row.is_retracted and (image := stored_image(camera, row.image.stem)) is not None
     }
     return sorted(found, key=lambda image: (image.capture_time, image.stem))

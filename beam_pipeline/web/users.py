@@ -2,13 +2,15 @@
 
     {"format_version": "1.0", "users": {"anna": {"role": "operator", "password": "$argon2id$…"}}}
 
-The file is read again when it changes, so a person who is removed is out at once.
+The file is read again when it changes, so a person who is removed, or whose password or role is
+changed, is out at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import hashlib
 import json
 import os
 import sys
@@ -66,7 +68,7 @@ class Users:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._state: tuple[int, int] | None = None
+        self._state: tuple[int, int, int] | None = None
         self._users: Mapping[str, Mapping[str, Any]] = {}
         self._nobody = _HASHER.hash("nobody has this password")
         self._read()
@@ -74,7 +76,7 @@ class Users:
     def _read(self) -> None:
         try:
             status = os.stat(self.path)
-            state = status.st_mtime_ns, status.st_size
+            state = status.st_mtime_ns, status.st_size, status.st_ino
             if state != self._state:
                 self._users = _read(self.path)
                 self._state = state
@@ -89,28 +91,47 @@ class Users:
         self._read()
         return {name: str(user["role"]) for name, user in sorted(self._users.items())}
 
-    def person(self, name: str) -> Person | None:
-        """Returns a user; None if there is none of this name, or the file can't be read now."""
+    def person(self, name: str, password: str | None = None) -> Person | None:
+        """Returns a user; None if there is none of this name, or the file can't be read now.
+
+        Args:
+          name: The name.
+          password: Only the user whose password is still that of which `check` returned this; None
+            for whatever password.
+        """
         try:
             self._read()
         except SetupError:
             return None
         user = self._users.get(name)
-        return None if user is None else Person(name, user["role"])
+        if user is None or password not in (None, _digest(user)):
+            return None
+        return Person(name, user["role"])
 
-    def check(self, name: str, password: str) -> bool:
-        """Returns whether this is the password of a user. It takes as long if there is no user."""
+    def check(self, name: str, password: str) -> str | None:
+        """Checks the password of a user. It takes as long if there is no such user.
+
+        Returns:
+          What tells the password from one that is set later; None if the name or the password is
+          wrong.
+        """
         try:
             self._read()
         except SetupError:
-            return False
+            return None
         known = self._users.get(name)
         with _AT_ONCE:
             try:
                 _HASHER.verify(self._nobody if known is None else known["password"], password)
             except (Argon2Error, InvalidHashError):
-                return False
-        return known is not None
+                return None
+        return None if known is None else _digest(known)
+
+
+def _digest(user: Mapping[str, Any]) -> str:
+    """Returns a digest of the hash of a password: it differs whenever a password is set, even the
+    same one."""
+    return hashlib.sha256(str(user["password"]).encode()).hexdigest()
 
 
 def add_user(path: str, name: str, role: str, password: str) -> bool:

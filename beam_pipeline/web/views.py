@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import rules
@@ -36,6 +36,8 @@ _SHOWN_FROM = 0.25
 _COUNTED = re.compile(r"- \d+ more, with ")
 _PER_PAGE = 48
 _MISSED_SHOWN = 20
+_LAST_SECOND = 253_402_300_799.0
+"""Of the calendar. A fraction of it would be rounded up to the next year."""
 
 
 def period_text(fleet: Fleet | None) -> str | None:
@@ -111,9 +113,11 @@ def _newest(
       window: The start of the last window with an image of it; None if there is none.
     """
     last_alert = index.last_alert(camera)
-    days = {time for time in (window, None if last_alert is None else from_unix(last_alert))
-            if time is not None}  # fmt: skip
-    days |= {time + timedelta(days=1) for time in days}  # A window may go over midnight.
+    days = set() if window is None else {window}
+    if last_alert is not None:
+        days.add(from_unix(min(last_alert, _LAST_SECOND)))
+    # A window may go over midnight.
+    days |= {time + timedelta(days=1) for time in days if time.date() < date.max}
     try:
         for day in sorted(days, reverse=True):
             if images := images_of_day(output, camera, day):

@@ -90,7 +90,8 @@ class PackedFile:
 
     def overlaps(self, since: datetime | None, until: datetime | None) -> bool:
         """Whether it may have images of a period; None for an open end."""
-        return (since is None or self.end > since) and (until is None or self.start < until)
+        ends_later = since is None or self.end > since or self.end == _LAST
+        return ends_later and (until is None or self.start < until)
 
 
 def is_packed(output: str) -> bool:
@@ -461,7 +462,8 @@ def find_image(output: str, id: str, stem: str) -> PackedRow | None:
     except InvalidNameError:
         return None
     problems: list[Problem] = []
-    rows = read_output(output, problems, since=time, until=time + _MICROSECOND, id=id)
+    until = time + _MICROSECOND if time < _LAST else None
+    rows = read_output(output, problems, since=time, until=until, id=id)
     row = rows.get(id, canonical_time(time))
     if row is not None and not row.is_retracted and row.image.stem == stem:
         return row

@@ -255,13 +255,13 @@ def test_failures_are_forgotten_after_a_while_and_bounded() -> None:
 def test_a_session_ends_after_half_a_day_and_old_ones_go() -> None:
     now = [0.0]
     sessions = Sessions(lambda: now[0])
-    first = sessions.begin("anna")
+    first = sessions.begin("anna", "p")
     now[0] = 12 * 3600 - 1
-    assert sessions.name(first) == "anna"
+    assert sessions.find(first) == ("anna", "p")
     now[0] += 2
-    assert sessions.name(first) is None
-    several = [sessions.begin("anna") for _ in range(25)]
-    assert [sessions.name(secret) for secret in several] == [None] * 5 + ["anna"] * 20
+    assert sessions.find(first) is None
+    several = [sessions.begin("anna", "p") for _ in range(25)]
+    assert [sessions.find(one) for one in several] == [None] * 5 + [("anna", "p")] * 20
     assert first not in str(vars(sessions))
     assert several[-1] not in str(vars(sessions))
 
@@ -277,10 +277,22 @@ def test_a_user_who_is_removed_or_changed_is_out_at_once(
     with served(tmp_path / "out", tmp_path / "index", "--users", users) as here:
         operator, admin = here.logged_in("operator"), here.logged_in("admin")
         add_user(str(users), "operator", "viewer", PASSWORD)
+        assert operator.get("/alerts").status_code == 303
+        assert operator.log_in("operator").status_code == 303
         assert operator.get("/alerts").status_code == 200
         assert operator.post("/marks", {**FORM, "token": operator.token()}).status_code == 403
         assert cli.main(["serve", "users", "remove", "admin", "--users", str(users)]) == 0
         assert admin.get("/alerts").status_code == 303
+        # Somebody else of the same name does not take over the session.
+        add_user(str(users), "admin", "admin", "another password")
+        assert admin.get("/alerts").status_code == 303
+        # A password that was stolen is changed: its session ends, and that of nobody else.
+        admin.log_in("admin", "another password")
+        add_user(str(users), "operator", "viewer", "a second password")
+        assert operator.get("/alerts").status_code == 303
+        assert admin.get("/alerts").status_code == 200
+        operator.log_in("operator", "a second password")
+        assert operator.get("/alerts").status_code == 200
         users.unlink()
         assert operator.get("/alerts").status_code == 303
 
@@ -398,6 +410,84 @@ def test_a_proxy_names_the_person_and_no_other_address_can(tmp_path: Path) -> No
         headers = {"X-User": "admin"}
         assert here.browser().get("/alerts", headers=headers).status_code == 401
         assert here.browser().get("/healthz").status_code == 200
+
+
+def test_the_limit_counts_the_address_that_the_proxy_has_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the client sends before it, in one header or in several, as HAProxy leaves them."""
+    import http.client
+
+    monkeypatch.setattr(Users, "check", lambda *_: None)  # It takes long, and is not at issue.
+    write_small_output(tmp_path / "out")
+    users = users_file(tmp_path / "users.json")
+
+    def log_in(place: str, *addresses: str) -> int:
+        connection = http.client.HTTPConnection(place, timeout=20)
+        form = b"name=viewer&password=wrong"
+        connection.putrequest("POST", "/login")
+        connection.putheader("Content-Type", "application/x-www-form-urlencoded")
+        connection.putheader("Content-Length", str(len(form)))
+        for address in addresses:
+            connection.putheader("X-Forwarded-For", address)
+        connection.endheaders(form)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    with served(tmp_path / "out", tmp_path / "index", "--users", users) as here:
+        place = here.url.removeprefix("http://")
+        ways = (
+            lambda number: (f"1.2.3.{number}", "203.0.113.7"),
+            lambda number: (f"1.2.3.{number}, 203.0.113.8",),
+            lambda number: (f"203.0.113.9:{1000 + number}",),
+            lambda number: (f"2001:db8::{number}",),  # One client has all these addresses.
+            lambda number: (f"[2001:db8:1::{number}]:44{number}",),
+            lambda number: (("::ffff:203.0.113.10", "203.0.113.10")[number % 2],),
+            lambda number: (f"nonsense {number}",),
+            lambda number: (f"1.2.3.{number}", ""),
+        )  # fmt: skip
+        for way in ways[:-1]:
+            assert [log_in(place, *way(number)) for number in range(6)] == [403] * 5 + [429]
+        # Without an address that can be read, all count as the proxy.
+        assert log_in(place, *ways[-1](1)) == 429
+        assert log_in(place, "2001:db8:0:1::1") == 403
+
+
+def test_the_host_and_the_protocol_are_those_that_the_proxy_has_added(guarded: Served) -> None:
+    form = {"name": "viewer", "password": PASSWORD}
+    for forwarded, status in (("evil.example, console.example", 303), ("evil.example", 403)):
+        headers = {"X-Forwarded-Host": forwarded, "Origin": "https://console.example"}
+        assert guarded.browser().post("/login", form, headers=headers).status_code == status
+    for forwarded, is_secure in (("http, https", True), ("https, http", False)):
+        headers = {"X-Forwarded-Proto": forwarded}
+        answer = guarded.browser().post("/login", form, headers=headers)
+        assert ("Secure" in answer.headers["set-cookie"]) == is_secure
+
+
+@pytest.mark.parametrize("request_", ["POST /login", "GET /login", "GET /alerts", "POST /marks"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://["},
+        {"Origin": "http://[x]/"},
+        {"Host": "["},
+        {"Host": "x y:["},
+        {"X-Forwarded-Host": "["},
+        {"X-Forwarded-For": "[:99"},
+    ],
+)
+def test_no_header_makes_the_console_fail(
+    guarded: Served, request_: str, headers: dict[str, str]
+) -> None:
+    method, path = request_.split(" ")
+    answer = guarded.browser().session.request(
+        method, guarded.url + path, data={"name": "x"}, headers=headers, timeout=20,
+        allow_redirects=False,
+    )  # fmt: skip
+    assert answer.status_code in (200, 303, 400, 401, 403, 429)
+    if "Origin" in headers and request_ == "POST /login":
+        assert answer.status_code == 403
 
 
 def test_an_address_that_others_reach_is_served_with_users(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import rules
 from beam_pipeline import cli
 from tests.beam_pipeline.conftest import refused
-from tests.beam_pipeline.fleets import write_fleet
+from tests.beam_pipeline.fleets import PICTURE, SHA256, write_fleet
 from tests.beam_pipeline.web.serving import (
     RULES,
     Served,
@@ -37,6 +37,7 @@ from tests.beam_pipeline.web.serving import (
 )
 from tests.search import search
 from tests.stores.servers import free_port
+from tests.transforms.archives import seen, write_output
 from transforms.alerting.alerts import alert_for
 from transforms.alerting.messages import compose
 from transforms.storage import stores
@@ -518,6 +519,48 @@ def test_no_address_reaches_what_lies_beside_the_output(
     assert b"Traceback" not in data
     if answer.status == 200 and base == "/images/":
         assert path.split("?")[0] == f"/images/hall/{QUIET}"
+
+
+def test_the_last_moment_of_the_calendar_is_an_image_as_any_other(tmp_path: Path) -> None:
+    """A camera with a wrong clock names its images so."""
+    last = "9999-12-31T23:59:59.999999Z"
+    stem = "hall_9999-12-31T23-59-59.999999Z"
+    output, rule_text = (
+        tmp_path / "out",
+        RULES.replace("defaults:", "defaults:\n  timezone: Pacific/Auckland"),
+    )
+    judged = write_fleet(output, small_images(), rule_text=rule_text)
+    (late,) = write_output(output, [seen("hall", last, ("person", 0.9), sha256=SHA256)], rule_text)
+    stores.write_bytes(stores.validated_uri(str(output), "hall", late.image.file), PICTURE)
+    alert = alert_for(late, str(output), rules.parse_rules(rule_text, "rules"))
+    assert alert is not None
+    place = stores.alert_uri(str(output), "hall", alert.alert_id)
+    stores.write_bytes(place, stores.json_bytes({**alert.body, "targets": []}))
+    quiet = next(one.to_json()["threat"] for one in judged if not one.verdict.threats)
+    rows = [PackedRow(seen("quiet", last, ("person", 0.3)), quiet)]
+    write_file(stores.packed_folder(str(output)), None, rows)
+    (tmp_path / "rules.yaml").write_text(rule_text)
+    with served(output, tmp_path / "index", "--rules", tmp_path / "rules.yaml") as here:
+        browser = here.browser()
+        for path, status in (
+            ("/alerts", 200),
+            (f"/alerts/{alert.alert_id}", 200),
+            ("/cameras/hall", 200),
+            ("/cameras/hall/images", 200),
+            (f"/cameras/hall/images/{stem}", 303),
+            (f"/images/hall/{stem}", 200),
+            (f"/images/gate/{stem.replace('hall', 'gate')}", 404),
+            (f"/cameras/gate/images/{stem.replace('hall', 'gate')}", 200),
+            (f"/cameras/quiet/images/{stem.replace('hall', 'quiet')}", 200),
+            ("/fleet", 200),
+            ("/health", 200),
+        ):
+            assert browser.get(path).status_code == status, path
+        for camera, status in (("gate", 400), ("quiet", 303)):
+            form = {"token": browser.token(), "say": "missed", "camera": camera,
+                    "what": f"{stem.replace('hall', camera)}.jpg", "label": "car"}  # fmt: skip
+            assert browser.post("/marks", form).status_code == status, camera
+        assert len(read_marks(str(output))[0]) == 1
 
 
 TEXTS = st.sampled_from(
