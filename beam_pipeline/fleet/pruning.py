@@ -18,9 +18,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -51,7 +51,7 @@ from transforms.storage.packed_output import (
     read_file,
     write_file,
 )
-from transforms.storage.packed_rows import PackedRow
+from transforms.storage.packed_rows import PackedRow, Rows, rank_of
 
 VALIDATED, DETECTIONS, FINAL, INVALID = "validated", "detections", "final", "invalid"
 ALERTS, THREATS, MARKED = "alerts", "threats", "marked"
@@ -60,6 +60,8 @@ FOLDERS = (VALIDATED, DETECTIONS, INVALID, FINAL)
 """In the order in which they are deleted: `final/` says which images show a threat."""
 FRESH = timedelta(hours=24)
 """A file that was written more recently is neither deleted nor shortened."""
+_NEVER = datetime.max.replace(tzinfo=timezone.utc)
+"""From when the age counts of what is not known to be old."""
 _AHEAD = timedelta(hours=24)
 """A capture time that lies further ahead of the time at which its file was written is wrong."""
 _AT_ONCE = 16
@@ -190,6 +192,23 @@ def _table(tallies: Mapping[str, Tally], *, deletes: bool) -> str:
     return "".join(f"{line}\n" for line in align(rows))
 
 
+@dataclass
+class _PackedLook:
+    """The rows of a packed file that go.
+
+    Attributes:
+      file: The file as it is now.
+      replaced: How many rows go that others replace.
+      replaced_keys: Their images.
+      standing: How many rows go that stand.
+    """
+
+    file: PackedFile
+    replaced: int = 0
+    replaced_keys: set[Key] = field(default_factory=set)
+    standing: int = 0
+
+
 class Pruning:
     """One look through an output.
 
@@ -214,7 +233,10 @@ class Pruning:
         self._marked: set[Key] = set()
         self._waiting: frozenset[str] = frozenset()
         self._alert_ids: frozenset[str] = frozenset()
-        self._packed_threats: set[Key] = set()
+        self._standing = Rows()
+        self._fresh: set[Key] = set()
+        self._counted: dict[Key, datetime] = {}
+        """From when the age of packed rows counts, where it is not their capture time."""
         self._unread: list[PackedFile] = []
         self._threats: dict[str, bool] = {}
         """Whether images show a threat, by the addresses of their verdicts: each is read once."""
@@ -321,19 +343,30 @@ class Pruning:
         return bool(ids & self._alert_ids)
 
     def _read_packed(self, files: Sequence[PackedFile]) -> None:
-        """Reads which images show a threat by the packed verdicts.
+        """Reads which rows of the packed output stand, and when those of each image were written.
 
         Raises:
           OSError: A file can't be reached.
         """
         for file in files:
             try:
-                for row in read_file(file.uri):
-                    if row.has_severity:
-                        self._packed_threats.add((row.image.id, row.image.timestamp))
+                self._standing.add(self._noted(file))
             except (TornFileError, FileNotFoundError) as error:
                 self._unread.append(file)
                 self.problems.append((file.uri, one_line(error)))
+
+    def _noted(self, file: PackedFile) -> Iterator[PackedRow]:
+        """Yields the rows of a file, and notes what decides on them."""
+        is_fresh = self._is_fresh(file.written)
+        for row in read_file(file.uri):
+            key = row.image.id, row.image.timestamp
+            if is_fresh:
+                self._fresh.add(key)
+            taken = parse_time(key[1])
+            counted = _counted_from(taken, file.written) or _NEVER
+            if counted != taken:
+                self._counted[key] = max(counted, self._counted.get(key, counted))
+            yield row
 
     def _kinds(self, file: OldFile) -> list[str]:
         """Returns what a file is, of `KEPT`, as far as is known without reading it."""
@@ -373,7 +406,8 @@ class Pruning:
         camera, name = file.key[0], file.uri.rsplit("/", 1)[1]
         stem = re.sub(r"(?:\.jpe?g)?(?:\.json)?\Z", "", name, flags=re.IGNORECASE)
         uri = stores.final_uri(self._output, camera, stem)
-        if file.key in self._packed_threats:
+        row = self._standing.get(*file.key)
+        if row is not None and row.has_severity:
             return True
         taken = parse_time(file.key[1])
         if any(unread.start <= taken < unread.end for unread in self._unread):
@@ -409,34 +443,91 @@ class Pruning:
                 tally.kept += outcome == "kept"
 
     def _prune_packed(self, files: Sequence[PackedFile]) -> None:
-        """Writes each file of a packed output that has old rows again without them."""
-        folder = stores.packed_folder(self._output)
-        found = stores.packed_detections_folder(self._output)
-        for file in list_files(self._output, found):
+        """Writes each file of a packed output that has old rows again without them.
+
+        All rows of an image go, or none, by the one that stands. Those that it replaces go first,
+        so that none of them stands if this is stopped or fails.
+        """
+        for file in list_files(self._output, stores.packed_detections_folder(self._output)):
             self._prune_detections(file)
         if not files:
             return
         tally = self.tallies[PACKED] = Tally()
-        for file in files:
-            if self.gave_up or file in self._unread:
-                continue
-            counted = Tally()
-            try:
-                for _ in self._kept_rows(file, counted):
-                    pass
-                if counted.gone and self._deletes:
-                    period = PERIOD.match(file.uri.rsplit("/", 1)[1])
-                    rows = self._kept_rows(file, Tally())
-                    write_file(folder, period and period[0], rows)
-                    stores.delete(file.uri)
-            except FileNotFoundError:  # Merged meanwhile: the next run looks at its rows.
-                continue
-            except (OSError, ValueError) as error:
-                self._note(file.uri, error)
-                continue
-            tally.files += counted.files
-            tally.gone += counted.gone
-            tally.kept += counted.kept
+        looks = [
+            look
+            for file in files
+            if not self.gave_up and file not in self._unread
+            for look in self._look_through(file, tally)
+        ]
+        if not self._deletes:
+            tally.gone = sum(look.replaced + look.standing for look in looks)
+            return
+        left = set[Key]()
+        for look in looks:
+            if look.replaced:
+                gone = self._write_without(look, self._is_replaced)
+                tally.gone += gone or 0
+                if gone is None:
+                    left |= look.replaced_keys
+        for look in looks:
+            if look.standing:
+                gone = self._write_without(
+                    look, lambda row: (row.image.id, row.image.timestamp) not in left
+                )
+                tally.gone += gone or 0
+
+    def _look_through(self, file: PackedFile, tally: Tally) -> Iterator[_PackedLook]:
+        """Counts the rows of a file, and yields what of them goes; nothing if it can't be read."""
+        look, counted = _PackedLook(file), Tally()
+        try:
+            for row in read_file(file.uri):
+                counted.files += 1
+                outcome = self._outcome(row.image.id, row.image.timestamp)
+                counted.kept += outcome == "kept"
+                if outcome == "gone" and self._is_replaced(row):
+                    look.replaced += 1
+                    look.replaced_keys.add((row.image.id, row.image.timestamp))
+                else:
+                    look.standing += outcome == "gone"
+        except FileNotFoundError:  # Merged meanwhile: the next run looks at its rows.
+            return
+        except (OSError, ValueError) as error:
+            self._note(file.uri, error)
+            return
+        tally.files += counted.files
+        tally.kept += counted.kept
+        yield look
+
+    def _write_without(self, look: _PackedLook, goes: Callable[[PackedRow], bool]) -> int | None:
+        """Writes a file again without some of its old rows, and deletes it; returns their number,
+        or None if it failed."""
+        if self.gave_up:
+            return None
+        gone = 0
+
+        def kept_rows() -> Iterator[PackedRow]:
+            nonlocal gone
+            for row in read_file(look.file.uri):
+                if self._outcome(row.image.id, row.image.timestamp) == "gone" and goes(row):
+                    gone += 1
+                else:
+                    yield row
+
+        uri = look.file.uri
+        try:
+            period = PERIOD.match(uri.rsplit("/", 1)[1])
+            folder = stores.packed_folder(self._output)
+            written = write_file(folder, period and period[0], kept_rows())
+            if written != uri:
+                stores.delete(uri)
+        except FileNotFoundError:  # Merged meanwhile: the next run looks at its rows.
+            return None
+        except (OSError, ValueError) as error:
+            self._note(uri, error)
+            return None
+        if written is not None:
+            look.file = replace(look.file, uri=written)
+        return gone
 
     def _prune_detections(self, file: PackedFile) -> None:
         """Deletes what a run has left that was stopped and never resumed."""
@@ -448,28 +539,33 @@ class Pruning:
             except OSError as error:
                 self._note(file.uri, error)
 
-    def _kept_rows(self, file: PackedFile, tally: Tally) -> Iterator[PackedRow]:
-        """Yields the rows of a file that stay, and counts all."""
-        for row in read_file(file.uri):
-            tally.files += 1
-            key = row.image.id, row.image.timestamp
-            taken = _counted_from(parse_time(key[1]), file.written)
-            if taken is None or self._now - taken <= self._retention.older_than:
-                yield row
-                continue
-            old = OldFile(file.uri, FINAL, 0, taken, self._is_fresh(file.written), key)
-            kinds = [DETECTIONS, FINAL]
-            if self._has_alert(key):
-                kinds += [ALERTS, THREATS]
-            if row.has_severity:
-                kinds.append(THREATS)
-            if key in self._marked:
-                kinds.append(MARKED)
-            if old.is_fresh or self._waits(old) or not self._is_older(old, kinds):
-                tally.kept += 1
-                yield row
-            else:
-                tally.gone += 1
+    def _is_replaced(self, row: PackedRow) -> bool:
+        """Whether another row of its image stands."""
+        standing = self._standing.get(row.image.id, row.image.timestamp)
+        return standing is not None and rank_of(row) < rank_of(standing)
+
+    def _outcome(self, id: str, timestamp: str) -> str | None:
+        """Returns whether the rows of an image are `gone` or `kept`; None if they are young."""
+        key, captured = (id, timestamp), parse_time(timestamp)
+        taken = self._counted.get(key, captured)
+        if self._now - taken <= self._retention.older_than:
+            return None
+        standing = self._standing.get(id, timestamp)
+        if (
+            standing is None
+            or key in self._fresh
+            or any(unread.start <= captured < unread.end for unread in self._unread)
+        ):
+            return "kept"
+        old = OldFile("", FINAL, 0, taken, False, key)
+        kinds = [DETECTIONS, FINAL]
+        if self._has_alert(key):
+            kinds += [ALERTS, THREATS]
+        if standing.has_severity:
+            kinds.append(THREATS)
+        if key in self._marked:
+            kinds.append(MARKED)
+        return "kept" if self._waits(old) or not self._is_older(old, kinds) else "gone"
 
     def _note(self, uri: str, error: Exception) -> None:
         self.problems.append((uri, one_line(error)))

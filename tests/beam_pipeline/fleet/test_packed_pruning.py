@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -32,39 +34,61 @@ from transforms.storage.packed_rows import PackedRow
 
 NOW = datetime(2026, 6, 30, tzinfo=timezone.utc)
 FORMS = ("plain", "packed")
+RETRACTED = "retracted"
 
 
-def put_image(top: Path, days: float, severity: Any, mark: bool) -> None:
-    """The files of an image in both forms, written when it was taken."""
+def put_image(
+    top: Path,
+    days: float,
+    severity: Any,
+    mark: bool,
+    history: Sequence[Any] = (),
+    fresh: frozenset[int] = frozenset(),
+) -> None:
+    """The files of an image in both forms, written when it was taken.
+
+    The packed form also has the rows of earlier runs, each in a file of its own. The files with a
+    number of `fresh` were written within a day.
+    """
     taken = NOW - timedelta(days=days)
     time = f"{taken:%Y-%m-%dT%H:%M:%SZ}"
-    found = judged("hall", time, [("person", severity)] if severity else [])
+    threats = [] if severity in (None, RETRACTED) else [("person", severity)]
+    found = judged("hall", time, threats)
     record = {"id": "hall", "timestamp": time, "threats": [], "targets": []}
     alert_id = rules.alert_id("hall", time, "alert")
-    row = PackedRow(found.image, {**found.to_json()["threat"]})
     for form in FORMS:
         output = str(top / form)
-        files = {stores.validated_uri(output, "hall", found.image.stored_name): b"JPEG"}
-        if form == "plain":
+        files = {}
+        if severity != RETRACTED:
+            files[stores.validated_uri(output, "hall", found.image.stored_name)] = b"JPEG"
+        if severity != RETRACTED and form == "plain":
             uri = stores.detections_uri(output, "hall", found.image.stem)
             files[uri] = stores.json_bytes(found.image.to_json())
-        if form == "plain" or severity == "alert":
+        if severity == "alert" or (severity != RETRACTED and form == "plain"):
             uri = stores.final_uri(output, "hall", found.image.stem)
             files[uri] = stores.json_bytes(found.to_json())
         if severity == "alert":
             files[stores.alert_uri(output, "hall", alert_id)] = stores.json_bytes(record)
         for uri, data in files.items():
             stores.write_bytes(uri, data)
-        if form == "packed":
+            os.utime(uri, (taken.timestamp(), taken.timestamp()))
+        for generation, said in enumerate([*history, severity] if form == "packed" else ()):
             period = period_name(taken, taken + timedelta(seconds=300))
+            row = row_of(time, said, generation)
             written = write_file(stores.packed_folder(output), period, [row])
             assert written is not None
-            files[written] = b""
-        for uri in files:
-            os.utime(uri, (taken.timestamp(), taken.timestamp()))
+            at = (NOW - timedelta(hours=1) if generation in fresh else taken).timestamp()
+            os.utime(written, (at, at))
         if mark:
             write_mark(output, id="hall", timestamp=time, label=None, by="Anna", mark="right",
                        alert_id=alert_id)  # fmt: skip
+
+
+def row_of(time: str, said: Any, generation: int) -> PackedRow:
+    found = judged("hall", time, [("person", said)] if said and said != RETRACTED else [])
+    if said == RETRACTED:
+        return PackedRow(found.image, None, generation, is_retracted=True)
+    return PackedRow(found.image, {**found.to_json()["threat"]}, generation)
 
 
 def pruned(output: Path, keep: dict[str, timedelta], *, deletes: bool = True) -> Pruning:
@@ -78,8 +102,44 @@ def names(folder: Path) -> set[str]:
     return {path.stem for path in folder.rglob("*.j*")}
 
 
+def standing(output: Path) -> dict[str, PackedRow]:
+    return {row.image.stem: row for row in read_output(str(output), [])}
+
+
+def count_rows(output: Path) -> int:
+    return sum(1 for file in list_files(str(output)) for _ in read_file(file.uri))
+
+
+class StoppedError(Exception):
+    """The process was killed."""
+
+
+def prune_until_killed(output: Path, keep: dict[str, timedelta], deletes: int) -> None:
+    """Prunes, and is killed after it has deleted some packed files."""
+    left, delete = [deletes], stores.delete
+
+    def stopping(uri: str) -> None:
+        left[0] -= uri.endswith(".parquet")
+        if left[0] < 0:
+            raise StoppedError
+        delete(uri)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stores, "delete", stopping)
+        with suppress(StoppedError):
+            pruned(output, keep)
+    for path in (output / "packed").glob("*.parquet"):
+        if path.stat().st_mtime > NOW.timestamp():  # As if it had been written then.
+            os.utime(path, ((NOW - timedelta(days=15)).timestamp(),) * 2)
+
+
+says = st.sampled_from((None, "detection", "alert"))
 images = st.tuples(
-    st.integers(20, 80), st.sampled_from((None, "detection", "alert")), st.booleans()
+    st.integers(20, 80),
+    st.one_of(says, st.just(RETRACTED)),
+    st.booleans(),
+    st.lists(says, max_size=2),
+    st.frozensets(st.integers(0, 12), max_size=2),
 )
 limits = st.dictionaries(
     st.sampled_from(KEPT),
@@ -90,33 +150,69 @@ limits = st.dictionaries(
 
 @pytest.mark.search
 @search(40)
-@given(st.lists(images, max_size=6, unique_by=lambda image: image[0]), limits, st.booleans())
+@given(
+    st.lists(images, max_size=6, unique_by=lambda image: image[0]),
+    limits,
+    st.booleans(),
+    st.sampled_from((None, 0, 1, 2, 3)),
+)
 def test_the_same_images_go_as_from_the_plain_form(
-    some: list[Any], keep: dict[str, timedelta], merged: bool
+    some: list[Any], keep: dict[str, timedelta], merged: bool, killed: int | None
 ) -> None:
+    check_prune(some, keep, merged, killed)
+
+
+KEEP_THREATS = {"threats": timedelta(days=365)}
+
+
+@pytest.mark.parametrize("severity", [None, RETRACTED])
+@pytest.mark.parametrize("fresh", [frozenset[int](), frozenset([0]), frozenset([1])])
+@pytest.mark.parametrize("killed", [None, 0, 1])
+def test_no_verdict_comes_back_that_another_one_has_replaced(
+    severity: Any, fresh: frozenset[int], killed: int | None
+) -> None:
+    check_prune([(40, severity, False, ["alert"], fresh)], KEEP_THREATS, False, killed)
+
+
+def check_prune(
+    some: list[Any], keep: dict[str, timedelta], merged: bool, killed: int | None
+) -> None:
+    """Prunes an output in both forms, and compares what is left."""
     with tempfile.TemporaryDirectory() as scratch:
         top = Path(scratch)
+        plain, packed = top / "plain", top / "packed"
         for form in FORMS:
             (top / form).mkdir()
         for image in some:
             put_image(top, *image)
-        tallies = pruned(top / "packed", keep, deletes=False).tallies
-        before = {row.image.stem for row in read_output(str(top / "packed"), [])}
+        tallies = pruned(packed, keep, deletes=False).tallies
+        before, rows_before = standing(packed), count_rows(packed)
+        if killed is not None:
+            prune_until_killed(packed, keep, killed)
+            assert standing(packed).items() <= before.items()
         for form in FORMS:
             pruned(top / form, keep)
-        plain, packed = top / "plain", top / "packed"
-        left = {row.image.stem for row in read_output(str(packed), [])}
-        assert left == names(plain / "detections") | names(plain / "final")
+        left = standing(packed)
+        assert left.items() <= before.items()
+        stems = {image[0]: f"hall_{NOW - timedelta(days=image[0]):%Y-%m-%dT%H-%M-%SZ}"
+                 for image in some}  # fmt: skip
+        fresh = {stems[days] for days, _, _, history, numbers in some
+                 if any(number <= len(history) for number in numbers)}  # fmt: skip
+        shown = {stem for stem, row in left.items() if not row.is_retracted}
+        retracted = {stem for stem, row in before.items() if row.is_retracted}
+        in_plain = names(plain / "detections") | names(plain / "final")
+        assert shown - fresh == in_plain - fresh
+        assert fresh <= left.keys()
         assert names(packed / "validated") == names(plain / "validated")
-        with_alert = {f"hall_{time}" for days, severity, _ in some if severity == "alert"
-                      for time in [f"{NOW - timedelta(days=days):%Y-%m-%dT%H-%M-%SZ}"]}  # fmt: skip
+        with_alert = {stems[image[0]] for image in some if image[1] == "alert"}
         assert names(packed / "final") == names(plain / "final") & with_alert
+        assert not shown & retracted
         if before:
-            assert tallies["packed"].gone == len(before - left)
-            assert tallies["packed"].files == len(before)
+            assert tallies["packed"].gone == rows_before - count_rows(packed)
+            assert tallies["packed"].files == rows_before
         if merged:
             merge_by_day(str(packed))
-            assert {row.image.stem for row in read_output(str(packed), [])} == left
+            assert standing(packed) == left
 
 
 def test_a_file_of_many_images_keeps_those_that_stay(
