@@ -6,6 +6,7 @@ from collections import Counter
 
 from beam_pipeline.console.progress import done
 from beam_pipeline.job.name_notes import name_notes
+from beam_pipeline.job.options import PACKED
 from beam_pipeline.job.preparation import Job
 from transforms.alerting.ledger import DELIVERED, SUPPRESSED, WAITING
 from transforms.records import reasons
@@ -60,8 +61,9 @@ def summarize(
         lines.append(("tiles", f"{note} and were looked at only as a whole"))
     if counts["model.batches"]:
         lines.append(("inference", _inference(counts)))
+    verdicts = "packed" if job.options.repository == PACKED else "final"
     lines += [
-        ("verdicts", join(job.output, "final")),
+        ("verdicts", join(job.output, verdicts)),
         ("counts", join(job.output, "counts")),
         ("chart", chart_path),
         ("report", report_path),

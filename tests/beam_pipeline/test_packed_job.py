@@ -198,7 +198,8 @@ def test_a_run_that_fails_goes_on_with_what_its_model_has_found(
 
 
 def test_a_further_run_writes_only_what_it_says_otherwise(folder: Folder) -> None:
-    folder.run()
+    done = folder.run()
+    assert f"verdicts            {folder.output}/packed\n" in done.out
     before = tree(folder.output)
     folder.run()
     assert tree(folder.output) == before
@@ -274,6 +275,20 @@ def test_a_torn_file_is_named_and_the_rest_is_read(
     assert len(folder.verdicts) == 5
     assert Path(torn.uri).exists()
     assert Path(whole.uri).exists()
+
+
+def test_an_output_of_which_no_file_can_be_read_is_no_empty_one(
+    folder: Folder, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for number in range(4):
+        folder.put(number, jpeg())
+    folder.run()
+    (torn,) = list_files(str(folder.output))
+    Path(torn.uri).write_bytes(Path(torn.uri).read_bytes()[:-100])
+    for words in (["pack", "--to", tmp_path / "to"], ["backtest", "--rules", tmp_path / "rules"]):
+        (tmp_path / "rules").write_text("version: 1\n")
+        error = refused(capsys, *words, "--output", folder.output)
+        assert f"none of its 1 packed files can be read, such as {torn.uri} (" in error
 
 
 def test_files_are_merged_by_day(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:

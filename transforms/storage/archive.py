@@ -142,7 +142,7 @@ def open_archive(*uris: str) -> Archive:
       uris: Each is a job's `--output` or a packed archive.
 
     Raises:
-      ArchiveError: There is no archive, or it can't be listed.
+      ArchiveError: There is no archive, it can't be listed, or no packed file of it can be read.
     """
     sources: list[_Source] = []
     for uri in uris:
@@ -306,6 +306,12 @@ def _open_output(uri: str) -> Iterator[_Output]:
                 continue
         folders[folder] = frozenset(ids)
     packed = PackedOutput.at(uri)
+    if packed is not None and packed.unread and not packed.ids.union(*folders.values()):
+        file, why = packed.unread[0]
+        raise ArchiveError(
+            f"{uri}: none of its {len(packed.unread)} packed files can be read, such as {file} "
+            f"({why}); restore them, or run the job again"
+        )
     if folders or packed is not None:
         yield _Output(uri, folders, packed)
 

@@ -354,10 +354,12 @@ class PackedOutput:
     Attributes:
       output: The job's output.
       ids: The cameras with images.
+      unread: The files that can't be read.
     """
 
     output: str
     ids: frozenset[str] = frozenset()
+    unread: tuple[Problem, ...] = ()
     _token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
@@ -369,9 +371,9 @@ class PackedOutput:
         """
         if not list_files(output):
             return None
-        ids = set[str]()
-        _each_file(output, None, [], lambda file: ids.update(_cameras_in(file.uri)))
-        return cls(output, frozenset(ids))
+        ids, unread = set[str](), list[Problem]()
+        _each_file(output, None, unread, lambda file: ids.update(_cameras_in(file.uri)))
+        return cls(output, frozenset(ids), tuple(unread))
 
     def images(
         self,
@@ -486,6 +488,7 @@ def newest_image(output: str, id: str) -> PackedRow | None:
             break
         with suppress(TornFileError, FileNotFoundError):
             rows.add(read_file(file.uri, id))
+        newest = None  # A row of this file may retract what was found in another one.
         for row in rows.of_camera(id):
             newest = newest if row.is_retracted else row
     return newest

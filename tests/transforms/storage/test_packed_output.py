@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -59,6 +60,18 @@ ROWS += [
     replace(row, image=replace(row.image, sha256=letter * 64, uri=f"/elsewhere/{letter}"))
     for row in ROWS
     for letter in "0f"
+]
+
+
+HALL = [
+    row_at(minute, severity=severity, generation=generation, is_retracted=is_retracted)
+    for minute in (1, 6, 7)
+    for severity, generation, is_retracted in (
+        (None, 0, False),
+        ("alert", 0, False),
+        (None, 1, True),
+        (None, 2, False),
+    )
 ]
 
 
@@ -217,6 +230,23 @@ def test_a_renamed_file_is_read_and_left_as_it_is(tmp_path: Path) -> None:
     assert len(list(read_output(str(tmp_path), [], since=TEN, until=TEN + WINDOW))) == 1
     merge_by_day(str(tmp_path))
     assert uri.with_name("copy.parquet").exists()
+
+
+@pytest.mark.search
+@search(60)
+@given(st.lists(st.lists(st.sampled_from(range(len(HALL))), max_size=4), max_size=4))
+def test_the_newest_image_is_that_of_all_rows_that_stand(files: list[list[int]]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch)
+        for numbers in files:
+            by_window: dict[int, Rows] = {}
+            for row in (HALL[number] for number in numbers):
+                window = int(row.image.timestamp[14:16]) // 5
+                by_window.setdefault(window, Rows()).add([row])
+            for window, rows in by_window.items():
+                put(output, window * 5, *rows)
+        shown = [row for row in read_output(scratch, []).of_camera("hall") if not row.is_retracted]
+        assert newest_image(scratch, "hall") == (shown[-1] if shown else None)
 
 
 def test_one_image_is_found_by_its_name_and_the_newest_of_a_camera(tmp_path: Path) -> None:
