@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -49,6 +50,7 @@ from beam_pipeline.web.pictures import (
     why_unreadable,
 )
 from beam_pipeline.web.users import ADMIN, OPERATOR, Person
+from transforms.records.text import one_line
 from transforms.storage.marks import MARKS, file_name, is_alert_id
 
 _LOGGER = logging.getLogger(__name__)
@@ -165,12 +167,12 @@ class Console:
         )
 
     def reading(self) -> str | None:
-        """Returns in words how much is still to be read; None if the first look has ended."""
+        """Returns in words how much is still to be read; None if the index holds the output."""
         status = self.follower.status
-        if status.last_success is not None or status.problem is not None:
+        if self.follower.has_read or status.problem is not None:
             return None
         left = f": {status.left:,} files are left" if status.left else ""
-        return f"The output is being read for the first time{left}. The newest alerts come first."
+        return f"The output is being read{left}. The newest alerts come first."
 
     def render(
         self, request: Request, template: str, *, here: str = "", status: int = 200, **values: Any
@@ -559,8 +561,11 @@ def _write_mark(console: Console, person: Person, said: Said, camera: str) -> st
         },
     )
     written = write_said(console.output, said, marked)
-    console.index.add_mark(f"marks/{written.id}/{file_name(written)}", written)
     console.marks += 1
+    try:
+        console.index.add_mark(f"marks/{written.id}/{file_name(written)}", written)
+    except (sqlite3.Error, OSError) as error:  # The mark is saved, and the next look finds it.
+        _LOGGER.warning("a mark that was saved is not in the index yet: %s", one_line(error))
     console.follower.changed()
     return f"{written.id}: {words(written)}"
 
@@ -701,7 +706,7 @@ def _healthz(console: Console, request: Request) -> Response:
 
 
 def _readyz(console: Console, request: Request) -> Response:
-    if console.follower.status.last_success is None:
+    if not console.follower.has_read:
         return PlainTextResponse("the output has not been read yet\n", 503)
     if console.follower.stale_since() is not None:
         return PlainTextResponse("the store does not answer\n", 503)

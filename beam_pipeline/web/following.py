@@ -39,6 +39,8 @@ _SHARE = 10
 """A look waits at least so many times as long as the one before it took."""
 _UNCERTAIN_SECONDS = 5.0
 """A folder that changed so recently may change again without another time of change."""
+_NOTICE_SECONDS = 1.0
+"""How soon an index that has begun anew is filled."""
 _LONGEST_LOOK = timedelta(seconds=60)
 _FLEET_SECONDS = 60.0
 _FLEET_SHARE = 20
@@ -56,6 +58,7 @@ class FollowStatus:
       failures: The number of looks that failed.
       seconds: How long the last look took.
       version: A number that grows with every change of what pages show.
+      generation: The generation of the index that the last look has filled.
     """
 
     last_success: datetime | None = None
@@ -65,6 +68,7 @@ class FollowStatus:
     failures: int = 0
     seconds: float = 0.0
     version: int = 0
+    generation: int = 0
 
 
 class RulesFollower:
@@ -140,7 +144,7 @@ class Follower:
         self._rules_file = rules_file
         self._on_change = on_change
         self._folders: dict[str, tuple[int, dict[str, FileState]]] = {}
-        self._taken_over: dict[str, int] | None = None
+        self._taken_over: tuple[int, dict[str, int] | None] = 0, None
         self._status = FollowStatus(version=time.time_ns() // 1_000_000)
         self._lock = threading.Lock()
 
@@ -148,6 +152,12 @@ class Follower:
     def status(self) -> FollowStatus:
         """How far the output is known."""
         return self._status
+
+    @property
+    def has_read(self) -> bool:
+        """Whether the index holds what the last look has found: it may have begun anew since."""
+        status = self._status
+        return status.last_success is not None and status.generation == self._index.generation
 
     def stale_since(self, now: datetime | None = None) -> datetime | None:
         """Returns since when the pages are out of date; None if they are not.
@@ -175,8 +185,13 @@ class Follower:
     def run(self, stopped: threading.Event) -> None:
         """Looks again and again, until it is stopped."""
         while not stopped.is_set():
+            generation = self._index.generation
             self.look()
-            stopped.wait(max(self._seconds, self._status.seconds * _SHARE))
+            until = time.monotonic() + max(self._seconds, self._status.seconds * _SHARE)
+            while (left := until - time.monotonic()) > 0 and not stopped.is_set():
+                stopped.wait(min(left, _NOTICE_SECONDS))
+                if self._index.generation != generation:  # It is empty now.
+                    break
 
     def look(self) -> None:
         """Looks once; a failure is in the status."""
@@ -184,14 +199,15 @@ class Follower:
         before = self._status
         try:
             self._rules_file.look()
-            has_changed = self._take_over()
+            has_changed, generation = self._take_over()
         except Exception as error:  # Whatever a store's client raises, the pages go on.
             self._note(problem=one_line(error), failures=before.failures + 1, left=0)
             _LOGGER.warning("the output can't be read: %s", one_line(error))
             has_changed = before.problem is None
         else:
-            self._note(problem=None, last_success=now, left=0)
+            self._note(problem=None, last_success=now, left=0, generation=generation)
             has_changed |= before.problem is not None or before.last_success is None
+            has_changed |= before.generation != generation
         self._note(looks=before.looks + 1, seconds=time.monotonic() - began)
         if has_changed:
             self.changed()
@@ -200,13 +216,16 @@ class Follower:
         with self._lock:
             self._status = replace(self._status, **values)  # type: ignore[arg-type]
 
-    def _take_over(self) -> bool:
+    def _take_over(self) -> tuple[bool, int]:
+        """Takes over what is new; returns whether something was, and the generation of the index
+        that now holds the output."""
         output = self._index.output
         if stores.is_local(output) and not os.path.isdir(output):
             raise FileNotFoundError(f"{output} is not there")
         dates = self._dates_of_folders()
-        if dates is not None and dates == self._taken_over:
-            return False
+        generation = self._index.look()
+        if dates is not None and (generation, dates) == self._taken_over:
+            return False, generation
         known = self._index.known()
         listed: dict[str, FileState] = {}
         for folder in _FOLDERS:
@@ -227,8 +246,8 @@ class Follower:
             self.changed()
         if unread:
             raise unread[0]
-        self._taken_over = dates
-        return bool(gone or new)
+        self._taken_over = generation, dates
+        return bool(gone or new), generation
 
     def _dates_of_folders(self) -> dict[str, int] | None:
         """Returns when each folder that is listed was changed; None if that does not say whether

@@ -7,19 +7,26 @@ number of threads read it.
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
+import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from beam_pipeline.pages.report.gathering import AlertRecord
 from beam_pipeline.pages.report.incidents import Incident, find_incidents
+from transforms.records.text import one_line
 from transforms.records.times import parse_time
 from transforms.storage.marks import Mark, by_alert, standing
+
+_LOGGER = logging.getLogger(__name__)
+_WAIT_SECONDS = 30
 
 VERSION = "1"
 UNMARKED = "unmarked"
@@ -189,12 +196,57 @@ class IndexChanges:
     gone: list[str] = field(default_factory=list)
 
 
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from another one of its name; None if there is none."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_passing(error: sqlite3.DatabaseError) -> bool:
+    """Returns whether an error is no sign of a damaged file: an empty one would not help."""
+    text = str(error)
+    is_of_file = type(error) in (sqlite3.DatabaseError, sqlite3.OperationalError)
+    return not is_of_file or "locked" in text or "full" in text
+
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def _healing(
+    method: Callable[Concatenate[Index, _Parameters], _Result],
+) -> Callable[Concatenate[Index, _Parameters], _Result]:
+    """Makes a method begin with an empty file, and try again, if the file is damaged."""
+
+    @functools.wraps(method)
+    def heal(self: Index, /, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        generation = self.generation
+        try:
+            return method(self, *args, **kwargs)
+        except sqlite3.DatabaseError as error:
+            if _is_passing(error):
+                raise
+            _LOGGER.warning("the index is damaged (%s); the output is read again", error)
+            self._open_anew(generation, is_damaged=True)
+        return method(self, *args, **kwargs)
+
+    return heal
+
+
 class Index:
     """The index of one output.
+
+    If its file is deleted or damaged, it goes on with an empty one.
 
     Args:
       file: The SQLite file; it and its folder are made if they are missing.
       output: The address of the output.
+
+    Attributes:
+      generation: A number that grows when it begins with another file.
 
     Raises:
       OSError: The file can't be made.
@@ -202,45 +254,76 @@ class Index:
 
     def __init__(self, file: Path, output: str) -> None:
         self.output = output
+        self.generation = 0
         self._file = file
+        self._identity: tuple[int, int] | None = None
         self._local = threading.local()
-        self._writing = threading.Lock()
-        file.parent.mkdir(parents=True, exist_ok=True)
+        self._writing = threading.RLock()
+        self._open_anew(0)
+
+    def _open_anew(self, generation: int, *, is_damaged: bool = False) -> None:
+        """Opens the file, or begins with an empty one if it is missing or can't be used.
+
+        Args:
+          generation: The one that the caller has found wrong: it may be another one by now.
+          is_damaged: Whether the file can't be used, although it may seem so.
+
+        Raises:
+          OSError: The file can't be made.
+        """
+        with self._writing:
+            if generation != self.generation:
+                return
+            try:
+                if is_damaged or not self._is_sound():
+                    self._make()
+                self._identity = _identity(self._file)
+            except (OSError, sqlite3.Error) as error:
+                raise OSError(f"{self._file}: can't be written ({one_line(error)})") from error
+            self.generation += 1
+
+    def _is_sound(self) -> bool:
+        if _identity(self._file) is None:
+            return False
         try:
-            if self._facts() != {"version": VERSION, "output": output}:
-                self._rebuild()
-        except sqlite3.DatabaseError:
-            self._rebuild()
+            with closing(sqlite3.connect(self._file, timeout=_WAIT_SECONDS)) as database:
+                facts = dict(database.execute("SELECT name, value FROM facts"))
+                if facts != {"version": VERSION, "output": self.output}:
+                    return False
+                is_sound: bool = database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+        except sqlite3.DatabaseError as error:
+            if _is_passing(error):
+                raise
+            return False
+        if is_sound:
+            os.chmod(self._file, 0o600)  # Notes of marks are in it.
+        return is_sound
 
-    def _facts(self) -> dict[str, str]:
-        with suppress(
-            sqlite3.OperationalError
-        ):  # It has no such table: it is new, or none of ours.
-            return dict(self._connection.execute("SELECT name, value FROM facts"))
-        return {}
-
-    def _rebuild(self) -> None:
-        """Begins anew, with an empty file."""
-        self._close()
+    def _make(self) -> None:
         for ending in ("", "-wal", "-shm"):
             Path(f"{self._file}{ending}").unlink(missing_ok=True)
-        try:
-            with self._transaction() as database:
-                database.executescript(_TABLES)
-                facts = [("version", VERSION), ("output", self.output)]
-                database.executemany("INSERT INTO facts VALUES (?, ?)", facts)
-        except sqlite3.OperationalError as error:
-            raise OSError(f"{self._file}: can't be written ({error})") from error
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with closing(sqlite3.connect(self._file, timeout=_WAIT_SECONDS)) as database, database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.executescript(_TABLES)
+            facts = [("version", VERSION), ("output", self.output)]
+            database.executemany("INSERT INTO facts VALUES (?, ?)", facts)
 
     @property
     def _connection(self) -> sqlite3.Connection:
-        """The connection of this thread."""
-        if getattr(self._local, "connection", None) is None:
+        """The connection of this thread to the file that is there now."""
+        generation = self.generation
+        if _identity(self._file) != self._identity:
+            _LOGGER.warning("%s was deleted or replaced; the output is read again", self._file)
+            self._open_anew(generation)
+        if getattr(self._local, "generation", None) != self.generation:
+            self._close()
             try:
-                connection = sqlite3.connect(self._file, timeout=30)
+                connection = sqlite3.connect(self._file, timeout=_WAIT_SECONDS)
             except sqlite3.OperationalError as error:
                 raise OSError(f"{self._file}: can't be opened ({error})") from error
-            self._local.connection = connection
+            self._local.connection, self._local.generation = connection, self.generation
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=OFF")  # What is lost is read again.
         return self._local.connection  # type: ignore[no-any-return]
@@ -248,20 +331,28 @@ class Index:
     def _close(self) -> None:
         if getattr(self._local, "connection", None) is not None:
             self._local.connection.close()
-            self._local.connection = None
+            self._local.connection = self._local.generation = None
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._writing, self._connection as database:
             yield database
 
+    @_healing
+    def look(self) -> int:
+        """Notices a file that was deleted or replaced; returns the generation."""
+        self._connection.execute("SELECT 1 FROM facts")
+        return self.generation
+
     # Writing
 
+    @_healing
     def known(self) -> dict[str, FileState]:
         """Returns what was known of each file when it was read, by its name in the output."""
         rows = self._connection.execute("SELECT name, size, modified FROM files")
         return {name: FileState(size, modified) for name, size, modified in rows}
 
+    @_healing
     def apply(self, changes: IndexChanges) -> None:
         """Takes over what is new in the output."""
         with self._transaction() as database:
@@ -284,6 +375,7 @@ class Index:
                 self._regroup(database, camera, time)
             _say(database, marked)
 
+    @_healing
     def add_mark(self, name: str, mark: Mark) -> None:
         """Adds a mark that was written just now, before it is found in the output.
 
@@ -361,6 +453,7 @@ class Index:
 
     # Reading
 
+    @_healing
     def incidents(
         self,
         chosen: IncidentFilter,
@@ -385,9 +478,11 @@ class Index:
             "ORDER BY i.last DESC, i.id DESC LIMIT ?",
             (*values, number + 1),
         ).fetchall()
-        found = tuple(self._incident(id, lead, last) for id, lead, last in rows[:number])
-        return IncidentPage(found, found[-1].position if len(rows) > number else None)
+        found = [self._incident(id, lead, last) for id, lead, last in rows[:number]]
+        older = (rows[number - 1][2], rows[number - 1][0]) if len(rows) > number else None
+        return IncidentPage(tuple(one for one in found if one is not None), older)
 
+    @_healing
     def incident_of(self, alert_id: str) -> IndexedIncident | None:
         """Returns the incident of an alert; None if there is no such alert."""
         rows = self._connection.execute(
@@ -395,13 +490,17 @@ class Index:
             "WHERE a.alert_id = ?",
             (alert_id,),
         )
-        return next((self._incident(id, lead, last) for id, lead, last in rows), None)
+        row = rows.fetchone()
+        return None if row is None else self._incident(*row)
 
-    def _incident(self, id: str, lead: str, last: float) -> IndexedIncident:
+    def _incident(self, id: str, lead: str, last: float) -> IndexedIncident | None:
+        """Returns an incident; None if it was joined to another one, or is gone, meanwhile."""
         rows = self._connection.execute(
             "SELECT record FROM alerts WHERE incident = ? ORDER BY time, alert_id", (id,)
         )
         alerts = tuple(IndexedAlert.from_json(self.output, text) for (text,) in rows)
+        if not alerts:
+            return None
         marks = self._connection.execute(
             "SELECT m.record FROM marks m JOIN alerts a ON a.alert_id = m.alert_id "
             "WHERE a.incident = ?",
@@ -410,32 +509,38 @@ class Index:
         first_sent = next((alert for alert in alerts if alert.record.alert_id == lead), alerts[0])
         return IndexedIncident(id, alerts, first_sent, by_alert(_standing(marks)), (last, id))
 
+    @_healing
     def marks_of(self, alert_id: str) -> list[Mark]:
         """Returns the marks of an alert that stand."""
         return _standing(
             self._connection.execute("SELECT record FROM marks WHERE alert_id = ?", (alert_id,))
         )
 
+    @_healing
     def marks_of_camera(self, camera: str) -> list[Mark]:
         """Returns the marks of a camera's alerts and images that stand."""
         return _standing(
             self._connection.execute("SELECT record FROM marks WHERE camera = ?", (camera,))
         )
 
+    @_healing
     def has_alert(self, alert_id: str) -> bool:
         """Returns whether there is an alert."""
         query = "SELECT 1 FROM alerts WHERE alert_id = ?"
         return self._connection.execute(query, (alert_id,)).fetchone() is not None
 
+    @_healing
     def last_alert(self, camera: str) -> float | None:
         """Returns the Unix time of the last alert of a camera; None if it has none."""
         query = "SELECT max(time) FROM alerts WHERE camera = ?"
         return self._connection.execute(query, (camera,)).fetchone()[0]  # type: ignore[no-any-return]
 
+    @_healing
     def cameras(self) -> list[str]:
         """Returns the cameras that have an alert."""
         return self._column("SELECT DISTINCT camera FROM incidents ORDER BY camera")
 
+    @_healing
     def labels(self) -> list[str]:
         """Returns the labels of all threats."""
         # One step in the tree for each label, however many alerts there are.
@@ -445,6 +550,7 @@ class Index:
             "WHERE found.label IS NOT NULL) SELECT label FROM found WHERE label IS NOT NULL"
         )
 
+    @_healing
     def numbers(self) -> dict[str, int]:
         """Returns how many alerts, incidents and marks there are, and files with problems."""
         return {
@@ -457,6 +563,7 @@ class Index:
             )
         }
 
+    @_healing
     def problems(self, number: int) -> list[tuple[str, str]]:
         """Returns files that could not be read, and why.
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -210,6 +214,108 @@ def test_an_index_of_another_version_or_output_or_a_damaged_one_is_made_anew(
     assert len(shown(again)) == 1
 
 
+def ruin(file: Path, how: str) -> None:
+    """Deletes or damages the file of an index, as people, disks and power cuts do."""
+    if how == "deleted":
+        file.unlink()
+    elif how == "all deleted":
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{file}{ending}").unlink(missing_ok=True)
+    elif how == "folder deleted":
+        shutil.rmtree(file.parent)
+    elif how == "replaced":
+        (file.parent / "x").write_bytes(b"nothing of ours")
+        os.replace(file.parent / "x", file)
+    elif how == "a table is gone":
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("DROP TABLE incidents")
+    else:  # Pages are overwritten; the first says where the others are.
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size = file.stat().st_size
+        with open(file, "r+b") as opened:
+            opened.seek(4096 if how == "pages" else 0)
+            opened.write(b"\xa5" * (size - opened.tell()))
+
+
+RUINED = ["deleted", "all deleted", "folder deleted", "replaced", "a table is gone", "pages", "all"]
+
+
+@pytest.mark.parametrize("how", RUINED)
+def test_an_index_that_is_ruined_while_it_is_used_begins_anew_in_all_threads(
+    tmp_path: Path, how: str
+) -> None:
+    file = tmp_path / "index" / "i.sqlite"
+    index = Index(file, "out")
+    changes = named(alert("hall", 7 * minute) for minute in range(200))
+    index.apply(changes)
+    with ThreadPoolExecutor(1) as another:
+        assert another.submit(index.numbers).result()["incidents"] == len(shown(index))
+        generation = index.generation
+        ruin(file, how)
+        for _ in range(2):
+            assert another.submit(shown, index).result() == []
+        assert shown(index) == []
+        assert index.generation > generation
+        index.apply(changes)
+        assert (
+            another.submit(shown, index).result() == shown(index) == plain(changes.alerts.values())
+        )
+        another.submit(index._close).result()
+    assert index.numbers()["alerts"] == 200
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert shown(Index(file, "out")) == shown(index)
+
+
+@pytest.mark.parametrize("how", ["pages", "all", "a table is gone"])
+def test_an_index_that_was_ruined_before_the_start_begins_anew(tmp_path: Path, how: str) -> None:
+    file = tmp_path / "i.sqlite"
+    index = Index(file, "out")
+    changes = named(alert("hall", 7 * minute) for minute in range(200))
+    index.apply(changes)
+    index._close()
+    ruin(file, how)
+    again = Index(file, "out")
+    assert shown(again) == []
+    again.apply(changes)
+    assert shown(again) == plain(changes.alerts.values())
+
+
+def test_two_that_share_an_index_do_not_take_it_from_each_other(tmp_path: Path) -> None:
+    one, other = (Index(tmp_path / "i.sqlite", "out") for _ in range(2))
+    ruin(tmp_path / "i.sqlite", "all deleted")
+    one.apply(named([alert("hall", 0)]))
+    assert len(shown(other)) == 1
+    other.apply(named([alert("hall", 60)]))
+    assert len(shown(one)) == len(shown(other)) == 2
+
+
+def test_an_index_that_is_locked_is_not_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beam_pipeline.web.index._WAIT_SECONDS", 0.1)
+    index = Index(tmp_path / "i.sqlite", "out")
+    index.apply(named([alert("hall", 0)]))
+    with closing(sqlite3.connect(tmp_path / "i.sqlite")) as database:
+        database.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            index.apply(named([alert("hall", 60)]))
+        database.rollback()
+    assert len(shown(index)) == 1
+
+
+def test_others_on_this_machine_can_not_read_the_index(tmp_path: Path) -> None:
+    """It holds the notes of marks."""
+    file = tmp_path / "i.sqlite"
+    index = Index(file, "out")
+    index.apply(named([alert("hall", 0)]))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    index._close()
+    file.chmod(0o644)  # As an earlier version made it.
+    assert len(shown(Index(file, "out"))) == 1
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 # Following
 
 
@@ -317,3 +423,30 @@ def test_no_error_ends_the_thread_that_follows(
         following.look()
         assert following.stale_since() is None
     assert (following.status.looks, following.status.failures) == (5, 2)
+
+
+@pytest.mark.parametrize("how", RUINED)
+def test_an_index_that_is_ruined_is_filled_again(tmp_path: Path, how: str) -> None:
+    place = tmp_path / "out" / "alerts" / "hall"
+    place.mkdir(parents=True)
+    for minute in range(200):
+        one = alert("hall", 7 * minute)
+        (place / f"{one.record.alert_id}.json").write_text(json.dumps(record_of(one, "")))
+    os.utime(place, (1e9, 1e9))
+    index = Index(tmp_path / "index" / "i.sqlite", str(tmp_path / "out"))
+    following = Follower(index, 1, RulesFollower(None, None))
+    following.look()
+    assert following.has_read
+    expected = shown(index)
+    ruin(tmp_path / "index" / "i.sqlite", how)
+    if how == "a table is gone":  # Only who needs it notices.
+        assert shown(index) == []
+        assert not following.has_read
+    following.look()
+    if not following.has_read:
+        following.look()
+    assert following.has_read
+    assert shown(index) == expected
+    version = following.status.version
+    following.look()
+    assert following.status.version == version

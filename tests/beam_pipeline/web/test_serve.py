@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -393,6 +394,39 @@ def test_a_mark_is_written_with_an_audit_entry_and_shown_at_once(
         audit = browser.get("/audit").text
         assert "dora" in audit
         assert HALL in audit
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("locked"), OSError("full")])
+def test_a_mark_that_was_saved_is_answered_so_whatever_the_index_says(
+    marked: Served, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    output = marked.prepared.console.output
+    monkeypatch.setattr(marked.prepared.console.index, "add_mark", failing)
+    before = len(read_marks(output)[0])
+    browser = marked.browser()
+    assert browser.mark("false", "hall", HALL).status_code == 303
+    assert len(read_marks(output)[0]) == before + 1
+    numbers = marked.prepared.console.index.numbers
+    marked.until(lambda: numbers()["marks"] == before + 1)
+
+
+def test_an_index_that_is_deleted_while_the_console_runs_is_made_anew(
+    output: Path, tmp_path: Path
+) -> None:
+    with served(output, tmp_path / "index") as here:
+        browser = here.browser()
+        assert browser.get("/alerts").text.count('class="card"') == 3
+        for path in tmp_path.glob("index/*"):
+            path.unlink()
+        with ThreadPoolExecutor(8) as pool:
+            pages = list(pool.map(lambda _: here.browser().get("/alerts"), range(24)))
+        assert {page.status_code for page in pages} == {200}
+        here.until(lambda: browser.get("/alerts").text.count('class="card"') == 3)
+        assert browser.mark("false", "hall", HALL).status_code == 303
+        here.until(lambda: browser.get("/readyz").status_code == 200)
 
 
 def test_what_was_missed_is_marked_on_any_image(output: Path, tmp_path: Path) -> None:
