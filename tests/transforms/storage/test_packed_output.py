@@ -65,7 +65,7 @@ ROWS += [
 
 HALL = [
     row_at(minute, severity=severity, generation=generation, is_retracted=is_retracted)
-    for minute in (1, 6, 7)
+    for minute in (1, 6)
     for severity, generation, is_retracted in (
         (None, 0, False),
         ("alert", 0, False),
@@ -247,6 +247,16 @@ def test_the_newest_image_is_that_of_all_rows_that_stand(files: list[list[int]])
                 put(output, window * 5, *rows)
         shown = [row for row in read_output(scratch, []).of_camera("hall") if not row.is_retracted]
         assert newest_image(scratch, "hall") == (shown[-1] if shown else None)
+
+
+@pytest.mark.parametrize("severity", [None, "detection", "alert"])
+@pytest.mark.parametrize("minute", range(5))
+def test_the_newest_image_is_none_that_was_retracted(
+    tmp_path: Path, minute: int, severity: str | None
+) -> None:
+    put(tmp_path, 0, row_at(minute, severity=severity))
+    put(tmp_path, 0, row_at(minute, generation=1, is_retracted=True))
+    assert newest_image(str(tmp_path), "hall") is None
 
 
 def test_one_image_is_found_by_its_name_and_the_newest_of_a_camera(tmp_path: Path) -> None:
