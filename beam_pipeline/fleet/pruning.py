@@ -518,6 +518,8 @@ class Pruning:
             period = PERIOD.match(uri.rsplit("/", 1)[1])
             folder = stores.packed_folder(self._output)
             written = write_file(folder, period and period[0], kept_rows())
+            if written is not None:
+                stores.make_durable(written)
             if written != uri:
                 stores.delete(uri)
         except FileNotFoundError:  # Merged meanwhile: the next run looks at its rows.

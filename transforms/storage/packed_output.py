@@ -515,8 +515,9 @@ class Merged:
 def merge_by_day(output: str) -> Merged:
     """Merges the files of a packed output whose periods begin on one day (UTC).
 
-    The merged file is written before those in it are deleted. So this may be stopped at any time,
-    and run twice at once or beside a job.
+    The merged file is on the disk before those in it are deleted. So this may be stopped at any
+    time, and run twice at once or beside a job. A day of which a file is deleted meanwhile stays as
+    it is until the next merge.
 
     Raises:
       OSError: The output can't be read or written.
@@ -538,14 +539,20 @@ def _merge(output: str, files: Sequence[PackedFile], merged: Merged) -> None:
         try:
             rows.add(read_file(file.uri))
             read.append(file)
-        except FileNotFoundError:  # Another merge has deleted it.
+        except FileNotFoundError:  # What replaced a row that was read may have gone with it.
             merged.left -= 1
+            return
         except TornFileError as error:
             merged.problems.append((file.uri, str(error)))
     if len(read) < 2:
         return
     period = period_name(min(file.start for file in read), max(file.end for file in read))
     written = write_file(stores.packed_folder(output), period, rows)
+    try:
+        if written is not None:
+            stores.make_durable(written)
+    except FileNotFoundError:  # Another merge has it merged with further files.
+        return
     for file in read:
         if file.uri != written:
             stores.delete(file.uri)

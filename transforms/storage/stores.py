@@ -635,6 +635,22 @@ def delete(uri: str) -> None:
                 FileSystems.delete([uri])
 
 
+def make_durable(uri: str) -> None:
+    """Waits until a local file and its name are on the disk; those of a store are already.
+
+    Raises:
+      OSError: The file is gone, or can't be written to the disk.
+    """
+    if not is_local(uri):
+        return
+    for path in (uri, os.path.dirname(uri)):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def copy(source: str, target: str) -> tuple[str, int]:
     """Copies a file of any size from any store to any other.
 

@@ -162,6 +162,34 @@ def test_the_same_images_go_as_from_the_plain_form(
     check_prune(some, keep, merged, killed)
 
 
+def test_what_stays_is_on_the_disk_before_its_old_file_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = NOW - timedelta(days=40)
+    rows = [row_of(f"{taken + timedelta(seconds=at):%Y-%m-%dT%H:%M:%SZ}", said, 0)
+            for at, said in enumerate((None, "alert"))]  # fmt: skip
+    period = period_name(taken, taken + timedelta(seconds=300))
+    uri = write_file(stores.packed_folder(str(tmp_path)), period, rows)
+    assert uri is not None
+    os.utime(uri, (taken.timestamp(),) * 2)
+    done: list[str] = []
+    delete, make_durable = stores.delete, stores.make_durable
+
+    def noting_durable(uri: str) -> None:
+        make_durable(uri)
+        done.append(uri)
+
+    def noting_delete(uri: str) -> None:
+        delete(uri)
+        done.append(uri)
+
+    monkeypatch.setattr(stores, "make_durable", noting_durable)
+    monkeypatch.setattr(stores, "delete", noting_delete)
+    pruned(tmp_path, KEEP_THREATS)
+    (file,) = list_files(str(tmp_path))
+    assert done == [file.uri, uri]
+
+
 KEEP_THREATS = {"threats": timedelta(days=365)}
 
 

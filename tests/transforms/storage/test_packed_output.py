@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -247,6 +248,50 @@ def test_the_newest_image_is_that_of_all_rows_that_stand(files: list[list[int]])
                 put(output, window * 5, *rows)
         shown = [row for row in read_output(scratch, []).of_camera("hall") if not row.is_retracted]
         assert newest_image(scratch, "hall") == (shown[-1] if shown else None)
+
+
+def test_a_day_of_which_a_file_is_deleted_while_it_is_merged_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = [
+        put(tmp_path, 0, row_at(0, severity="alert")),
+        put(tmp_path, 5, row_at(5)),
+        put(tmp_path, 10, row_at(0, generation=1)),
+    ]
+    read = packed_output.read_file
+
+    def pruning(uri: str, id: str | None = None):
+        if uri == uris[1]:
+            Path(uris[2]).unlink()
+        yield from read(uri, id)
+
+    monkeypatch.setattr(packed_output, "read_file", pruning)
+    merge_by_day(str(tmp_path))
+    assert [file.uri for file in list_files(str(tmp_path))] == uris[:2]
+
+
+def test_a_merged_file_is_on_the_disk_before_those_in_it_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {put(tmp_path, minute, row_at(minute)) for minute in (0, 5)}
+    synced: list[int] = []
+    deleted: dict[str, set[int]] = {}
+    fsync, delete = os.fsync, stores.delete
+
+    def noting_sync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def noting_delete(uri: str) -> None:
+        deleted[uri] = set(synced)
+        delete(uri)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(stores, "delete", noting_delete)
+    merge_by_day(str(tmp_path))
+    (merged,) = list_files(str(tmp_path))
+    needed = {os.stat(merged.uri).st_ino, os.stat(tmp_path / "packed").st_ino}
+    assert deleted == dict.fromkeys(parts, needed)
 
 
 @pytest.mark.parametrize("severity", [None, "detection", "alert"])
