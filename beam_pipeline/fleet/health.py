@@ -125,6 +125,7 @@ def examine(
     expected: Mapping[str, float] | None = None,
     each_image: bool = True,
     end: FleetEnd | None = None,
+    past_rows: int | None = None,
 ) -> Health:
     """Returns what is wrong with the cameras of one output or several in a period.
 
@@ -142,13 +143,21 @@ def examine(
         without which no camera is found blind or frozen, and the period's records of invalid
         images, without which broken ones are not found.
       end: The end of the fleet, where the period ends with it.
+      past_rows: How many count rows of the time before the period to read, the newest; None for
+        all.
 
     Raises:
       CountsError: No counts, or wrong ones.
       OSError: A store was lost.
     """
     history_since = _earlier(since, HISTORY)
-    rows = scan.counts(since=history_since, until=until)
+    scan.refuse_overlaps(since=history_since, until=until)
+    rows = scan.counts(since=since, until=until)
+    past = (
+        scan.past(since=history_since, until=since, at_most=past_rows)
+        if history_since < since
+        else {}
+    )
     late = [
         RefusedImage(image.camera, image.capture_time, LATE)
         for image in scan.late_images
@@ -170,7 +179,7 @@ def examine(
     named = frozenset() if ruleset is None else frozenset(ruleset.cameras)
     expected = dict(expected or {})
     each = expected.pop(TOTAL_ID, None)
-    ids = named | {row.id for row in rows} | images.keys() | expected.keys()
+    ids = named | {row.id for row in rows} | past.keys() | images.keys() | expected.keys()
     end = end or FleetEnd(until, until)
     misdated = _misdated_images(scan, since, problems)
     ids |= {camera.id for camera in end.ahead} | misdated.keys()
@@ -185,6 +194,7 @@ def examine(
         end.ahead,
         misdated,
         is_over=end.is_over,
+        past=past,
     )
     found = findings(observed, since=since, until=until)
     unplaced = Counter(file.reason for file in scan.invalid if file.camera is None)

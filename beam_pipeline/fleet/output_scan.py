@@ -17,16 +17,17 @@ from __future__ import annotations
 import glob
 import json
 import logging
+import math
 import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.parsing import LONGEST_WINDOW
@@ -35,12 +36,17 @@ from transforms.records import reasons
 from transforms.records.count_rows import CountRow, sum_rows
 from transforms.records.times import canonical_time
 
+if TYPE_CHECKING:
+    from beam_pipeline.fleet.past_counts import PastCounts, PastWindows, Version, Window
+
 _LOGGER = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 """Files that are read at once."""
 _MAX_KEPT = 200_000
 """Rows and records of one scan that the next one takes over."""
+_PAST_AT_ONCE = 256
+"""Windows that `OutputScan.past` reads before it looks at how many rows they have."""
 _SETTLED_SECONDS = 60.0
 """A file whose date is that much older than its listing has changed since if its date has."""
 _NAME_TIME = r"(\d{8}T\d{6}(?:\.\d{1,6})?Z)"
@@ -107,6 +113,21 @@ class _CountsFile:
     modified: float
 
 
+@dataclass
+class Kept:
+    """What a scan hands on to the next one of the same outputs.
+
+    Attributes:
+      rows: The rows of counts files, each with the date of its file.
+      data: Records, each with its date.
+      past: Counts of the time before the period.
+    """
+
+    rows: Mapping[str, tuple[float, list[CountRow]]] = field(default_factory=dict)
+    data: Mapping[str, tuple[float, bytes]] = field(default_factory=dict)
+    past: PastWindows | None = None
+
+
 class OutputScan:
     """What one job or several have left under their outputs, at one time.
 
@@ -114,14 +135,14 @@ class OutputScan:
 
     Args:
       outputs: A job's output directory, or several, on any filesystem that Beam knows.
-      earlier: An earlier scan of the same outputs. Counts files and records that it has read, and
-        that have not changed since, are not read again; up to 200,000 rows and records are kept.
+      kept: What an earlier scan of the same outputs hands on (`kept`). Counts files and records
+        that it has read, and that have not changed since, are not read again.
 
     Attributes:
       outputs: The output directories.
     """
 
-    def __init__(self, outputs: str | Sequence[str], earlier: OutputScan | None = None) -> None:
+    def __init__(self, outputs: str | Sequence[str], kept: Kept | None = None) -> None:
         self.outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         self._started = time.time()
         self._rows: dict[str, list[CountRow]] = {}
@@ -132,12 +153,11 @@ class OutputScan:
         """When files of a store were last modified, as far as they were listed."""
         self._settled: dict[str, float] = {}
         """The same of files that were read, if their next change will give them another date."""
-        self._kept_rows, self._kept_data = ({}, {}) if earlier is None else earlier._kept()
+        self._kept = kept or Kept()
 
-    def _kept(
-        self,
-    ) -> tuple[dict[str, tuple[float, list[CountRow]]], dict[str, tuple[float, bytes]]]:
-        """Returns the rows and the records that the next scan need not read, with their dates."""
+    def kept(self) -> Kept:
+        """Returns what the next scan of the same outputs need not read: up to 200,000 rows and
+        records, and the numbers that `past` has returned. It does not hold this scan."""
         rows, data, room = {}, {}, _MAX_KEPT
         for path, of_file in self._rows.items():
             if path in self._settled and len(of_file) <= room:
@@ -147,7 +167,7 @@ class OutputScan:
             if uri in self._settled and isinstance(record, bytes) and room > 0:
                 room -= 1
                 data[uri] = self._settled[uri], record
-        return rows, data
+        return Kept(rows, data, self._kept.past)
 
     def _settle(self, path: str, modified: float | None) -> None:
         if modified is not None and modified < self._started - _SETTLED_SECONDS:
@@ -196,7 +216,7 @@ class OutputScan:
         in_order = sorted(files, key=lambda file: (file.modified, file.name))
         for file in in_order:
             self._settle(file.path, file.modified)
-            modified, kept = self._kept_rows.get(file.path, (None, []))
+            modified, kept = self._kept.rows.get(file.path, (None, []))
             if modified == file.modified:
                 self._rows.setdefault(file.path, kept)
         _read_missing(_read_file, {file.path: file for file in in_order}, self._rows)
@@ -205,6 +225,68 @@ class OutputScan:
                 if wanted is None or row.id in wanted:
                     rows[file.output, row.window_start, row.window_end, row.id] = row
         return _sum_outputs(rows.values())
+
+    def past(
+        self, *, since: datetime, until: datetime, at_most: int | None = None
+    ) -> Mapping[str, PastCounts]:
+        """Returns the numbers of the windows before a period, by camera: those of `counts`, in
+        a form that takes little memory.
+
+        Args:
+          since: As for `counts`.
+          until: As for `counts`.
+          at_most: How many rows to read and to keep; those of the newest windows. None for all.
+
+        Raises:
+          CountsError: As for `counts`.
+        """
+        from beam_pipeline.fleet.past_counts import PastWindows
+
+        past = self._kept.past = self._kept.past or PastWindows()
+        files: dict[Window, list[_CountsFile]] = {}
+        for file in _files_in_period(self._files(), since, until):
+            files.setdefault((file.start, file.end, file.output), []).append(file)
+        newest_first = sorted(files, reverse=True)
+        room = math.inf if at_most is None else at_most
+        fitting: list[Window] = []
+        number = _PAST_AT_ONCE
+        while len(fitting) < len(newest_first) and number:
+            following = newest_first[len(fitting) : len(fitting) + number]
+            self._read_past(past, {window: files[window] for window in following})
+            for window in following:
+                room -= past.length(window)
+                if room < 0:
+                    break
+                fitting.append(window)
+            # The next windows are probably as long as this one: no more of them are read than fit.
+            number = int(min(_PAST_AT_ONCE, max(room, 0) // max(1, past.length(window))))
+        past.keep_only(fitting)
+        return past.by_camera()
+
+    def _read_past(self, past: PastWindows, files: Mapping[Window, Sequence[_CountsFile]]) -> None:
+        missing: dict[Window, tuple[Version, list[_CountsFile]]] = {}
+        for window, of_window in files.items():
+            # In the order of `counts`.
+            in_order = sorted(of_window, key=lambda file: (file.modified, file.name))
+            version = tuple((file.path, file.modified) for file in in_order)
+            if not past.has(window, version):
+                missing[window] = version, in_order
+        rows: dict[str, list[CountRow]] = {}
+        _read_missing(
+            _read_file, {file.path: file for _, of in missing.values() for file in of}, rows
+        )
+        for window, (version, in_order) in missing.items():
+            by_id = {row.id: row for file in in_order for row in rows[file.path]}
+            is_settled = in_order[-1].modified < self._started - _SETTLED_SECONDS
+            past.put(window, by_id.values(), version if is_settled else None)
+
+    def refuse_overlaps(self, *, since: datetime, until: datetime) -> None:
+        """Raises an error where windows of a period overlap without being the same.
+
+        Raises:
+          CountsError: Windows overlap, or there are no counts.
+        """
+        _refuse_overlaps(_files_in_period(self._files(), since, until))
 
     def late(
         self,
@@ -284,7 +366,7 @@ class OutputScan:
         for uri in missing:
             modified = self._date_of(uri)
             self._settle(uri, modified)
-            kept_modified, record = self._kept_data.get(uri, (None, b""))
+            kept_modified, record = self._kept.data.get(uri, (None, b""))
             if modified is not None and modified == kept_modified:
                 self._data[uri] = record
         missing = [uri for uri in missing if uri not in self._data]

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.fleet.output_scan import Kept, OutputScan
 from beam_pipeline.pages.report import write_report
-from beam_pipeline.pages.report.gathering import ReportOptions
+from beam_pipeline.pages.report.gathering import MOST_PAST_ROWS, ReportOptions
 from transforms.records.text import one_line
 from transforms.runtime.live_rules import LiveRules
 
@@ -27,7 +27,9 @@ def reported_regularly(
 ) -> Iterator[None]:
     """Writes the report of an output again and again during this block.
 
-    Counts and records that have not changed since the last report are not read again.
+    Counts and records that have not changed since the last report are not read again. Between two
+    reports, only these counts and records are in memory. A report that is not done when the block
+    ends is not written, so that it does not replace a later one.
 
     Args:
       output: The job's output.
@@ -38,20 +40,25 @@ def reported_regularly(
     """
     ended = threading.Event()
 
+    def report(kept: Kept | None) -> Kept:
+        scan = OutputScan(output, kept)
+        options = ReportOptions(
+            period_hours=period_hours,
+            ruleset=ruleset.current,
+            missing_ok=True,
+            each_image=False,  # As in the report at a job's end.
+            past_rows=MOST_PAST_ROWS,
+        )
+        try:
+            write_report(scan, options, is_wanted=lambda: not ended.is_set())
+        except Exception as error:  # Whatever is wrong with the output, the stream goes on.
+            _LOGGER.error("no report, which is tried again later: %s", one_line(error))
+        return scan.kept()
+
     def report_until_the_end() -> None:
-        scan: OutputScan | None = None
+        kept: Kept | None = None
         while not ended.wait(min(seconds_between, threading.TIMEOUT_MAX)):
-            scan = OutputScan(output, scan)
-            options = ReportOptions(
-                period_hours=period_hours,
-                ruleset=ruleset.current,
-                missing_ok=True,
-                each_image=False,  # As in the report at a job's end.
-            )
-            try:
-                write_report(scan, options)
-            except Exception as error:  # Whatever is wrong with the output, the stream goes on.
-                _LOGGER.error("no report, which is tried again later: %s", one_line(error))
+            kept = report(kept)
 
     thread = threading.Thread(target=report_until_the_end, name="report", daemon=True)
     thread.start()

@@ -20,9 +20,15 @@ import orjson
 
 import rules
 from beam_pipeline.console.exceptions import SetupError
-from beam_pipeline.fleet.output_scan import CountsError, OutputScan, map_in_threads
+from beam_pipeline.fleet.output_scan import CountsError, Kept, OutputScan, map_in_threads
 from beam_pipeline.inputs.rule_files import load_labels, load_rules, read_file
-from beam_pipeline.pages.report.gathering import Fleet, ReportOptions, alert_record, gather
+from beam_pipeline.pages.report.gathering import (
+    MOST_PAST_ROWS,
+    Fleet,
+    ReportOptions,
+    alert_record,
+    gather,
+)
 from beam_pipeline.web.index import FileState, Index, IndexChanges, IndexedAlert
 from transforms.records.text import one_line, printable
 from transforms.records.times import parse_time
@@ -400,7 +406,7 @@ class FleetFollower:
 
     def __init__(self, output: str, period_hours: float, rules_file: RulesFollower) -> None:
         self._output = output
-        self._scan: OutputScan | None = None
+        self._kept: Kept | None = None
         self._hours = period_hours
         self._rules = rules_file
         self.view = FleetView()
@@ -420,10 +426,12 @@ class FleetFollower:
             missing_ok=True,
             each_image=False,
             alerts=False,
+            past_rows=MOST_PAST_ROWS,
         )
         try:
-            self._scan = OutputScan(self._output, self._scan)
-            fleet = gather(self._scan, options)
+            scan = OutputScan(self._output, self._kept)
+            fleet = gather(scan, options)
+            self._kept = scan.kept()
             self.view = FleetView(fleet, datetime.now(timezone.utc))
         except CountsError as error:
             self.view = replace(self.view, problem=str(error))

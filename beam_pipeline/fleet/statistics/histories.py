@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +17,7 @@ from transforms.records.count_rows import CountRow
 from transforms.records.times import from_unix
 
 if TYPE_CHECKING:
+    from beam_pipeline.fleet.past_counts import PastCounts
     from beam_pipeline.fleet.statistics.predictive import Array
 
 
@@ -34,10 +35,10 @@ class TimeSpan(NamedTuple):
 class Series:
     """Numbers in order of time, that can be added up over any periods at once."""
 
-    def __init__(self, entries: Iterable[tuple[float, int]]) -> None:
-        ordered = sorted(entries)
-        self._times = np.array([time for time, _ in ordered], dtype=float)
-        self._sums = np.cumsum([0, *(number for _, number in ordered)], dtype=float)
+    def __init__(self, times: Array, numbers: Array) -> None:
+        order = np.argsort(times, kind="stable")
+        self._times = times[order]
+        self._sums = np.concatenate(([0.0], np.cumsum(numbers[order])))
 
     def within(self, period: TimeSpan, back: Array) -> Array:
         """Returns the sums over the period, moved back by so many seconds each."""
@@ -94,7 +95,7 @@ def camera_histories(observed: Observations, period: TimeSpan) -> list[CameraHis
     for row in observed.windows:
         if row.images and row.window_start.timestamp() < period.end:
             rows.setdefault(row.id, []).append(row)
-    refused: dict[str, dict[str, list[tuple[float, int]]]] = {}
+    refused: dict[str, dict[str, list[float]]] = {}
     for refused_image in observed.refused:
         time = refused_image.capture_time.timestamp()
         if refused_image.reason == reasons.TIMESTAMP_IN_FUTURE:
@@ -102,30 +103,52 @@ def camera_histories(observed: Observations, period: TimeSpan) -> list[CameraHis
             time = min(time, np.nextafter(period.end, 0))
         if time < period.end:
             by_reason = refused.setdefault(refused_image.id, {})
-            by_reason.setdefault(refused_image.reason, []).append((time, 1))
+            by_reason.setdefault(refused_image.reason, []).append(time)
     cameras = []
-    for id in sorted({*rows, *refused, *observed.named, *observed.expected}):
-        windows, others = rows.get(id, []), refused.get(id, {})
-        starts = [row.window_start.timestamp() for row in windows]
-        refused_entries = [entry for entries in others.values() for entry in entries]
-        images = list(zip(starts, (row.images for row in windows), strict=True))
-        ends = [
-            *(row.window_end.timestamp() for row in windows),
-            *(time for time, _ in refused_entries),
-        ]
+    of_past = {id for id, past in observed.past.items() if past.images.any()}
+    ids = {*rows, *of_past, *refused, *observed.named, *observed.expected}
+    for id in sorted(ids):
+        starts, window_ends, images, threats = _windows(observed.past.get(id), rows.get(id, []))
+        refused_at = {
+            reason: np.array(times, dtype=float) for reason, times in refused.get(id, {}).items()
+        }
+        refused_times = np.concatenate([np.empty(0), *refused_at.values()])
+        arrivals = np.concatenate([starts, refused_times])
+        ends = np.sort(np.concatenate([window_ends, refused_times]))
         cameras.append(
             CameraHistory(
                 id,
-                Series(images),
-                Series(zip(starts, (row.threat_images for row in windows), strict=True)),
-                {reason: Series(entries) for reason, entries in others.items()},
-                arrived=Series([*images, *refused_entries]),
-                first=min((*starts, *(time for time, _ in refused_entries)), default=math.inf),
-                last=min(max(ends, default=-math.inf), period.end),
-                ends=np.sort(np.array(ends, dtype=float)),
+                Series(starts, images),
+                Series(starts, threats),
+                {
+                    reason: Series(times, np.ones(len(times)))
+                    for reason, times in refused_at.items()
+                },
+                arrived=Series(arrivals, np.concatenate([images, np.ones(len(refused_times))])),
+                first=float(np.min(arrivals, initial=math.inf)),
+                last=min(float(np.max(ends, initial=-math.inf)), period.end),
+                ends=ends,
             )
         )
     return cameras
+
+
+def _windows(past: PastCounts | None, rows: Sequence[CountRow]) -> tuple[Array, ...]:
+    """Returns the start, end, images and images with a threat of the windows with images."""
+    parts = [
+        np.array([row.window_start.timestamp() for row in rows], dtype=float),
+        np.array([row.window_end.timestamp() for row in rows], dtype=float),
+        np.array([row.images for row in rows], dtype=float),
+        np.array([row.threat_images for row in rows], dtype=float),
+    ]
+    if past is None:
+        return tuple(parts)
+    has_images = past.images > 0
+    earlier = (past.starts, past.ends, past.images, past.threat_images)
+    return tuple(
+        np.concatenate([array[has_images], part])
+        for array, part in zip(earlier, parts, strict=True)
+    )
 
 
 def stacked(rows: Sequence[Array]) -> Array:

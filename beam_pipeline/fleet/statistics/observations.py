@@ -13,6 +13,7 @@ from transforms.records.times import canonical_time
 
 if TYPE_CHECKING:
     from beam_pipeline.fleet.fleet_end import AheadImages
+    from beam_pipeline.fleet.past_counts import PastCounts
 
 Kind = Literal[
     "silent", "misdated", "frozen", "invalid", "blind", "flooding", "too_few", "clock_skew"
@@ -150,6 +151,7 @@ class Observations:
       ahead: Images that are dated after the end of the period.
       misdated: Images of an impossible past, by camera.
       is_over: Whether nothing has come since the end of the period but such images.
+      past: Further counts by camera, of windows before those of `windows`.
     """
 
     windows: Sequence[CountRow]
@@ -160,3 +162,4 @@ class Observations:
     ahead: Sequence[AheadImages] = ()
     misdated: Mapping[str, MisdatedImages] = field(default_factory=dict)
     is_over: bool = False
+    past: Mapping[str, PastCounts] = field(default_factory=dict)

@@ -165,7 +165,7 @@ def refused(cameras: Sequence[CameraHistory], period: TimeSpan) -> Iterator[Find
         ("invalid", names - _CLOCK),
         ("clock_skew", names & _CLOCK),
     )
-    empty = Series(())
+    empty = Series(np.empty(0), np.empty(0))
     for kind, of_kind in kinds:
         cases = [
             _Case(camera, reason, camera.refused.get(reason, empty), camera.arrived)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 from apache_beam.io.filesystem import BeamIOError
@@ -61,7 +62,11 @@ def print_report(parsed: argparse.Namespace) -> int:
 
 
 def write_report(
-    scan: OutputScan, options: ReportOptions | None = None, *, file: str | None = None
+    scan: OutputScan,
+    options: ReportOptions | None = None,
+    *,
+    file: str | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> str:
     """Writes the page of one output or several, and returns where.
 
@@ -69,6 +74,7 @@ def write_report(
       scan: The output, or several.
       options: What the report is about; by default the day up to the fleet's end.
       file: Where to write it; None for ``<output>/report/report.html`` of a single output.
+      is_wanted: Is asked before the page is written; False leaves it out.
 
     Raises:
       CountsError: No counts, wrong counts, several outputs and no `file`, or the page or a folder
@@ -81,7 +87,9 @@ def write_report(
     target = stores.report_uri(scan.outputs[0]) if file is None else file
     try:
         fleet = gather(scan, options or ReportOptions())
-        stores.write_bytes(target, make_page(fleet).encode())
+        page = make_page(fleet).encode()
+        if is_wanted():
+            stores.write_bytes(target, page)
     except (BeamIOError, OSError) as error:
         raise CountsError(f"cannot write the report: {' '.join(str(error).split())}") from error
     return target

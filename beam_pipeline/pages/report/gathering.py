@@ -38,6 +38,9 @@ from transforms.storage import stores
 
 INVALID_SHOWN = 20
 """The number of invalid images of each reason whose details are shown."""
+MOST_PAST_ROWS = 2_000_000
+"""Count rows of the time before the period with which a repeated report compares, 20 bytes each.
+124 cameras with windows of five minutes have as many in 56 days."""
 _ALERT_FILE = re.compile(r"[0-9a-f]{32}\.json")
 _HOURS_SHOWN_ONE_BY_ONE = 48
 
@@ -54,6 +57,7 @@ class ReportOptions:
       missing_ok: Whether an output without counts, as of a job without a valid image, has a report.
       each_image: Whether to read the record of each image, to find blind cameras.
       alerts: Whether to read the alerts.
+      past_rows: As for `examine`.
     """
 
     period_hours: float = 24
@@ -63,6 +67,7 @@ class ReportOptions:
     missing_ok: bool = False
     each_image: bool = True
     alerts: bool = True
+    past_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -277,6 +282,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
             ruleset=options.ruleset,
             each_image=options.each_image,
             end=end,
+            past_rows=options.past_rows,
         )
         findings, figures = health.findings, health.figures
         local_times = describe_local_times(health.local_times)

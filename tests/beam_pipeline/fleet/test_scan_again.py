@@ -43,7 +43,7 @@ def test_only_what_is_new_or_young_is_read_again(output: DatedOutput, opened: li
     opened.clear()
     output.count(1, 6, 400)
     output.alert(2, "as it is", 55)
-    assert output.shown(OutputScan(str(output.folder), first))[0] == [5, 6, 5, 5]
+    assert output.shown(OutputScan(str(output.folder), first.kept()))[0] == [5, 6, 5, 5]
     assert sorted(opened) == [
         *("2.json", "20260210T000500Z_20260210T001000Z.jsonl"),
         *("20260210T001500Z_20260210T002000Z.jsonl", "3.json"),
@@ -57,10 +57,10 @@ def test_what_an_earlier_scan_did_not_ask_for_is_forgotten(
     output.alert(0, "as it was", 1000)
     first = OutputScan(str(output.folder))
     output.shown(first)
-    second = OutputScan(str(output.folder), first)
+    second = OutputScan(str(output.folder), first.kept())
     second.counts()
     opened.clear()
-    output.shown(OutputScan(str(output.folder), second))
+    output.shown(OutputScan(str(output.folder), second.kept()))
     assert opened == ["0.json"]
 
 
@@ -74,7 +74,7 @@ def test_so_much_is_kept(
     first = OutputScan(str(output.folder))
     shown = output.shown(first)
     opened.clear()
-    assert output.shown(OutputScan(str(output.folder), first)) == shown
+    assert output.shown(OutputScan(str(output.folder), first.kept())) == shown
     assert opened == ["1.json"]
 
 
@@ -107,5 +107,5 @@ def test_it_shows_what_a_scan_without_memory_shows(
         elif kind == "forget":
             output.forget(number)
         else:
-            scan = OutputScan(str(output.folder), scan)
+            scan = OutputScan(str(output.folder), scan and scan.kept())
             assert output.shown(scan) == output.shown(OutputScan(str(output.folder)))

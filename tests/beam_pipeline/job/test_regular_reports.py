@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,12 +51,12 @@ def test_what_fails_is_tried_again(
     DatedOutput(tmp_path).count(0, 4_321, 1000)
     asked = 0
 
-    def failing_twice(scan: OutputScan, options: ReportOptions) -> str:
+    def failing_twice(scan: OutputScan, options: ReportOptions, **others: Any) -> str:
         nonlocal asked
         asked += 1
         if asked <= 2:
             raise ConnectionError("no answer from the store")
-        return write_report(scan, options)
+        return write_report(scan, options, **others)
 
     monkeypatch.setattr(regular_reports, "write_report", failing_twice)
     with reported_regularly(str(tmp_path), LIVE, period_hours=24, seconds_between=0.05):
@@ -67,3 +69,49 @@ def test_without_an_interval_there_is_none(tmp_path: Path) -> None:
     with reported_regularly(str(tmp_path), LIVE, period_hours=24, seconds_between=math.inf):
         time.sleep(0.2)
     assert not (tmp_path / "report").exists()
+
+
+def test_between_two_reports_no_scan_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DatedOutput(tmp_path).count(0, 4_321, 1000)
+    asked = threading.Event()
+
+    def noting(scan: OutputScan, options: ReportOptions, **others: Any) -> str:
+        assert options.past_rows == 2_000_000
+        uri = write_report(scan, options, **others)
+        asked.set()
+        return uri
+
+    monkeypatch.setattr(regular_reports, "write_report", noting)
+    with reported_regularly(str(tmp_path), LIVE, period_hours=24, seconds_between=1):
+        assert asked.wait(20)
+        time.sleep(0.3)
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, OutputScan)]
+
+
+def test_a_report_that_is_not_done_at_the_end_of_the_stream_replaces_no_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DatedOutput(tmp_path).count(0, 4_321, 1000)
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(scan: OutputScan, options: ReportOptions, **others: Any) -> str:
+        begun.set()
+        assert go_on.wait(20)
+        try:
+            return write_report(scan, options, **others)
+        finally:
+            done.set()
+
+    monkeypatch.setattr(regular_reports, "write_report", slow)
+    monkeypatch.setattr(regular_reports, "_SECONDS_TO_END", 0.01)
+    with reported_regularly(str(tmp_path), LIVE, period_hours=24, seconds_between=0.01):
+        assert begun.wait(20)
+    page = tmp_path / "report" / "report.html"
+    page.parent.mkdir()
+    page.write_text("the last one")
+    go_on.set()
+    assert done.wait(20)
+    assert page.read_text() == "the last one"
