@@ -8,7 +8,7 @@ import json
 import logging
 import sqlite3
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -50,6 +50,7 @@ from beam_pipeline.web.pictures import (
     why_unreadable,
 )
 from beam_pipeline.web.users import ADMIN, OPERATOR, Person
+from rules.text import escaped
 from transforms.records.text import one_line
 from transforms.storage.marks import MARKS, file_name, is_alert_id
 
@@ -60,6 +61,7 @@ _PER_PAGE = 24
 _MOST_FORM_BYTES = 64 << 10
 _KEPT_LISTS = 64
 _ALIVE_SECONDS = 15.0
+_STREAMS_OF_ONE = 100
 _LONGEST_WAIT_SECONDS = 30.0
 """For a picture or a mark. A store's client itself tries again for minutes."""
 _AUDIT_SHOWN = 200
@@ -90,6 +92,7 @@ class Live:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self.clients = 0
+        self.of_person = Counter[str]()
 
     def attach(self) -> None:
         """Takes the loop that serves the clients. Called in it."""
@@ -104,10 +107,15 @@ class Live:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def wait(self) -> None:
-        """Waits for the next change, or for some seconds."""
+    @property
+    def next_change(self) -> asyncio.Event:
+        """What is set by the next change. Who takes it before reading the state misses none."""
+        return self._changed
+
+    async def wait(self, change: asyncio.Event) -> None:
+        """Waits for a change, or for some seconds."""
         try:
-            await asyncio.wait_for(self._changed.wait(), _ALIVE_SECONDS)
+            await asyncio.wait_for(change.wait(), _ALIVE_SECONDS)
         except asyncio.TimeoutError:
             pass
 
@@ -139,6 +147,8 @@ class Console:
     marks: int = 0
     lists: OrderedDict[tuple[object, ...], str] = field(default_factory=OrderedDict)
     lists_lock: threading.Lock = field(default_factory=threading.Lock)
+    counted: tuple[tuple[int, int], Mapping[str, int]] | None = None
+    numbers_lock: threading.Lock = field(default_factory=threading.Lock)
     charts: dict[datetime, bytes] = field(default_factory=dict)
     charts_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -227,6 +237,14 @@ class Console:
                 while len(self.lists) > _KEPT_LISTS:
                     self.lists.popitem(last=False)
         return kept, page
+
+    def numbers(self) -> Mapping[str, int]:
+        """Returns the numbers of the index, which are counted once after each change."""
+        with self.numbers_lock:
+            key = self.follower.status.version, self.index.generation
+            if self.counted is None or self.counted[0] != key:
+                self.counted = key, self.index.numbers()
+            return self.counted[1]
 
 
 def make_app(console: Console, access: Access, stopped: threading.Event) -> Guard:
@@ -613,19 +631,31 @@ def _local(address: str | None) -> str:
 
 
 async def _live(console: Console, request: Request) -> Response:
+    person: Person = request.state.person
+    live, guard = console.live, console.guarded
+    has_log_in = guard.access.local is None
+    if has_log_in and live.of_person[person.name] >= _STREAMS_OF_ONE:
+        return PlainTextResponse("You have too many pages open. Close some.", 429)
+
     async def events() -> AsyncIterator[str]:
-        console.live.clients += 1
+        live.clients += 1
+        live.of_person[person.name] += 1
         try:
             yield "retry: 3000\n\n"
-            while True:
+            # Who is removed, or has logged out, learns no more.
+            while (now := guard.person(request)) is not None and now.name == person.name:
+                change = live.next_change
                 state = {
                     "version": console.follower.status.version,
                     "stale": console.stale(),
                 }
                 yield f"event: state\ndata: {json.dumps(state)}\n\n"
-                await console.live.wait()
+                await live.wait(change)
         finally:
-            console.live.clients -= 1
+            live.clients -= 1
+            live.of_person[person.name] -= 1
+            if not live.of_person[person.name]:
+                del live.of_person[person.name]
 
     return StreamingResponse(
         events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
@@ -666,6 +696,9 @@ async def _login(console: Console, request: Request) -> Response:
     guard.failures.note_failure(client, name)
     right = await asyncio.to_thread(users.check, name, password)
     if right is None:
+        # People type passwords in the wrong field, so only the name of a user is logged.
+        of = f"for the user {escaped(name)}" if users.person(name) else "for a name of no user"
+        _LOGGER.warning("a wrong password %s came from %s", of, client or "an unknown address")
         return again(403, "The name or the password is wrong.")
     guard.failures.note_success(client, name)
     answer = RedirectResponse(_local(form.get("next")), 303)
@@ -714,7 +747,7 @@ def _readyz(console: Console, request: Request) -> Response:
 
 
 def _metrics(console: Console, request: Request) -> Response:
-    status, numbers = console.follower.status, console.index.numbers()
+    status, numbers = console.follower.status, console.numbers()
     last = 0.0 if status.last_success is None else status.last_success.timestamp()
     values: list[tuple[str, str, str, float]] = [
         ("alerts", "gauge", "Alerts in the index.", numbers["alerts"]),

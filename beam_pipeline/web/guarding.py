@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import re
 import secrets
 import threading
@@ -24,6 +25,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from beam_pipeline.web.users import ADMIN, OPERATOR, VIEWER, Person, Users
+
+_LOGGER = logging.getLogger(__name__)
 
 COOKIE = "console_session"
 SESSION_SECONDS = 12 * 3600
@@ -196,6 +199,7 @@ class Guard:
         self.failures = FailureLimit()
         self.answers: Counter[int] = Counter()
         self._key = secrets.token_bytes(32)
+        self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or passes it on."""
@@ -307,9 +311,17 @@ class Guard:
 
     def _forwarded(self, connection: HTTPConnection, name: str) -> str | None:
         """Returns what the proxy says: the last value, as those before it may be the client's."""
-        if not self._is_from_proxy(connection):
-            return None
         headers: Headers = connection.headers
+        if not self._is_from_proxy(connection):
+            if name == "x-forwarded-for" and name in headers and not self._has_warned:
+                self._has_warned = True
+                _LOGGER.warning(
+                    "a request from %s has the header X-Forwarded-For. If that is your proxy, give "
+                    "--trusted_proxy with its address: until then all people behind it count as "
+                    "one address, and wrong passwords of one block the log-in of all",
+                    _peer(connection),
+                )
+            return None
         return ",".join(headers.getlist(name)).rpartition(",")[2].strip() or None
 
     def _is_from_proxy(self, connection: HTTPConnection) -> bool:

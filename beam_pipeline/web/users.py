@@ -9,14 +9,16 @@ changed, is out at once.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import getpass
 import hashlib
 import json
 import os
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,10 +163,10 @@ def add_user(path: str, name: str, role: str, password: str) -> bool:
             f"the password has {len(password):,} characters; give {SHORTEST_PASSWORD} or more, and "
             f"{LONGEST_PASSWORD:,} at most"
         )
-    users = dict(_read(path)) if os.path.exists(path) else {}
-    is_new = name not in users
-    users[name] = {"role": role, "password": _HASHER.hash(password)}
-    _write(path, users)
+    user = {"role": role, "password": _HASHER.hash(password)}
+    with _changing(path) as users:
+        is_new = name not in users
+        users[name] = user
     return is_new
 
 
@@ -174,11 +176,31 @@ def remove_user(path: str, name: str) -> None:
     Raises:
       SetupError: There is no such user, or the file can't be read or written.
     """
-    users = dict(_read(path)) if os.path.exists(path) else {}
-    if name not in users:
-        raise SetupError(f"{shortened(escaped(name))!r}: no such user in {path}")
-    del users[name]
-    _write(path, users)
+    with _changing(path) as users:
+        if name not in users:
+            raise SetupError(f"{shortened(escaped(name))!r}: no such user in {path}")
+        del users[name]
+
+
+@contextmanager
+def _changing(path: str) -> Iterator[dict[str, Mapping[str, Any]]]:
+    """Gives the users of a file to change, and writes them; nobody else changes it meanwhile."""
+    file = os.path.realpath(path)  # A link stays one.
+    try:
+        folder = os.open(os.path.dirname(file), os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise SetupError(f"--users {path}: can't be written ({error.strerror})") from None
+    try:
+        with suppress(OSError):  # Some network disks lock no folders.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        try:
+            users = dict(_read(file)) if os.path.exists(file) else {}
+            yield users
+            _write(file, users)
+        except OSError as error:
+            raise SetupError(f"--users {path}: can't be written ({error.strerror})") from None
+    finally:
+        os.close(folder)
 
 
 def _read(path: str) -> Mapping[str, Mapping[str, Any]]:
@@ -198,10 +220,12 @@ def _read(path: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _write(path: str, users: Mapping[str, Mapping[str, Any]]) -> None:
-    partial = f"{path}.partial"
     value = {"format_version": _FORMAT_VERSION, "users": dict(sorted(users.items()))}
+    # A new file, which only this user can read until it has the mode of the one before.
+    descriptor, partial = tempfile.mkstemp(
+        prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path)
+    )
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             with suppress(OSError):  # It is a new file, or this user may not give files away.
                 before = os.stat(path)
@@ -209,9 +233,13 @@ def _write(path: str, users: Mapping[str, Mapping[str, Any]]) -> None:
                 os.fchmod(descriptor, before.st_mode & 0o770)
             json.dump(value, file, indent=1, ensure_ascii=False)
             file.write("\n")
+            file.flush()
+            os.fsync(descriptor)
         os.replace(partial, path)
-    except OSError as error:
-        raise SetupError(f"--users {path}: can't be written ({error.strerror})") from None
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(partial)
+        raise
 
 
 # The command

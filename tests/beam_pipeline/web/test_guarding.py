@@ -7,16 +7,18 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
+from argon2 import PasswordHasher
 from starlette.routing import Route
 
 import rules
 from beam_pipeline import cli
 from beam_pipeline.web.guarding import FailureLimit, Sessions
-from beam_pipeline.web.users import Users, add_user
+from beam_pipeline.web.users import Users, add_user, remove_user
 from tests.beam_pipeline.conftest import refused
 from tests.beam_pipeline.web.serving import (
     PASSWORD,
@@ -339,6 +341,95 @@ def test_a_changed_file_keeps_its_owner_and_mode(tmp_path: Path) -> None:
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (owner, 0o640)
     assert set(Users(str(file)).names()) == {"anna", "ben"}
     assert [path.name for path in tmp_path.iterdir()] == ["users.json"]
+
+
+def test_a_file_that_is_left_over_gives_others_no_access(tmp_path: Path) -> None:
+    left = tmp_path / "users.json.partial"
+    left.touch(0o644)
+    left.chmod(0o644)
+    add_user(str(tmp_path / "users.json"), "anna", "admin", PASSWORD)
+    assert stat.S_IMODE((tmp_path / "users.json").stat().st_mode) == 0o600
+
+
+def test_a_link_to_the_users_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    link = tmp_path / "users.json"
+    link.symlink_to("kept/users.json")
+    for name in ("anna", "ben"):
+        add_user(str(link), name, "admin", PASSWORD)
+    assert link.is_symlink()
+    assert set(Users(str(tmp_path / "kept" / "users.json")).names()) == {"anna", "ben"}
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["users.json"]
+
+
+def test_users_who_are_added_and_removed_at_once_are_all_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(tmp_path / "users.json")
+    fast = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr("beam_pipeline.web.users._HASHER", fast)
+    add_user(file, "gone", "viewer", PASSWORD)
+
+    def change(number: int) -> None:
+        if number == 7:
+            remove_user(file, "gone")
+        else:
+            add_user(file, f"user {number}", "viewer", PASSWORD)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(change, range(40)))
+    assert set(Users(file).names()) == {f"user {number}" for number in range(40) if number != 7}
+
+
+def test_an_open_page_learns_nothing_after_its_person_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beam_pipeline.web.app._ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr("beam_pipeline.web.app._STREAMS_OF_ONE", 2)
+    write_small_output(tmp_path / "out")
+    users = users_file(tmp_path / "users.json")
+    with served(tmp_path / "out", tmp_path / "index", "--users", users) as here:
+        live = here.prepared.console.live
+        viewer, operator = here.logged_in("viewer"), here.logged_in("operator")
+        streams = [viewer.get("/live", stream=True) for _ in range(2)]
+        here.until(lambda: live.of_person["viewer"] == 2)
+        # One person can't keep all connections.
+        assert viewer.get("/live", stream=True).status_code == 429
+        other = operator.get("/live", stream=True)
+        assert other.status_code == 200
+        remove_user(str(users), "viewer")
+        for stream in streams:
+            assert stream.text.count("event: state") >= 1  # It has an end.
+        here.until(lambda: dict(live.of_person) == {"operator": 1})
+        assert operator.post("/logout", {"token": operator.token()}).status_code == 303
+        assert other.text.endswith("\n\n")
+        here.until(lambda: live.clients == 0 and not live.of_person)
+
+
+def test_a_wrong_password_is_logged_without_what_was_typed(
+    guarded: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("viewer", "pass\nword of anna"):
+        assert guarded.browser().log_in(name, "wrong horse").status_code == 403
+    assert [record.message for record in caplog.records] == [
+        "a wrong password for the user viewer came from 127.0.0.1",
+        "a wrong password for a name of no user came from 127.0.0.1",
+    ]
+
+
+def test_a_proxy_that_is_not_trusted_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_small_output(tmp_path / "out")
+    words = ("--users", users_file(tmp_path / "users.json"), "--trusted_proxy", "10.0.0.0/8")
+    with served(tmp_path / "out", tmp_path / "index", *words) as here:
+        for _ in range(2):
+            form = {"name": "viewer", "password": PASSWORD}
+            headers = {"X-Forwarded-For": "203.0.113.7"}
+            here.browser().post("/login", form, headers=headers)
+    (warning,) = (record.message for record in caplog.records)
+    assert "a request from 127.0.0.1 has the header X-Forwarded-For" in warning
+    assert "--trusted_proxy" in warning
 
 
 @pytest.mark.parametrize(

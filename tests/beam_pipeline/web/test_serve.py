@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 import rules
 from beam_pipeline import cli
+from beam_pipeline.web.app import Live
 from tests.beam_pipeline.conftest import refused
 from tests.beam_pipeline.fleets import PICTURE, SHA256, write_fleet
 from tests.beam_pipeline.web.serving import (
@@ -517,6 +519,36 @@ def test_health_and_metrics_are_for_machines(output: Path, tmp_path: Path) -> No
         assert "hall" not in text
         for line in text.splitlines():
             assert line.startswith("#") or len(line.split(" ")) == 2
+
+
+def test_the_metrics_are_counted_once_after_each_change(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(output, tmp_path / "index") as here:
+        plainly, counted = here.prepared.console.index.numbers, []
+
+        def numbers() -> dict[str, int]:
+            counted.append(1)
+            return plainly()
+
+        monkeypatch.setattr(here.prepared.console.index, "numbers", numbers)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: here.browser().get("/metrics"), range(40)))
+        assert len(counted) == 1
+        add_alert(output, "gate", "2026-01-31T14:00:00Z")
+        here.until(lambda: "\nbeam_console_alerts 5\n" in here.browser().get("/metrics").text)
+
+
+def test_a_change_while_the_state_is_sent_is_not_missed() -> None:
+    async def main() -> None:
+        live = Live()
+        live.attach()
+        change = live.next_change
+        live.publish()
+        await asyncio.sleep(0.01)
+        await asyncio.wait_for(live.wait(change), 2)
+
+    asyncio.run(main())
 
 
 # Hostile names
