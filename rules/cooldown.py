@@ -43,7 +43,8 @@ class PastAlert:
         covered: The capture times of the images that it covers, the newest `MAX_COVERED`.
         covered_before: The number of older images that it covers.
         severity: The severity of its image; each severity has its own cooldowns.
-        was_restored: Whether it was restored from a record, which does not say what it covers.
+        was_restored: Whether it was restored from a record, which does not say what it covers, and
+            its own image was not judged again since.
         incident: The id of the first alert of the incident; empty if it is this one.
         began: The capture time of that alert's image; None if it is this one.
         told: The largest number of objects of each label in one image, as of this alert.
@@ -378,6 +379,13 @@ def add_alert(
     alert = find_alert(alerts, alert_id)
     if alert is not None:
         alert.labels = tuple(sorted(known.intersection(alert.labels)))
+        if alert.was_restored:
+            # Its own image says what was unknown, unless later images did before.
+            spans = (earlier or alert).spans_with(objects, capture_time, gap)
+            alert.spans = {**spans, **alert.spans}
+            alert.told, alert.seen = told, _most(alert.seen, told)
+            alert.was_restored = False
+            return follow_up
         alert.told = {
             label: min(number, told[label]) for label, number in alert.told.items() if label in told
         }

@@ -676,3 +676,26 @@ def test_each_alert_of_the_default_rules_is_the_first_or_counts_what_came_since(
 
 
 LABELS = ("car", "person")
+
+
+def test_an_alert_that_was_restored_is_as_before_once_its_own_image_is_judged_again():
+    alerts = []
+    add_alert(alerts, 0, "a", {"car": 2}, 60, "alert", gap=20, arrived=0)
+    restored = []
+    record = PastAlert(0, "a", ("car",), told={"car": 2}, seen={"car": 2}, arrived=0)
+    restore_alerts(restored, [record])
+    add_alert(restored, 0, "a", {"car": 2}, 60, "alert", gap=20, arrived=0)
+    assert restored == alerts
+    # By capture time it belongs to the incident; by its arrival it came after the gap.
+    assert covering_alert(restored, 10, frozenset({"car"}), 60, "alert", gap=20, arrived=40) is None
+
+
+def test_images_that_came_before_that_of_a_restored_alert_are_kept():
+    alerts = []
+    restore_alerts(alerts, [PastAlert(0, "a", ("car", "person"), told={"car": 1}, seen={"car": 1})])
+    alerts[0].cover(15, {"car": 3}, gap=20)
+    add_alert(alerts, 0, "a", {"car": 1, "person": 1}, 60, "alert", gap=20)
+    (alert,) = alerts
+    assert alert.spans == {"car": (0, 15), "person": (0, 0)}
+    assert (alert.told, alert.seen) == ({"car": 1, "person": 1}, {"car": 3, "person": 1})
+    assert not alert.was_restored

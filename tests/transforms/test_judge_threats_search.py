@@ -1,28 +1,31 @@
 """Cooldowns hold whatever happens: searched for by crashes and replays in another order.
 
 The stream judges on a runner that fails, over a store that fails. An alert that is sent is never
-taken back.
+taken back. Where images are judged again in their own order, each verdict is that of a batch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from itertools import combinations
 from unittest.mock import patch
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import rules
 from rules import alert_id, parse_rules
 from tests.search import search
 from tests.transforms.failing_runner import Cell, Store, StoreFailureError, Timer
 from tests.transforms.results import detected
 from transforms.alerting import decisions
-from transforms.judge_threats import HISTORIES, _JudgeInStream
+from transforms.judge_threats import HISTORIES, _JudgeInStream, judge_in_order
 from transforms.records.images import DetectedImage, JudgedImage
 from transforms.records.precedence import CaptureTime, Version, add_version
 from transforms.records.times import canonical_time, parse_time
@@ -301,3 +304,119 @@ class CooldownsOfTies(Cooldowns):
 
 CooldownsOfTies.TestCase.settings = search(200, stateful_step_count=20)
 TestCooldownsOfTies = pytest.mark.search(CooldownsOfTies.TestCase)
+
+
+class Replay:
+    """A stream over images in the order of time, of which bundles fail, and which is restarted."""
+
+    def __init__(self, ruleset: rules.Rules, images: list[DetectedImage]) -> None:
+        self.ruleset = ruleset
+        self.images = images
+        self.state = Cell(HISTORIES)
+        self.done = 0
+        self.kept: tuple[int, bytes | None] = (0, None)
+        self.judged: list[tuple[int, JudgedImage]] = []
+
+    def judge(self, size: int, state: Cell) -> None:
+        worker = _JudgeInStream(LiveRules.of(self.ruleset), 3600, "/out")
+        for number in range(self.done, min(self.done + size, len(self.images))):
+            (one,) = worker.process(("hall", self.images[number]), state, Timer())
+            self.judged.append((number, one))
+
+    def goes_on(self, size: int) -> None:
+        self.judge(size, self.state)
+        self.done += size
+
+    def fails(self, size: int) -> None:
+        """The state of the bundle is lost after its records were written."""
+        self.judge(size, self.state.copy())
+
+    def fails_with_the_store(self, size: int, store: Store) -> None:
+        store.fails_after = size - 1
+        with suppress(StoreFailureError):
+            self.fails(4)
+        store.fails_after = None
+
+    def makes_a_checkpoint(self) -> None:
+        self.kept = self.done, self.state.kept
+
+    def goes_back(self) -> None:
+        self.done, state = self.kept
+        self.state = Cell(HISTORIES, state)
+
+    def begins_anew(self) -> None:
+        """It has no state, and reads all images again."""
+        self.kept = (0, None)
+        self.goes_back()
+
+
+@pytest.mark.search
+@search(600)
+@given(
+    st.sampled_from([WITH_GAP, WITH_GAP, RULES]),
+    st.lists(
+        st.tuples(
+            st.sampled_from([1, 10, 15, 19, 20, 21, 40, 59, 60, 61]),
+            st.sampled_from(
+                ["person", "car", "car person", "car person", "person person", "dog", "car dog", ""]
+            ),
+        ),
+        min_size=5,
+        max_size=20,
+    ),
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["goes_on", "goes_on", "fails", "store", "checkpoint", "goes_back", "begins_anew"]
+            ),
+            st.integers(1, 6),
+        ),
+        min_size=3,
+        max_size=20,
+    ),
+)
+def test_what_is_judged_again_in_order_has_the_verdict_of_a_batch(ruleset, shown, events) -> None:
+    time, images = START, []
+    for number, (pause, labels) in enumerate(shown):
+        time += timedelta(seconds=pause)
+        sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+        images.append(detected("hall", canonical_time(time), labels.split(), sha256=sha256))
+    replay, store = Replay(ruleset, images), Store()
+    with patch.object(decisions, "stores", store):
+        for event, size in events:
+            if event == "goes_on":
+                replay.goes_on(size)
+            elif event == "fails":
+                replay.fails(size)
+            elif event == "store":
+                replay.fails_with_the_store(size, store)
+            elif event == "checkpoint":
+                replay.makes_a_checkpoint()
+            elif event == "goes_back":
+                replay.goes_back()
+            else:
+                replay.begins_anew()
+        replay.goes_on(len(images))
+    expected = list(judge_in_order(images, ruleset))
+    for number, judged in replay.judged:
+        assert judged == expected[number]
+
+
+def test_after_a_restart_a_label_that_was_away_for_longer_than_the_gap_is_told_of_again() -> None:
+    """The car stays, the person comes back after the gap."""
+    shown = [(0, "car person"), (15, "car"), (30, "car"), (45, "car"), (50, "car person")]
+    images = [
+        detected("hall", canonical_time(START + timedelta(seconds=second)), labels.split())
+        for second, labels in shown
+    ]
+    verdicts = []
+    with patch.object(decisions, "stores", Store()):
+        for restart_at in (1, 5):
+            worker, state = _JudgeInStream(LiveRules.of(WITH_GAP), 3600, "/out"), Cell(HISTORIES)
+            for image in images[:restart_at]:
+                list(worker.process(("hall", image), state, Timer()))
+            state = Cell(HISTORIES)
+            for image in images:
+                verdicts += worker.process(("hall", image), state, Timer())
+    told = [judged.verdict.alerts for judged in verdicts]
+    assert told == [True, False, False, False, True] * 2
