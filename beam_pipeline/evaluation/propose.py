@@ -11,14 +11,14 @@ from typing import Any
 import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import write_stdout
+from beam_pipeline.evaluation.comparison import earliest
 from beam_pipeline.evaluation.marked import MarkedTruth, read_truth
 from beam_pipeline.evaluation.proposing import Proposal, propose
 from beam_pipeline.evaluation.rule_edits import Setting, Value, apply_settings
 from beam_pipeline.inputs import selection
 from beam_pipeline.inputs.preflight import check_readable
-from beam_pipeline.inputs.rule_files import load_labels, load_rules, read_file
+from beam_pipeline.inputs.rule_files import load_labels, load_rules, read_file, replace_rules
 from beam_pipeline.inputs.selection import Selection
-from transforms.storage import stores
 
 
 def propose_rules(args: argparse.Namespace) -> int:
@@ -68,8 +68,9 @@ def _of_camera(
     facts = {key: known for key, known in truth.facts.items() if key[0] == id}
     if not facts or (ruleset.strict_ids and not ruleset.has_camera(id)):
         return []
-    images = [archived.image for archived in chosen.archive.images(id, chosen.since, chosen.until)]
-    return propose(images, facts, text.decode(), source, id)
+    archived = chosen.archive.images(id, earliest(chosen, ruleset, id), chosen.until)
+    images = [one.image for one in archived]
+    return propose(images, facts, text.decode(), source, id, since=chosen.since)
 
 
 def _to_write(number: int, camera: tuple[str, list[Proposal]]) -> Proposal:
@@ -96,12 +97,14 @@ def _write(
 
     Raises:
       SetupError: The file would not be right, or it was edited meanwhile.
+      CommandFailedError: It can't be written.
     """
     changed = apply_settings(text.decode(), proposal.changes).encode()
     load_rules(changed, args.rules, labels)
     if read_file(args.rules, "--rules") != text:
         raise SetupError(f"--rules {args.rules}: was edited meanwhile; run the command again")
-    stores.write_bytes(args.rules.removeprefix("file://"), changed)
+    with selection.store_errors_as_failures():
+        replace_rules(args.rules, changed)
     print(f"{args.rules}: written with proposal {args.write or 1}", file=sys.stderr)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import rules
@@ -142,20 +142,24 @@ def propose(
     text: str,
     source: str,
     id: str,
+    *,
+    since: datetime | None = None,
 ) -> list[Proposal]:
     """Returns the proposals for one camera, the best first; none without a false alert.
 
     The first one loses no right alert, unless all of them do.
 
     Args:
-      images: All images of the camera, in order of time.
+      images: All images of the camera, in order of time, with those before `since` to which the
+        rules look back.
       facts: What marks say of images.
       text: The content of the rule file, which was found right.
       source: The name of the rule file, for messages.
       id: The camera.
+      since: The time (UTC) from which images count; None for all.
     """
     parsed = rules.parse_rules(text.encode(), source)
-    before = _judge(images, facts, parsed, id)
+    before = _judge(images, facts, parsed, id, since)
     found: dict[str, Proposal] = {}
     for label in sorted(_false_labels(before)):
         false = [*_marked(before, label, is_right=False)]
@@ -165,19 +169,26 @@ def propose(
                 changed = rules.parse_rules(apply_settings(text, changes).encode(), source)
             except rules.RulesError:
                 continue  # The change does not go with what the file says already.
-            effect = _compare(before, _judge(images, facts, changed, id))
+            effect = _compare(before, _judge(images, facts, changed, id, since))
             if effect.false_gone:
                 found.setdefault(str(changes), Proposal(id, kind, label, changes, effect))
     return sorted(found.values(), key=lambda proposal: proposal.order)
 
 
 def _judge(
-    images: Sequence[DetectedImage], facts: Mapping[Key, Facts], ruleset: rules.Rules, id: str
+    images: Sequence[DetectedImage],
+    facts: Mapping[Key, Facts],
+    ruleset: rules.Rules,
+    id: str,
+    since: datetime | None,
 ) -> list[_Seen]:
+    """Returns the images that count; the ones before them are judged too."""
     history = rules.History()
     seen = []
     for image in images:
         verdict = ruleset.judge(image.for_rules(), history)
+        if since is not None and parse_time(image.timestamp) < since:
+            continue
         alerted = alerted_by_verdict(verdict)
         labels = frozenset(label for label, _ in alerted.alerted)
         known = facts.get((id, image.timestamp))

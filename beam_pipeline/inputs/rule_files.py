@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import rules
 from beam_pipeline.console.exceptions import SetupError
@@ -31,6 +34,35 @@ def read_file(path: str, option: str) -> bytes:
         raise SetupError(f"{option} {path}: no such file; check the path") from None
     except OSError as error:
         raise SetupError(f"{option} {path}: can't be read ({one_line(error)})") from None
+
+
+def replace_rules(path: str, text: bytes) -> None:
+    """Writes a rule file anew. A local one keeps its mode and owner, and a link to it stays.
+
+    Args:
+      path: The file, on any of Beam's filesystems.
+      text: Its new bytes.
+
+    Raises:
+      OSError: It can't be written.
+    """
+    path = path.removeprefix("file://")
+    if not stores.is_local(path):
+        stores.write_bytes(path, text)
+        return
+    folder, name = os.path.split(os.path.realpath(path))
+    before = os.stat(path)
+    descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            with suppress(PermissionError):  # This user may not give files away.
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            file.write(text)
+        os.replace(partial, os.path.join(folder, name))
+    except BaseException:
+        os.unlink(partial)
+        raise
 
 
 def load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:

@@ -111,14 +111,13 @@ def read_detection_file(source: str) -> DetectionFile:
 
 
 def read_labels(source: str) -> dict[int, str]:
-    """Returns the labels of a file by their numbers.
+    """Returns the labels of a file by their numbers; what follows them in the file is not read.
 
     Raises:
-      DetectionFileError: The file can't be read, or is not of MegaDetector's form.
+      DetectionFileError: The file can't be read, or has no labels in MegaDetector's form.
     """
     reading = _Reading(source)
-    for _ in reading.entries(_chunks(source)):
-        pass
+    reading.read_only_labels(_chunks(source))
     return reading.labels
 
 
@@ -201,6 +200,16 @@ class _Reading:
             raise self._error(str(error)) from None
         self._check_end(keys)
 
+    def read_only_labels(self, chunks: Iterable[bytes]) -> None:
+        """Reads the labels, and nothing after them."""
+        try:
+            for key, value in read_members(chunks, "images"):
+                if key == "detection_categories":
+                    return self._read_labels(value)
+        except JsonError as error:
+            raise self._error(str(error)) from None
+        raise self._error("'detection_categories' is missing")
+
     def _check_end(self, keys: set[str]) -> None:
         for key in ("images", "detection_categories"):
             if key not in keys:
@@ -247,7 +256,9 @@ class _Reading:
             return _key(file), orjson.dumps(printable(text)[:_LONGEST_TEXT])
         if not isinstance(found, list):
             raise self._error(f"{where} has neither a list of 'detections' nor a 'failure'")
-        return _key(file), orjson.dumps([self._detection(one, where) for one in found])
+        # A program that removes detections which repeat at one place negates their scores.
+        kept = [one for one in (self._detection(one, where) for one in found) if one[1] >= 0]
+        return _key(file), orjson.dumps(kept)
 
     def _detection(self, detection: Any, where: str) -> tuple[str, float, list[float]]:
         values = detection if isinstance(detection, dict) else {}
@@ -257,8 +268,10 @@ class _Reading:
         self._used.add(category)
         if len(self._used) > MAX_CATEGORIES:
             raise self._error(f"it has more than {MAX_CATEGORIES:,} categories")
-        if not isinstance(conf, float) or not 0 <= conf <= 1:
-            raise self._error(f"a detection in {where} has no 'conf' from 0 to 1")
+        if not isinstance(conf, float) or not -1 <= conf <= 1:
+            raise self._error(
+                f"a detection in {where} has no 'conf' from 0 to 1, or down to -1 if it was removed"
+            )
         if (
             not isinstance(bbox, list)
             or len(bbox) != 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -308,3 +310,45 @@ def test_what_loses_right_alerts_is_written_only_by_its_number(
     assert run(capsys, output, "--id", "hall", "--write", "1")[1] == (
         f"{rules_file}: written with proposal 1\n"
     )
+
+
+def test_a_link_to_the_rule_file_stays_and_the_file_keeps_its_mode_and_owner(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link, file = output.parent / "rules.yaml", output.parent / "versions" / "rules-1.yaml"
+    file.parent.mkdir()
+    link.rename(file)
+    link.symlink_to(file)
+    owner = 12345 if os.getuid() == 0 else os.getuid()
+    os.chown(file, owner, -1)
+    file.chmod(0o640)
+    run(capsys, output, "--id", "hall", "--write")
+    assert link.is_symlink()
+    assert "min_score: 0.56" in file.read_text()
+    status = file.stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (owner, 0o640)
+    assert [path.name for path in file.parent.iterdir()] == ["rules-1.yaml"]
+
+
+def test_images_before_since_are_judged_but_do_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The false alert of 08:04 is covered by that of 08:00, which `--since` leaves out."""
+    text = RULES.replace("cooldown: 0s", "cooldown: 30m")
+    images = [image(minute, "person", 0.6) for minute in (0, 4, 40)]
+    output = tmp_path / "out"
+    write_output(output, images, text)
+    (tmp_path / "rules.yaml").write_text(text)
+    for one in images:
+        write_mark(
+            str(output),
+            id="hall",
+            timestamp=one.timestamp,
+            alert_id=rules.alert_id("hall", one.timestamp, "alert"),
+            mark="false",
+            threats=[MarkedThreat("person", DOOR)],
+            by="Anna",
+        )
+    assert run(capsys, output)[0].startswith("hall: 2 alerts marked false were sent, 0 right")
+    since = run(capsys, output, "--since", "2026-01-31T08:02:00Z")[0]
+    assert since.startswith("hall: 1 alerts marked false were sent, 0 right")

@@ -130,6 +130,26 @@ def test_detections_are_rounded_clipped_and_sorted_and_low_ones_dropped(write: W
     ]
 
 
+@pytest.mark.parametrize("min_score_kept", [0.0, 0.05])
+def test_detections_with_a_negated_score_are_dropped(write: Write, min_score_kept: float) -> None:
+    """MegaDetector's elimination of repeat detections negates the scores of those it removes."""
+    found = [{**PERSON, "conf": conf} for conf in (-0.9, -1, -0.00001, 0.7)]
+    file = read_detection_file(str(write({"file": "1.jpg", "detections": found})))
+    with closing(DetectionIndex(file)) as index:
+        entry = index.find("/in/1.jpg", "/in", min_score_kept)
+    assert entry is not None
+    assert [one.conf for one in entry.detections] == [0.7]
+
+
+def test_nothing_after_the_labels_is_read_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.write_text('{"detection_categories": {"2": "person"}, "images": [' + "broken" * 1000)
+    assert read_labels(str(path)) == {2: "person"}
+    path.write_text('{"images": []}')
+    with pytest.raises(DetectionFileError, match="'detection_categories' is missing"):
+        read_labels(str(path))
+
+
 def test_the_record_of_an_image_tells_one_file_and_least_score_from_another(write: Write) -> None:
     first = read_detection_file(str(write({"file": "1.jpg", "detections": []})))
     second = read_detection_file(str(write({"file": "2.jpg", "detections": []})))
@@ -162,6 +182,7 @@ def found(**changed: Any) -> dict[str, Any]:
         ([found(category=2)], {}, "no 'category'"),
         ([found(category="02")], {}, "no 'category'"),
         ([found(conf=1.01)], {}, "no 'conf' from 0 to 1"),
+        ([found(conf=-1.01)], {}, "no 'conf' from 0 to 1, or down to -1 if it was removed"),
         ([found(conf="0.9")], {}, "no 'conf' from 0 to 1"),
         ([found(conf=True)], {}, "no 'conf' from 0 to 1"),
         ([found(bbox=[0, 0, 1])], {}, "no 'bbox' of four numbers"),
