@@ -23,6 +23,7 @@ from transforms.records.file_names import InvalidNameError, parse_name, stored_n
 from transforms.records.text import one_line
 from transforms.records.times import EPOCH, canonical_time
 from transforms.storage import stores
+from transforms.storage.packed import KeptCopies
 from transforms.storage.packed_output import find_image, read_output
 
 SIZES: Mapping[str, int] = {"card": 480, "full": 1600}
@@ -31,6 +32,8 @@ _COLOUR = (214, 40, 40)
 _KEPT_BYTES = 64 << 20
 _KEPT_SECONDS = 300.0
 _MAX_STEM = 200
+COPIES = KeptCopies(256 << 20)
+"""Those of packed files, as one page shows many images of one file."""
 
 
 class NoPictureError(Exception):
@@ -84,7 +87,7 @@ def read_record(output: str, image: StoredImage) -> dict[str, Any]:
         if isinstance(record, dict) and record.get("id") == image.camera:
             return record
         raise NoPictureError("the record of the image is damaged")
-    packed = find_image(output, image.camera, image.stem)
+    packed = find_image(output, image.camera, image.stem, COPIES)
     if packed is None:
         raise NoPictureError("the image is not in the output, or was deleted by prune")
     record = dict(packed.image.to_json())
@@ -173,7 +176,7 @@ def images_of_day(output: str, camera: str, day: datetime) -> list[StoredImage]:
         and image.capture_time.date() == begin.date()
     }
     end = begin + timedelta(days=1) if begin.date() < date.max else None
-    packed = read_output(output, [], since=begin, until=end, id=camera)
+    packed = read_output(output, [], since=begin, until=end, id=camera, copies=COPIES)
     found |= {
         image
         for row in packed.of_camera(camera, begin, end)

@@ -26,7 +26,7 @@ from beam_pipeline.web.app import Console, Live, make_app
 from beam_pipeline.web.following import FleetFollower, Follower, RulesFollower
 from beam_pipeline.web.guarding import LOCAL_HOSTS, Access, Network
 from beam_pipeline.web.index import Index
-from beam_pipeline.web.pictures import Pictures
+from beam_pipeline.web.pictures import COPIES, Pictures
 from beam_pipeline.web.users import ADMIN, Person, Users
 from transforms.records.text import one_line
 from transforms.storage import stores
@@ -133,6 +133,7 @@ def serve(parsed: argparse.Namespace) -> int:
     prepared = prepare(parsed)
     with (
         ending.last_line("serve: stopped"),
+        ending.before_end(COPIES.delete),
         ending.before_end(lambda: stores.finish_writes(_SECONDS_FOR_WRITES)),
     ):
         prepared.run()

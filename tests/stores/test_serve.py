@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from datetime import datetime, timezone
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,14 @@ from beam_pipeline.web import audit
 from beam_pipeline.web.following import Follower, RulesFollower
 from beam_pipeline.web.index import IncidentFilter, Index
 from beam_pipeline.web.pictures import NoPictureError, Pictures, images_of_day, stored_image
-from tests.beam_pipeline.web.serving import write_small_output
+from tests.beam_pipeline.fleets import write_fleet
+from tests.beam_pipeline.web.serving import RULES, small_images, write_small_output
 from tests.stores.bucket import Bucket
 from tests.stores.servers import Proxy, Server
 from transforms.storage import stores
 from transforms.storage.marks import write_mark
+from transforms.storage.packed_output import period_name, write_file
+from transforms.storage.packed_rows import PackedRow
 
 Use = Callable[[Server], None]
 NOON = "2026-01-31T12:00:00Z"
@@ -53,6 +58,31 @@ def test_the_output_of_a_store_is_followed_with_its_images_marks_and_audit(
     stores.delete(stores.alert_uri(output, "hall", alert_id))
     follower.look()
     assert index.numbers()["incidents"] == 2
+
+
+def test_images_of_a_packed_file_cost_one_download_of_it(
+    moto_bucket: Bucket, use: Use, proxy: Callable[[Server], Proxy], tmp_path: Path
+) -> None:
+    day = datetime(2026, 1, 31, tzinfo=timezone.utc)
+    judged = write_fleet(tmp_path / "out", small_images(), rule_text=RULES)
+    rows = [PackedRow(one.image, one.to_json()["threat"]) for one in judged]
+    rows.sort(key=lambda row: (row.image.id, row.image.timestamp))
+    period = period_name(day, day + timedelta(days=1))
+    assert write_file(stores.packed_folder(str(tmp_path / "out")), period, rows) is not None
+    for folder in ("final", "detections"):
+        shutil.rmtree(tmp_path / "out" / folder)
+    moto_bucket.put_tree(tmp_path / "out", "out")
+    before = proxy(moto_bucket.server)
+    use(before.server)
+    output = moto_bucket.uri("out")
+    images = images_of_day(output, "hall", day)
+    assert len(images) == 4
+    pictures = Pictures(output)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda image: pictures.jpeg(image, "card"), images))) == 1
+    assert images_of_day(output, "hall", day) == images
+    asked = [path for method, path in before.requests if method == "GET" and ".parquet" in path]
+    assert len(asked) == 1
 
 
 def test_a_store_that_fails_makes_the_index_stale_and_loses_nothing(

@@ -30,10 +30,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
+import threading
+import uuid
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any
@@ -57,6 +61,7 @@ _LATER_COLUMNS = ("model_runtime", "model_settings")
 ROWS_A_GROUP = 4096
 ROWS_AT_ONCE = 256
 _MICROSECOND = timedelta(microseconds=1)
+_HAS_HASH = re.compile(rf"[/_][0-9a-f]{{16}}{re.escape(ENDING)}\Z", re.ASCII)
 
 Row = tuple[DetectedImage, "dict[str, Any] | None"]
 """An image, and the `threat` object of `final/` if there is one."""
@@ -267,6 +272,83 @@ def local_copy(uri: str) -> Iterator[str]:
         path = os.path.join(scratch, "packed")
         stores.copy(uri, path)
         yield path
+
+
+@dataclass
+class _Copy:
+    path: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    size: int | None = None
+    users: int = 0
+
+
+class KeptCopies:
+    """Copies of files of a store on a local disk, of which those used last are kept. Thread-safe.
+
+    Only a file whose name holds the hash of its bytes is kept, as it never changes. Of a file that
+    several ask for at once, one copy is made. It is called as :func:`local_copy` is.
+
+    Args:
+      most_bytes: How many bytes are kept when nobody uses them.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._copies: OrderedDict[str, _Copy] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, uri: str) -> Iterator[str]:
+        """Gives the path of a file on a local disk, for as long as the context lasts.
+
+        Raises:
+          OSError: The file can't be read.
+        """
+        if stores.is_local(uri) or not _HAS_HASH.search(uri):
+            with local_copy(uri) as path:
+                yield path
+            return
+        with self._lock:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(
+                    prefix="pack-", ignore_cleanup_errors=True
+                )
+            if uri not in self._copies:
+                self._copies[uri] = _Copy(os.path.join(self._folder.name, uuid.uuid4().hex))
+            copy = self._copies[uri]
+            self._copies.move_to_end(uri)
+            copy.users += 1
+        try:
+            with copy.lock:
+                if copy.size is None:
+                    copy.size = stores.copy(uri, copy.path)[1]
+            yield copy.path
+        except Exception:  # A damaged file may be repaired in its store.
+            copy.size = None
+            raise
+        finally:
+            with self._lock:
+                copy.users -= 1
+                self._drop()
+
+    def _drop(self) -> None:
+        """Deletes the copies that are damaged, and those beyond the bytes that are kept."""
+        total = sum(copy.size or 0 for copy in self._copies.values())
+        for uri, copy in list(self._copies.items()):
+            if not copy.users and (copy.size is None or total > self._most):
+                total -= copy.size or 0
+                del self._copies[uri]
+                with suppress(OSError):
+                    os.unlink(copy.path)
+
+    def delete(self) -> None:
+        """Deletes all copies; called when nobody uses them any more."""
+        with self._lock:
+            self._copies.clear()
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
 
 
 def _read(path: str, since: datetime | None, until: datetime | None) -> Iterator[Row]:

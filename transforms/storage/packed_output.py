@@ -27,7 +27,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import groupby, islice
@@ -64,6 +64,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _LISTINGS = 10
 """How often a folder is listed again, as files of it are merged or deleted meanwhile."""
 
+Copies = Callable[[str], AbstractContextManager[str]]
 Problem = tuple[str, str]
 """The address of a file that could not be read, and the reason."""
 
@@ -211,12 +212,13 @@ def period_name(start: datetime, end: datetime) -> str:
     return "_".join(stores.time_in_name(canonical_time(time)) for time in (start, end))
 
 
-def read_file(uri: str, id: str | None = None) -> Iterator[PackedRow]:
+def read_file(uri: str, id: str | None = None, copies: Copies = local_copy) -> Iterator[PackedRow]:
     """Yields the rows of a file.
 
     Args:
       uri: The file.
       id: The camera; None for all.
+      copies: Gives the path of a file of a store on a local disk.
 
     Raises:
       FileNotFoundError: It is gone.
@@ -226,7 +228,7 @@ def read_file(uri: str, id: str | None = None) -> Iterator[PackedRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with local_copy(uri) as path:
+    with copies(uri) as path:
         try:
             with pq.ParquetFile(path) as file:
                 if not file.schema_arrow.equals(_schema(), check_metadata=True):
@@ -306,6 +308,7 @@ def read_output(
     until: datetime | None = None,
     folder: str | None = None,
     id: str | None = None,
+    copies: Copies = local_copy,
 ) -> Rows:
     """Reads the rows of a packed output that stand.
 
@@ -316,6 +319,7 @@ def read_output(
       since: The start of the period; rows before it may be left out. None for all.
       until: The end of the period, exclusive; None for all.
       folder: The folder; None for that of the verdicts.
+      copies: See :func:`read_file`.
 
     Raises:
       OSError: The store can't be listed or reached.
@@ -324,7 +328,7 @@ def read_output(
 
     def read(file: PackedFile) -> None:
         if file.overlaps(since, until):
-            rows.add(read_file(file.uri, id))
+            rows.add(read_file(file.uri, id, copies))
 
     _each_file(output, folder, problems, read)
     return rows
@@ -448,13 +452,14 @@ def _earlier_rows(output: str, step: str, with_detections: bool) -> Rows:
     return rows
 
 
-def find_image(output: str, id: str, stem: str) -> PackedRow | None:
+def find_image(output: str, id: str, stem: str, copies: Copies = local_copy) -> PackedRow | None:
     """Returns the image of a camera by the name under which it is stored.
 
     Args:
       output: The job's output.
       id: The camera.
       stem: The stored name, without its ending.
+      copies: See :func:`read_file`.
 
     Raises:
       OSError: The output can't be read; or the image is not found, and a file is torn.
@@ -465,7 +470,7 @@ def find_image(output: str, id: str, stem: str) -> PackedRow | None:
         return None
     problems: list[Problem] = []
     until = time + _MICROSECOND if time < _LAST else None
-    rows = read_output(output, problems, since=time, until=until, id=id)
+    rows = read_output(output, problems, since=time, until=until, id=id, copies=copies)
     row = rows.get(id, canonical_time(time))
     if row is not None and not row.is_retracted and row.image.stem == stem:
         return row

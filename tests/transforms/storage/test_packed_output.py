@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from tests.search import search
 from tests.transforms.results import judged
 from transforms.storage import packed_output, stores
-from transforms.storage.packed import write_packed
+from transforms.storage.packed import KeptCopies, write_packed
 from transforms.storage.packed_output import (
     TornFileError,
     find_image,
@@ -184,13 +186,13 @@ def test_a_file_that_is_merged_while_others_are_read_is_read_where_its_rows_are(
     read = packed_output.read_file
     uris: list[str] = []
 
-    def merging(uri: str, id: str | None = None):
+    def merging(uri: str, *how: object):
         uris.append(uri)
         if len(uris) == 2:
             with monkeypatch.context() as patch:
                 patch.setattr(packed_output, "read_file", read)
                 merge_by_day(str(tmp_path))
-        yield from read(uri, id)
+        yield from read(uri, *how)
 
     monkeypatch.setattr(packed_output, "read_file", merging)
     problems: list[tuple[str, str]] = []
@@ -324,3 +326,91 @@ def test_one_image_is_found_by_its_name_and_the_newest_of_a_camera(tmp_path: Pat
     assert find_image(str(tmp_path), "hall", "hall_2026-01-31T10-00-00Z") == row_at(0)
     with pytest.raises(OSError, match=f"{torn.name}: can't be read"):
         find_image(str(tmp_path), "hall", "hall_2026-01-31T10-02-00Z")
+
+
+# Copies of files in a store
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Takes local files for those of a store; the names of those that are copied."""
+    names: list[str] = []
+    plainly = stores.copy
+
+    def copy(source: str, target: str) -> tuple[str, int]:
+        names.append(source.rpartition("/")[2])
+        return plainly(source, target)
+
+    monkeypatch.setattr(stores, "is_local", lambda uri: not uri.endswith(".parquet"))
+    monkeypatch.setattr(stores, "copy", copy)
+    return names
+
+
+def file_of(folder: Path, digit: str, size: int = 100) -> str:
+    path = folder / f"{digit * 16}.parquet"
+    path.write_bytes(digit.encode() * size)
+    return str(path)
+
+
+@pytest.mark.search
+@search(60)
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans(), st.booleans()), max_size=12))
+def test_copies_are_those_of_their_files_and_never_more_than_are_kept(
+    tmp_path_factory: pytest.TempPathFactory, uses: list[tuple[str, bool, bool]]
+) -> None:
+    folder = tmp_path_factory.mktemp("copies")
+    copied: list[str] = []
+    uris = {digit: file_of(folder, digit) for digit in "abcd"}
+    plainly = stores.copy
+
+    def copy(source: str, target: str) -> tuple[str, int]:
+        copied.append(source)
+        return plainly(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stores, "is_local", lambda uri: uri not in uris.values())
+        patch.setattr(stores, "copy", copy)
+        copies = KeptCopies(250)
+        kept: list[str] = []  # The slow twin: those used last, of which two fit.
+        for digit, nested, fails in uses:
+            before = len(copied)
+            with suppress(ValueError), copies(uris[digit]) as path:
+                assert Path(path).read_bytes() == digit.encode() * 100
+                if nested:
+                    with copies(uris[digit]) as again:
+                        assert again == path
+                if fails:
+                    raise ValueError("damaged")
+            assert (len(copied) > before) == (digit not in kept)
+            others = [one for one in kept if one != digit]
+            kept = others[-1:] if nested or not fails else others
+            kept += [] if fails else [digit]
+            there = [*Path(path).parent.iterdir()]
+            assert len(there) == len(kept)
+        copies.delete()
+        assert not uses or not Path(path).parent.exists()
+
+
+def test_one_copy_is_made_for_all_who_ask_at_once_and_only_of_files_that_never_change(
+    tmp_path: Path, copied: list[str]
+) -> None:
+    copies = KeptCopies(1000)
+    uri = file_of(tmp_path, "a")
+
+    def use(_: int) -> bytes:
+        with copies(uri) as path:
+            return Path(path).read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(use, range(40))) == {b"a" * 100}
+    assert copied == ["a" * 16 + ".parquet"]
+    other = tmp_path / "by-hand.parquet"
+    for text in ("one", "two"):
+        other.write_text(text)
+        with copies(str(other)) as path:
+            assert Path(path).read_text() == text
+    # A file that was damaged is read again; one that is gone leaves nothing.
+    with pytest.raises(FileNotFoundError), copies(str(tmp_path / f"{'e' * 16}.parquet")):
+        pass
+    assert len(copies._copies) == 1
+    copies.delete()
