@@ -1,15 +1,19 @@
-"""A rule file with other values of some objects, its comments and its order kept."""
+"""A rule file with other values of some objects; the other lines stay as they are."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import pairwise
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.emitter import RoundTripEmitter
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
@@ -19,6 +23,7 @@ Setting = tuple[tuple[str, ...], Value]
 """A key by its path from the top of the rule file, and its value."""
 
 _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
+_OPENS = re.compile(r"[^#]*:\s*(#.*)?$")
 _WIDEST = 1 << 20
 
 
@@ -47,29 +52,48 @@ class _AsWritten(VersionedResolver):
         return {first: [("tag:yaml.org,2002:null", _NULL)] for first in ("~", "n", "N", "")}
 
 
+class _Emitter(RoundTripEmitter):
+    """Writes nothing as nothing within braces too, instead of as `null`."""
+
+    def choose_scalar_style(self) -> Any:
+        is_value = self.mapping_context and not self.simple_key_context
+        if is_value and self.event.value == "" and self.event.tag == "tag:yaml.org,2002:null":
+            return ""
+        return super().choose_scalar_style()
+
+    def write_plain(self, text: Any, split: Any = True) -> None:
+        if text or not self.flow_level:
+            super().write_plain(text, split)
+        else:
+            self.write_indicator("", True)  # A space, as `{person:}` would be hard to read.
+
+
 def apply_edits(text: str, edits: Iterable[Edit]) -> str:
-    """Returns a rule file's text with edits; what they do not touch stays, comments too.
+    """Returns a rule file's text with edits; the lines that they do not touch stay as they are.
 
     Args:
       text: The content of a rule file that was found right.
       edits: What is to change.
     """
-    yaml, document = _load(text)
-    for edit in edits:
-        node = document
-        for key in (*edit.layer, "objects", edit.label):
-            if node.get(key) is None:
-                node[key] = CommentedMap()
-                if key == edit.label:
-                    node[key].fa.set_flow_style()
-            node = node[key]
-        for name, value in edit.values.items():
-            node[name] = _number(value)
-    return _dump(yaml, document)
+
+    def change(document: Any) -> None:
+        for edit in edits:
+            node = document
+            for key in (*edit.layer, "objects", edit.label):
+                if node.get(key) is None:
+                    node[key] = CommentedMap()
+                    if key == edit.label:
+                        node[key].fa.set_flow_style()
+                node = node[key]
+            for name, value in edit.values.items():
+                node[name] = _number(value)
+
+    return _changed(text, change)
 
 
 def apply_settings(text: str, settings: Iterable[Setting]) -> str:
-    """Returns a rule file's text with other settings; the rest stays, comments too.
+    """Returns a rule file's text with other settings; the lines that they do not touch stay as they
+    are.
 
     A list is added to the list that is there; any other value replaces what is there.
 
@@ -77,18 +101,46 @@ def apply_settings(text: str, settings: Iterable[Setting]) -> str:
       text: The content of a rule file that was found right.
       settings: What is to change. Parts of a path that the file does not have are added.
     """
-    yaml, document = _load(text)
-    for (*parents, last), value in settings:
-        node = document
-        for key in parents:
-            if node.get(key) is None:
-                node[key] = CommentedMap()
-            node = node[key]
-        if isinstance(value, list) and node.get(last) is not None:
-            node[last].extend(_in_one_line(value))
-        else:
-            node[last] = _in_one_line(value)
-    return _dump(yaml, document)
+
+    def change(document: Any) -> None:
+        for (*parents, last), value in settings:
+            node = document
+            for key in parents:
+                if node.get(key) is None:
+                    node[key] = CommentedMap()
+                node = node[key]
+            if isinstance(value, list) and node.get(last) is not None:
+                node[last].extend(_in_one_line(value))
+            else:
+                node[last] = _in_one_line(value)
+
+    return _changed(text, change)
+
+
+def _changed(text: str, change: Callable[[Any], None]) -> str:
+    """Returns a text in which only the lines differ that a change of its document makes differ."""
+    line_end = "\r" if "\r\n" in text else ""
+    text = text if text.endswith("\n") else f"{text}{line_end}\n"
+    lines = text.split("\n")
+    yaml = _yaml(lines)
+    document = yaml.load(text.replace("\r\n", "\n"))
+    before = _dump(yaml, document)
+    change(document)
+    after = _dump(yaml, document)
+    written = [f"{line}{line_end}" if line else line for line in after]
+    if len(before) != len(lines):  # It can't be said which line is which.
+        return "\n".join(written)
+    merged: list[str] = []
+    for tag, begin, end, new_begin, new_end in SequenceMatcher(
+        None, before, after, autojunk=False
+    ).get_opcodes():
+        merged += lines[begin:end] if tag == "equal" else written[new_begin:new_end]
+    result = "\n".join(merged)
+    try:
+        is_same = _yaml(merged).load(result.replace("\r\n", "\n")) == document
+    except YAMLError:
+        is_same = False
+    return result if is_same else "\n".join(written)
 
 
 def _in_one_line(value: Value) -> Any:
@@ -103,18 +155,40 @@ def _in_one_line(value: Value) -> Any:
     return node
 
 
-def _load(text: str) -> tuple[YAML, Any]:
+def _yaml(lines: Sequence[str]) -> YAML:
+    """Returns what reads and writes a text in the way in which its lines are written."""
     yaml = YAML()
     yaml.Resolver = _AsWritten
+    yaml.Emitter = _Emitter
     yaml.preserve_quotes = True
     yaml.width = _WIDEST
-    return yaml, yaml.load(text)
+    yaml.explicit_start = any(line.rstrip() == "---" for line in lines)
+    yaml.map_indent, dash = _indents(lines)
+    yaml.sequence_indent, yaml.sequence_dash_offset = dash + 2, dash
+    return yaml
 
 
-def _dump(yaml: YAML, document: Any) -> str:
+def _indents(lines: Sequence[str]) -> tuple[int, int]:
+    """Returns by how many columns the first map in a map is indented, and the first dash."""
+    of_map, of_dash = None, None
+    contents = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    for line, following in pairwise(contents):
+        inner = following.lstrip()
+        deeper = len(following) - len(inner) - (len(line) - len(line.lstrip()))
+        if _OPENS.match(line) is None or deeper < 0 or line.lstrip().startswith("-"):
+            continue
+        if inner.startswith("- "):
+            of_dash = deeper if of_dash is None else of_dash
+        elif deeper and of_map is None:
+            of_map = deeper
+    return of_map or 2, of_dash or 0
+
+
+def _dump(yaml: YAML, document: Any) -> list[str]:
+    """Returns the lines of a document; the last one is empty."""
     file = io.StringIO()
     yaml.dump(document, file)
-    return file.getvalue()
+    return file.getvalue().split("\n")
 
 
 def _number(value: float) -> str:
