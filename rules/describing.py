@@ -207,7 +207,8 @@ def _times(camera: CameraRules) -> Iterator[str]:
     schedule, night, origins = camera.schedule, camera.night, camera.origins
     if schedule is None and night is None:
         return
-    yield f"  timezone: {camera.timezone} ({origins.get('timezone', BUILT_IN)})"
+    of_names = BUILT_IN if camera.names.timezone is None else camera.names.origins["timezone"]
+    yield f"  timezone: {camera.local_zone} ({origins.get('timezone', of_names)})"
     if schedule is not None:
         for name in ("armed", "disarmed"):
             if f"schedule.{name}" in origins:

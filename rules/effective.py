@@ -298,6 +298,14 @@ class CameraRules:
     notify: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=FrozenMapping)
 
+    @property
+    def local_zone(self) -> str:
+        """The time zone of its schedule and night, by its IANA name: its own, or that of its names
+        if it has none."""
+        if "timezone" in self.origins:
+            return self.timezone
+        return self.names.timezone or self.timezone
+
     def all_rules(self) -> Iterator[tuple[str, ObjectRule]]:
         """Yields each rule with its label: those of the camera, and then those of its zones."""
         yield from self.objects.items()

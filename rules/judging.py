@@ -72,7 +72,7 @@ class _Scene:
         time = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
         self.capture_time = (time - _EPOCH) // _MICROSECOND
         if needs_local_time:
-            local = local_time(time, camera.timezone)
+            local = local_time(time, camera.local_zone)
             self.shown_time = f"{DAYS[local.weekday()]} {local.hour:02}:{local.minute:02}"
             self.is_armed = schedule is None or schedule.is_armed(local)
             self.is_night = night is not None and night.is_night(local, image.brightness)

@@ -73,9 +73,8 @@ class Rules:
             default: The zone if the file sets none; None for UTC.
         """
         camera = self.for_camera(camera_id)
-        if "timezone" in camera.origins:
-            return camera.timezone
-        return camera.names.timezone or default or camera.timezone
+        has_zone = "timezone" in camera.origins or camera.names.timezone is not None
+        return camera.local_zone if has_zone else default or camera.local_zone
 
     def needs_history(self, camera_id: str) -> bool:
         """Returns whether any rule of a camera depends on its earlier images."""

@@ -463,7 +463,7 @@ class Layer(Model):
         default_factory=unset,
         title="Time zone",
         description="The camera's time zone, by its IANA name, for schedule and night. Default: "
-        "UTC.",
+        "that of names, or UTC.",
     )
     names: CameraNames = Field(
         default=None,

@@ -280,7 +280,9 @@ def is_in_period(chosen: Selection, capture_time: datetime) -> bool:
 def is_armed(camera: rules.CameraRules, timestamp: str) -> bool:
     """Returns whether a camera is armed at a canonical time."""
     schedule = camera.schedule
-    return schedule is None or schedule.is_armed(local_time(parse_time(timestamp), camera.timezone))
+    return schedule is None or schedule.is_armed(
+        local_time(parse_time(timestamp), camera.local_zone)
+    )
 
 
 def absent_cameras(ruleset: rules.Rules, archive: Archive) -> list[str]:

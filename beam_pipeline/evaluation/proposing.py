@@ -359,7 +359,7 @@ def _schedule(
     """Yields that the camera is disarmed in the hours of the false alerts, if these are few."""
     if camera.schedule is not None:
         return
-    hours = sorted({local_time(parse_time(one.timestamp), camera.timezone).hour for one in false})
+    hours = sorted({local_time(parse_time(one.timestamp), camera.local_zone).hour for one in false})
     following = [*hours[1:], hours[0] + 24]
     pauses = [(after - hour, hour) for hour, after in zip(hours, following, strict=True)]
     longest, last = max(pauses)

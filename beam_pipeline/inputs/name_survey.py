@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -157,13 +157,26 @@ def read_as_utc(files: Iterable[ImageFile], top: str | None, names: rules.Names)
       top: The folder of the input.
       names: How names are read.
     """
-    images = (Image(path_below(file.uri, top), file.changed) for file in files)
-    reads = (_read(image, names, or_canonical=True) for image in images)
     return [
         read
-        for read in reads
-        if read is not None and not read.has_offset and names.for_camera(read.id).timezone is None
+        for read in read_names(files, top, names)
+        if not read.has_offset and names.for_camera(read.id).timezone is None
     ]
+
+
+def read_names(files: Iterable[ImageFile], top: str | None, names: rules.Names) -> Iterator[Read]:
+    """Yields what a job reads in the names of files, as far as it can read them.
+
+    Args:
+      files: The files.
+      top: The folder of the input.
+      names: How names are read.
+    """
+    for file in files:
+        image = Image(path_below(file.uri, top), file.changed)
+        read = _read(image, names, or_canonical=True)
+        if read is not None:
+            yield read
 
 
 def _read(image: Image, names: rules.Names, *, or_canonical: bool) -> Read | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from beam_pipeline.inputs.name_survey import (
     local_times,
     options_for,
     read_as_utc,
+    read_names,
     survey,
 )
 from beam_pipeline.job.preparation import Job
@@ -42,9 +44,51 @@ def name_notes(job: Job, counts: Counter[str]) -> list[str]:
             lines.append(_unusable(job, unusable, counts["images.found"]))
         if stores.is_local(job.input):  # Only there the times of files cost nothing.
             lines += _local_times(job)
+            lines += _other_cameras(job)
         return lines
     except Exception:  # What is for people must not fail a job that is done.
         return []
+
+
+def schedules_in_utc(job: Job) -> str | None:
+    """Returns a line for a person if `--timezone` is given, and schedules are in UTC nevertheless.
+
+    The rule file alone says by which clock it judges, as later commands do not know the option.
+    """
+    ruleset, zone = job.rules.current, job.options.timezone
+    cameras = {"any other camera": ruleset.defaults, **ruleset.by_camera}
+    affected = [
+        id
+        for id, camera in cameras.items()
+        if (camera.schedule is not None or camera.night is not None)
+        and "timezone" not in camera.origins
+        and camera.names.timezone is None
+    ]
+    if zone in (None, "UTC") or not affected:
+        return None
+    others = f" and {len(affected) - 1} more" if len(affected) > 1 else ""
+    return (
+        f"{job.rules_source}: the schedule or night of {affected[0]}{others} is in UTC, as the "
+        f"rule file has no time zone for it; write `timezone: {zone}` under `defaults` if it is "
+        "meant in local time"
+    )
+
+
+def _other_cameras(job: Job) -> list[str]:
+    """Returns a line for each camera that the rule file seems to name in another way."""
+    ruleset = job.rules.current
+    named = {_folded(id): id for id in ruleset.cameras}
+    top, names = input_top(job.input), ruleset.names(job.options.names)
+    ids = {read.id for read in read_names(_listed(job, _COMPARED), top, names)}
+    return [
+        f"{id} is not in the rule file, so the defaults apply; did you mean {near}?"
+        for id in sorted(ids)
+        if not ruleset.has_camera(id) and (near := named.get(_folded(id)))
+    ]
+
+
+def _folded(id: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", id.casefold())
 
 
 def _listed(job: Job, number: int) -> Iterator[ImageFile]:

@@ -20,6 +20,7 @@ from beam_pipeline.console.progress import Progress
 from beam_pipeline.fleet import chart
 from beam_pipeline.fleet.output_scan import OutputScan
 from beam_pipeline.job.daily_pruning import pruned_daily
+from beam_pipeline.job.name_notes import schedules_in_utc
 from beam_pipeline.job.options import JobOptions, option_names
 from beam_pipeline.job.output_watch import OutputLostError, OutputWatch
 from beam_pipeline.job.pipeline import build_pipeline
@@ -80,13 +81,7 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         check_job_endpoint(pipeline_options)
         if is_flink(pipeline_options):
             check_flink(pipeline_options)
-    paths = {"input": job.input, "output": job.output}
-    if job.detections is not None:
-        paths["detections"] = job.detections.source
-    elif options.model not in (None, BUNDLED):
-        paths["model"] = job.model.source
-    if note := shared_paths(pipeline_options, paths):
-        print(note, file=sys.stderr)
+    _print_notes(job, pipeline_options)
     try:
         with ending.last_line(_STOPPED), OutputWatch(job.output, _end_job_without_output) as watch:
             return _run(job, pipeline_options, watch)
@@ -95,6 +90,18 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
     except OSError as error:
         print(f"the job failed: {failure_messages.explain(error)}", file=sys.stderr)
     return 1
+
+
+def _print_notes(job: Job, pipeline_options: PipelineOptions) -> None:
+    """Prints what is allowed, and may not be what is meant."""
+    paths = {"input": job.input, "output": job.output}
+    if job.detections is not None:
+        paths["detections"] = job.detections.source
+    elif job.options.model not in (None, BUNDLED):
+        paths["model"] = job.model.source
+    for note in (shared_paths(pipeline_options, paths), schedules_in_utc(job)):
+        if note:
+            print(note, file=sys.stderr)
 
 
 def _resuming_on_prism(options: JobOptions, pipeline_options: PipelineOptions) -> JobOptions:

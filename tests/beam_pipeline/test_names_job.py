@@ -27,11 +27,13 @@ class Job:
     Attributes:
       input: Their input.
       output: Their output.
+      notes: What the last one has printed on standard error.
     """
 
     def __init__(self, top: Path, command: Command, model: Path) -> None:
         self.input, self.output = top / "in", top / "out"
         self._command, self._model = command, model
+        self.notes = ""
         self.input.mkdir()
 
     def put(self, path: str, data: bytes | None = None, changed: datetime | None = None) -> Path:
@@ -48,6 +50,7 @@ class Job:
             *arguments,
         )
         assert done.code == 0, done.err
+        self.notes = done.err
         return done.out
 
     def finals(self) -> dict[str, tuple[str, str]]:
@@ -351,6 +354,43 @@ def test_unusable_names_are_told_with_the_option_that_reads_them(
         job.put(name)
     notes = summary(job.run(), "names ")
     assert notes == ([] if note is None else [f"{note}`names check {job.input}` shows more"])
+
+
+def test_a_schedule_has_the_time_zone_of_the_names(job: Job, tmp_path: Path) -> None:
+    """An image of 17:52 in Berlin was judged as one of 16:52, without a word."""
+    job.put("hall_20260131175217.jpg")
+    file = tmp_path / "schedule.yaml"
+    text = (
+        "version: 1\n{}defaults:\n  objects: {{person: {{}}}}\n"
+        "  schedule: {{armed: [{{start: '17:00', end: '18:00'}}]}}\n"
+    )
+
+    def run(names: str, *options: str) -> tuple[bool, str]:
+        file.write_text(text.format(names))
+        job.run("--rules", file, *options)
+        (verdict,) = (job.output / "final").glob("*/*.json")
+        return read_json(verdict)["threat"]["is_threat"], job.notes
+
+    is_threat, notes = run("names: {timezone: Europe/Berlin}\n")
+    assert is_threat
+    assert "UTC" not in notes
+    is_threat, notes = run("", "--timezone", "Europe/Berlin")
+    assert not is_threat
+    assert (
+        "schedule.yaml: the schedule or night of any other camera is in UTC, as the rule file has "
+        "no time zone for it; write `timezone: Europe/Berlin` under `defaults` if it is meant in "
+        "local time\n"
+    ) in notes
+
+
+def test_a_camera_that_the_rule_file_names_in_another_way_is_told(job: Job, tmp_path: Path) -> None:
+    job.put("Front-Door_20260131T175217Z.jpg")
+    job.put("yard_20260131T175217Z.jpg")
+    file = tmp_path / "cameras.yaml"
+    file.write_text("version: 1\ncameras: {front-door: {objects: {person: {}}}}\n")
+    assert summary(job.run("--rules", file), "names ") == [
+        "Front-Door is not in the rule file, so the defaults apply; did you mean front-door?"
+    ]
 
 
 def test_report_and_health_tell_of_names_that_can_not_be_read(job: Job, command: Command) -> None:

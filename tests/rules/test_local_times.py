@@ -117,5 +117,6 @@ cameras:
 def test_the_zone_of_a_camera(names, defaults, camera, zone):
     rules = parse_rules(LAYERS.format(names=names, defaults=defaults, camera=camera), "r")
     assert rules.timezone_of("hall") == zone
+    assert rules.for_camera("hall").local_zone == zone
     by_option = "America/Lima" if zone == "UTC" and not defaults else zone
     assert rules.timezone_of("hall", "America/Lima") == by_option
