@@ -10,11 +10,13 @@ or a second job, writes at most a further file with the same rows.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.count_threats import window_of
 from transforms.records import reasons
@@ -42,24 +44,28 @@ class _WriteDetections(beam.DoFn):
     def start_bundle(self) -> None:
         self._rows: list[PackedRow] = []
 
-    def process(self, element: DetectedImage) -> None:
+    def process(self, element: DetectedImage) -> Iterator[str]:
         self._rows.append(PackedRow(element, None))
         if len(self._rows) >= IMAGES_A_FILE:
-            self._write()
+            yield from self._write()
 
-    def finish_bundle(self) -> None:
-        self._write()
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        for uri in self._write():
+            yield WindowedValue(uri, window.max_timestamp(), [window])
 
-    def _write(self) -> None:
+    def _write(self) -> Iterator[str]:
         rows, self._rows = self._rows, []
         rows.sort(key=lambda row: (row.image.id, row.image.timestamp, row.image.file))
-        write_file(self._folder, None, rows)
+        uri = write_file(self._folder, None, rows)
+        if uri is not None:
+            yield uri
 
 
 class StorePackedDetections(beam.PTransform):
     """Stores the object data of uncontested images in `packed/detections/`, for `--resume`.
 
-    Input: `PCollection[DetectedImage]`. Output: an empty `PCollection`, when all are written.
+    Input: `PCollection[DetectedImage]`. Output: `PCollection[str]`, the files that were written.
 
     Args:
       output: The job's output.
@@ -69,7 +75,7 @@ class StorePackedDetections(beam.PTransform):
         super().__init__()
         self._output = output
 
-    def expand(self, images: beam.PCollection[DetectedImage]) -> beam.PCollection[Any]:
+    def expand(self, images: beam.PCollection[DetectedImage]) -> beam.PCollection[str]:
         return (
             images
             | "Alone" >> beam.Filter(lambda image: not image.is_contested)
@@ -175,9 +181,9 @@ class _WriteVerdicts(beam.DoFn):
             stores.delete(stores.validated_uri(self._output, image.id, image.stored_name))
 
 
-def _delete_detections(folder: str, *_: Any) -> None:
-    for file in list_files("", folder):
-        stores.delete(file.uri)
+def _delete_detections(earlier: Sequence[str], _: Any, own: Iterable[str]) -> None:
+    for uri in (*earlier, *own):
+        stores.delete(uri)
 
 
 class StorePackedVerdicts(beam.PTransform):
@@ -189,7 +195,8 @@ class StorePackedVerdicts(beam.PTransform):
       output: The job's output.
       invalid: The invalid images that name a camera and a capture time: an earlier verdict on such
         a file is retracted. Each with the resource hints of the step that it comes from.
-      detections: The output of :class:`StorePackedDetections`, whose files are deleted in the end.
+      detections: The output of :class:`StorePackedDetections`. These files are deleted in the end,
+        and those that were there before, but none of another job that has begun meanwhile.
       has_record: Whether an image has a record in `alerts/`.
       window_seconds: Length of a window.
       shards: How many files each window has.
@@ -200,7 +207,7 @@ class StorePackedVerdicts(beam.PTransform):
         output: str,
         *,
         invalid: Iterable[tuple[beam.PCollection[InvalidImage], Mapping[str, int | str]]],
-        detections: beam.PCollection[Any],
+        detections: beam.PCollection[str],
         has_record: Callable[[JudgedImage], bool],
         window_seconds: int,
         shards: int = 1,
@@ -234,9 +241,10 @@ class StorePackedVerdicts(beam.PTransform):
             | "Write"
             >> beam.ParDo(_WriteVerdicts(self._output, self._has_record, has_earlier=has_earlier))
         )
+        found = list_files(self._output, stores.packed_detections_folder(self._output))
         return (
             winners.pipeline
-            | "Once" >> beam.Create([stores.packed_detections_folder(self._output)])
+            | "Once" >> beam.Create([[file.uri for file in found]])
             | "DeleteDetections"
             >> beam.Map(
                 _delete_detections,

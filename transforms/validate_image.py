@@ -103,26 +103,29 @@ class EarlierRun:
           sha256: The hash of its bytes.
           tiling: The tiles at which the model looks, too.
         """
-        uri = stores.detections_uri(self.output, named.id, named.stem)
+        model = self.model.with_tiles(tiling)
         try:
-            entry: Any
-            if self.packed is None:
-                entry = json.loads(stores.read_bytes(uri))
-            else:
-                row = self.packed.get(named.id, named.timestamp)
-                if row is None or row.is_retracted or row.image.stem != named.stem:
-                    return None
-                entry = row.image.to_json()
-            model = ModelInfo.from_json(entry["model"])
-            if entry["sha256"] != sha256 or not model.detects_like(self.model.with_tiles(tiling)):
-                return None
-            detections = tuple(detection_from_json(detection) for detection in entry["detections"])
-            brightness, sharpness = float(entry["brightness"]), float(entry["sharpness"])
-            if not (0 <= brightness <= 1 and 0 <= sharpness <= 1):
-                return None
+            for entry in self._entries(named):
+                made_by = ModelInfo.from_json(entry["model"])
+                if entry["sha256"] != sha256 or not made_by.detects_like(model):
+                    continue
+                detections = tuple(map(detection_from_json, entry["detections"]))
+                brightness, sharpness = float(entry["brightness"]), float(entry["sharpness"])
+                if 0 <= brightness <= 1 and 0 <= sharpness <= 1:
+                    return detections, brightness, sharpness
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # Missing or unreadable: the model runs again.
-        return detections, brightness, sharpness
+            pass  # Missing or unreadable: the model runs again.
+        return None
+
+    def _entries(self, named: NamedFile) -> Iterator[Any]:
+        """Yields the object data that is there under the name of a file."""
+        if self.packed is None:
+            uri = stores.detections_uri(self.output, named.id, named.stem)
+            yield json.loads(stores.read_bytes(uri))
+            return
+        for row in self.packed.found(named.id, named.timestamp):
+            if row.image.stem == named.stem:
+                yield row.image.to_json()
 
 
 def resolution_problem(width: int, height: int, limits: Limits) -> tuple[str, str] | None:

@@ -175,7 +175,7 @@ def _earlier(output: str, model: Model, options: JobOptions) -> EarlierRun | Non
     if not options.resume:
         return None
     is_packed = options.repository == PACKED
-    packed = EarlierRows(output, with_detections=True) if is_packed else None
+    packed = EarlierRows(output) if is_packed else None
     return EarlierRun(output, model.info, packed)
 
 

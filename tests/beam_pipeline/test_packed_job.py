@@ -197,6 +197,23 @@ def test_a_run_that_fails_goes_on_with_what_its_model_has_found(
     assert "4 (4 of them processed in an earlier run)" in folder.run("--resume").out
 
 
+def test_a_job_deletes_no_detections_of_another_job_that_has_begun_meanwhile(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = folder.output / "packed" / "detections"
+    killed, other = found / "killed.parquet", found / "other.parquet"
+    found.mkdir(parents=True)
+    killed.write_bytes(b"")
+
+    def beside(place: str, period: str | None, rows: Any) -> str | None:
+        other.write_bytes(b"")
+        return write_file(place, period, rows)
+
+    monkeypatch.setattr(transforms.store_packed, "write_file", beside)
+    folder.run()
+    assert list(found.iterdir()) == [other]
+
+
 def test_a_further_run_writes_only_what_it_says_otherwise(folder: Folder) -> None:
     done = folder.run()
     assert f"verdicts            {folder.output}/packed\n" in done.out

@@ -180,7 +180,7 @@ def verdicts(output: Path) -> dict[tuple[str, str], str]:
 
 def resumed(output: Path, *, is_packed: bool) -> dict[tuple[str, bytes], Any]:
     """What `--resume` finds of each file, with each content that it can have."""
-    rows = EarlierRows(str(output), with_detections=True) if is_packed else None
+    rows = EarlierRows(str(output)) if is_packed else None
     model = judged("hall", "2026-01-31T10:00:00Z", []).image.model
     earlier = EarlierRun(str(output), model, rows)
     return {

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from transforms.records.file_names import InvalidNameError, parse_name
 from transforms.records.text import one_line, printable
-from transforms.records.times import canonical_time, from_unix, parse_time
+from transforms.records.times import EPOCH, canonical_time, from_unix, parse_time
 from transforms.storage import stores
 from transforms.storage.packed import (
     ENDING,
@@ -61,6 +61,7 @@ _NAME = re.compile(rf"{PERIOD.pattern}_[0-9a-f]{{16}}{re.escape(ENDING)}", re.AS
 _FIRST = datetime.min.replace(tzinfo=timezone.utc)
 _LAST = datetime.max.replace(tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
+_MOST_HOURS = 24 * 32
 _LISTINGS = 10
 """How often a folder is listed again, as files of it are merged or deleted meanwhile."""
 
@@ -414,17 +415,16 @@ class PackedOutput:
 class EarlierRows:
     """What earlier runs have written into a packed output.
 
-    A process reads it once for each step, at the first use, as a runner may make many instances of
-    a step. Thread-safe, and picklable if it is made with the step.
+    A process lists the files once for each step, at the first use, as a runner may make many
+    instances of a step. It reads a file when an image of its period is asked for. Thread-safe, and
+    picklable if it is made with the step.
 
     Args:
       output: The job's output.
-      with_detections: Whether to read what the model has found in images without a verdict, too.
     """
 
-    def __init__(self, output: str, *, with_detections: bool = False) -> None:
+    def __init__(self, output: str) -> None:
         self._output = output
-        self._with_detections = with_detections
         self._step = uuid.uuid4().hex
 
     def get(self, id: str, timestamp: str) -> PackedRow | None:
@@ -434,22 +434,100 @@ class EarlierRows:
           OSError: The store can't be listed or reached.
         """
         with _reading:
-            rows = _earlier_rows(self._output, self._step, self._with_detections)
-        return rows.get(id, timestamp)
+            earlier = _earlier_verdicts(self._output, self._step)
+        return earlier.rows_at(parse_time(timestamp)).get(id, timestamp)
+
+    def found(self, id: str, timestamp: str) -> Iterator[PackedRow]:
+        """Yields the rows that say what a model has found in an image of a camera and capture time:
+        those of runs that were stopped, then the verdict, unless it is retracted.
+
+        Raises:
+          OSError: The store can't be listed or reached.
+        """
+        with _reading:
+            earlier = _earlier_detections(self._output, self._step)
+        yield from earlier.rows_at(parse_time(timestamp)).all_of(id, timestamp)
+        row = self.get(id, timestamp)
+        if row is not None and not row.is_retracted:
+            yield row
+
+
+class _Earlier:
+    """Rows of which each file is read when an image of its period is asked for. Thread-safe."""
+
+    def __init__(self, output: str, folder: str | None, rows: Rows) -> None:
+        self._output = output
+        self._folder = folder
+        self._rows = rows
+        self._lock = threading.Lock()
+        self._unread: dict[int | None, list[PackedFile]] | None = None
+        """The files by the hours of their periods; those of long periods by None."""
+        self._read = set[str]()
+
+    def rows_at(self, time: datetime) -> Rows:
+        """Returns the rows, with all of a capture time among them.
+
+        Raises:
+          OSError: The store can't be listed or reached.
+        """
+        with self._lock:
+            for _ in range(_LISTINGS):
+                if self._unread is None:
+                    self._unread = self._list()
+                if self._read_at(self._unread, time):
+                    return self._rows
+                self._unread = None  # A file was merged, and what holds its rows was not listed.
+        raise OSError(
+            f"{self._output}: its packed files are deleted while they are read; is a job at work?"
+        )
+
+    def _list(self) -> dict[int | None, list[PackedFile]]:
+        files: dict[int | None, list[PackedFile]] = {}
+        for file in list_files(self._output, self._folder):
+            if file.uri in self._read:
+                continue
+            hours = range(_hour(file.start), _hour(file.end) + 1)
+            for hour in hours if 0 < len(hours) <= _MOST_HOURS else (None,):
+                files.setdefault(hour, []).append(file)
+        return files
+
+    def _read_at(self, files: dict[int | None, list[PackedFile]], time: datetime) -> bool:
+        """Reads the files whose period holds a capture time; returns False if one is gone."""
+        is_complete = True
+        for hour in (None, _hour(time)):
+            left = []
+            for file in files.get(hour, ()):
+                if hour is not None and not file.start <= time < file.end:
+                    left.append(file)
+                elif file.uri not in self._read:
+                    try:
+                        self._rows.add(read_file(file.uri))
+                    except FileNotFoundError:
+                        is_complete = False
+                        continue
+                    except TornFileError as error:
+                        _LOGGER.warning(
+                            "%s: can't be read (%s); what it holds is left as it is",
+                            *(file.uri, error),
+                        )
+                    self._read.add(file.uri)
+            if hour in files:
+                files[hour] = left
+        return is_complete
+
+
+def _hour(time: datetime) -> int:
+    return (time - EPOCH) // timedelta(hours=1)
 
 
 @functools.lru_cache(maxsize=4)
-def _earlier_rows(output: str, step: str, with_detections: bool) -> Rows:
-    problems: list[Problem] = []
-    rows = read_output(output, problems)
-    if with_detections:
-        found = read_output(output, problems, folder=stores.packed_detections_folder(output))
-        # A row that retracts a verdict has no detections, and must not hide those of a killed run.
-        found.add(row for row in rows if not row.is_retracted)
-        rows = found
-    for uri, why in problems:
-        _LOGGER.warning("%s: can't be read (%s); what it holds is left as it is", uri, why)
-    return rows
+def _earlier_verdicts(output: str, step: str) -> _Earlier:
+    return _Earlier(output, None, Rows())
+
+
+@functools.lru_cache(maxsize=4)
+def _earlier_detections(output: str, step: str) -> _Earlier:
+    return _Earlier(output, stores.packed_detections_folder(output), Rows(keeps_all=True))
 
 
 def find_image(output: str, id: str, stem: str, copies: Copies = local_copy) -> PackedRow | None:

@@ -83,9 +83,12 @@ class Rows:
     """The rows that stand, of those that were added. Thread-safe.
 
     They are in a table of SQLite that is deleted with this object; of many rows, most are on disk.
+
+    Args:
+      keeps_all: Whether the others are kept, too, for :meth:`all_of`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_all: bool = False) -> None:
         self._lock = threading.Lock()
         self._table = sqlite3.connect("", check_same_thread=False)
         weakref.finalize(self, self._table.close)
@@ -94,9 +97,15 @@ class Rows:
             "PRAGMA synchronous = OFF",
             f"PRAGMA cache_size = -{_CACHE_KIB}",
             "CREATE TABLE rows (id TEXT, micros INTEGER, rank BLOB, body BLOB, "
-            "PRIMARY KEY (id, micros))",
+            f"PRIMARY KEY (id, micros{', rank' if keeps_all else ''}))",
         ):
             self._table.execute(statement)
+        self._insert = "INSERT INTO rows VALUES (?, ?, ?, ?) ON CONFLICT " + (
+            "DO NOTHING"
+            if keeps_all
+            else "(id, micros) DO UPDATE SET rank = excluded.rank, body = excluded.body "
+            "WHERE excluded.rank > rows.rank"
+        )
 
     def add(self, rows: Iterable[PackedRow]) -> None:
         """Adds rows."""
@@ -107,18 +116,16 @@ class Rows:
                 for row in some
             ]
             with self._lock:
-                self._table.executemany(
-                    "INSERT INTO rows VALUES (?, ?, ?, ?) ON CONFLICT (id, micros) DO UPDATE SET "
-                    "rank = excluded.rank, body = excluded.body WHERE excluded.rank > rows.rank",
-                    values,
-                )
+                self._table.executemany(self._insert, values)
 
     def get(self, id: str, timestamp: str) -> PackedRow | None:
         """Returns the row of a camera and capture time; None if there is none."""
-        return next(
-            self._select("WHERE id = ? AND micros = ?", (id, _micros(parse_time(timestamp)))),
-            None,
-        )
+        return next(self.all_of(id, timestamp), None)
+
+    def all_of(self, id: str, timestamp: str) -> Iterator[PackedRow]:
+        """Yields the rows of a camera and capture time, the one that stands first."""
+        values = id, _micros(parse_time(timestamp))
+        return self._select("WHERE id = ? AND micros = ? ORDER BY rank DESC", values)
 
     def of_camera(
         self, id: str, since: datetime | None = None, until: datetime | None = None

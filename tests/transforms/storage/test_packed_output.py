@@ -9,16 +9,19 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.search import search
-from tests.transforms.results import judged
+from tests.transforms.results import MODEL, judged
+from transforms.records.images import ImageFile, ModelInfo, NamedFile
 from transforms.storage import packed_output, stores
 from transforms.storage.packed import KeptCopies, write_packed
 from transforms.storage.packed_output import (
+    EarlierRows,
     TornFileError,
     find_image,
     is_packed,
@@ -31,6 +34,7 @@ from transforms.storage.packed_output import (
     write_file,
 )
 from transforms.storage.packed_rows import PackedRow, Rows
+from transforms.validate_image import EarlierRun
 
 TEN = datetime(2026, 1, 31, 10, tzinfo=timezone.utc)
 WINDOW = timedelta(minutes=5)
@@ -250,6 +254,112 @@ def test_the_newest_image_is_that_of_all_rows_that_stand(files: list[list[int]])
                 put(output, window * 5, *rows)
         shown = [row for row in read_output(scratch, []).of_camera("hall") if not row.is_retracted]
         assert newest_image(scratch, "hall") == (shown[-1] if shown else None)
+
+
+earlier_files = st.tuples(
+    st.sampled_from((0, 5, 50)),
+    st.sampled_from((None, "alert")),
+    st.integers(0, 1),
+    st.sampled_from((5, 60, 60 * 24 * 40)),
+)
+
+
+@pytest.mark.search
+@search(60)
+@given(
+    st.lists(earlier_files, min_size=2, max_size=6),
+    st.lists(st.sampled_from((0, 5, 50, "merge")), min_size=2, max_size=6),
+)
+def test_the_rows_of_earlier_runs_are_those_that_stand_whatever_is_merged_meanwhile(
+    files: list[tuple[int, str | None, int, int]], steps: list[Any]
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        for minute, severity, generation, minutes in files:
+            start = TEN + timedelta(minutes=minute)
+            row = row_at(minute, severity=severity, generation=generation)
+            period = period_name(start, start + timedelta(minutes=minutes))
+            write_file(stores.packed_folder(scratch), period, [row])
+        everything = read_output(scratch, [])
+        earlier = EarlierRows(scratch)
+        for step in steps:
+            if step == "merge":
+                merge_by_day(scratch)
+            else:
+                timestamp = f"2026-01-31T10:{step:02}:00Z"
+                assert earlier.get("hall", timestamp) == everything.get("hall", timestamp)
+
+
+def test_only_the_files_of_a_period_are_read_for_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = [put(tmp_path, minute, row_at(minute)) for minute in (0, 5, 50)]
+    read = packed_output.read_file
+    seen: list[str] = []
+
+    def noting(uri: str, id: str | None = None):
+        seen.append(uri)
+        yield from read(uri, id)
+
+    monkeypatch.setattr(packed_output, "read_file", noting)
+    earlier = EarlierRows(str(tmp_path))
+    for minute, files in ((5, [1]), (6, [1]), (30, [1]), (0, [1, 0]), (5, [1, 0])):
+        row = earlier.get("hall", f"2026-01-31T10:{minute:02}:00Z")
+        assert row == (row_at(minute) if minute in (0, 5) else None)
+        assert seen == [uris[at] for at in files]
+
+
+OTHER_MODEL = replace(MODEL, version="ba9876543210")
+
+
+def seen_by(model: ModelInfo, sha256: str, row: PackedRow) -> PackedRow:
+    return replace(row, image=replace(row.image, model=model, sha256=sha256))
+
+
+def resumes(output: Path, sha256: str) -> bool:
+    """Whether `--resume` knows what the model sees in an image with this hash."""
+    earlier = EarlierRun(str(output), MODEL, EarlierRows(str(output)))
+    file = ImageFile("hall_2026-01-31T10-00-00Z.jpg", 9)
+    return earlier.find_result(NamedFile(file, "hall", "2026-01-31T10:00:00Z"), sha256) is not None
+
+
+@pytest.mark.search
+@search(100)
+@given(
+    st.lists(
+        st.builds(
+            seen_by,
+            st.sampled_from((MODEL, OTHER_MODEL)),
+            st.sampled_from(("5" * 64, "6" * 64)),
+            st.sampled_from([row for row in ROWS if row.image.timestamp[14:16] == "00"]),
+        ),
+        max_size=5,
+    ),
+    st.integers(0, 5),
+)
+def test_resume_finds_all_that_killed_runs_have_left(rows: list[PackedRow], judged: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch)
+        for row in rows[:judged]:
+            put(output, 0, row)
+        found = [replace(row, threat=None, generation=0, is_retracted=False)
+                 for row in rows[judged:]]  # fmt: skip
+        for row in found:
+            write_file(stores.packed_detections_folder(scratch), None, [row])
+        stands = read_output(scratch, []).get("hall", "2026-01-31T10:00:00Z")
+        if stands is not None and not stands.is_retracted:
+            found.append(stands)
+        for sha256 in ("5" * 64, "6" * 64):
+            known = any(row.image.model == MODEL and row.image.sha256 == sha256 for row in found)
+            assert resumes(output, sha256) == known
+
+
+def test_a_verdict_of_another_model_does_not_hide_what_a_killed_run_has_found(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, 0, seen_by(OTHER_MODEL, "5" * 64, row_at(0, severity="alert", generation=1)))
+    folder = stores.packed_detections_folder(str(tmp_path))
+    write_file(folder, None, [seen_by(MODEL, "5" * 64, row_at(0, threat=None))])
+    assert resumes(tmp_path, "5" * 64)
 
 
 def test_a_day_of_which_a_file_is_deleted_while_it_is_merged_stays_as_it_is(
