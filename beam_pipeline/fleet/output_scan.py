@@ -395,6 +395,12 @@ class OutputScan:
                 names.setdefault(file.reason, []).append(file.name)
         except OSError:
             names = {}
+        if not names and (late := self._number_of_late(output)):
+            raise NoCountsError(
+                f"no counts under {output}: all images so far, {late}, were older than the open "
+                f"windows, and are counted in {stores.join(output, 'late')} only; newer images are "
+                "counted as they come"
+            )
         if not names:
             raise NoCountsError(
                 f"no counts under {output}: {stores.join(output, 'counts')} is not there; "
@@ -410,6 +416,12 @@ class OutputScan:
             f"{output.rstrip('/')}/invalid say why"
             + (f"; {NAMES_HINT}" if reason in reasons.OF_NAMES else "")
         )
+
+    def _number_of_late(self, output: str) -> int:
+        try:
+            return sum(name.endswith(".json") for _, name in self.files(output, "late"))
+        except OSError:
+            return 0
 
     @cached_property
     def late_images(self) -> Sequence[LateImage]:

@@ -231,3 +231,16 @@ def test_no_thread_is_left_once_a_record_could_not_be_read(tmp_path: Path) -> No
     with pytest.raises(CountsError):
         OutputScan(str(tmp_path)).late()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("command", ["counts", "health", "report"])
+def test_an_output_of_late_images_alone_says_so(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said "run the job first" to whoever tried a stream with an old image."""
+    name = file_name(END).removesuffix(".jpg")
+    row = CountRow("hall", END, END + DAY, 1, 0, 0, 0, {})
+    uri = stores.late_uri(str(tmp_path), "hall", name)
+    stores.write_bytes(uri, stores.json_bytes(row.to_json()))
+    assert cli.main([command, "--output", str(tmp_path)]) == 2
+    assert "all images so far, 1, were older than the open windows" in capsys.readouterr().err
