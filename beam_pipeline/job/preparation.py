@@ -350,6 +350,12 @@ def _check_repository(output: str, repository: str) -> None:
                 f"--repository packed: {output}/detections holds a JSON file for each image; "
                 "choose another --output, or leave the option out"
             )
+        if repository == PACKED and not is_packed(output) and _has_verdicts(output):
+            raise SetupError(
+                f"--repository packed: {output}/final holds verdicts, but there is no "
+                f"{output}/packed; choose another --output, or leave the option out. Delete "
+                f"{output}/final if it is left of a job with --repository packed that was stopped"
+            )
         if repository != PACKED and is_packed(output):
             raise SetupError(
                 f"--output {output}: its results are packed; add --repository packed, or choose "
@@ -357,6 +363,13 @@ def _check_repository(output: str, repository: str) -> None:
             )
     except OSError as error:
         raise SetupError(f"--output {output}: can't be listed ({one_line(error)})") from None
+
+
+def _has_verdicts(output: str) -> bool:
+    final = stores.final_folder(output)
+    if not stores.is_local(final):
+        return stores.has_files(final)
+    return any(True for _ in stores.list_one_deep(final))  # Not if prune has left empty folders.
 
 
 def _check_paths_for_workers(targets: Iterable[rules.Target]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -247,6 +248,14 @@ def test_an_output_is_not_written_in_two_forms(folder: Folder, capsys: Any) -> N
     folder.output = folder.output.with_name("plain")
     folder.run(repository=PLAIN)
     assert "holds a JSON file for each image" in folder.run(code=2).err
+    shutil.rmtree(folder.output / "detections")  # As `prune` with `--keep final` leaves it.
+    left = folder.run(code=2)
+    assert (
+        f"{folder.output}/final holds verdicts, but there is no {folder.output}/packed" in left.err
+    )
+    for path in (folder.output / "final").rglob("*.json"):
+        path.unlink()
+    folder.run()
     words = ["--streaming", "--repository", "packed", "--input", folder.input]
     assert "--repository packed works only in a batch" in refused(capsys, *words)
 
