@@ -139,6 +139,7 @@ ALERT = Alert(
 )
 
 ARRIVED_ALERT = replace(ALERT, changed=1_769_904_000.5)
+DUE_ALERT = replace(ARRIVED_ALERT, is_due=True)
 TARGETED_ALERT = TargetedAlert(
     Alert(
         "00112233445566778899aabbccddeeff",
@@ -397,14 +398,19 @@ GOLDEN: dict[str, Golden] = {
     ),
     "alert.v1.bin": registered(ALERT),
     "alert.v2.bin": registered(ARRIVED_ALERT),
+    "alert.v3.bin": registered(DUE_ALERT),
     "pending_alert.v1.bin": Golden(PENDING_ALERTS, PENDING_ALERT),
     "pending_alert.v2.bin": Golden(PENDING_ALERTS, replace(PENDING_ALERT, alert=ARRIVED_ALERT)),
+    "pending_alert.v3.bin": Golden(PENDING_ALERTS, replace(PENDING_ALERT, alert=DUE_ALERT)),
     "limit_window.v1.bin": registered(LIMIT_WINDOW),
     "next_digest.v1.bin": Golden(NEXT_DIGESTS, NextDigest(LIMIT_WINDOW, 2)),
     "held_alert.v1.bin": Golden(HELD_ALERTS, HELD_ALERT),
     "targeted_alert.v1.bin": registered(TARGETED_ALERT),
     "targeted_alert.v2.bin": registered(
         replace(TARGETED_ALERT, alert=replace(TARGETED_ALERT.alert, changed=1_769_904_000.5))
+    ),
+    "targeted_alert.v3.bin": registered(
+        replace(TARGETED_ALERT, alert=replace(TARGETED_ALERT.alert, is_due=True))
     ),
     "partition.v1.bin": registered(Partition(3, 1_770_000_000.25)),
     "partitions_found.v1.bin": Golden(FOUND_PARTITIONS_CODER, FoundPartitions((0, 3))),

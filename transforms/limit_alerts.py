@@ -529,5 +529,5 @@ class LimitAlerts(beam.PTransform):
         )
 
 
-register_record(TargetedAlert, version=2, upgrades={1: keep_plain})
+register_record(TargetedAlert, version=3, upgrades={1: keep_plain, 2: keep_plain})
 register_record(Window)

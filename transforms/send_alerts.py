@@ -260,7 +260,7 @@ class PendingAlert:
 
 
 PENDING_ALERTS: VersionedCoder[PendingAlert] = VersionedCoder(
-    PendingAlert, version=2, upgrades={1: keep_plain}
+    PendingAlert, version=3, upgrades={1: keep_plain, 2: keep_plain}
 )
 """Encodes the state of an alert until it is settled."""
 
@@ -379,8 +379,8 @@ class SendAlerts(beam.PTransform):
       policy: How long a target is retried; None for the default of a batch or a stream.
       max_concurrent: The number of alerts that are sent to one target at a time.
       streaming: Whether the input is unbounded: a failed alert is then kept and sent again.
-      max_age_seconds: Older alerts are not sent; None for no limit. An alert whose first attempt
-        was in time is retried.
+      max_age_seconds: Older alerts are not sent; None for no limit. The age counts when it is
+        decided whether an alert is sent, not when it is sent.
       keep_trying_seconds: How long a stream retries an alert.
       longest_pause_seconds: The longest pause between two attempts of one alert; the first pauses
         are 2, 4 and 8 s.

@@ -67,6 +67,8 @@ class Alert:
       changed: When the image's file was last changed, by its store, or otherwise the event time of
         the stream that was told of it, in Unix seconds, which is when the image arrived; None if
         unknown.
+      is_due: Whether it was young enough to be sent when that was decided; it is then sent, however
+        old it has become since.
     """
 
     alert_id: str
@@ -78,6 +80,7 @@ class Alert:
     incident_number: int | None = None
     image: Mapping[str, Any] | None = None
     changed: float | None = None
+    is_due: bool = False
 
     @property
     def arrived(self) -> datetime | None:
@@ -120,7 +123,7 @@ class Alert:
         return cls(body["alert_id"], camera, body, (target,))
 
 
-register_record(Alert, version=2, upgrades={1: keep_plain})
+register_record(Alert, version=3, upgrades={1: keep_plain, 2: keep_plain})
 
 
 def alert_for(
@@ -222,14 +225,15 @@ def is_too_old(alert: Alert, max_age_seconds: float | None, now: datetime | None
 
     The age is counted from the capture time, or from the arrival of the image if the capture time
     is not to be trusted: cutting the power of a camera must not silence it. A digest is made when
-    its window ends, however long the window is, and is never too old.
+    its window ends, however long the window is, and is never too old. Nor is an alert that was due
+    when it was decided whether it is sent.
 
     Args:
       alert: The alert.
       max_age_seconds: The greatest age; None for no limit.
       now: The current time; None for the time of this machine's clock.
     """
-    if max_age_seconds is None or alert.is_digest:
+    if max_age_seconds is None or alert.is_digest or alert.is_due:
         return False
     taken = parse_time(alert.body["timestamp"])
     if is_misdated(taken, alert.arrived):
