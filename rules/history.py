@@ -49,6 +49,7 @@ class History:
         alerts: The alerts that may cover further images, in the order of their verdicts.
         newest: The newest capture time, in microseconds since 1970.
         tracked: The images that `track` can look back on, in the order of capture time.
+        kept_until: Until when whoever stores it keeps it, in microseconds since 1970; 0 if unknown.
     """
 
     images: list[PastImage] = field(default_factory=list)
@@ -56,6 +57,7 @@ class History:
     alerts: list[PastAlert] = field(default_factory=list)
     newest: int = 0
     tracked: list[PastImage] = field(default_factory=list)
+    kept_until: int = 0
 
     def count_occurrences(self, label: str, box: Bbox, capture_time: int, repeats: Repeats) -> int:
         """Counts the earlier images with a label in the same place, up to ``occurrences``.

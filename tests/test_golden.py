@@ -396,6 +396,10 @@ GOLDEN: dict[str, Golden] = {
             newest=1_769_904_001_500_000,
         ),
     ),
+    "history.v7.bin": Golden(
+        HISTORIES,
+        rules.History(newest=1_769_904_001_500_000, kept_until=1_769_908_201_500_000),
+    ),
     "alert.v1.bin": registered(ALERT),
     "alert.v2.bin": registered(ARRIVED_ALERT),
     "alert.v3.bin": registered(DUE_ALERT),

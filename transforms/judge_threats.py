@@ -36,7 +36,7 @@ from transforms.runtime.live_rules import LiveRules
 from transforms.storage import stores
 
 HISTORIES: VersionedCoder[rules.History] = VersionedCoder(
-    rules.History, version=6, upgrades=dict.fromkeys(range(1, 6), keep_plain)
+    rules.History, version=7, upgrades=dict.fromkeys(range(1, 7), keep_plain)
 )
 """Encodes the history of a camera, as a stream's state."""
 
@@ -121,7 +121,8 @@ class _JudgeInStream(beam.DoFn):
     The history of a camera is cleared once no image that still counts can need it: when event time
     exceeds its newest image, of those since it holds anything, by the time that its rules look back
     plus the allowed lateness, and up to `_KEPT_LONGER` more. An image from which there is nothing
-    to remember writes no state and sets no timer, as long as the timer that is set is late enough.
+    to remember writes no state and sets no timer, as long as the timer that is set is late enough
+    by the rules of now: an edit can make them look back longer.
     """
 
     _HISTORY = ReadModifyWriteStateSpec("history", HISTORIES)
@@ -151,10 +152,13 @@ class _JudgeInStream(beam.DoFn):
             before, newest = _content(history), history.newest
             judged = self._judge(image, ruleset, history)
             is_new = before is None or _content(history) != before
-            if is_new or (stored is not None and not _is_kept(newest, history, image)):
+            needed = self._forget_at(history, image, ruleset.for_camera(camera))
+            is_kept = needed <= Timestamp(micros=history.kept_until)
+            if is_new or (stored is not None and not is_kept):
+                until = needed + _KEPT_LONGER
+                history.kept_until = until.micros
                 state.write(history)
-                needed = self._forget_at(history, image, ruleset.for_camera(camera))
-                forget.set(needed + _KEPT_LONGER)
+                forget.set(until)
             else:
                 history.newest = newest  # A runner may hand out this object again in the bundle.
         yield judged
@@ -207,10 +211,10 @@ class _JudgeInStream(beam.DoFn):
 
 
 def _content(history: rules.History) -> bytes | None:
-    """Returns what a history holds but for the newest time; None if each image changes it."""
+    """Returns what a history holds but for its times; None if each image changes it."""
     if history.images or history.tracked:
         return None
-    return HISTORIES.encode(replace(history, newest=0))
+    return HISTORIES.encode(replace(history, newest=0, kept_until=0))
 
 
 def _newest(history: rules.History, image: DetectedImage) -> Timestamp:
@@ -218,17 +222,6 @@ def _newest(history: rules.History, image: DetectedImage) -> Timestamp:
     if image.stream_time is None:
         return newest
     return max(newest, event_time(image.stream_time))
-
-
-def _is_kept(newest: int, history: rules.History, image: DetectedImage) -> bool:
-    """Returns whether the timer that is set is late enough for an image.
-
-    Args:
-      newest: The newest time in the history as it is stored, from which the timer was set.
-      history: The history with the image.
-      image: The image.
-    """
-    return bool(_newest(history, image) <= Timestamp(micros=newest) + _KEPT_LONGER)
 
 
 def _name_of_rules(ruleset: rules.Rules, camera: str) -> str:

@@ -34,6 +34,12 @@ RULES = {
         "repeats: {iou: 0.85, occurrences: 2, within: 1h}}\n",
         "rules.yaml",
     ),
+    "short": parse_rules(
+        "version: 1\ndefaults: {objects: {person: , car: }, cooldown: 5m}\n", "rules.yaml"
+    ),
+    "long": parse_rules(
+        "version: 1\ndefaults: {objects: {person: , car: }, cooldown: 12h}\n", "rules.yaml"
+    ),
 }
 
 
@@ -62,25 +68,24 @@ class Counted:
 class Twin:
     """Judges each image by a history that is written for each, and never forgotten."""
 
-    def __init__(self, ruleset: rules.Rules) -> None:
-        self._rules = ruleset
+    def __init__(self) -> None:
         self.history = rules.History()
         self.due = 0.0
         """Until when the history is needed at least, in Unix seconds."""
 
-    def judge(self, image: DetectedImage) -> JudgedImage:
+    def judge(self, image: DetectedImage, ruleset: rules.Rules) -> JudgedImage:
         if content(self.history) == rules.History():
             self.history.newest = 0  # Images before there was anything to remember need nothing.
-        judged = judge(image, self._rules, self.history)
+        judged = judge(image, ruleset, self.history)
         assert image.stream_time is not None
         newest = max(self.history.newest / 1e6, parse_time(image.stream_time).timestamp())
-        horizon = self._rules.for_camera(image.id).horizon.total_seconds()
+        horizon = ruleset.for_camera(image.id).horizon.total_seconds()
         self.due = newest + horizon + LATENESS
         return judged
 
 
 def content(history: rules.History | None) -> rules.History:
-    return replace(history or rules.History(), newest=0)
+    return replace(history or rules.History(), newest=0, kept_until=0)
 
 
 images = st.lists(
@@ -89,6 +94,7 @@ images = st.lists(
         st.lists(st.sampled_from(("person", "car")), max_size=2, unique=True),
         st.integers(-4000, 900),
         st.booleans(),
+        st.none() | st.sampled_from(sorted(RULES)),
     ),
     max_size=14,
 )
@@ -100,15 +106,21 @@ images = st.lists(
 def test_verdicts_are_those_of_a_history_that_is_written_for_each_image(
     name: str, some: list[Any]
 ) -> None:
+    """The rules may be edited between two images."""
     judge_in_stream = _JudgeInStream(LiveRules.of(RULES[name]), LATENESS, None)
-    state, timer, twin = Counted(), Timer(), Twin(RULES[name])
-    for second, labels, behind, ends_bundle in some:
+    state, timer, twin = Counted(), Timer(), Twin()
+    for second, labels, behind, ends_bundle, edited in some:
+        if edited is not None:
+            name = edited
+            judge_in_stream._rules = LiveRules.of(RULES[name])
         time = START + timedelta(seconds=second)
         image = detected("hall", canonical_time(time), sorted(labels))
         # The clock of the stream may be ahead of that of the camera, or behind it.
         told = canonical_time(time - timedelta(seconds=behind))
         image = replace(image, stream_time=told)
-        assert list(judge_in_stream.process(("hall", image), state, timer)) == [twin.judge(image)]
+        assert list(judge_in_stream.process(("hall", image), state, timer)) == [
+            twin.judge(image, RULES[name])
+        ]
         if ends_bundle:
             state.end_bundle()
         kept = None if state.kept is None else HISTORIES.decode(state.kept)
@@ -164,3 +176,18 @@ def test_the_history_is_kept_ten_minutes_longer_than_needed() -> None:
     needed = START + horizon + timedelta(seconds=LATENESS)
     assert timer.at == needed.timestamp() + 600
     assert Duration(horizon.total_seconds()) > 0
+
+
+def test_where_an_edit_looks_back_longer_the_next_quiet_image_prolongs_the_history() -> None:
+    judge_in_stream = _JudgeInStream(LiveRules.of(RULES["short"]), LATENESS, None)
+    state, timer = Counted(), Timer()
+    for second, labels in ((0, ["person"]), (540, []), (560, [])):
+        if second:
+            judge_in_stream._rules = LiveRules.of(RULES["long"])
+        time = canonical_time(START + timedelta(seconds=second))
+        image = replace(detected("hall", time, labels), stream_time=time)
+        list(judge_in_stream.process(("hall", image), state, timer))
+        state.end_bundle()
+    # 12 hours, the allowed lateness, and ten minutes more.
+    assert timer.at == START.timestamp() + 540 + 43_200 + 3600 + 600
+    assert state.writes == 2
