@@ -78,7 +78,7 @@ class StoreCounts(beam.PTransform):
         A stream needs this, as a worker that was given up for dead may still write.
       reordered: Whether counts of one window may come in any order, as on Prism, which gives
         firings of one key to several threads. Older ones are then dropped by state, which this
-        runner keeps in memory only.
+        runner keeps in memory only: one number for each file, until the job ends.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -360,13 +361,24 @@ def test_a_message_that_can_not_be_written_lets_another_alert_be_the_probe(web):
     assert len(web.requests) == 2
 
 
-def dispatched(web, output):
+def dispatched(web, output, alert=None, **options):
     """What comes of an alert for a target at a service."""
     ruleset = parse_rules(
         f"version: 1\ntargets: {{hook: {{webhook: '{web.url}'}}}}\n", "rules.yaml"
     )
-    dispatcher = AlertDispatcher(str(output), LiveRules.of(ruleset), [], policy(), max_concurrent=1)
-    return dispatcher.dispatch(an_alert(), "hook").result(timeout=30)
+    dispatcher = AlertDispatcher(
+        str(output), LiveRules.of(ruleset), [], policy(), max_concurrent=1, **options
+    )
+    return dispatcher.dispatch(alert or an_alert(), "hook").result(timeout=30)
+
+
+@pytest.mark.parametrize(("is_due", "outcome"), [(True, "delivered"), (False, "not_sent")])
+def test_an_alert_that_was_due_is_sent_however_old_it_is(web, tmp_path, is_due, outcome):
+    """It was decided in time, and waited for other alerts to be sent."""
+    web.answers = [status(200)]
+    alert = replace(an_alert(), is_due=is_due)
+    (sent,) = dispatched(web, tmp_path, alert, max_age_seconds=60)
+    assert sent.outcome == outcome
 
 
 def test_an_alert_whose_picture_raises_an_unexpected_error_is_delivered_without_it(
