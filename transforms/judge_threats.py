@@ -155,7 +155,7 @@ class _JudgeInStream(beam.DoFn):
             needed = self._forget_at(history, image, ruleset.for_camera(camera))
             is_kept = needed <= Timestamp(micros=history.kept_until)
             if is_new or (stored is not None and not is_kept):
-                until = needed + _KEPT_LONGER
+                until = max(needed + _KEPT_LONGER, Timestamp(micros=history.kept_until))
                 history.kept_until = until.micros
                 state.write(history)
                 forget.set(until)

@@ -90,19 +90,22 @@ class Replacements:
             if chosen == covering:
                 return alert  # It is being sent, and has no record yet.
             if chosen == alert.alert_id:
-                return self._due(replace(alert, suppressed_by=None), now)
+                return self._due(alert, now)
             covering = chosen
         return alert
 
     def _due(self, alert: Alert, now: datetime) -> Alert:
         """Returns an alert that is sent; suppressed, if another is sent instead already."""
         taken = parse_time(alert.body["timestamp"])
-        may_age = (now - taken).total_seconds() > (self._max_age_seconds or 0) / 2
+        may_age = (
+            alert.suppressed_by is not None
+            or (now - taken).total_seconds() > (self._max_age_seconds or 0) / 2
+        )
         if may_age and not is_misdated(taken, alert.arrived):
             chosen, _ = self._instead_of(alert.alert_id, alert)
             if chosen != alert.alert_id:
                 return replace(alert, suppressed_by=chosen)
-        return replace(alert, is_due=True)
+        return replace(alert, suppressed_by=None, is_due=True)
 
     def _was_sent(self, camera: str, alert_id: str) -> bool:
         """Returns whether an alert that is too old by now was sent, or is tried further."""
