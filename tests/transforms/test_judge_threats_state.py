@@ -106,13 +106,13 @@ images = st.lists(
 def test_verdicts_are_those_of_a_history_that_is_written_for_each_image(
     name: str, some: list[Any]
 ) -> None:
-    """The rules may be edited between two images. Quiet images of the ten minutes before an edit
-    may not count, if older images follow it."""
+    """The rules may be edited between two images. Quiet images before an edit, in the time that was
+    kept already, may not count if older images follow it."""
     judge_in_stream = _JudgeInStream(LiveRules.of(RULES[name]), LATENESS, None)
     state, timer, twin, missing = Counted(), Timer(), Twin(), 0
     for second, labels, behind, ends_bundle, edited in some:
         if edited is not None:
-            name, missing = edited, 600
+            name, missing = edited, 4600
             judge_in_stream._rules = LiveRules.of(RULES[name])
         time = START + timedelta(seconds=second)
         image = detected("hall", canonical_time(time), sorted(labels))
