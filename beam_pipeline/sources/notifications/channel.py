@@ -18,6 +18,7 @@ import math
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -99,6 +100,7 @@ class Channel(abc.ABC):
     def __init__(self) -> None:
         self._receipts = threading.Lock()
         self._finalized_once: dict[int, list[Any]] = {}
+        self._forgotten: Counter[int] = Counter()  # How often receipts of a partition were.
         self._logged_at: dict[str, float] = {}
 
     @abc.abstractmethod
@@ -147,13 +149,18 @@ class Channel(abc.ABC):
         """
         with self._receipts:
             finalized_once = self._finalized_once.pop(partition, [])
+            forgotten = self._forgotten[partition]
         if not finalized_once and receipt is None:
             return None
-        return partial(self._finalized, partition, receipt, finalized_once)
+        return partial(self._finalized, partition, receipt, finalized_once, forgotten)
 
-    def _finalized(self, partition: int, receipt: Any, finalized_once: Sequence[Any]) -> None:
-        if receipt is not None:
-            with self._receipts:
+    def _finalized(
+        self, partition: int, receipt: Any, finalized_once: Sequence[Any], forgotten: int
+    ) -> None:
+        with self._receipts:
+            if forgotten != self._forgotten[partition]:
+                return  # Of before a failure: its messages come again.
+            if receipt is not None:
                 self._finalized_once.setdefault(partition, []).append(receipt)
         if finalized_once:
             self.acknowledge(partition, finalized_once)
@@ -162,6 +169,7 @@ class Channel(abc.ABC):
         """Forgets receipts, for a pull that starts elsewhere than the one before has ended."""
         with self._receipts:
             self._finalized_once.pop(partition, None)
+            self._forgotten[partition] += 1
 
     def should_log(self, line: str) -> bool:
         """Returns whether a line is to be logged: it was not within the last minute."""

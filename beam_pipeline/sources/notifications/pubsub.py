@@ -228,10 +228,11 @@ class PubSubChannel(Channel):
     def pull(self, partition: int, position: PartitionPosition, max_messages: int) -> PulledBatch:
         with self._lock:
             now = self._clock()
-            if self._stream is not None and position.last_pull != self._last_pull:
+            if position.last_pull != self._last_pull:
                 self._forget_receipts(partition)
-                self._stream.close()
-                self._stream = None
+                if self._stream is not None:
+                    self._stream.close()
+                    self._stream = None
             if self._stream is None:
                 self._stream = _Stream(self._connect(), self._address.path, self._timer)
             try:

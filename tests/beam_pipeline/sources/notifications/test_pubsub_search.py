@@ -309,6 +309,47 @@ def test_receipts_of_before_a_failure_are_forgotten(subscription: SimulatedSubsc
     assert source.finalizer_for(0, None) is None
 
 
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_bundle_that_the_runner_has_not_kept_is_never_acknowledged(
+    subscription: SimulatedSubscription, has_ended: bool
+) -> None:
+    """Found by the search: it was finalized with a checkpoint that had begun before it, and the
+    runner went back to that checkpoint once the stream had ended."""
+    source, position = settled(subscription)
+    subscription.publish()
+    subscription.pass_time(1.0)
+    batch = source.pull(0, position, 1000)
+    call = source.finalizer_for(0, batch.receipt)
+    assert call is not None
+    if has_ended:
+        subscription.end_streams()
+        with pytest.raises(ChannelError, match="the stream has ended"):
+            source.pull(0, batch.position, 1000)
+    call()
+    for _ in range(3):
+        batch = source.pull(0, position, 1000)
+        if (call := source.finalizer_for(0, batch.receipt)) is not None:
+            call()
+        subscription.pass_time(1.0)
+    assert subscription.acknowledged == set()
+
+
+def test_what_is_finalized_after_its_stream_has_ended_is_not_acknowledged(
+    subscription: SimulatedSubscription,
+) -> None:
+    source, position = settled(subscription)
+    subscription.publish()
+    subscription.pass_time(1.0)
+    batch = source.pull(0, position, 1000)
+    call = source.finalizer_for(0, batch.receipt)
+    assert call is not None
+    subscription.end_streams()
+    with pytest.raises(ChannelError, match="the stream has ended"):
+        source.pull(0, batch.position, 1000)
+    call()
+    assert source.finalizer_for(0, None) is None
+
+
 def test_an_outage_is_noticed_while_messages_wait(subscription: SimulatedSubscription) -> None:
     """Found by the search: what was published in it comes after what waited in the client."""
     source, position = settled(subscription)
