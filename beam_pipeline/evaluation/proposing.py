@@ -356,8 +356,11 @@ def _cooldown(camera: rules.CameraRules, layer: tuple[str, ...]) -> _Candidates:
 def _schedule(
     camera: rules.CameraRules, layer: tuple[str, ...], false: Sequence[_Marked]
 ) -> _Candidates:
-    """Yields that the camera is disarmed in the hours of the false alerts, if these are few."""
-    if camera.schedule is not None:
+    """Yields that the camera is disarmed in the hours of the false alerts, if these are few.
+
+    One or two false alerts are no reason to look away for an hour every day.
+    """
+    if camera.schedule is not None or len(false) < FEW:
         return
     hours = sorted({local_time(parse_time(one.timestamp), camera.local_zone).hour for one in false})
     following = [*hours[1:], hours[0] + 24]

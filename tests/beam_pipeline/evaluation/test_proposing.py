@@ -134,6 +134,14 @@ def test_parked_cars_repeat_and_hours_in_which_nobody_comes_are_disarmed() -> No
     )
 
 
+def test_one_false_alert_disarms_no_camera_for_an_hour_a_day() -> None:
+    """Found by a new user, to whom it was the first proposal."""
+    for number in (1, 2, 3):
+        images = [(image(n, "person", 0.9), FALSE) for n in range(number)]
+        images += [(image(300 + n, "person", 0.9), known(present="person")) for n in range(3)]
+        assert ("schedule" in kinds(proposals(images))) == (number == 3)
+
+
 def test_a_longer_cooldown_and_a_score_by_night_where_the_rules_have_them() -> None:
     text = RULES.replace("cooldown: 0s", "night: {max_brightness: 0.5}\n  cooldown: 30m")
     images = [(image(31 * n, "person", 0.6), FALSE) for n in range(4)]
