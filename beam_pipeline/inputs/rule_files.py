@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import rules
 from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.inputs.local_files import replace_file
 from transforms.alerting.target_checks import TargetError
 from transforms.models.detection_files import DetectionFileError, read_labels
 from transforms.models.labels import COCO, LabelsError, check_fit, parse_label_map
@@ -50,19 +50,14 @@ def replace_rules(path: str, text: bytes) -> None:
     if not stores.is_local(path):
         stores.write_bytes(path, text)
         return
-    folder, name = os.path.split(os.path.realpath(path))
     before = os.stat(path)
-    descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-    try:
-        with open(descriptor, "wb") as file:
-            with suppress(PermissionError):  # This user may not give files away.
-                os.fchown(descriptor, before.st_uid, before.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
-            file.write(text)
-        os.replace(partial, os.path.join(folder, name))
-    except BaseException:
-        os.unlink(partial)
-        raise
+
+    def set_access(descriptor: int) -> None:
+        with suppress(PermissionError):  # This user may not give files away.
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+
+    replace_file(path, text, set_access)
 
 
 def load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:

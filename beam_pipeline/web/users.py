@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
 from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.inputs.local_files import replace_file
 from rules.text import escaped, shortened
 
 VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
@@ -221,25 +221,15 @@ def _read(path: str) -> Mapping[str, Mapping[str, Any]]:
 
 def _write(path: str, users: Mapping[str, Mapping[str, Any]]) -> None:
     value = {"format_version": _FORMAT_VERSION, "users": dict(sorted(users.items()))}
-    # A new file, which only this user can read until it has the mode of the one before.
-    descriptor, partial = tempfile.mkstemp(
-        prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path)
-    )
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            with suppress(OSError):  # It is a new file, or this user may not give files away.
-                before = os.stat(path)
-                os.fchown(descriptor, before.st_uid, before.st_gid)
-                os.fchmod(descriptor, before.st_mode & 0o770)
-            json.dump(value, file, indent=1, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(partial)
-        raise
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+    def set_access(descriptor: int) -> None:
+        with suppress(OSError):  # It is a new file, or this user may not give files away.
+            before = os.stat(path)
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+            os.fchmod(descriptor, before.st_mode & 0o770)
+
+    replace_file(path, text.encode(), set_access)
 
 
 # The command
