@@ -22,7 +22,8 @@ from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.fleet.marking import user_name
 from beam_pipeline.inputs import paths
 from beam_pipeline.inputs.preflight import check_arguments
-from beam_pipeline.web.app import Console, Live, make_app
+from beam_pipeline.web.app import make_app
+from beam_pipeline.web.console import Console, Live
 from beam_pipeline.web.following import FleetFollower, Follower, RulesFollower
 from beam_pipeline.web.guarding import LOCAL_HOSTS, Access, Network
 from beam_pipeline.web.index import Index

@@ -384,7 +384,7 @@ def test_users_who_are_added_and_removed_at_once_are_all_in_the_file(
 def test_an_open_page_learns_nothing_after_its_person_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beam_pipeline.web.app._ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr("beam_pipeline.web.console._ALIVE_SECONDS", 0.2)
     monkeypatch.setattr("beam_pipeline.web.app._STREAMS_OF_ONE", 2)
     write_small_output(tmp_path / "out")
     users = users_file(tmp_path / "users.json")

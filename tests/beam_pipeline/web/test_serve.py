@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 import rules
 from beam_pipeline import cli
-from beam_pipeline.web.app import Live
+from beam_pipeline.web.console import Live
 from tests.beam_pipeline.conftest import refused
 from tests.beam_pipeline.fleets import PICTURE, SHA256, write_fleet
 from tests.beam_pipeline.web.serving import (
