@@ -25,7 +25,7 @@ def main() -> None:
 
     def watch() -> None:
         while not begun:
-            judged = counted_here()["images.valid"]
+            judged = counted_here()["images.detected"]
             if judged >= _WARM:
                 begun.append((time.monotonic(), judged, ProcessorTime()))
             time.sleep(0.005)
@@ -41,7 +41,7 @@ def main() -> None:
     if code or not begun:
         sys.exit(f"the job ended with {code}")
     started, warm, processor = begun[0]
-    judged = counted_here()["images.valid"] - warm
+    judged = counted_here()["images.detected"] - warm
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     figures = {
         "images_per_second": judged / (ended - started),

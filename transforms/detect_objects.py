@@ -299,6 +299,7 @@ def outputs_of(
     if isinstance(outcome, InvalidImage):
         yield tagged_invalid(outcome, image.named)
         return
+    count("images.detected")
     if image.known is not None:
         count("images.resumed")
     # The tiles are no longer needed, and take the most memory.

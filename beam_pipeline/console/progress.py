@@ -10,23 +10,36 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from transforms.records import reasons
 from transforms.runtime.counters import counted_here
+
+_INVALID = "images.invalid."
 
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 def done(counts: Counter[str]) -> int:
-    """Returns images that are judged, stored as invalid, or known to repeat another one."""
-    return sum(
+    """Returns the images that have passed the model, or were found invalid before.
+
+    A batch judges its images after all have passed the model, which takes nearly all of its time.
+    """
+    after_the_model = f"{_INVALID}{reasons.DUPLICATE}"
+    return counts["images.detected"] + sum(
         number
         for name, number in counts.items()
-        if name in ("images.valid", "images.repeated") or name.startswith("images.invalid.")
+        if name.startswith(_INVALID) and name != after_the_model
     )
+
+
+def _threats(counts: Counter[str]) -> str:
+    return f"{counts['images.with_threat']} with a threat" if counts["images.valid"] else ""
 
 
 class Progress:
     """Shows images done of images found, images a second, and threats, while its block runs.
+
+    Threats are shown once images are judged.
 
     Args:
       out: A terminal gets a bar, anything else a line every ten seconds.
@@ -66,7 +79,7 @@ class Progress:
                 ended = self._ended.wait(_SECONDS_BETWEEN_LOOKS)
                 counts = self._counts()
                 bar.total = counts["images.found"] or None
-                bar.set_postfix_str(f"{counts['images.with_threat']} with a threat", refresh=False)
+                bar.set_postfix_str(_threats(counts), refresh=False)
                 bar.update(done(counts) - bar.n)
                 bar.refresh()
 
@@ -75,9 +88,5 @@ class Progress:
         while not self._ended.wait(_SECONDS_BETWEEN_LINES):
             counts = self._counts()
             rate = done(counts) / (time.monotonic() - started)
-            print(
-                f"{done(counts)} of {counts['images.found']} images done, {rate:.1f} images/s, "
-                f"{counts['images.with_threat']} with a threat",
-                file=self._out,
-                flush=True,
-            )
+            line = f"{done(counts)} of {counts['images.found']} images done, {rate:.1f} images/s"
+            print(*filter(None, (line, _threats(counts))), sep=", ", file=self._out, flush=True)
