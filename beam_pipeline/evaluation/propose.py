@@ -14,7 +14,7 @@ from beam_pipeline.console.tables import write_stdout
 from beam_pipeline.evaluation.comparison import earliest
 from beam_pipeline.evaluation.marked import MarkedTruth, read_truth
 from beam_pipeline.evaluation.proposing import Proposal, propose
-from beam_pipeline.evaluation.rule_edits import Setting, Value, apply_settings
+from beam_pipeline.evaluation.rule_edits import apply_settings, setting_text
 from beam_pipeline.inputs import selection
 from beam_pipeline.inputs.preflight import check_readable
 from beam_pipeline.inputs.rule_files import load_labels, load_rules, read_file, replace_rules
@@ -126,24 +126,10 @@ def _table(id: str, proposals: list[Proposal]) -> str:
         effect = proposal.effect
         warning = "LOSES RIGHT ALERTS  " if proposal.loses_right else ""
         lines += [
-            f"{number:>3}  {warning}{'; '.join(map(_setting, proposal.changes))}",
+            f"{number:>3}  {warning}{'; '.join(map(setting_text, proposal.changes))}",
             f"     {effect.false_gone} of {effect.false} false alerts gone, "
             f"{effect.right - len(effect.right_lost)} of {effect.right} right ones kept; of the "
             f"unmarked ones {effect.others_lost} gone, and {effect.gained} alerts more",
             f"     {proposal.sureness}",
         ]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _setting(setting: Setting) -> str:
-    path, value = setting
-    return f"{'.'.join(path)}: {_inline(value)}"
-
-
-def _inline(value: Value) -> str:
-    """Returns a value as YAML in one line."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return f"[{', '.join(map(_inline, value))}]"
-    return f"{{{', '.join(f'{key}: {_inline(part)}' for key, part in value.items())}}}"

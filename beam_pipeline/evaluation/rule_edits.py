@@ -117,6 +117,21 @@ def apply_settings(text: str, settings: Iterable[Setting]) -> str:
     return _changed(text, change)
 
 
+def setting_text(setting: Setting) -> str:
+    """Returns a setting in one line, such as ``cameras.hall.cooldown: 5m``."""
+    path, value = setting
+    return f"{'.'.join(path)}: {_inline(value)}"
+
+
+def _inline(value: Value) -> str:
+    """Returns a value as YAML in one line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return f"[{', '.join(map(_inline, value))}]"
+    return f"{{{', '.join(f'{key}: {_inline(part)}' for key, part in value.items())}}}"
+
+
 def _changed(text: str, change: Callable[[Any], None]) -> str:
     """Returns a text in which only the lines differ that a change of its document makes differ."""
     line_end = "\r" if "\r\n" in text else ""

@@ -8,7 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 
-def replace_file(path: str, data: bytes, set_access: Callable[[int], None]) -> None:
+def replace_file(
+    path: str,
+    data: bytes,
+    set_access: Callable[[int], None],
+    before: Callable[[], None] = lambda: None,
+) -> None:
     """Puts a new file in the place of another one, which is there whole until then.
 
     Args:
@@ -16,6 +21,8 @@ def replace_file(path: str, data: bytes, set_access: Callable[[int], None]) -> N
       data: Its new bytes.
       set_access: Sets owner and mode of the new file, by its descriptor. Until then, only this user
         can read it.
+      before: Called when the new file is written and only has to be put in place. If it raises, the
+        old one stays.
 
     Raises:
       OSError: It can't be written; the old one stays.
@@ -29,6 +36,7 @@ def replace_file(path: str, data: bytes, set_access: Callable[[int], None]) -> N
             file.write(data)
             file.flush()
             os.fsync(descriptor)
+        before()
         os.replace(partial, path)
     except BaseException:
         with suppress(OSError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import rules
@@ -36,28 +36,30 @@ def read_file(path: str, option: str) -> bytes:
         raise SetupError(f"{option} {path}: can't be read ({one_line(error)})") from None
 
 
-def replace_rules(path: str, text: bytes) -> None:
+def replace_rules(path: str, text: bytes, before: Callable[[], None] = lambda: None) -> None:
     """Writes a rule file anew. A local one keeps its mode and owner, and a link to it stays.
 
     Args:
       path: The file, on any of Beam's filesystems.
       text: Its new bytes.
+      before: Called immediately before the file is replaced, which stays if it raises.
 
     Raises:
       OSError: It can't be written.
     """
     path = path.removeprefix("file://")
     if not stores.is_local(path):
+        before()
         stores.write_bytes(path, text)
         return
-    before = os.stat(path)
+    status = os.stat(path)
 
     def set_access(descriptor: int) -> None:
         with suppress(PermissionError):  # This user may not give files away.
-            os.fchown(descriptor, before.st_uid, before.st_gid)
-        os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
-    replace_file(path, text, set_access)
+    replace_file(path, text, set_access, before)
 
 
 def load_rules(text: bytes, source: str, labels: frozenset[str] | None) -> rules.Rules:

@@ -10,7 +10,7 @@ clock and need no lock.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -57,7 +57,7 @@ def write_entry(
     }
     data = stores.json_bytes(entry)
     digits = hashlib.sha256(data).hexdigest()[:12]
-    name = f"{at:%Y%m%dT%H%M%S}{at.microsecond:06d}Z_{digits}.json"
+    name = f"{_time_in_name(at)}_{digits}.json"
     stores.write_bytes(stores.join(output, "audit", f"{at:%Y-%m-%d}", name), data)
 
 
@@ -84,6 +84,36 @@ def read_entries(output: str, number: int, now: datetime | None = None) -> list[
         if len(entries) >= number:
             break
     return entries
+
+
+def entries_at(
+    output: str, times: Iterable[datetime], actions: Sequence[str]
+) -> dict[datetime, Mapping[str, Any]]:
+    """Returns the entries of these very times that can be read, by their times.
+
+    Args:
+      output: The job's output.
+      times: The times (UTC), as `write_entry` got them.
+      actions: What was done; other entries are left out.
+
+    Raises:
+      OSError: The store can't be listed.
+    """
+    by_day: dict[str, dict[str, datetime]] = {}
+    for at in times:
+        by_day.setdefault(f"{at:%Y-%m-%d}", {})[_time_in_name(at)] = at
+    found: list[tuple[datetime, str]] = []
+    for day, of_day in by_day.items():
+        folder = stores.join(output, "audit", day)
+        for name in stores.names_with_prefix(folder, sorted(of_day)):
+            found.append((of_day[name.partition("_")[0]], stores.join(folder, name)))
+    read = map_in_threads(stores.read_bytes, [uri for _, uri in found])
+    entries = ((at, _entry(data)) for (at, _), data in zip(found, read, strict=True))
+    return {at: entry for at, entry in entries if entry is not None and entry["action"] in actions}
+
+
+def _time_in_name(at: datetime) -> str:
+    return f"{at:%Y%m%dT%H%M%S}{at.microsecond:06d}Z"
 
 
 def _entry(data: bytes | Exception) -> Mapping[str, Any] | None:
