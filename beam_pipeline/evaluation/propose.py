@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +14,7 @@ from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import write_stdout
 from beam_pipeline.evaluation.comparison import earliest
 from beam_pipeline.evaluation.marked import MarkedTruth, read_truth
-from beam_pipeline.evaluation.proposing import Proposal, propose
+from beam_pipeline.evaluation.proposing import Findings, Proposal, propose
 from beam_pipeline.evaluation.rule_edits import apply_settings, setting_text
 from beam_pipeline.inputs import selection
 from beam_pipeline.inputs.preflight import check_readable
@@ -41,16 +42,17 @@ def propose_rules(args: argparse.Namespace) -> int:
         found = {id: _of_camera(chosen, truth, ruleset, text, args.rules, id) for id in chosen.ids}
     written = None if args.write is None else _to_write(args.write, next(iter(found.items())))
     if args.format == "json":
-        document = {id: [_json(one) for one in proposals] for id, proposals in found.items()}
+        document = {id: [_json(one) for one in of.proposals] for id, of in found.items()}
         write_stdout(json.dumps(document, indent=2) + "\n")
     else:
-        write_stdout("\n".join(_table(id, some) for id, some in found.items() if some))
-    if not any(found.values()):
-        print(
-            "nothing to propose: no sent alert of these cameras is marked false, or no single "
-            "change would silence one",
-            file=sys.stderr,
-        )
+        tables = (_table(id, of.proposals) for id, of in found.items() if of.proposals)
+        write_stdout("\n".join(tables))
+    marked = {id for id, _ in truth.facts}
+    for id, of in found.items():
+        if of.nothing is not None and (chosen.by_id or id in marked):
+            print(f"nothing to propose for {id}: {of.nothing}", file=sys.stderr)
+    if not chosen.by_id and (unmarked := found.keys() - marked):
+        print(f"nothing to propose for {len(unmarked)} cameras without marks", file=sys.stderr)
     selection.print_problems([*chosen.archive.problems, *truth.problems], "they were left out")
     if written is not None:
         _write(args, text, labels, written)
@@ -64,24 +66,25 @@ def _of_camera(
     text: bytes,
     source: str,
     id: str,
-) -> list[Proposal]:
+) -> Findings:
     facts = {key: known for key, known in truth.facts.items() if key[0] == id}
-    if not facts or (ruleset.strict_ids and not ruleset.has_camera(id)):
-        return []
-    archived = chosen.archive.images(id, earliest(chosen, ruleset, id), chosen.until)
-    images = [one.image for one in archived]
+    images = []
+    if facts:
+        archived = chosen.archive.images(id, earliest(chosen, ruleset, id), chosen.until)
+        images = [one.image for one in archived]
     return propose(images, facts, text.decode(), source, id, since=chosen.since)
 
 
-def _to_write(number: int, camera: tuple[str, list[Proposal]]) -> Proposal:
+def _to_write(number: int, camera: tuple[str, Findings]) -> Proposal:
     """Returns the proposal of a number of a camera; of 0, the first one if it loses nothing.
 
     Raises:
       SetupError: There is no such proposal.
     """
-    id, proposals = camera
+    id, proposals = camera[0], camera[1].proposals
     if max(number, 1) > len(proposals):
-        raise SetupError(f"--write {number or 1}: {id} has {len(proposals)} proposals")
+        why = f": {camera[1].nothing}" if camera[1].nothing else ""
+        raise SetupError(f"--write {number or 1}: {id} has {len(proposals)} proposals{why}")
     if not number and proposals[0].loses_right:
         raise SetupError(
             f"--write: each proposal for {id} loses alerts that are marked right; to write one "
@@ -119,7 +122,7 @@ def _json(proposal: Proposal) -> dict[str, Any]:
     }
 
 
-def _table(id: str, proposals: list[Proposal]) -> str:
+def _table(id: str, proposals: Sequence[Proposal]) -> str:
     first = proposals[0].effect
     lines = [f"{id}: {first.false} alerts marked false were sent, {first.right} right"]
     for number, proposal in enumerate(proposals, 1):
@@ -127,9 +130,9 @@ def _table(id: str, proposals: list[Proposal]) -> str:
         warning = "LOSES RIGHT ALERTS  " if proposal.loses_right else ""
         lines += [
             f"{number:>3}  {warning}{'; '.join(map(setting_text, proposal.changes))}",
-            f"     {effect.false_gone} of {effect.false} false alerts gone, "
+            f"     {len(effect.false_gone)} of {effect.false} false alerts gone, "
             f"{effect.right - len(effect.right_lost)} of {effect.right} right ones kept; of the "
-            f"unmarked ones {effect.others_lost} gone, and {effect.gained} alerts more",
+            f"unmarked ones {len(effect.others_lost)} gone, and {len(effect.gained)} alerts more",
             f"     {proposal.sureness}",
         ]
     return "".join(f"{line}\n" for line in lines)

@@ -4,16 +4,17 @@ Each proposal changes one thing of one camera, and was judged on the images of t
 of the alerts that people marked false it takes away, how many that they marked right it keeps, and
 what else it changes.
 
-    for proposal in propose(images, facts, text, "rules.yaml", "hall"):
+    for proposal in propose(images, facts, text, "rules.yaml", "hall").proposals:
         proposal.changes, proposal.effect, proposal.sureness
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
 import rules
@@ -28,14 +29,15 @@ from transforms.records.images import DetectedImage
 from transforms.records.times import parse_time
 
 KINDS = (
-    *("min_score_at_night", "min_score", "min_area", "mask", "repeats", "confirm"),
-    *("cooldown", "schedule"),
+    *("min_score_at_night", "min_score", "min_area", "track", "mask", "repeats", "confirm"),
+    *("zone", "cooldown", "schedule"),
 )
 """What a proposal changes, the least far-reaching first."""
 FEW = 3
 """With fewer marks of either kind, a proposal is a guess."""
 _SAME_PLACE = 0.5
 _MARGIN = 0.01
+_ZONE_MARGIN = 0.05
 _MASK_OVERLAP = 0.9
 _LONGEST_COOLDOWN = timedelta(hours=4)
 _MOST_HOURS = 8
@@ -45,22 +47,24 @@ _MOST_HOURS = 8
 class Effect:
     """What a change makes of the alerts of a camera.
 
+    Images are named by their capture times.
+
     Attributes:
-      false: Alerts that were sent and are marked false.
+      false: How many alerts were sent and are marked false.
       false_gone: Of these, those that are no longer sent.
       right: Images whose alert is marked right, and was sent or is in the cooldown of one that is
         not marked false.
-      right_lost: The capture times of those of which this is no longer so.
+      right_lost: Those of which this is no longer so.
       others_lost: Unmarked alerts that are no longer sent.
       gained: Alerts that were not sent before, as where a cooldown begins with another image.
     """
 
     false: int
-    false_gone: int
+    false_gone: tuple[str, ...]
     right: int
     right_lost: tuple[str, ...]
-    others_lost: int
-    gained: int
+    others_lost: tuple[str, ...]
+    gained: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,25 @@ class Proposal:
         effect = self.effect
         return (
             len(effect.right_lost),
-            -effect.false_gone,
-            effect.others_lost + effect.gained,
+            -len(effect.false_gone),
+            len(effect.others_lost) + len(effect.gained),
             KINDS.index(self.kind),
             self.label,
             str(self.changes),
         )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found for one camera.
+
+    Attributes:
+      proposals: The best first.
+      nothing: Why there is none, for a person; None if there is one.
+    """
+
+    proposals: tuple[Proposal, ...]
+    nothing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,8 +161,8 @@ def propose(
     id: str,
     *,
     since: datetime | None = None,
-) -> list[Proposal]:
-    """Returns the proposals for one camera, the best first; none without a false alert.
+) -> Findings:
+    """Returns the proposals for one camera, or why there is none.
 
     The first one loses no right alert, unless all of them do.
 
@@ -159,9 +176,15 @@ def propose(
       since: The time (UTC) from which images count; None for all.
     """
     parsed = rules.parse_rules(text.encode(), source)
+    if parsed.strict_ids and not parsed.has_camera(id):
+        return Findings((), f"the rules are strict and do not name {id}, so its images are refused")
     before = _judge(images, facts, parsed, id, since)
+    labels = sorted(_false_labels(before))
+    if not labels:
+        return Findings((), _why_no_false_alert(before, facts, id))
     found: dict[str, Proposal] = {}
-    for label in sorted(_false_labels(before)):
+    tried: set[str] = set()
+    for label in labels:
         false = [*_marked(before, label, is_right=False)]
         right = [*_marked(before, label, is_right=True)]
         for kind, changes in _candidates(parsed.for_camera(id), id, label, false, right):
@@ -169,10 +192,39 @@ def propose(
                 changed = rules.parse_rules(apply_settings(text, changes).encode(), source)
             except rules.RulesError:
                 continue  # The change does not go with what the file says already.
+            tried.add(kind)
             effect = _compare(before, _judge(images, facts, changed, id, since))
             if effect.false_gone:
                 found.setdefault(str(changes), Proposal(id, kind, label, changes, effect))
-    return sorted(found.values(), key=lambda proposal: proposal.order)
+    if not found:
+        number = len(_false_alerts(before))
+        kinds = ", ".join(sorted(tried, key=KINDS.index))
+        return Findings(
+            (),
+            f"no single change of the rules of {id} would silence one of the {number} alerts that "
+            f"are marked false; tried: {kinds or 'none goes with what the rules say already'}",
+        )
+    return Findings(tuple(sorted(found.values(), key=lambda proposal: proposal.order)))
+
+
+def _why_no_false_alert(seen: Sequence[_Seen], facts: Mapping[Key, Facts], id: str) -> str:
+    """Returns why no alert of a camera is known to be sent and false."""
+    known = [one.row.facts for one in seen if one.row.facts is not None]
+    of_id = sum(camera == id for camera, _ in facts)
+    if not of_id:
+        return f"nobody has marked an alert of {id}; mark those that are false"
+    if not known:
+        return f"none of the {of_id} marked images of {id} is among those of the archive that count"
+    silent = sum(bool(one.absent) for one in known)
+    disputed = sum(bool(one.disputed) for one in known)
+    if silent:
+        return (
+            f"the rules send none of the alerts of {id} any more that are marked false: they "
+            f"silence the {silent} there are"
+        )
+    if disputed:
+        return f"people disagree on {disputed} images of {id}, so nothing is known of their alerts"
+    return f"no alert of {id} is marked false; {len(known)} of its images have another mark"
 
 
 def _judge(
@@ -217,26 +269,34 @@ def _marked(seen: Iterable[_Seen], label: str, *, is_right: bool) -> Iterator[_M
                 yield _Marked(one.row.timestamp, one.image.detections[threat.detection])
 
 
+def _false_alerts(seen: Iterable[_Seen]) -> set[str]:
+    """Returns the capture times of the alerts that are sent and marked false."""
+    return {one.row.timestamp for one in seen if one.row.is_sent and one.row.is_right is False}
+
+
 def _compare(before: Sequence[_Seen], after: Sequence[_Seen]) -> Effect:
-    false_before, false_after = (
+    false, still_false = _false_alerts(before), _false_alerts(after)
+    rows = [(old.row, new.row) for old, new in zip(before, after, strict=True)]
+    false_ids, still_ids = (
         {
-            rules.alert_id(one.row.id, one.row.timestamp, "alert")
-            for one in seen
-            if one.row.is_sent and one.row.is_right is False
+            rules.alert_id(old.id, old.timestamp, "alert")
+            for old, _ in rows
+            if old.timestamp in times
         }
-        for seen in (before, after)
+        for times in (false, still_false)
     )
-    pairs = [(old.row, new.row) for old, new in zip(before, after, strict=True)]
-    right = [(old, new) for old, new in pairs if _is_kept(old, false_before)]
+    right = [(old, new) for old, new in rows if _is_kept(old, false_ids)]
     return Effect(
-        false=len(false_before),
-        false_gone=len(false_before - false_after),
+        false=len(false),
+        false_gone=tuple(sorted(false - still_false)),
         right=len(right),
-        right_lost=tuple(new.timestamp for _, new in right if not _is_kept(new, false_after)),
-        others_lost=sum(
-            old.is_sent and not new.is_sent and old.is_right is None for old, new in pairs
+        right_lost=tuple(new.timestamp for _, new in right if not _is_kept(new, still_ids)),
+        others_lost=tuple(
+            old.timestamp
+            for old, new in rows
+            if old.is_sent and not new.is_sent and old.is_right is None
         ),
-        gained=sum(new.is_sent and not old.is_sent for old, new in pairs),
+        gained=tuple(old.timestamp for old, new in rows if new.is_sent and not old.is_sent),
     )
 
 
@@ -259,6 +319,7 @@ def _candidates(
 ) -> _Candidates:
     layer = ("cameras", id)
     yield from _scores(camera, (*layer, "objects", label), label, false, right)
+    yield from _track(camera, layer, label, false, right)
     yield from _areas(camera, (*layer, "objects", label), label, false)
     yield from _mask(camera, (*layer, "mask"), label, false)
     if camera.repeats is None:
@@ -267,6 +328,7 @@ def _candidates(
         yield "repeats", (((*layer, "repeats"), {}), *(of_label if label == "person" else ()))
     if camera.confirm is None:
         yield "confirm", (((*layer, "confirm"), {}),)
+    yield from _zone(camera, (*layer, "zones"), label, right)
     yield from _cooldown(camera, layer)
     yield from _schedule(camera, layer, false)
 
@@ -279,7 +341,7 @@ def _scores(
     right: Sequence[_Marked],
 ) -> _Candidates:
     """Yields the least score above all false ones, and the greatest that keeps all right ones."""
-    values = {_rounded_down(max(one.detection.conf for one in false) + 0.01, 100)}
+    values = {_above(false)}
     if right:
         values.add(_rounded_down(min(one.detection.conf for one in right), 100))
     rule = camera.objects.get(label)
@@ -290,6 +352,35 @@ def _scores(
         night = None if rule is None else rule.min_score_at_night
         if camera.night is not None and (night is None or value > night):
             yield "min_score_at_night", (((*path, "min_score_at_night"), number),)
+
+
+def _above(false: Sequence[_Marked]) -> float:
+    """Returns the least hundredth above the scores of the false ones."""
+    return _rounded_down(max(one.detection.conf for one in false) + 0.01, 100)
+
+
+def _track(
+    camera: rules.CameraRules,
+    layer: tuple[str, ...],
+    label: str,
+    false: Sequence[_Marked],
+    right: Sequence[_Marked],
+) -> _Candidates:
+    """Yields a score above all false ones, below which what moves is still a threat; only where the
+    score alone would lose right ones."""
+    value = _above(false)
+    rule = camera.objects.get(label)
+    if camera.track is not None or rule is None or not rule.min_score < value <= 0.99:
+        return
+    if any(one.detection.conf < value for one in right):
+        moving: Value = {"min_score": f"{rule.min_score:.4f}".rstrip("0").rstrip(".")}
+        yield (
+            "track",
+            (
+                ((*layer, "objects", label, "min_score"), f"{value:.2f}"),
+                ((*layer, "track"), moving),
+            ),
+        )
 
 
 def _rounded_down(value: float, steps: int) -> float:
@@ -318,24 +409,48 @@ def _mask(
     together = max(
         ([other for other in boxes if iou(box, other) >= _SAME_PLACE] for box in boxes), key=len
     )
-    left, top = (max(0.0, min(box[side] for box in together) - _MARGIN) for side in (0, 1))
-    right, bottom = (
-        min(1.0, max(box[side] + box[side + 2] for box in together) + _MARGIN) for side in (0, 1)
-    )
-    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
-    polygon: Value = [[f"{x:.3f}", f"{y:.3f}"] for x, y in corners]
-    name = next(
-        name
-        for name in (f"marked-{number}" for number in range(1, len(camera.masks) + 2))
-        if name not in camera.masks
-    )
+    name = _new_name(camera.masks)
     values: dict[str, Value] = {
-        "polygon": polygon,
+        "polygon": _around(together, _MARGIN),
         "anchor": "overlap",
         "min_overlap": f"{_MASK_OVERLAP}",
         "objects": [label],
     }
     yield "mask", (((*path, name), values),)
+
+
+def _zone(
+    camera: rules.CameraRules, path: tuple[str, ...], label: str, right: Sequence[_Marked]
+) -> _Candidates:
+    """Yields that only what is where the right boxes are is a threat, if these are not few.
+
+    Where a zone holds for the label already, another one would only let more through.
+    """
+    if len(right) < FEW or any(
+        zone.rule_for(label, camera) is not None for zone in camera.zones.values()
+    ):
+        return
+    boxes = [one.detection.bbox for one in right]
+    values: dict[str, Value] = {
+        "polygon": _around(boxes, _ZONE_MARGIN),
+        "objects": {label: {}},
+    }
+    yield "zone", (((*path, _new_name(camera.zones)), values),)
+
+
+def _around(boxes: Sequence[Sequence[float]], margin: float) -> Value:
+    """Returns the corners of a rectangle around boxes."""
+    left, top = (max(0.0, min(box[side] for box in boxes) - margin) for side in (0, 1))
+    right, bottom = (
+        min(1.0, max(box[side] + box[side + 2] for box in boxes) + margin) for side in (0, 1)
+    )
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    return [[f"{x:.3f}", f"{y:.3f}"] for x, y in corners]
+
+
+def _new_name(areas: Container[str]) -> str:
+    """Returns the first name `marked-1`, `marked-2` and so on that no mask or zone has."""
+    return next(name for number in count(1) if (name := f"marked-{number}") not in areas)
 
 
 def _cooldown(camera: rules.CameraRules, layer: tuple[str, ...]) -> _Candidates:
