@@ -86,6 +86,18 @@ class Proposal:
     effect: Effect
 
     @property
+    def in_words(self) -> str:
+        """What changes, for a person."""
+        return _in_words(self)
+
+    @property
+    def polygon(self) -> tuple[tuple[float, float], ...]:
+        """The corners of the mask or zone as fractions of the image; none of another kind."""
+        values: Any = self.changes[0][1]
+        corners = values["polygon"] if self.kind in ("mask", "zone") else ()
+        return tuple((float(x), float(y)) for x, y in corners)
+
+    @property
     def loses_right(self) -> bool:
         """Whether a right alert would be lost."""
         return bool(self.effect.right_lost)
@@ -121,6 +133,31 @@ class Proposal:
             self.label,
             str(self.changes),
         )
+
+
+def _in_words(proposal: Proposal) -> str:
+    label, values = proposal.label, [value for _, value in proposal.changes]
+    number = values[0] if isinstance(values[0], str) else "0"
+    if proposal.kind == "min_score":
+        return f"Alert for {label} only from a score of {number}"
+    if proposal.kind == "min_score_at_night":
+        return f"At night, alert for {label} only from a score of {number}"
+    if proposal.kind == "min_area":
+        return f"Ignore {label} that covers less than {float(number):.2%} of the image"
+    if proposal.kind == "track":
+        return f"Alert for {label} only from a score of {number}, or if it has moved"
+    if proposal.kind == "mask":
+        return f"Ignore {label} in this place"
+    if proposal.kind == "repeats":
+        return "Ignore what stays in the same place"
+    if proposal.kind == "confirm":
+        return "Alert only if a second image shows it within half a minute"
+    if proposal.kind == "zone":
+        return f"Alert for {label} only in this area"
+    if proposal.kind == "cooldown":
+        return f"After an alert, send no further one for {int(number[:-1]) // 60:,} minutes"
+    periods: Any = values[0]
+    return f"Disarm the camera from {periods[0]['start']} to {periods[0]['end']} each day"
 
 
 @dataclass(frozen=True)

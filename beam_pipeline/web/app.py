@@ -34,8 +34,8 @@ from beam_pipeline.fleet import chart
 from beam_pipeline.fleet.marking import Said, find_marked, parse_box, words, write_said
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.page import svg_with_dark_mode
-from beam_pipeline.web import audit, views
-from beam_pipeline.web.console import REPORT, WEB, Console
+from beam_pipeline.web import audit, proposals, views
+from beam_pipeline.web.console import REPORT, WEB, Console, known_camera
 from beam_pipeline.web.forms import FormError, check_token, read_form
 from beam_pipeline.web.guarding import COOKIE, SESSION_SECONDS, Access, Guard
 from beam_pipeline.web.index import UNMARKED, IncidentFilter
@@ -103,6 +103,11 @@ def make_app(console: Console, access: Access, stopped: threading.Event) -> Guar
             route("/cameras/{camera}", _camera),
             route("/cameras/{camera}/images", _images),
             route("/cameras/{camera}/images/{stem}", _image_page),
+            route("/cameras/{camera}/proposals", proposals.proposals_page),
+            route("/cameras/{camera}/proposals", proposals.apply_proposal, "POST"),
+            route("/rules/changes", proposals.changes_page),
+            route("/rules/changes/{name}", proposals.version_page),
+            route("/rules/restore", proposals.restore_rules, "POST"),
             route("/images/{camera}/{stem}", _image),
             route("/fleet", _fleet),
             route("/fleet/chart.svg", _chart),
@@ -209,18 +214,8 @@ def _alert(console: Console, request: Request) -> Response:
 # Cameras
 
 
-def _known_camera(console: Console, request: Request) -> str:
-    camera = str(request.path_params["camera"])
-    ruleset = console.rules_file.ruleset
-    if not rules.is_camera_id(camera) or not views.is_known(
-        console.index, console.fleet.view, camera, ruleset
-    ):
-        raise HTTPException(404, "There is no such camera")
-    return camera
-
-
 def _camera(console: Console, request: Request) -> Response:
-    camera = _known_camera(console, request)
+    camera = known_camera(console, request)
     ruleset = console.rules_file.ruleset
     return console.render(
         request,
@@ -231,7 +226,7 @@ def _camera(console: Console, request: Request) -> Response:
 
 
 def _images(console: Console, request: Request) -> Response:
-    camera = _known_camera(console, request)
+    camera = known_camera(console, request)
     begins = views.utc_minutes(request.query_params.get("from"))
     if begins is None:
         newest = views.camera_values(console.output, console.index, console.fleet.view, camera)[

@@ -11,15 +11,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+import rules
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.page import labels_text
+from beam_pipeline.web import views
 from beam_pipeline.web.following import FleetFollower, Follower, RulesFollower
 from beam_pipeline.web.guarding import COOKIE, Guard
 from beam_pipeline.web.index import IncidentFilter, Index
 from beam_pipeline.web.pictures import Pictures
+from beam_pipeline.web.proposing import ProposalFinder
+from beam_pipeline.web.rule_changes import RuleFile
 from beam_pipeline.web.users import ADMIN, OPERATOR, Person
 
 WEB, REPORT = "beam_pipeline.web", "beam_pipeline.pages.report"
@@ -97,6 +102,13 @@ class Console:
 
     def __post_init__(self) -> None:
         self.templates = parts.environment(WEB, REPORT)
+        path, labels = self.rules_file.path, frozenset(self.rules_file.labels)
+        self.rule_file = None if path is None else RuleFile(path, self.output, labels)
+        self.proposals = (
+            None
+            if self.rule_file is None
+            else ProposalFinder(self.output, self.index, self.rule_file)
+        )
         # A store that hangs must not keep the other pages waiting.
         self.picture_threads = ThreadPoolExecutor(8, thread_name_prefix="pictures")
         self.mark_threads = ThreadPoolExecutor(4, thread_name_prefix="marks")
@@ -188,3 +200,18 @@ class Console:
             if self.counted is None or self.counted[0] != key:
                 self.counted = key, self.index.numbers()
             return self.counted[1]
+
+
+def known_camera(console: Console, request: Request) -> str:
+    """Returns the camera of an address.
+
+    Raises:
+      HTTPException: There is no such camera.
+    """
+    camera = str(request.path_params["camera"])
+    ruleset = console.rules_file.ruleset
+    if not rules.is_camera_id(camera) or not views.is_known(
+        console.index, console.fleet.view, camera, ruleset
+    ):
+        raise HTTPException(404, "There is no such camera")
+    return camera

@@ -221,7 +221,8 @@ class RuleFile:
             text = self._expected(expected)
             changed = self.kept_text(name)
             self._check(changed, text.text)
-            about = {"what": f"the version {name} is put back"}
+            version = name.partition("_")[2].removesuffix(".yaml")
+            about = {"what": f"the version {version} is put back"}
             return self._replace(text, changed, RESTORE, by, role, about, now)
 
     def undoable(self, text: RuleText, kept: Sequence[KeptVersion]) -> KeptVersion | None:
@@ -368,7 +369,7 @@ class RuleFile:
     def _kept(self) -> dict[str, datetime]:
         """Returns the names of the versions in the history, with their times."""
         names = stores.names_with_prefix(self._history(), [""])
-        times = {name: _time_of(name) for name in names}
+        times = {name: time_of(name) for name in names}
         return {name: at for name, at in times.items() if at is not None}
 
     def _history(self, *name: str) -> str:
@@ -398,8 +399,8 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _time_of(name: str) -> datetime | None:
-    """Returns the time in the name of a version; None if it is no such name."""
+def time_of(name: str) -> datetime | None:
+    """Returns when a version was replaced (UTC), by its name; None if it is no such name."""
     match = _NAME.fullmatch(name)
     try:
         at = None if match is None else datetime.strptime(match[1], "%Y%m%dT%H%M%S%f")

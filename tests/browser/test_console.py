@@ -41,11 +41,12 @@ from tests.browser.looks import (
     difference,
     reduced,
 )
+from tests.browser.tabs import ALL_DETAILS, WIDTH, Tab
 from tests.transforms.archives import seen
 from transforms.storage.marks import read_marks, standing
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 HALL = rules.alert_id("hall", "2026-01-31T10:00:00Z", "alert")
 QUIET = "hall_2026-01-31T12-30-00Z"
@@ -59,6 +60,8 @@ PAGES = {
     "fleet": "/fleet",
     "health": "/health",
     "audit": "/audit",
+    "proposals": "/cameras/hall/proposals",
+    "changes": "/rules/changes",
 }
 SHOWN = ("alerts", "alert", "camera")
 VIEWS = [*itertools.product(SHOWN, SIZES, ("light", "dark"))]
@@ -87,36 +90,6 @@ def changing(tmp_path: Path) -> Iterator[Served]:
     users = users_file(tmp_path / "users.json")
     with served(tmp_path / "out", tmp_path / "index", "--users", users) as here:
         yield here
-
-
-class Tab:
-    """A page in a tab, and all that it complains of."""
-
-    def __init__(
-        self, browser: Browser, here: Served, path: str, size: str = "desk", **how: Any
-    ) -> None:
-        width, height = SIZES[size]
-        context = browser.new_context(viewport={"width": width, "height": height}, **how)
-        self.page: Page = context.new_page()
-        self.complaints: list[str] = []
-        self.elsewhere: list[str] = []
-        self.page.on("console", lambda said: self.complaints.append(said.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self._note(request.url, here.url))
-        self.page.goto(here.url + path)
-
-    def _note(self, url: str, own: str) -> None:
-        if not url.startswith(own):
-            self.elsewhere.append(url)
-
-    def log_in(self, name: str) -> None:
-        self.page.get_by_label("Name").fill(name)
-        self.page.get_by_label("Password").fill(PASSWORD)
-        self.page.keyboard.press("Enter")
-        self.page.wait_for_url("**/alerts**")
-
-    def close(self) -> None:
-        self.page.context.close()
 
 
 def output_of(here: Served) -> Path:
@@ -150,10 +123,6 @@ def test_every_page_fits_the_screen_and_can_be_read_in_either_scheme(
     assert tab.complaints == []
     assert tab.elsewhere == []
     tab.close()
-
-
-ALL_DETAILS = "document.querySelectorAll('details')"
-WIDTH = "document.documentElement.scrollWidth"
 
 
 def test_a_screen_reader_finds_its_way_on_every_page(browser: Browser, small: Served) -> None:

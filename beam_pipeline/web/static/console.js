@@ -44,7 +44,11 @@
       const answer = await fetch(form.action, { method: "POST", body, headers: { "X-Console": "1" } });
       const { said } = await answer.json();
       say(said);
-      if (answer.ok) await renew();
+      if (answer.ok) {
+        const mark = body.get("say").split(" ")[0];
+        one("#silence")?.toggleAttribute("hidden", mark !== "false");
+        await renew();
+      }
     } catch {
       say("The mark was not saved: the console can't be reached. Try again.");
     }

@@ -19,6 +19,7 @@ from beam_pipeline.evaluation.mark_facts import Facts
 from beam_pipeline.evaluation.proposing import Findings, Proposal, propose
 from beam_pipeline.evaluation.rule_edits import apply_settings
 from tests.beam_pipeline.conftest import refused
+from tests.beam_pipeline.evaluation.recounts import sent
 from tests.search import search
 from tests.transforms.archives import seen, write_output
 from transforms.records.images import DetectedImage
@@ -270,17 +271,6 @@ def test_a_zone_around_the_right_alerts_where_the_rules_have_none() -> None:
         )
         found = [one for one in proposals(images, text) if one.kind == "zone"]
         assert bool(found) == is_proposed
-
-
-def sent(images: Sequence[DetectedImage], text: str) -> dict[str, tuple[set[str], str | None]]:
-    """What rules alert for, by capture time: a recount."""
-    history, ruleset = rules.History(), rules.parse_rules(text, "rules.yaml")
-    alerts = {}
-    for one in images:
-        verdict = ruleset.judge(one.for_rules(), history)
-        labels = {threat.label for threat in verdict.threats if threat.severity == "alert"}
-        alerts[one.timestamp] = labels, verdict.suppressed_by
-    return alerts
 
 
 @pytest.mark.search

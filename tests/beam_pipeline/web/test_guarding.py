@@ -22,6 +22,7 @@ from beam_pipeline.web.users import Users, add_user, remove_user
 from tests.beam_pipeline.conftest import refused
 from tests.beam_pipeline.web.serving import (
     PASSWORD,
+    RULES,
     Browser,
     Served,
     served,
@@ -41,7 +42,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("guarded")
     write_small_output(folder / "out")
     users = users_file(folder / "users.json")
-    with served(folder / "out", folder / "index", "--users", users) as here:
+    (folder / "rules.yaml").write_text(RULES)
+    options = ("--users", users, "--rules", folder / "rules.yaml")
+    with served(folder / "out", folder / "index", *options) as here:
         yield here
 
 
@@ -57,6 +60,11 @@ TABLE = {
     "GET /cameras/hall/images": (303, 200, 200, 200),
     f"GET /cameras/hall/images/{QUIET}": (303, 200, 200, 200),
     f"GET /images/hall/{QUIET}": (401, 200, 200, 200),
+    "GET /cameras/hall/proposals": (303, 200, 200, 200),
+    "POST /cameras/hall/proposals": (401, 403, 403, 409),
+    "GET /rules/changes": (303, 403, 403, 200),
+    "GET /rules/changes/console.js": (303, 403, 403, 404),
+    "POST /rules/restore": (401, 403, 403, 409),
     "GET /fleet": (303, 200, 200, 200),
     "GET /fleet/chart.svg": (401, 200, 200, 200),
     "GET /health": (303, 200, 200, 200),
