@@ -27,6 +27,7 @@ from transforms.models.detector import (
     Pixels,
     RawDetections,
 )
+from transforms.models.folding import fold_sizes, imported
 from transforms.models.model_safety import unsafe_graph_ops
 from transforms.models.partition import (
     checks_of,
@@ -139,20 +140,23 @@ def convert(spec: ModelSpec, *, quantized: bool = False) -> ConvertedModel:
         detect.get_concrete_function(), lower_control_flow=False
     )
     graph_def = frozen.graph.as_graph_def()
-    content = graph_def.SerializeToString(deterministic=True)
-    graph_def = with_own_function_names(graph_def, f"_{hashlib.sha256(content).hexdigest()[:12]}")
     if unsafe := unsafe_graph_ops(graph_def):
         raise ConversionError(f"it can do more than detect ({', '.join(unsafe)})")
-    cut = find_cut(frozen.outputs)
+    fetched = [tensor.name for tensor in frozen.outputs]
+    graph_def = fold_sizes(graph_def, fetched)
+    content = graph_def.SerializeToString(deterministic=True)
+    graph_def = with_own_function_names(graph_def, f"_{hashlib.sha256(content).hexdigest()[:12]}")
+    graph = imported(graph_def)
+    cut = find_cut([graph.get_tensor_by_name(name) for name in fetched])
     if cut is None or cut.share < LEAST_SHARE:
         share = 0 if cut is None else cut.share
         raise ConversionError(f"TFLite supports only {share:.0%} of its multiplications")
     (image,) = (tensor.name for tensor in frozen.inputs)
 
     def part(inputs: Sequence[str], outputs: Sequence[str], checks: Sequence[str] = ()) -> Part:
-        graph, taken = subgraph(graph_def, inputs, [*outputs, *checks])
-        tensors = [frozen.graph.get_tensor_by_name(name) for name in inputs if name in taken]
-        return Part(graph.SerializeToString(deterministic=True), _describe(tensors), tuple(outputs))
+        nodes, taken = subgraph(graph_def, inputs, [*outputs, *checks])
+        tensors = [graph.get_tensor_by_name(name) for name in inputs if name in taken]
+        return Part(nodes.SerializeToString(deterministic=True), _describe(tensors), tuple(outputs))
 
     middle = part(cut.inputs, cut.outputs)
     return ConvertedModel(
@@ -163,8 +167,8 @@ def convert(spec: ModelSpec, *, quantized: bool = False) -> ConvertedModel:
         middle_outputs=cut.outputs,
         after=part(
             [image, *cut.outputs, *cut.passing],
-            [tensor.name for tensor in frozen.outputs],
-            [op.name for op in checks_of(frozen.graph)],
+            fetched,
+            [op.name for op in checks_of(graph)],
         ),
         results=tuple(results),
     )

@@ -32,7 +32,7 @@ from transforms.records.text import one_line, printable
 SMALLEST_CONVERTED_BYTES = 3 << 20
 """`auto` does not convert smaller models: they take little of the time of an image, and a short job
 would take longer to convert the model than to run it."""
-HOW_MODELS_ARE_CONVERTED = 1
+HOW_MODELS_ARE_CONVERTED = 2
 """The version of the conversion: a release that converts or compares differently increases it."""
 LONGEST_SECONDS = 1800
 _DIGEST = 32
