@@ -47,7 +47,7 @@ from rules.records import (
 from rules.retention import FOR_GOOD, KEPT, Retention, parse_age
 from rules.ruleset import Rules
 from rules.schedule import timezone_problem
-from rules.targets import Alerting, Limit, MissingVariableError, Target, expand
+from rules.targets import Alerting, ConsoleLinks, Limit, MissingVariableError, Target, expand
 from rules.tiling import Region, Tiles
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "AmbiguousNameError",
     "CameraRules",
     "Check",
+    "ConsoleLinks",
     "Detection",
     "FollowUp",
     "History",

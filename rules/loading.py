@@ -32,7 +32,7 @@ from rules.ruleset import Rules
 from rules.schema import Layer, RuleFile
 from rules.schema_types import KnownNames
 from rules.target_schema import LimitSettings
-from rules.targets import Alerting, Limit, Target, TargetKind
+from rules.targets import Alerting, ConsoleLinks, Limit, Target, TargetKind
 
 VERSION_DIGITS = 12
 
@@ -212,6 +212,7 @@ def _alerting(settings: RuleFile) -> Alerting:
                 name, kind, url, target.token, target.secret, target.ca, severities
             )
     limits, message, health = settings.limits, settings.message, settings.health
+    console = settings.console
     return Alerting(
         targets=FrozenMapping(targets),
         per_id=_limit(None if limits is None else limits.per_id),
@@ -220,6 +221,9 @@ def _alerting(settings: RuleFile) -> Alerting:
         body=None if message is None else message.body,
         link_hours=(message and message.link_hours) or Alerting.link_hours,
         health=() if health is None else tuple(dict.fromkeys(health.targets or ())),
+        console=None
+        if console is None
+        else ConsoleLinks(console.url, console.key, console.link_days or ConsoleLinks.link_days),
     )
 
 

@@ -46,6 +46,7 @@ from rules.schema_types import (
     unset,
 )
 from rules.target_schema import (
+    ConsoleSettings,
     HealthSettings,
     LimitsSettings,
     MessageSettings,
@@ -614,6 +615,15 @@ class RuleFile(Model):
         default=None,
         title="Message",
         description="How a message reads, and how long its links open.",
+    )
+    console: Annotated[
+        ConsoleSettings | None,
+        Expects("a mapping, such as {url: https://console.example.com, key: ${MARK_KEY}}"),
+    ] = Field(
+        default=None,
+        title="Console",
+        description="Where the console is, to which messages link, and what signs the links in "
+        "them that mark an alert.",
     )
     health: Annotated[HealthSettings | None, Expects("a mapping with targets")] = Field(
         default=None, title="Health", description="The receivers of health findings."

@@ -199,6 +199,28 @@ class MessageSettings(Model):
     )
 
 
+class ConsoleSettings(Model):
+    """The console to which messages link, and the links in them that mark an alert."""
+
+    url: Annotated[
+        str,
+        AfterValidator(_check_web_address),
+        Expects("a web address such as https://console.example.com"),
+    ] = Field(title="Address", description="The address under which people reach the console.")
+    key: Secret = Field(
+        default_factory=unset,
+        title="Key",
+        description="The variable that holds the key for signing links which mark an alert without "
+        "a log-in. Default: there are no such links.",
+    )
+    link_days: Annotated[int, Field(ge=1, le=30), Expects("a whole number from 1 to 30")] = Field(
+        default_factory=unset,
+        title="Link days",
+        description="For how many days after the capture time these links work, 1 to 30. "
+        "Default: 7.",
+    )
+
+
 class HealthSettings(Model):
     """The receivers of findings about silent, blind or flooding cameras."""
 

@@ -93,6 +93,28 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class ConsoleLinks:
+    """Where the console is, for links in messages.
+
+    Attributes:
+        url: Its address, with references.
+        key: A reference to the key that signs the links that mark an alert without a log-in; None
+            for no such links.
+        link_days: The days after the capture time for which such links work.
+    """
+
+    url: str
+    key: str | None = None
+    link_days: int = 7
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables to which it refers, in order."""
+        texts = (self.url, self.key or "")
+        return tuple(dict.fromkeys(name for text in texts for name in REFERENCE.findall(text)))
+
+
+@dataclass(frozen=True)
 class Alerting:
     """The settings of the rule file for alerts.
 
@@ -104,6 +126,7 @@ class Alerting:
         body: The template of a message's text; None for the built-in one.
         link_hours: The hours for which the links in messages are valid.
         health: The names of the targets that receive health findings.
+        console: The console to which messages link; None for none.
     """
 
     targets: Mapping[str, Target] = field(default_factory=FrozenMapping)
@@ -113,3 +136,4 @@ class Alerting:
     body: str | None = None
     link_hours: int = 24
     health: tuple[str, ...] = ()
+    console: ConsoleLinks | None = None

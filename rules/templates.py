@@ -62,6 +62,7 @@ class MessageValues(TypedDict):
     picture_link: str
     report_link: str | None
     link_hours: str | None
+    mark_until: str | None
     image_uri: str
     final_uri: str
     no_picture: str | None
@@ -430,10 +431,14 @@ def _example() -> MessageValues:
             "picture": "https://example.com/picture",
             "data": "https://example.com/data",
             "report": "https://example.com/report.html#front-door_20260131T235959Z",
+            "console": f"https://example.com/alerts/{'0' * 32}",
+            "right": f"https://example.com/m/{'x' * 120}.{'0' * 64}",
+            "false": f"https://example.com/m/{'y' * 120}.{'0' * 64}",
         },
         "picture_link": "https://example.com/picture",
         "report_link": "https://example.com/report.html#front-door_20260131T235959Z",
         "link_hours": "24",
+        "mark_until": "2026-02-08 00:59:59 (Europe/Berlin, UTC+1)",
         "image_uri": "s3://bucket/front-door_20260131T235959Z.jpg",
         "final_uri": "s3://bucket/final/front-door/front-door_20260131T235959Z.json",
         "no_picture": None,

@@ -21,7 +21,7 @@ from transforms.alerting.alerts import AlertBody
 from transforms.alerting.answers import SendResult
 from transforms.alerting.delivery import TOKEN_VARIABLE
 from transforms.alerting.messages import Message, compose
-from transforms.alerting.target_checks import check_alert_urls, check_targets
+from transforms.alerting.target_checks import check_alert_urls, check_console, check_targets
 from transforms.alerting.target_clients import TargetClient, client_for, named_urls, url_client
 from transforms.records.times import canonical_time
 
@@ -55,6 +55,7 @@ def send_test_messages(args: argparse.Namespace) -> int:
     targets = [_target(ruleset, name) for name in dict.fromkeys(args.targets)]
     with target_errors_as_setup_errors():
         check_targets(targets)
+        check_console(ruleset.alerting.console)
     clients: list[TargetClient] = [client_for(target, os.environ) for target in targets]
     for name, url in named_urls(args.alert_url).items():
         clients.append(url_client(name, url, TOKEN_VARIABLE, os.environ))

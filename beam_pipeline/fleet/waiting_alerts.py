@@ -20,7 +20,7 @@ from beam_pipeline.inputs.rule_files import read_rules, target_errors_as_setup_e
 from transforms.alerting.alerts import is_too_old
 from transforms.alerting.delivery import AlertDispatcher, RetryPolicy, former_names
 from transforms.alerting.ledger import FAILED, Ledger, Outcome, WaitingAlert, read_waiting_alert
-from transforms.alerting.target_checks import check_alert_urls, check_targets
+from transforms.alerting.target_checks import check_alert_urls, check_console, check_targets
 from transforms.alerting.target_clients import named_urls
 from transforms.records.text import one_line
 from transforms.runtime.live_rules import LiveRules
@@ -107,6 +107,8 @@ def _resend(args: argparse.Namespace) -> int:
     names = {waiting_alert.target for waiting_alert in waiting}
     with target_errors_as_setup_errors():
         check_targets(target for name, target in ruleset.alerting.targets.items() if name in names)
+        if names:
+            check_console(ruleset.alerting.console)
     if args.dry_run:
         _print_waiting(waiting)
         return _print_broken(broken)

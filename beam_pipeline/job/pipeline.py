@@ -108,7 +108,10 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         threads=LOCAL_READERS if stores.is_local(job.input) else REMOTE_READERS,
         top=top,
         check_worker=WorkerCheck(
-            job.rules, notified_targets(job.rules.current), options.alert_urls
+            job.rules,
+            notified_targets(job.rules.current),
+            options.alert_urls,
+            job.rules.current.alerting.console,
         ),
         resource_hints=hints,
     )

@@ -35,7 +35,12 @@ from beam_pipeline.sources.folders import UnlistableFolder
 from beam_pipeline.sources.listing import describe_unlistable, files_in, list_folders, list_images
 from beam_pipeline.sources.notifications.address import Address
 from rules.tiling import SMALLEST_TILE
-from transforms.alerting.target_checks import check_alert_urls, check_targets, notified_targets
+from transforms.alerting.target_checks import (
+    check_alert_urls,
+    check_console,
+    check_targets,
+    notified_targets,
+)
 from transforms.detect_objects import Model, settings_of
 from transforms.models.detection_files import DetectionFile
 from transforms.models.detector import inspect_model
@@ -128,8 +133,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         _check_tiles(ruleset, options.max_resolution, rules_source)
     targets = notified_targets(ruleset)
     if sends_here:
-        with target_errors_as_setup_errors():
-            check_targets(targets)
+        _check_sending(ruleset, targets, options.alert_urls)
     else:
         _check_paths_for_workers(targets)
     detections = None
@@ -370,6 +374,20 @@ def _has_verdicts(output: str) -> bool:
     if not stores.is_local(final):
         return stores.has_files(final)
     return any(True for _ in stores.list_one_deep(final))  # Not if prune has left empty folders.
+
+
+def _check_sending(
+    ruleset: rules.Rules, targets: tuple[rules.Target, ...], alert_urls: tuple[str, ...]
+) -> None:
+    """Checks what messages need of this machine, if any are sent.
+
+    Raises:
+      SetupError: It is missing.
+    """
+    with target_errors_as_setup_errors():
+        check_targets(targets)
+        if targets or alert_urls:
+            check_console(ruleset.alerting.console)
 
 
 def _check_paths_for_workers(targets: Iterable[rules.Target]) -> None:

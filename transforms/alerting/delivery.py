@@ -523,6 +523,7 @@ class AlertDispatcher:
             self._rules.current,
             image=alert.image,
             arrived=alert.arrived,
+            target=target,
         )
 
     def _queue_of(self, name: str) -> _TargetQueue | None:

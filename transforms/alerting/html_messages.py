@@ -55,8 +55,19 @@ This alert in the report: <a href="{{ report_link }}">\
 {{ 'open it' if links.report else report_link }}</a>
 {%- endif %}</p>
 {% if link_hours %}
-<p style="margin:12px 0 0;font-size:14px">The links open for {{ link_hours }} hours, for anyone \
-who has them.</p>
+<p style="margin:12px 0 0;font-size:14px">{{ 'These' if links.console else 'The' }} links open for \
+{{ link_hours }} hours, for anyone who has them.</p>
+{% endif %}
+{% if mark_until %}
+<p style="margin:20px 0 0">
+<a href="{{ links.right }}" style="{{ button }};background:#17693a">It is right</a>
+<a href="{{ links.false }}" style="{{ button }};background:#a8231b">It is false</a>
+</p>
+<p style="margin:0;font-size:14px">The page asks once more, and needs no log-in. Whoever has this \
+message can mark the alert, until {{ mark_until }}.</p>
+{% endif %}
+{% if links.console %}
+<p style="margin:12px 0 0"><a href="{{ links.console }}">This alert in the console</a></p>
 {% endif %}
 {% else %}
 <div style="white-space:pre-line">{{ own_text | urlize }}</div>
@@ -65,6 +76,11 @@ who has them.</p>
 </body>
 </html>
 """
+
+_BUTTON = (
+    "display:inline-block;margin:0 8px 8px 0;padding:12px 20px;border-radius:8px;color:#ffffff;"
+    "font-weight:600;text-decoration:none"
+)
 
 
 def html_message(
@@ -86,7 +102,12 @@ def html_message(
       picture_name: The name of the picture among the attachments of the mail; None without one.
     """
     return _page().render(
-        values, subject=subject, notes=notes, own_text=own_text, picture_name=picture_name
+        values,
+        button=_BUTTON,
+        subject=subject,
+        notes=notes,
+        own_text=own_text,
+        picture_name=picture_name,
     )
 
 

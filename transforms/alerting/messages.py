@@ -20,6 +20,7 @@ from rules.records import FollowUpJson
 from rules.templates import MAX_THREATS, MessageTemplate, MessageValues
 from transforms.alerting.alerts import AlertBody, known_zone
 from transforms.alerting.html_messages import html_message
+from transforms.alerting.mark_links import link_end, message_links
 from transforms.alerting.signed_links import signed_link
 from transforms.images.annotating import AnnotatedImage, LabelledBox, read_with_boxes
 from transforms.records.clocks import is_misdated
@@ -65,11 +66,23 @@ Picture: {{ picture_link }}
 This alert in the report: {{ report_link }}
 {% endif %}
 {% if link_hours %}
-The links open for {{ link_hours }} hours, for anyone who has them.
+{{ 'These' if links.console else 'The' }} links open for {{ link_hours }} hours, for anyone who \
+has them.
+{% endif %}
+{% if mark_until %}
+
+The alert is right: {{ links.right }}
+The alert is false: {{ links.false }}
+The page asks once more, and needs no log-in. Whoever has this message can mark the alert, until
+{{ mark_until }}.
+{% endif %}
+{% if links.console %}
+{{ '' if mark_until else '\n' }}This alert in the console: {{ links.console }}
 {% endif %}
 """
 """The built-in template of a text."""
 
+_LINKS = ("picture", "data", "report", "console", "right", "false")
 _COLOUR = (214, 40, 40)
 _LARGEST_FILE = 64 << 20
 _LONGEST_SUBJECT = 200
@@ -91,7 +104,8 @@ class Message:
       severity: The severity of the image.
       subject: One line.
       text: Plain text for a person, with the links.
-      links: Links that are valid for a limited time, by their content: `picture`, `data`, `report`.
+      links: Links that are valid for a limited time, by their content: `picture`, `data`, `report`;
+        `right` and `false`, which mark the alert; and `console`, its page.
       picture: The image with boxes, as JPEG; None if there is none.
       html: The message as HTML, for mail, with the picture as `cid:` and its name; None if there is
         only the text.
@@ -132,6 +146,7 @@ def compose(
     image: Mapping[str, Any] | None = None,
     arrived: datetime | None = None,
     notes: tuple[str, ...] = (),
+    target: str | None = None,
 ) -> Message:
     """Composes the message for an alert.
 
@@ -145,6 +160,7 @@ def compose(
       image: The image JSON; None to read it from `final_uri`.
       arrived: When the image arrived (UTC); None if that is unknown.
       notes: Lines that come first.
+      target: The target that receives it, in whose name its links mark; None if there is none.
     """
     hours = ruleset.alerting.link_hours
     try:
@@ -156,6 +172,7 @@ def compose(
     image_uri = picture.uri or alert["image_uri"]
     captured = parse_time(alert["timestamp"])
     timezone = known_zone(alert, ruleset, alert["id"])
+    to_console, until = _console_links(alert, ruleset, arrived, target)
     camera = ruleset.for_camera(alert["id"])
     values: MessageValues = {
         "id": alert["id"],
@@ -174,10 +191,11 @@ def compose(
             for threat in alert["threats"][:MAX_THREATS]
         ],
         "follow_up": _follow_up(alert.get("follow_up"), timezone),
-        "links": {"picture": None, "data": None, "report": None, **links},
+        "links": {**dict.fromkeys(_LINKS), **links, **to_console},
         "picture_link": links.get("picture") or _address(image_uri),
         "report_link": links.get("report") or _report_address(alert),
         "link_hours": str(hours) if links else None,
+        "mark_until": None if until is None else local_words(until, timezone),
         "image_uri": image_uri,
         "final_uri": alert["final_uri"],
         "no_picture": picture.missing,
@@ -209,7 +227,7 @@ def compose(
         severity=alert["severity"],
         subject=clean_line(subject),
         text=clean_lines("\n\n".join([*notes, text])),
-        links=links,
+        links={**links, **to_console},
         picture=picture.jpeg,
         html="\n".join(map(_readable, html.splitlines())),
         body=body,
@@ -338,6 +356,20 @@ def _links(alert: AlertBody, picture: AnnotatedImage, hours: float) -> dict[str,
         "report": report and f"{report}#{alert_anchor(alert['id'], alert['timestamp'])}",
     }
     return {name: link for name, link in links.items() if link is not None}
+
+
+def _console_links(
+    alert: AlertBody, ruleset: rules.Rules, arrived: datetime | None, target: str | None
+) -> tuple[dict[str, str], datetime | None]:
+    """Returns the links to the console, and until when those that mark work; None without these."""
+    console = ruleset.alerting.console
+    if console is None:
+        return {}, None
+    until = link_end(alert["timestamp"], console.link_days, arrived)
+    links = message_links(
+        console, camera=alert["id"], alert_id=alert["alert_id"], until=until, target=target
+    )
+    return links, until if "right" in links else None
 
 
 def _report_address(alert: AlertBody) -> str | None:

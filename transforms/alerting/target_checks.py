@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import rules
 from rules.target_addresses import rule_file_form
+from transforms.alerting.mark_links import LinkKeyError, link_keys
 from transforms.alerting.target_clients import check_url
 from transforms.runtime.live_rules import LiveRules
 
@@ -28,11 +29,13 @@ class WorkerCheck:
       ruleset: The rules in force.
       targets: The targets that received alerts when the job started.
       urls: The addresses of `--alert_url`.
+      console: The console to which messages linked when the job started; None for none.
     """
 
     ruleset: LiveRules
     targets: tuple[rules.Target, ...]
     urls: tuple[str, ...]
+    console: rules.ConsoleLinks | None = None
 
     def __call__(self) -> None:
         """Checks this machine.
@@ -44,6 +47,8 @@ class WorkerCheck:
         check_alert_urls(self.urls, sends_here=True)
         current = notified_targets(self.ruleset.current)
         check_targets(target for target in self.targets if target in current)
+        if self.console == self.ruleset.current.alerting.console:
+            check_console(self.console)
 
 
 def notified_targets(ruleset: rules.Rules) -> tuple[rules.Target, ...]:
@@ -99,6 +104,27 @@ def check_targets(targets: Iterable[rules.Target]) -> None:
                 )
         if target.ca is not None:
             _check_ca(target.name, target.ca)
+
+
+def check_console(console: rules.ConsoleLinks | None) -> None:
+    """Checks what the links of messages to the console need of this machine.
+
+    Raises:
+      TargetError: An environment variable is missing, or the key is too short.
+    """
+    if console is None:
+        return
+    try:
+        rules.expand(console.url, os.environ)
+        if console.key is not None:
+            link_keys(console.key, os.environ)
+    except rules.MissingVariableError as error:
+        raise TargetError(
+            f"console of the rules needs the environment variable {error.variable}, which is not "
+            "set here, where alerts are sent; set it"
+        ) from None
+    except LinkKeyError as error:
+        raise TargetError(f"console.key of the rules: {error}") from None
 
 
 def _check_ca(name: str, ca: str) -> None:
