@@ -22,7 +22,7 @@ def parser() -> OneLineParser:
         "serve",
         "Serves a web application over an output: alerts as they come, with their images; marks of "
         "operators; cameras, the fleet and its health. It writes nothing but marks and audit "
-        "entries. `serve users` manages who may log in.",
+        "entries. `serve users` manages who may log in, `serve tokens` which programs may mark.",
     )
     parser.add_argument(
         "--output",
@@ -93,7 +93,11 @@ def parser() -> OneLineParser:
 
 def further_parsers() -> Mapping[str, OneLineParser]:
     """Returns the parsers of the commands beneath this one, by their names."""
-    return {f"serve users {name}": parser for name, parser in _user_commands()[1].items()}
+    parsers = {f"serve users {name}": parser for name, parser in _user_commands()[1].items()}
+    return {
+        **parsers,
+        **{f"serve tokens {name}": parser for name, parser in _token_commands()[1].items()},
+    }
 
 
 def _user_commands() -> tuple[OneLineParser, dict[str, OneLineParser]]:
@@ -123,6 +127,28 @@ def _user_commands() -> tuple[OneLineParser, dict[str, OneLineParser]]:
     return users, parsers
 
 
+def _token_commands() -> tuple[OneLineParser, dict[str, OneLineParser]]:
+    tokens = command_parser("serve tokens", epilog=None)
+    commands = tokens.add_subparsers(dest="command", required=True, parser_class=OneLineParser)
+    texts = {
+        "add": "Adds a token with which a program can mark alerts, and prints it, once: only its "
+        "hash is kept in the file of the users.",
+        "remove": "Removes a token from the file. The console refuses it from then on.",
+        "list": "Lists the names of the tokens of the file.",
+    }
+    parsers = {
+        name: commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for name, text in texts.items()
+    }
+    for name in ("add", "remove"):
+        parsers[name].add_argument(
+            "name", metavar="NAME", help="the name of the token, which its marks have"
+        )
+    for one in parsers.values():
+        one.add_argument("--users", metavar="FILE", required=True, help="the file of the users")
+    return tokens, parsers
+
+
 def _port(text: str) -> int:
     port = integer(text, 0)
     if port > 65535:
@@ -137,6 +163,11 @@ def main(words: Sequence[str]) -> int:
         from beam_pipeline.web.users import change_users  # It makes hashes, which few calls need.
 
         return change_users(chosen)
+    if words[:1] == ["tokens"]:
+        chosen = _token_commands()[0].parse_args(words[1:])
+        from beam_pipeline.web.users import change_tokens
+
+        return change_tokens(chosen)
     parsed = parse(parser(), words)
     from beam_pipeline.web.server import serve  # Slow: it reads stores.
 

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -29,16 +28,17 @@ from starlette.responses import (
 from starlette.routing import Route
 
 import rules
-from beam_pipeline.console.exceptions import CommandError, CommandFailedError
+from beam_pipeline.console.exceptions import CommandError
 from beam_pipeline.fleet import chart
-from beam_pipeline.fleet.marking import Said, find_marked, parse_box, words, write_said
+from beam_pipeline.fleet.marking import Said, parse_box, words
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.page import svg_with_dark_mode
-from beam_pipeline.web import audit, proposals, views
+from beam_pipeline.web import api, audit, mark_links, proposals, views
 from beam_pipeline.web.console import REPORT, WEB, Console, known_camera
 from beam_pipeline.web.forms import FormError, check_token, read_form
 from beam_pipeline.web.guarding import COOKIE, SESSION_SECONDS, Access, Guard
 from beam_pipeline.web.index import UNMARKED, IncidentFilter
+from beam_pipeline.web.marking import LONGEST_WAIT_SECONDS, save_mark
 from beam_pipeline.web.pictures import (
     SIZES,
     NoPictureError,
@@ -47,14 +47,11 @@ from beam_pipeline.web.pictures import (
 )
 from beam_pipeline.web.users import OPERATOR, Person
 from rules.text import escaped
-from transforms.records.text import one_line
-from transforms.storage.marks import MARKS, file_name, is_alert_id
+from transforms.storage.marks import MARKS, is_alert_id
 
 _LOGGER = logging.getLogger(__name__)
 
 _STREAMS_OF_ONE = 100
-_LONGEST_WAIT_SECONDS = 30.0
-"""For a picture or a mark. A store's client itself tries again for minutes."""
 _AUDIT_SHOWN = 200
 _PROBLEMS_SHOWN = 50
 _NO_PICTURE = (
@@ -114,6 +111,9 @@ def make_app(console: Console, access: Access, stopped: threading.Event) -> Guar
             route("/health", _health),
             route("/audit", _audit),
             route("/marks", _mark, "POST"),
+            route("/api/marks", api.post_mark, "POST"),
+            route("/m/{token}", mark_links.show),
+            route("/m/{token}", mark_links.use, "POST"),
             route("/live", _live),
             route("/login", _login_page),
             route("/login", _login, "POST"),
@@ -272,7 +272,7 @@ async def _image(console: Console, request: Request) -> Response:
     try:
         jpeg = await asyncio.wait_for(
             loop.run_in_executor(console.picture_threads, console.pictures.jpeg, image, size),
-            _LONGEST_WAIT_SECONDS,
+            LONGEST_WAIT_SECONDS,
         )
     except NoPictureError:
         return _no_picture(404)
@@ -348,60 +348,17 @@ def _said(form: Mapping[str, str], by: str) -> tuple[Said, str]:
     return said, camera
 
 
-def _write_mark(console: Console, person: Person, said: Said, camera: str) -> str:
-    """Writes a mark, with an audit entry before it; returns it in words."""
-    marked = find_marked(console.output, said, camera, console.labels)
-    audit.write_entry(
-        console.output,
-        by=person.name,
-        role=person.role,
-        action="mark",
-        about={
-            "id": marked.id,
-            "timestamp": marked.timestamp,
-            "alert_id": marked.alert_id,
-            "mark": said.mark,
-            "label": said.label,
-        },
-    )
-    written = write_said(console.output, said, marked)
-    console.marks += 1
-    try:
-        console.index.add_mark(f"marks/{written.id}/{file_name(written)}", written)
-    except (sqlite3.Error, OSError) as error:  # The mark is saved, and the next look finds it.
-        _LOGGER.warning("a mark that was saved is not in the index yet: %s", one_line(error))
-    console.follower.changed()
-    return f"{written.id}: {words(written)}"
-
-
 async def _mark(console: Console, request: Request) -> Response:
     form = await read_form(request)
     check_token(console.guarded, request, form)
     person: Person = request.state.person
-    loop = asyncio.get_running_loop()
     try:
         said, camera = _said(form, person.name)
-        line = await asyncio.wait_for(
-            loop.run_in_executor(console.mark_threads, _write_mark, console, person, said, camera),
-            _LONGEST_WAIT_SECONDS,
-        )
-    except asyncio.TimeoutError:
-        raise FormError(
-            503,
-            f"The store has not answered for {_LONGEST_WAIT_SECONDS:.0f} seconds. The mark may "
-            "still be saved: look again later, and mark again if it is not there.",
-        ) from None
-    except CommandFailedError as error:
-        raise FormError(500, f"The mark was not saved: {error}") from None
     except CommandError as error:
         raise FormError(400, f"The mark was not saved: {error}") from None
-    except OSError as error:
-        raise FormError(
-            503, f"The mark was not saved: the store does not answer ({why_unreadable(error)}). "
-            "Try again.",
-        ) from None  # fmt: skip
+    mark = await save_mark(console, said, camera, person.role)
     if "x-console" in request.headers:
-        return JSONResponse({"said": f"Saved. {line}"})
+        return JSONResponse({"said": f"Saved. {mark.id}: {words(mark)}"})
     return RedirectResponse(_local(form.get("next")), 303)
 
 

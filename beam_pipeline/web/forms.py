@@ -24,17 +24,27 @@ class FormError(Exception):
         self.status = status
 
 
-async def read_form(request: Request) -> dict[str, str]:
-    """Reads a form; of a field that is there twice, the last.
+async def read_body(request: Request) -> bytes:
+    """Reads the body of a request.
 
     Raises:
-      FormError: It is too large, or no form.
+      FormError: It is too large.
     """
     data = b""
     async for chunk in request.stream():
         data += chunk
         if len(data) > _MOST_BYTES:
             raise FormError(413, "The form is too large.")
+    return data
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Reads a form; of a field that is there twice, the last.
+
+    Raises:
+      FormError: It is too large, or no form.
+    """
+    data = await read_body(request)
     if request.headers.get("content-type", "").partition(";")[0] != (
         "application/x-www-form-urlencoded"
     ):

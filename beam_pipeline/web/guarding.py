@@ -32,7 +32,10 @@ COOKIE = "console_session"
 SESSION_SECONDS = 12 * 3600
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
-_OPEN = re.compile(r"/(healthz|readyz|metrics|login|static/[\w.-]+)")
+_OPEN = re.compile(
+    r"/(healthz|readyz|metrics|login|openapi\.json|static/[\w.-]+|m/[^/]*|api/marks)"
+)
+"""What needs no log-in. Routes under `m` and `api` check their links and tokens themselves."""
 _ROLES: Sequence[tuple[str, re.Pattern[str], str]] = (
     ("POST", re.compile(r"/marks"), OPERATOR),
     ("POST", re.compile(r"/logout"), VIEWER),
@@ -199,6 +202,7 @@ class Guard:
         self.access = access
         self.sessions = Sessions()
         self.failures = FailureLimit()
+        self.token_failures = FailureLimit()
         self.answers: Counter[int] = Counter()
         self._key = secrets.token_bytes(32)
         self._has_warned = False

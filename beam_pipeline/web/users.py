@@ -1,9 +1,12 @@
-"""The people who may use the console, in a file: names, roles, and hashes of passwords.
+"""The people who may use the console, in a file: names, roles, and hashes of passwords; and the
+tokens of programs that mark.
 
-    {"format_version": "1.0", "users": {"anna": {"role": "operator", "password": "$argon2id$…"}}}
+    {"format_version": "1.0", "users": {"anna": {"role": "operator", "password": "$argon2id$…"}},
+     "tokens": {"door-bot": {"sha256": "…"}}}
 
-The file is read again when it changes, so a person who is removed, or whose password or role is
-changed, is out at once.
+A token is 32 random bytes, which nobody can guess, so a plain hash hides it; checking one costs
+nothing, unlike a password. The file is read again when it changes, so a person who is removed, or
+whose password or role is changed, is out at once.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import getpass
 import hashlib
 import json
 import os
+import re
+import secrets
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -39,6 +44,7 @@ _FORMAT_VERSION = "1.0"
 _AT_ONCE = threading.Semaphore(2)
 """Each check takes 64 MiB of memory and some 50 ms of a processor."""
 _HASHER = PasswordHasher()
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Users:
         self.path = path
         self._state: tuple[int, int, int] | None = None
         self._users: Mapping[str, Mapping[str, Any]] = {}
+        self._tokens: Mapping[str, str] = {}
         self._nobody = _HASHER.hash("nobody has this password")
         self._read()
 
@@ -80,7 +87,10 @@ class Users:
             status = os.stat(self.path)
             state = status.st_mtime_ns, status.st_size, status.st_ino
             if state != self._state:
-                self._users = _read(self.path)
+                content = _read(self.path)
+                self._users = content["users"]
+                tokens = content["tokens"].items()
+                self._tokens = {token["sha256"]: name for name, token in tokens}
                 self._state = state
         except OSError as error:
             raise SetupError(
@@ -129,6 +139,24 @@ class Users:
                 return None
         return None if known is None else _digest(known)
 
+    def token_names(self) -> list[str]:
+        """Returns the names of the tokens."""
+        self._read()
+        return sorted(self._tokens.values())
+
+    def name_of_token(self, token: str) -> str | None:
+        """Returns the name of a token; None if there is no such token, or the file can't be read
+        now."""
+        try:
+            self._read()
+        except SetupError:
+            return None
+        return self._tokens.get(_token_digest(token))
+
+
+def _token_digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
 
 def _digest(user: Mapping[str, Any]) -> str:
     """Returns a digest of the hash of a password: it differs whenever a password is set, even the
@@ -148,25 +176,18 @@ def add_user(path: str, name: str, role: str, password: str) -> bool:
     Raises:
       SetupError: A value is wrong, or the file can't be read or written.
     """
-    if (
-        not name.strip()
-        or not name.isprintable()
-        or len(name) > LONGEST_NAME
-        or name != name.strip()
-    ):
-        raise SetupError(
-            f"{shortened(escaped(name))!r}: no name of a user; give up to {LONGEST_NAME} printable "
-            "characters, without spaces around them"
-        )
+    _check_name(name, "user")
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise SetupError(
             f"the password has {len(password):,} characters; give {SHORTEST_PASSWORD} or more, and "
             f"{LONGEST_PASSWORD:,} at most"
         )
     user = {"role": role, "password": _HASHER.hash(password)}
-    with _changing(path) as users:
-        is_new = name not in users
-        users[name] = user
+    with _changing(path) as content:
+        if name in content["tokens"]:
+            raise SetupError(f"{shortened(escaped(name))!r}: a token has this name; choose another")
+        is_new = name not in content["users"]
+        content["users"][name] = user
     return is_new
 
 
@@ -176,15 +197,64 @@ def remove_user(path: str, name: str) -> None:
     Raises:
       SetupError: There is no such user, or the file can't be read or written.
     """
-    with _changing(path) as users:
-        if name not in users:
+    with _changing(path) as content:
+        if name not in content["users"]:
             raise SetupError(f"{shortened(escaped(name))!r}: no such user in {path}")
-        del users[name]
+        del content["users"][name]
+
+
+def add_token(path: str, name: str) -> str:
+    """Adds a token to a file, and returns it: it is kept nowhere.
+
+    Args:
+      path: The file; it is made if it is missing.
+      name: Whose marks those with this token are.
+
+    Raises:
+      SetupError: The name is wrong or taken, or the file can't be read or written.
+    """
+    _check_name(name, "token")
+    token = secrets.token_urlsafe(32)
+    with _changing(path) as content:
+        for kind in ("users", "tokens"):
+            if name in content[kind]:
+                raise SetupError(
+                    f"{shortened(escaped(name))!r}: a {kind[:-1]} has this name; choose another, "
+                    "or remove it first"
+                )
+        content["tokens"][name] = {"sha256": _token_digest(token)}
+    return token
+
+
+def remove_token(path: str, name: str) -> None:
+    """Removes a token from a file.
+
+    Raises:
+      SetupError: There is no such token, or the file can't be read or written.
+    """
+    with _changing(path) as content:
+        if name not in content["tokens"]:
+            raise SetupError(f"{shortened(escaped(name))!r}: no such token in {path}")
+        del content["tokens"][name]
+
+
+def _check_name(name: str, kind: str) -> None:
+    if (
+        not name.strip()
+        or not name.isprintable()
+        or len(name) > LONGEST_NAME
+        or name != name.strip()
+    ):
+        raise SetupError(
+            f"{shortened(escaped(name))!r}: no name of a {kind}; give up to {LONGEST_NAME} "
+            "printable characters, without spaces around them"
+        )
 
 
 @contextmanager
-def _changing(path: str) -> Iterator[dict[str, Mapping[str, Any]]]:
-    """Gives the users of a file to change, and writes them; nobody else changes it meanwhile."""
+def _changing(path: str) -> Iterator[dict[str, dict[str, Mapping[str, Any]]]]:
+    """Gives the users and tokens of a file to change, and writes them; nobody else changes it
+    meanwhile."""
     file = os.path.realpath(path)  # A link stays one.
     try:
         folder = os.open(os.path.dirname(file), os.O_RDONLY | os.O_DIRECTORY)
@@ -194,33 +264,42 @@ def _changing(path: str) -> Iterator[dict[str, Mapping[str, Any]]]:
         with suppress(OSError):  # Some network disks lock no folders.
             fcntl.flock(folder, fcntl.LOCK_EX)
         try:
-            users = dict(_read(file)) if os.path.exists(file) else {}
-            yield users
-            _write(file, users)
+            found = _read(file) if os.path.exists(file) else {"users": {}, "tokens": {}}
+            content = {kind: dict(entries) for kind, entries in found.items()}
+            yield content
+            _write(file, content)
         except OSError as error:
             raise SetupError(f"--users {path}: can't be written ({error.strerror})") from None
     finally:
         os.close(folder)
 
 
-def _read(path: str) -> Mapping[str, Mapping[str, Any]]:
+def _read(path: str) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """Returns the users and the tokens of a file, under these names."""
     with open(path, encoding="utf-8") as file:
         try:
-            users = json.load(file)["users"]
+            content = json.load(file)
+            users, tokens = content["users"], content.get("tokens", {})
             for name, user in users.items():
                 if not isinstance(name, str) or user["role"] not in ROLES:
                     raise ValueError
                 if not str(user["password"]).startswith("$argon2"):
                     raise ValueError
+            for token in tokens.values():
+                if not _SHA256.fullmatch(token["sha256"]):
+                    raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SetupError(
                 f"--users {path}: is no file of users; `serve users add` makes one"
             ) from None
-    return users  # type: ignore[no-any-return]
+    return {"users": users, "tokens": tokens}
 
 
-def _write(path: str, users: Mapping[str, Mapping[str, Any]]) -> None:
-    value = {"format_version": _FORMAT_VERSION, "users": dict(sorted(users.items()))}
+def _write(path: str, content: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    value: dict[str, Any] = {"format_version": _FORMAT_VERSION}
+    value["users"] = dict(sorted(content["users"].items()))
+    if content["tokens"]:
+        value["tokens"] = dict(sorted(content["tokens"].items()))
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
     def set_access(descriptor: int) -> None:
@@ -251,6 +330,23 @@ def change_users(parsed: argparse.Namespace) -> int:
         return 0
     is_new = add_user(parsed.users, parsed.name, parsed.role, _password())
     print(f"{'added' if is_new else 'changed'} {parsed.name}, {parsed.role}, in {parsed.users}")
+    return 0
+
+
+def change_tokens(parsed: argparse.Namespace) -> int:
+    """Adds, removes or lists tokens; returns the exit code.
+
+    Raises:
+      SetupError: What a person must correct, in one line.
+    """
+    if parsed.command == "list":
+        for name in Users(parsed.users).token_names():
+            print(name)
+    elif parsed.command == "remove":
+        remove_token(parsed.users, parsed.name)
+        print(f"removed {parsed.name} from {parsed.users}")
+    else:
+        print(add_token(parsed.users, parsed.name))
     return 0
 
 

@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 import rules
 from transforms.records.clocks import is_misdated
 from transforms.records.times import EPOCH, parse_time
-from transforms.storage.marks import FALSE, MARKS, MAX_NAME, RIGHT, is_alert_id
+from transforms.storage.marks import FALSE, MAX_NAME, RIGHT, is_alert_id
 
 LINKED_MARKS = (RIGHT, FALSE)
 """What a message has links for."""
@@ -50,7 +50,7 @@ class MarkLink:
     Attributes:
       camera: The camera of the alert.
       alert_id: The alert.
-      mark: What it is marked as.
+      mark: What it is marked as, one of `LINKED_MARKS`.
       by: Whose mark it is.
       until: When the link ends, in seconds since 1970 (UTC).
     """
@@ -115,7 +115,7 @@ def _decoded(payload: str) -> MarkLink | None:
     try:
         values = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         until, mark, alert_id, camera, by = values
-        fits = is_alert_id(alert_id) and rules.is_camera_id(camera) and mark in MARKS
+        fits = is_alert_id(alert_id) and rules.is_camera_id(camera) and mark in LINKED_MARKS
     except (ValueError, TypeError):  # Another release has signed it.
         return None
     if not fits or type(until) is not int or not isinstance(by, str):

@@ -70,6 +70,9 @@ TABLE = {
     "GET /health": (303, 200, 200, 200),
     "GET /audit": (303, 403, 403, 200),
     "POST /marks": (401, 403, 303, 303),
+    "POST /api/marks": (401, 401, 401, 401),  # A cookie never authorises it.
+    "GET /m/no-link": (404, 404, 404, 404),
+    "POST /m/no-link": (404, 404, 404, 404),
     "GET /live": (401, 200, 200, 200),
     "GET /login": (200, 303, 303, 303),
     "POST /login": (303, 303, 303, 303),
@@ -127,6 +130,7 @@ def test_the_table_has_every_route(guarded: Served) -> None:
     tried = {
         request.replace(HALL, "{alert_id}").replace("hall", "{camera}", 1)
         .replace("{camera}_", "hall_").replace(QUIET, "{stem}").replace("console.js", "{name}")
+        .replace("no-link", "{token}")
         for request in TABLE
     }  # fmt: skip
     assert routes - tried == set()

@@ -6,6 +6,7 @@ import html
 import io
 import logging
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import rules
 from rules.templates import VARIABLES
 from tests.transforms.pictures import encoded, jpeg
 from tests.transforms.results import judged
-from transforms.alerting import messages
+from transforms.alerting import mark_links, messages
 from transforms.alerting.alerts import alert_for
 from transforms.alerting.messages import clean_line, clean_lines, compose
 from transforms.records.times import parse_time
@@ -569,3 +570,89 @@ def test_after_an_unexpected_error_of_a_store_s_client_only_the_text_is_sent(
     why = f"{scene.alert['image_uri']} can't be read ({type(error).__name__})"
     assert f"There is no picture with this message: {why}.\n" in message.text
     assert "s3cret" not in message.text
+
+
+# Links to the console.
+
+MARK_KEY = "0123456789abcdef0123456789abcdef"
+CONSOLE = rules.ConsoleLinks("https://console.example.com", "${MARK_KEY}", 7)
+
+
+def linking(console=CONSOLE, body=None):
+    return dataclasses.replace(BERLIN, alerting=rules.Alerting(console=console, body=body))
+
+
+def test_a_message_has_links_that_mark_the_alert(scene, monkeypatch):
+    monkeypatch.setenv("MARK_KEY", MARK_KEY)
+    message = compose(scene.alert, linking(), target="mail")
+    marks = {}
+    for mark in ("right", "false"):
+        link = message.links[mark]
+        assert link.startswith("https://console.example.com/m/")
+        marks[mark] = mark_links.verified(link.rpartition("/")[2], (MARK_KEY,))
+    until = parse_time(scene.alert["timestamp"]) + timedelta(days=7)
+    for mark, link in marks.items():
+        assert link == mark_links.MarkLink(
+            "hall", scene.alert["alert_id"], mark, "mail (link)", int(until.timestamp())
+        )
+    page = f"https://console.example.com/alerts/{scene.alert['alert_id']}"
+    assert message.text.endswith(
+        f"The alert is right: {message.links['right']}\n"
+        f"The alert is false: {message.links['false']}\n"
+        "The page asks once more, and needs no log-in. Whoever has this message can mark the alert,"
+        f" until\n2026-02-08 00:59:59 (Europe/Berlin, UTC+1).\nThis alert in the console: {page}\n"
+    )
+    for mark in ("right", "false"):
+        assert re.search(
+            rf'<a href="{message.links[mark]}" style="[^"]+">It is {mark}<', message.html
+        )
+    assert f'<a href="{page}">This alert in the console</a>' in message.html
+    assert message.content["links"] == dict(message.links)
+    assert MARK_KEY not in f"{message}{message.content}"
+    # The same bytes in each run, and in another name for another target.
+    assert compose(scene.alert, linking(), target="mail") == message
+    assert compose(scene.alert, linking(), target="chat").links["false"] != message.links["false"]
+
+
+def test_a_message_without_a_key_only_leads_to_the_console(scene):
+    message = compose(scene.alert, linking(rules.ConsoleLinks("https://c.example/")))
+    page = f"https://c.example/alerts/{scene.alert['alert_id']}"
+    assert dict(message.links) == {"console": page}
+    assert message.text.endswith(f"\n\nThis alert in the console: {page}\n")
+    assert "It is false" not in message.html
+    assert "until" not in message.text
+
+
+def test_a_template_can_place_the_links(scene, monkeypatch):
+    monkeypatch.setenv("MARK_KEY", MARK_KEY)
+    body = "{{ links.right }} {{ links.false }} {{ links.console }} {{ mark_until }}"
+    message = compose(scene.alert, linking(body=body))
+    links = message.links
+    assert message.text == (
+        f"{links['right']} {links['false']} {links['console']} "
+        "2026-02-08 00:59:59 (Europe/Berlin, UTC+1)\n"
+    )
+    assert f'<a href="{links["false"]}"' in message.html
+    without = compose(scene.alert, linking(None, "{{ links.false }} {{ mark_until }}"))
+    assert without.text == "None None\n"
+
+
+def test_the_links_of_a_camera_with_a_wrong_clock_end_after_the_arrival(scene, monkeypatch):
+    monkeypatch.setenv("MARK_KEY", MARK_KEY)
+    alert = {**scene.alert, "timestamp": "1970-01-01T00:05:00Z"}
+    arrived = parse_time("2026-02-03T04:05:06.789Z")
+    links = compose(alert, linking(), arrived=arrived).links
+    link = mark_links.verified(links["false"].rpartition("/")[2], (MARK_KEY,))
+    assert link.until == parse_time("2026-02-10T04:05:06Z").timestamp()
+    assert set(compose(alert, linking()).links) == {"console"}
+
+
+def test_links_that_open_for_hours_are_told_from_those_that_mark(scene, monkeypatch):
+    monkeypatch.setenv("MARK_KEY", MARK_KEY)
+    monkeypatch.setattr(messages, "signed_link", lambda uri, hours: f"https://store.example/{uri}")
+    scene.keep(jpeg())
+    message = compose(scene.alert, linking())
+    assert set(message.links) == {"picture", "data", "report", "console", "right", "false"}
+    for text in (message.text, message.html):
+        assert "These links open for 24 hours, for anyone who has them." in " ".join(text.split())
+    assert "\nThe links open for 24 hours" in compose(scene.alert, BERLIN).text
