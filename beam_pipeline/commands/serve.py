@@ -1,4 +1,4 @@
-"""The commands ``serve`` and ``serve users``: the console, and the people who may use it."""
+"""The commands ``serve``, ``serve users`` and ``serve tokens``: the console, and who may use it."""
 
 from __future__ import annotations
 

@@ -210,6 +210,23 @@ def test_a_secret_in_an_alert_url_is_not_repeated(capsys: pytest.CaptureFixture[
     assert "hunter2" not in refused(capsys, "--alert_url", "htp://user:hunter2@example.com/hunter2")
 
 
+def test_a_job_whose_links_can_not_be_signed_does_not_start(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(
+        'version: 1\nconsole: {url: "https://c.example", key: "${MARK_KEY}"}\n'
+        "defaults: {objects: {person: }}\n"
+    )
+    words = ("--rules", file, "--output", tmp_path / "out", "--alert_url", "https://a.example/")
+    monkeypatch.delenv("MARK_KEY", raising=False)
+    assert "console of the rules needs the environment variable MARK_KEY" in refused(capsys, *words)
+    monkeypatch.setenv("MARK_KEY", "hunter2")
+    line = refused(capsys, *words)
+    assert "console.key of the rules: a key of links has fewer than 32 characters" in line
+    assert "hunter2" not in line
+
+
 @pytest.mark.parametrize("command", [(), ("alerts", "resend")])
 @pytest.mark.parametrize(
     ("url", "says"),

@@ -146,7 +146,7 @@ def test_aliases_merge_keys_and_tags_are_rejected(text, message):
             "version: 1\nzzz: {}",
             "2: zzz: unknown key; "
             "the keys here are: version, strict_ids, names, defaults, profiles, cameras, "
-            "targets, limits, message, health, retention",
+            "targets, limits, message, console, health, retention",
         ),
         (
             "version: 1\ncameras:\n  - hall\n",

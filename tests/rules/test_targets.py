@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from rules import (
+    ConsoleLinks,
     Limit,
     MissingVariableError,
     RulesError,
@@ -230,3 +231,41 @@ def test_settings_of_alerts_are_immutable(record, field):
 
 def test_alerting_has_no_targets_by_default():
     assert dict(Alerting().targets) == {}
+
+
+def test_messages_link_to_no_console_by_default():
+    assert parse_rules("version: 1\n", "rules.yaml").alerting.console is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{url: https://c.example}", ConsoleLinks("https://c.example", None, 7)),
+        (
+            '{url: "https://${PLACE}/", key: "${MARK_KEY}", link_days: 30}',
+            ConsoleLinks("https://${PLACE}/", "${MARK_KEY}", 30),
+        ),
+    ],
+)
+def test_the_console_to_which_messages_link(text, expected):
+    console = parse_rules(f"version: 1\nconsole: {text}\n", "rules.yaml").alerting.console
+    assert console == expected
+    assert expected.variables == (("PLACE", "MARK_KEY") if expected.key else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{key: "${MARK_KEY}"}', r"console\.url"),
+        ("{url: console.example.com}", r"console\.url: is not a web address"),
+        ("{url: https://me:s3cret@c.example}", "the file must not contain a password"),
+        ("{url: https://c.example, key: s3cret}", "the file must not contain a secret"),
+        ("{url: https://c.example, link_days: 0}", "a whole number from 1 to 30"),
+        ("{url: https://c.example, link_days: 31}", "a whole number from 1 to 30"),
+        ("{url: https://c.example, day: 3}", r"console\.day"),
+    ],
+)
+def test_a_wrong_console_is_named_and_no_secret_repeated(text, says):
+    with pytest.raises(RulesError, match=says) as caught:
+        parse_rules(f"version: 1\nconsole: {text}\n", "rules.yaml")
+    assert "s3cret" not in str(caught.value)

@@ -165,6 +165,10 @@ def test_an_alert_url_needs_no_rules(web: WebService, capsys: pytest.CaptureFixt
         (("--alert_url", "https://"), "--alert_url: not an address like https://alerts.example"),
         (("--alert_url", "https://a.example/${HOOK}"), "needs the environment variable HOOK"),
         (
+            ("--rules", "LINKED", "--alert_url", "https://a.example/"),
+            "console of the rules needs the environment variable GUARD_TOKEN",
+        ),
+        (
             ("--alert_url", "me@gmail.com"),
             "--alert_url: not an address like https://alerts.example.com/hook; write it as a "
             "target of the rule file: targets: {t: {apprise: "
@@ -185,7 +189,9 @@ def test_a_wrong_set_up_is_one_line_and_nothing_is_sent(
     empty = tmp_path / "empty.yaml"
     empty.write_text("version: 1\n")
     guard = f'{{webhook: {web.url}, token: "${{GUARD_TOKEN}}"}}'
-    files = {"RULES": rule_file(tmp_path, guard=guard), "EMPTY": empty}
+    linked = tmp_path / "linked.yaml"
+    linked.write_text('version: 1\nconsole: {url: "https://c.example", key: "${GUARD_TOKEN}"}\n')
+    files = {"RULES": rule_file(tmp_path, guard=guard), "EMPTY": empty, "LINKED": linked}
     assert run(*(files.get(argument, argument) for argument in arguments)) == 2
     stderr = capsys.readouterr().err
     assert said in stderr

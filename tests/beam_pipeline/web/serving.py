@@ -49,10 +49,17 @@ def add_alert(output: Path, camera: str, timestamp: str, label: str = "person") 
     return rules.alert_id(camera, timestamp, "alert")
 
 
+_USERS: dict[str, bytes] = {}
+
+
 def users_file(path: Path) -> Path:
     """A file with a user of each role."""
-    for role in ("viewer", "operator", "admin"):
-        add_user(str(path), role, role, PASSWORD)
+    if not _USERS:  # The hashes take a second.
+        for role in ("viewer", "operator", "admin"):
+            add_user(str(path), role, role, PASSWORD)
+        _USERS["file"] = path.read_bytes()
+    path.write_bytes(_USERS["file"])
+    path.chmod(0o600)
     return path
 
 

@@ -5,7 +5,12 @@ from dataclasses import replace
 import pytest
 
 from rules import parse_rules
-from transforms.alerting.target_checks import TargetError, WorkerCheck, notified_targets
+from transforms.alerting.target_checks import (
+    TargetError,
+    WorkerCheck,
+    check_console,
+    notified_targets,
+)
 from transforms.runtime.live_rules import LiveRules
 
 RULES = """\
@@ -19,7 +24,8 @@ defaults: {{objects: {{person: }}, notify: [guard]}}
 
 def check_of(text, urls=()):
     live = LiveRules.of(parse_rules(text, "rules.yaml"))
-    return WorkerCheck(live, notified_targets(live.current), urls)
+    console = live.current.alerting.console
+    return WorkerCheck(live, notified_targets(live.current), urls, console)
 
 
 def test_a_worker_needs_the_variables_of_targets_that_are_notified(monkeypatch):
@@ -57,4 +63,30 @@ def test_an_edit_of_the_rules_never_ends_the_job(monkeypatch):
     monkeypatch.delenv("GUARD_HOST", raising=False)
     check = check_of(RULES.format(ca=""))
     edited = RULES.format(ca="").replace("GUARD_HOST", "OTHER_HOST")
+    replace(check, ruleset=LiveRules.of(parse_rules(edited, "rules.yaml")))()
+
+
+LINKED = 'version: 1\nconsole: {url: "https://${PLACE}/", key: "${MARK_KEY}"}\n'
+
+
+def test_a_worker_needs_what_signs_the_links_of_messages(monkeypatch):
+    check = check_of(LINKED)
+    monkeypatch.delenv("MARK_KEY", raising=False)
+    monkeypatch.delenv("PLACE", raising=False)
+    needs = "console of the rules needs the environment variable "
+    with pytest.raises(TargetError, match=f"^{needs}PLACE, which is not set"):
+        check()
+    monkeypatch.setenv("PLACE", "console.example.com")
+    with pytest.raises(TargetError, match=f"^{needs}MARK_KEY, which is not set"):
+        check()
+    monkeypatch.setenv("MARK_KEY", "k" * 31)
+    with pytest.raises(TargetError, match=r"^console\.key of the rules: .* openssl") as caught:
+        check()
+    assert "kkk" not in str(caught.value)
+    monkeypatch.setenv("MARK_KEY", "k" * 32)
+    check()
+    check_console(None)
+    # An edit never ends a job.
+    monkeypatch.delenv("MARK_KEY")
+    edited = LINKED.replace("PLACE", "OTHER_PLACE")
     replace(check, ruleset=LiveRules.of(parse_rules(edited, "rules.yaml")))()
