@@ -53,6 +53,17 @@ def here(tmp_path: Path, users: Path) -> Iterator[Served]:
         yield here
 
 
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
+    """A program that marks nothing in the end."""
+    folder = tmp_path_factory.mktemp("api")
+    write_small_output(folder / "out")
+    words = ("--users", users_file(folder / "users.json"))
+    with served(folder / "out", folder / "index", *words) as here:
+        yield Robot(here, add_token(str(folder / "users.json"), "door-bot"))
+    assert read_marks(str(folder / "out"))[0] == []
+
+
 def output(here: Served) -> Path:
     return Path(here.prepared.console.output)
 
@@ -102,16 +113,14 @@ def test_a_token_marks_with_an_audit_entry(here: Served, users: Path) -> None:
     ],
 )
 def test_what_is_no_mark_is_refused_with_one_line(
-    here: Served, users: Path, value: dict[str, Any], says: str
+    robot: Robot, value: dict[str, Any], says: str
 ) -> None:
-    answer = Robot(here, add_token(str(users), "door-bot")).mark(**value)
+    answer = robot.mark(**value)
     assert answer.status_code == 400
     assert says in answer.json()["error"]
-    assert read_marks(str(output(here)))[0] == []
 
 
-def test_a_body_that_is_no_json_is_refused(here: Served, users: Path) -> None:
-    robot = Robot(here, add_token(str(users), "door-bot"))
+def test_a_body_that_is_no_json_is_refused(robot: Robot) -> None:
     kind = {"Content-Type": "application/json"}
     for data in (b"{", b"\xff", b"[]", b"7", b"[" * 60_000):
         answer = robot.session.post(robot.url, data, headers=kind, timeout=20)
@@ -120,7 +129,6 @@ def test_a_body_that_is_no_json_is_refused(here: Served, users: Path) -> None:
     assert answer.status_code == 413
     answer = robot.session.post(robot.url, {"alert_id": HALL, "mark": "false"}, timeout=20)
     assert answer.status_code == 415
-    assert read_marks(str(output(here)))[0] == []
 
 
 def test_neither_a_cookie_nor_a_header_of_a_proxy_authorises_a_mark(
