@@ -23,6 +23,7 @@ from beam_pipeline.web.marking import save_mark
 from rules.local_times import local_words
 from transforms.alerting.mark_links import LinkKeyError, MarkLink, link_keys, verified
 from transforms.records.times import from_unix
+from transforms.storage.marks import FALSE
 
 LINK = "link"
 """What the audit gives as the role of who has used a link."""
@@ -115,8 +116,13 @@ def _is_used(console: Console, link: MarkLink) -> bool:
 
 def _onward(console: Console, request: Request, link: MarkLink) -> dict[str, Any]:
     """Returns where the page leads once the alert is marked."""
-    alert = f"/alerts/{link.alert_id}"
-    if request.state.person is not None:
-        return {"alert": alert, "log_in": None}
-    has_users = console.guarded.access.users is not None
-    return {"alert": None, "log_in": f"/login?next={quote(alert, safe='')}" if has_users else None}
+    pages = [("See the alert", f"/alerts/{link.alert_id}")]
+    if link.mark == FALSE:
+        silence = "See what would silence the next one"
+        pages.insert(0, (silence, f"/cameras/{link.camera}/proposals"))
+    if request.state.person is None:
+        has_users = console.guarded.access.users is not None
+        text, address = pages[0]
+        text = f"Log in and {text[0].lower()}{text[1:]}"
+        pages = [(text, f"/login?next={quote(address, safe='')}")] if has_users else []
+    return {"onward": pages}

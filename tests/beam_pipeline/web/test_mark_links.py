@@ -85,7 +85,9 @@ def test_opening_a_link_marks_nothing_and_its_button_marks_once(here: Served) ->
     page = browser.get(path).text
     assert "<h1>Marked as false</h1>" in page
     assert "<form" not in page
-    assert f'href="/login?next=%2Falerts%2F{HALL}"' in page
+    assert 'href="/login?next=%2Fcameras%2Fhall%2Fproposals"' in page
+    assert browser.post(link("right"), {}).status_code == 303
+    assert f'href="/login?next=%2Falerts%2F{HALL}"' in browser.get(link("right")).text
 
 
 def test_the_other_link_of_the_message_corrects_a_mark(here: Served) -> None:
@@ -101,10 +103,13 @@ def test_the_other_link_of_the_message_corrects_a_mark(here: Served) -> None:
     assert stand == {("mail (link)", "false"), ("operator", "right")}
 
 
-def test_whoever_is_logged_in_is_led_to_the_alert(here: Served) -> None:
+def test_whoever_is_logged_in_is_led_to_the_alert_and_what_would_silence_it(here: Served) -> None:
     browser = here.logged_in("operator")
     assert browser.post(link(), {}).status_code == 303
-    assert f'href="/alerts/{HALL}"' in browser.get(link()).text
+    page = browser.get(link()).text
+    assert 'href="/cameras/hall/proposals"' in page
+    assert f'href="/alerts/{HALL}"' in page
+    assert browser.get("/cameras/hall/proposals").status_code == 200
     assert marks(here)[0].by == "mail (link)"
 
 
