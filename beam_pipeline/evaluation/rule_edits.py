@@ -19,12 +19,16 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 Value = str | list["Value"] | dict[str, "Value"]
 """What a setting is to be, with numbers as they are to be written."""
-Setting = tuple[tuple[str, ...], Value]
-"""A key by its path from the top of the rule file, and its value."""
+Setting = tuple[tuple[str, ...], Value | None]
+"""A key by its path from the top of the rule file, and its value; None to remove it."""
 
 _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 _OPENS = re.compile(r"[^#]*:\s*(#.*)?$")
 _WIDEST = 1 << 20
+
+
+class WholeList(list[Value]):
+    """A list that takes the place of the one that is there."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ def apply_settings(text: str, settings: Iterable[Setting]) -> str:
     """Returns a rule file's text with other settings; the lines that they do not touch stay as they
     are.
 
-    A list is added to the list that is there; any other value replaces what is there.
+    A list is added to the list that is there, unless it is a `WholeList`; any other value replaces
+    what is there. Whoever removes a key also removes the section that is empty without it.
 
     Args:
       text: The content of a rule file that was found right.
@@ -104,12 +109,16 @@ def apply_settings(text: str, settings: Iterable[Setting]) -> str:
 
     def change(document: Any) -> None:
         for (*parents, last), value in settings:
+            if value is None:
+                _remove(document, parents, last)
+                continue
             node = document
             for key in parents:
                 if node.get(key) is None:
                     node[key] = CommentedMap()
                 node = node[key]
-            if isinstance(value, list) and node.get(last) is not None:
+            is_added = isinstance(value, list) and not isinstance(value, WholeList)
+            if is_added and node.get(last) is not None:
                 node[last].extend(_in_one_line(value))
             else:
                 node[last] = _in_one_line(value)
@@ -120,7 +129,8 @@ def apply_settings(text: str, settings: Iterable[Setting]) -> str:
 def setting_text(setting: Setting) -> str:
     """Returns a setting in one line, such as ``cameras.hall.cooldown: 5m``."""
     path, value = setting
-    return f"{'.'.join(path)}: {_inline(value)}"
+    name = ".".join(path)
+    return f"{name} is removed" if value is None else f"{name}: {_inline(value)}"
 
 
 def _inline(value: Value) -> str:
@@ -130,6 +140,17 @@ def _inline(value: Value) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_inline, value))}]"
     return f"{{{', '.join(f'{key}: {_inline(part)}' for key, part in value.items())}}}"
+
+
+def _remove(document: Any, parents: Sequence[str], last: str) -> None:
+    above, node = None, document
+    for key in parents:
+        above, node = node, node.get(key)
+        if node is None:
+            return
+    node.pop(last, None)
+    if not node and above is not None:
+        above.pop(parents[-1])
 
 
 def _changed(text: str, change: Callable[[Any], None]) -> str:
@@ -150,12 +171,24 @@ def _changed(text: str, change: Callable[[Any], None]) -> str:
         None, before, after, autojunk=False
     ).get_opcodes():
         merged += lines[begin:end] if tag == "equal" else written[new_begin:new_end]
+        if tag == "delete":
+            merged += _last_comments(lines[begin:end])
     result = "\n".join(merged)
     try:
         is_same = _yaml(merged).load(result.replace("\r\n", "\n")) == document
     except YAMLError:
         is_same = False
     return result if is_same else "\n".join(written)
+
+
+def _last_comments(lines: Sequence[str]) -> list[str]:
+    """Returns the comments after what is removed: they are about what comes next."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        if line.strip() and not line.lstrip().startswith("#"):
+            break
+        kept.insert(0, line)
+    return kept
 
 
 def _in_one_line(value: Value) -> Any:

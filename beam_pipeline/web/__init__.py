@@ -7,6 +7,8 @@ beam_pipeline/web/views.py       what the pages show
 beam_pipeline/web/guarding.py    headers, tokens against forged requests, and who may do what
 beam_pipeline/web/console.py     what the routes share
 beam_pipeline/web/forms.py       the forms that pages send
+beam_pipeline/web/zones.py       zones and masks that are drawn
+beam_pipeline/web/trials.py      what they would have changed
 beam_pipeline/web/app.py         the routes
 beam_pipeline/web/server.py      the set-up of the command, and its server
 """

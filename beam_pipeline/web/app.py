@@ -33,7 +33,7 @@ from beam_pipeline.fleet import chart
 from beam_pipeline.fleet.marking import Said, parse_box, words
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.page import svg_with_dark_mode
-from beam_pipeline.web import api, audit, mark_links, proposals, views
+from beam_pipeline.web import api, audit, mark_links, proposals, views, zones
 from beam_pipeline.web.console import REPORT, WEB, Console, known_camera
 from beam_pipeline.web.forms import FormError, check_token, read_form
 from beam_pipeline.web.guarding import COOKIE, SESSION_SECONDS, Access, Guard
@@ -105,6 +105,9 @@ def make_app(console: Console, access: Access, stopped: threading.Event) -> Guar
             route("/rules/changes", proposals.changes_page),
             route("/rules/changes/{name}", proposals.version_page),
             route("/rules/restore", proposals.restore_rules, "POST"),
+            route("/cameras/{camera}/zones", zones.zones_page),
+            route("/cameras/{camera}/zones", zones.save_area, "POST"),
+            route("/cameras/{camera}/zones/try", zones.try_area, "POST"),
             route("/images/{camera}/{stem}", _image),
             route("/fleet", _fleet),
             route("/fleet/chart.svg", _chart),
@@ -528,6 +531,7 @@ _STATIC: Mapping[str, tuple[str, Callable[[], bytes]]] = {
         lambda: parts.style((REPORT, "page.css"), (WEB, "static/console.css")).encode(),
     ),
     "console.js": ("text/javascript", lambda: _file(WEB, "static/console.js")),
+    "zones.js": ("text/javascript", lambda: _file(WEB, "static/zones.js")),
     "report.js": ("text/javascript", lambda: _file(REPORT, "page.js")),
     "icon.svg": ("image/svg+xml", lambda: _file(WEB, "static/icon.svg")),
     "deleted.svg": ("image/svg+xml", lambda: _file(WEB, "static/deleted.svg")),

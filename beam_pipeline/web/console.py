@@ -25,6 +25,7 @@ from beam_pipeline.web.index import IncidentFilter, Index
 from beam_pipeline.web.pictures import Pictures
 from beam_pipeline.web.proposing import ProposalFinder
 from beam_pipeline.web.rule_changes import RuleFile
+from beam_pipeline.web.trials import Trials
 from beam_pipeline.web.users import ADMIN, OPERATOR, Person
 
 WEB, REPORT = "beam_pipeline.web", "beam_pipeline.pages.report"
@@ -112,6 +113,9 @@ class Console:
         # A store that hangs must not keep the other pages waiting.
         self.picture_threads = ThreadPoolExecutor(8, thread_name_prefix="pictures")
         self.mark_threads = ThreadPoolExecutor(4, thread_name_prefix="marks")
+        self.trials = Trials(self.output)
+        self.trial_threads = ThreadPoolExecutor(2, thread_name_prefix="trials")
+        self.trials_at_work = 0
 
     @property
     def guarded(self) -> Guard:

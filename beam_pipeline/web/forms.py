@@ -38,8 +38,12 @@ async def read_body(request: Request) -> bytes:
     return data
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request, most_fields: int = 50) -> dict[str, str]:
     """Reads a form; of a field that is there twice, the last.
+
+    Args:
+      request: The request.
+      most_fields: How many fields it may have.
 
     Raises:
       FormError: It is too large, or no form.
@@ -50,7 +54,7 @@ async def read_form(request: Request) -> dict[str, str]:
     ):
         raise FormError(415, "The form is not application/x-www-form-urlencoded.")
     try:
-        return dict(parse_qsl(data.decode(), keep_blank_values=True, max_num_fields=50))
+        return dict(parse_qsl(data.decode(), keep_blank_values=True, max_num_fields=most_fields))
     except ValueError:
         raise FormError(400, "The form can't be read.") from None
 

@@ -36,12 +36,14 @@ _OPEN = re.compile(r"/(healthz|readyz|metrics|login|static/[\w.-]+|m/[^/]*|api/m
 """What needs no log-in. Routes under `m` and `api` check their links and tokens themselves."""
 _ROLES: Sequence[tuple[str, re.Pattern[str], str]] = (
     ("POST", re.compile(r"/marks"), OPERATOR),
+    ("POST", re.compile(r"/cameras/[^/]*/zones"), ADMIN),
+    ("POST", re.compile(r"/cameras/[^/]*/zones/try"), OPERATOR),
     ("POST", re.compile(r"/logout"), VIEWER),
     ("POST", re.compile(r"/cameras/[^/]*/proposals|/rules/restore"), ADMIN),
     ("GET", re.compile(r"/rules/changes(/[^/]*)?"), ADMIN),
     ("GET", re.compile(r"/audit"), ADMIN),
     ("GET", re.compile(r"/(alerts|alerts/[^/]*|fleet|fleet/chart\.svg|health|live)?"), VIEWER),
-    ("GET", re.compile(r"/cameras/[^/]*(/images(/[^/]*)?|/proposals)?"), VIEWER),
+    ("GET", re.compile(r"/cameras/[^/]*(/images(/[^/]*)?|/proposals|/zones)?"), VIEWER),
     ("GET", re.compile(r"/images/[^/]*/[^/]*"), VIEWER),
 )
 """The role that each request needs."""

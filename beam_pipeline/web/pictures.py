@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
@@ -149,6 +149,33 @@ class Pictures:
         return drawn.jpeg
 
 
+def record_names(output: str, camera: str, days: Iterable[datetime]) -> list[str]:
+    """Returns the names of the records in `final/` that may be of some days, and maybe others.
+
+    A folder with the images of years is not listed as a whole where the store can do better.
+
+    Args:
+      output: The output.
+      camera: The camera, whose id was checked.
+      days: The first moment of each day (UTC).
+
+    Raises:
+      OSError: The store can't be listed.
+    """
+    prefixes: list[str] = []
+    for begin in days:
+        year = f"{begin.year:04d}"
+        seconds = (begin - EPOCH) // timedelta(seconds=1)
+        # Five digits of Unix time are 100,000 s, a little more than a day.
+        unix = {f"{second:010d}"[:5] for second in (seconds, seconds + 86_399)}
+        prefixes += [
+            f"{camera}_{text}" for text in (f"{year}{begin:%m%d}", f"{year}{begin:-%m-%d}")
+        ]
+        prefixes += [f"{camera}_{text}" for text in sorted(unix)] if seconds >= 0 else []
+    names = stores.names_with_prefix(stores.final_folder(output, camera), sorted(set(prefixes)))
+    return sorted(set(names))
+
+
 def images_of_day(output: str, camera: str, day: datetime) -> list[StoredImage]:
     """Returns the images of a camera on a day, the oldest first, by the names of their records.
 
@@ -161,13 +188,7 @@ def images_of_day(output: str, camera: str, day: datetime) -> list[StoredImage]:
       OSError: The store can't be listed.
     """
     begin = day.astimezone(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
-    year = f"{begin.year:04d}"
-    seconds = (begin - EPOCH) // timedelta(seconds=1)
-    # Five digits of Unix time are 100,000 s, a little more than a day.
-    unix = {f"{second:010d}"[:5] for second in (seconds, seconds + 86_399)}
-    prefixes = [f"{camera}_{text}" for text in (f"{year}{begin:%m%d}", f"{year}{begin:-%m-%d}")]
-    prefixes += [f"{camera}_{text}" for text in sorted(unix)] if seconds >= 0 else []
-    names = stores.names_with_prefix(stores.final_folder(output, camera), prefixes)
+    names = record_names(output, camera, [begin])
     found = {
         image
         for name in names

@@ -75,7 +75,7 @@ def camera_values(output: str, index: Index, view: FleetView, camera: str) -> di
     figures = next((one for one in (fleet.figures if fleet else ()) if one.id == camera), None)
     counted = [one for one in (fleet.rows if fleet else ()) if one.id == camera]
     windows = shown_windows(figures, counted)
-    newest, problem = _newest(output, index, camera, counted[-1].window_start if counted else None)
+    newest, problem = newest_image(output, index, view, camera)
     marks = reversed(index.marks_of_camera(camera))
     missed = [mark for mark in marks if mark.mark == MISSED]
     return {
@@ -101,19 +101,15 @@ def is_known(index: Index, view: FleetView, camera: str, ruleset: rules.Rules | 
     )
 
 
-def _newest(
-    output: str, index: Index, camera: str, window: datetime | None
+def newest_image(
+    output: str, index: Index, view: FleetView, camera: str
 ) -> tuple[StoredImage | None, str | None]:
-    """Returns the last image of a camera, or why it is unknown.
-
-    Args:
-      output: The output.
-      index: The index.
-      camera: The camera.
-      window: The start of the last window with an image of it; None if there is none.
-    """
+    """Returns the last image of a camera, or why it is unknown."""
+    rows = () if view.fleet is None else view.fleet.rows
+    days = (
+        {max(times)} if (times := [one.window_start for one in rows if one.id == camera]) else set()
+    )
     last_alert = index.last_alert(camera)
-    days = set() if window is None else {window}
     if last_alert is not None:
         days.add(from_unix(min(last_alert, _LAST_SECOND)))
     # A window may go over midnight.

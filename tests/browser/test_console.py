@@ -56,6 +56,8 @@ PAGES = {
     "alert": f"/alerts/{HALL}",
     "camera": "/cameras/hall",
     "images": "/cameras/hall/images",
+    "zones": "/cameras/hall/zones",
+    "mask": "/cameras/hall/zones?new=mask",
     "missed": f"/cameras/hall/images/{QUIET}",
     "fleet": "/fleet",
     "health": "/health",

@@ -33,6 +33,10 @@ from transforms.storage.marks import read_marks
 
 HALL = rules.alert_id("hall", "2026-01-31T10:00:00Z", "alert")
 QUIET = "hall_2026-01-31T12-30-00Z"
+AREA = {
+    "section": "zones", "name": "bay", "is_new": "1", "anchor": "center", "days": "7",
+    "corners": "0,0 1,0 1,1",
+}  # fmt: skip
 FORM = {"say": f"unsure hall {HALL}"}
 
 
@@ -59,6 +63,9 @@ TABLE = {
     "GET /cameras/hall": (303, 200, 200, 200),
     "GET /cameras/hall/images": (303, 200, 200, 200),
     f"GET /cameras/hall/images/{QUIET}": (303, 200, 200, 200),
+    "GET /cameras/hall/zones": (303, 200, 200, 200),
+    "POST /cameras/hall/zones/try": (401, 403, 200, 200),
+    "POST /cameras/hall/zones": (401, 403, 403, 409),
     f"GET /images/hall/{QUIET}": (401, 200, 200, 200),
     "GET /cameras/hall/proposals": (303, 200, 200, 200),
     "POST /cameras/hall/proposals": (401, 403, 403, 409),
@@ -92,7 +99,12 @@ ROLES = ("nobody", "viewer", "operator", "admin")
 def asked(browser: Browser, request: str) -> requests.Response:
     method, path = request.split(" ")
     if method == "POST":
-        form = {"POST /marks": FORM, "POST /login": {"name": "viewer", "password": PASSWORD}}
+        form = {
+            "POST /marks": FORM,
+            "POST /login": {"name": "viewer", "password": PASSWORD},
+            "POST /cameras/hall/zones": AREA,
+            "POST /cameras/hall/zones/try": AREA,
+        }
         return browser.post(path, {"token": browser.token(), **form.get(request, {})})
     with browser.session.request(
         method, browser.url + path, timeout=20, allow_redirects=False, stream=True
