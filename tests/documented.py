@@ -17,6 +17,7 @@ PAGES = (
     "docs/output.md",
     "docs/models.md",
     "docs/rules.md",
+    "docs/shadow.md",
     "docs/names.md",
     "docs/cameras.md",
     "docs/report.md",
@@ -71,6 +72,10 @@ WHERE: dict[str, dict[str, str]] = {
         f"{PYTHON} backtest": SAMPLES,
     },
     "docs/rules.md": {f"{PYTHON} rules": SAMPLES},
+    "docs/shadow.md": {
+        f"{PYTHON} --input /srv/pictures": SAMPLES,
+        f"{PYTHON} rules shadow": SAMPLES,
+    },
     "docs/names.md": {f"{PYTHON} names": NAMES, f"{PYTHON} --runner": NAMES},
     "docs/cameras.md": {
         f"{PYTHON} names check": CAMERAS,

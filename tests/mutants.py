@@ -129,6 +129,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "transforms/test_judge_threats.py",
         "transforms/test_judge_threats_search.py",
     ),
+    "transforms/storage/shadow_alerts.py": ("transforms/test_judge_shadow.py",),
     "transforms/judge_threats.py": (
         "transforms/test_judge_threats.py",
         "transforms/test_judge_threats_state.py",

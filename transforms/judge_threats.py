@@ -115,7 +115,7 @@ class _JudgeCameraInBatch(beam.DoFn):
         yield from judge_in_order(element[1], self._rules)
 
 
-class _JudgeInStream(beam.DoFn):
+class JudgeInStream(beam.DoFn):
     """Judges each image by the history of its camera so far, and adds it to the history.
 
     The history of a camera is cleared once no image that still counts can need it: when event time
@@ -277,7 +277,7 @@ class JudgeThreats(beam.PTransform):
         super().__init__()
         self._rules = LiveRules.of(ruleset)
         self._streaming = streaming
-        self._judge_in_stream = _JudgeInStream(self._rules, allowed_lateness_seconds, output)
+        self._judge_in_stream = JudgeInStream(self._rules, allowed_lateness_seconds, output)
 
     def expand(self, images: beam.PCollection[DetectedImage]) -> beam.PCollection[JudgedImage]:
         by_camera = beam.Map(_key_by_camera).with_output_types(tuple[str, DetectedImage])

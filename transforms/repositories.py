@@ -40,7 +40,7 @@ _THREADS = 8
 _MAX_WAITING = 64
 
 
-class _Write(ReadAheadDoFn):
+class WriteFiles(ReadAheadDoFn):
     """Writes a file for each element, several at once; the bundle ends when all are written."""
 
     def __init__(self, to_file: Callable[[Any], tuple[str, bytes]]) -> None:
@@ -51,7 +51,7 @@ class _Write(ReadAheadDoFn):
         stores.write_bytes(*self._to_file(element))
 
 
-class _WriteValidated(_Write):
+class _WriteValidated(WriteFiles):
     """Writes valid images.
 
     Args:
@@ -143,7 +143,7 @@ class StoreDetections(beam.PTransform):
             return uri, stores.json_bytes(image.to_json())
 
         uncontested = images | "Alone" >> beam.Filter(lambda image: not image.is_contested)
-        return uncontested | "Write" >> beam.ParDo(_Write(to_file))
+        return uncontested | "Write" >> beam.ParDo(WriteFiles(to_file))
 
 
 class StoreFinal(beam.PTransform):
@@ -176,7 +176,7 @@ class StoreFinal(beam.PTransform):
             return not judged.image.is_contested and (has_file is None or has_file(judged))
 
         written = judged | "Alone" >> beam.Filter(is_written)
-        return written | "Write" >> beam.ParDo(_Write(to_file))
+        return written | "Write" >> beam.ParDo(WriteFiles(to_file))
 
 
 class InvalidRepository:
@@ -336,6 +336,15 @@ def _list_once(folder: str, step: str) -> frozenset[str]:
     return frozenset(file.path for file in stores.list_beneath(folder))
 
 
+@functools.lru_cache(maxsize=4)
+def _by_capture_time(listed: frozenset[str]) -> dict[str, list[str]]:
+    """Groups addresses by what is before the last underscore: the camera and the capture time."""
+    groups: dict[str, list[str]] = {}
+    for uri in sorted(listed):
+        groups.setdefault(uri.rpartition("_")[0], []).append(uri)
+    return groups
+
+
 class _EarlierFiles:
     """The files that earlier runs have left in a folder.
 
@@ -379,6 +388,27 @@ class EarlierLateFiles:
         """
         if uri in self._files.listed():
             stores.delete(uri)
+
+
+class EarlierShadowAlerts:
+    """What earlier runs have stored of images of which these or the shadow rules have an alert.
+
+    Args:
+      output: The job's output.
+    """
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._files = _EarlierFiles(stores.shadow_alerts_folder(output))
+
+    def at(self, camera: str, timestamp: str) -> list[str]:
+        """Returns the addresses of those of a camera and canonical capture time.
+
+        Raises:
+          OSError: The folder can't be listed.
+        """
+        uri = stores.shadow_alert_uri(self._output, camera, timestamp, "")
+        return _by_capture_time(self._files.listed()).get(uri.rpartition("_")[0], [])
 
 
 class EarlierRecords:

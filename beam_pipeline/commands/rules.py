@@ -1,4 +1,4 @@
-"""The commands ``rules check``, ``rules explain`` and ``rules propose``."""
+"""The commands ``rules check``, ``explain``, ``propose`` and ``shadow``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from beam_pipeline.commands.arguments import (
     STORES_EPILOG,
     add_archive,
+    add_ids,
     add_table_or_json,
     command_parser,
     parse,
@@ -100,6 +101,35 @@ def parser() -> OneLineParser:
     add_table_or_json(propose)
     for command in (check, explain, propose):
         add_labels(command)
+    shadow = commands.add_parser(
+        "shadow",
+        help="print which alerts the shadow rules would have sent, beside those of the rules",
+        description="Prints for each camera how many alerts the rules have sent, how many the "
+        "--shadow_rules of the job would have sent, and which of them differ, with what marks say "
+        "of them.",
+        epilog=STORES_EPILOG,
+        allow_abbrev=False,
+    )
+    shadow.add_argument(
+        "--output",
+        "--archive",
+        default=DEFAULT_OUTPUT,
+        metavar="DIR",
+        help="the job's output, on a local disk or in a store (default: %(default)s)",
+    )
+    add_ids(shadow)
+    shadow.add_argument(
+        "--since",
+        metavar="TIME",
+        help="only images from this time on, such as 2026-01-31T00:00:00Z",
+    )
+    shadow.add_argument("--until", metavar="TIME", help="only images before this time")
+    shadow.add_argument(
+        "--version",
+        metavar="VERSION",
+        help="the version of the shadow rules (default: that of the newest image with an alert)",
+    )
+    add_table_or_json(shadow)
     return parser
 
 
@@ -119,6 +149,10 @@ def main(words: Sequence[str]) -> int:
         from beam_pipeline.evaluation.propose import propose_rules
 
         return propose_rules(parsed)
+    elif parsed.command == "shadow":
+        from beam_pipeline.evaluation.shadow import print_shadow
+
+        return print_shadow(parsed)
     else:
         explanation = rule_commands.explain(
             parsed.id, parsed.file, parsed.rules, parsed.labels, parsed.output

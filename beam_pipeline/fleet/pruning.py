@@ -55,7 +55,7 @@ from transforms.storage.packed_rows import PackedRow, Rows, rank_of
 
 VALIDATED, DETECTIONS, FINAL, INVALID = "validated", "detections", "final", "invalid"
 ALERTS, THREATS, MARKED = "alerts", "threats", "marked"
-PACKED = "packed"
+PACKED, SHADOW = "packed", "shadow"
 FOLDERS = (VALIDATED, DETECTIONS, INVALID, FINAL)
 """In the order in which they are deleted: `final/` says which images show a threat."""
 FRESH = timedelta(hours=24)
@@ -254,6 +254,7 @@ class Pruning:
         """
         images = {folder: list(self._files(folder)) for folder in FOLDERS}
         alerts = list(self._alert_files())
+        shadow = list(self._shadow_files())
         packed = list_files(self._output)
         self._read_what_stays(
             {file.key for files in images.values() for file in files if file.key is not None},
@@ -262,6 +263,8 @@ class Pruning:
         self._read_packed(packed)
         for folder in FOLDERS:
             self._prune_folder(folder, images[folder])
+        if shadow:
+            self._prune_folder(SHADOW, shadow)
         self._prune_packed(packed)
         self._shorten_alerts(alerts)
 
@@ -297,6 +300,24 @@ class Pruning:
             if counted is not None:
                 is_fresh = self._is_fresh(written)
                 yield OldFile(file.path, folder, file.size_in_bytes, counted, is_fresh, key)
+
+    def _shadow_files(self) -> Iterator[OldFile]:
+        """Yields the records of shadow rules, which are kept for as long as those of alerts."""
+        base = stores.shadow_alerts_folder(self._output)
+        linked = self._linked_folders(base)
+        for file in stores.list_one_deep(base):
+            inner, _, name = file.path[len(base) + 1 :].partition("/")
+            time, _, digits = name.rpartition("_")
+            camera, taken = camera_and_time(f"{inner}_{time}.jpg")
+            if camera is None or taken is None or camera != inner or not _is_record(digits):
+                continue  # Not written by the job.
+            if inner in linked:
+                continue
+            written = _written(file)
+            counted = _counted_from(taken, written)
+            if counted is not None:
+                is_fresh, key = self._is_fresh(written), (camera, canonical_time(taken))
+                yield OldFile(file.path, ALERTS, file.size_in_bytes, counted, is_fresh, key)
 
     def _linked_folders(self, base: str) -> frozenset[str]:
         """Returns the names of the folders in a local folder that are links, and notes them: what
@@ -619,6 +640,10 @@ def shortened_record(record: Mapping[str, Any]) -> dict[str, Any]:
     was an alert, and who has received it."""
     targets = [{**entry, "detail": ""} for entry in record["targets"]]
     return {**record, "threats": [], "image_uri": "", "final_uri": "", "targets": targets}
+
+
+def _is_record(digits: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{12}\.json", digits, re.ASCII) is not None
 
 
 def _written(file: FileMetadata) -> datetime | None:

@@ -61,6 +61,7 @@ class JobOptions:
     Attributes:
       input: None: the bundled samples.
       rules: None: those that belong to the input.
+      shadow_rules: None: no rules are judged beside these.
       name_preset: None: names are canonical, or as `name_pattern` says.
       name_pattern: None: names are canonical, or as `name_preset` says.
       timezone: None: names are in UTC.
@@ -79,6 +80,7 @@ class JobOptions:
     follow_links: bool
     output: str
     rules: str | None
+    shadow_rules: str | None
     name_preset: str | None
     name_pattern: str | None
     timezone: str | None
@@ -212,6 +214,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the rule file: what is a threat on which camera (default: the bundled rules for the "
         "bundled samples; otherwise a person is a threat on every camera)",
+    )
+    data.add_argument(
+        "--shadow_rules",
+        metavar="FILE",
+        help="a second rule file to try: each image is judged by it too, and where it would have "
+        "an alert, or lacks one, is written to OUTPUT/shadow; nothing of it is sent "
+        "(docs/shadow.md)",
     )
     _add_switch(
         data,
@@ -466,7 +475,7 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         raise SetupError(
             "--min_resolution is larger than --max_resolution; no image could be valid"
         )
-    for option in ("input", "output", "rules", "model", "detections", "labels"):
+    for option in ("input", "output", "rules", "shadow_rules", "model", "detections", "labels"):
         if getattr(args, option) == "":
             raise SetupError(f"--{option} is empty; leave it out or give a path")
     if args.name_preset is not None and args.name_pattern is not None:

@@ -22,6 +22,7 @@ from transforms.alerting.target_checks import WorkerCheck, notified_targets
 from transforms.count_threats import CountThreats
 from transforms.detect_objects import DetectObjects
 from transforms.forget_earlier_verdicts import ForgetEarlierVerdicts
+from transforms.judge_shadow import JudgeShadow
 from transforms.judge_threats import JudgeThreats
 from transforms.parse_filename import ParseFilename
 from transforms.read_detections import ReadDetections
@@ -148,6 +149,13 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         allowed_lateness_seconds=options.allowed_lateness_seconds,
         output=output,
     )
+    if job.shadow is not None:
+        judged | "JudgeShadow" >> JudgeShadow(
+            job.shadow,
+            output,
+            streaming=streaming,
+            allowed_lateness_seconds=options.allowed_lateness_seconds,
+        )
     wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames(streaming=streaming)
     refused |= {
         "StoreInvalidNames": (wrong_names.invalid, {}),

@@ -48,7 +48,7 @@ from transforms.models.model_files import DEFAULT_ZOO_MODEL, INSTALLED, ModelErr
 from transforms.models.runtime_names import AUTO, SAVED_MODEL
 from transforms.models.runtimes import runtime_of
 from transforms.records.text import one_line
-from transforms.runtime.live_rules import LiveRules
+from transforms.runtime.live_rules import SHADOW_RULES, LiveRules
 from transforms.storage import stores
 from transforms.storage.packed_output import EarlierRows, is_packed
 from transforms.validate_image import EarlierRun, Limits
@@ -67,6 +67,8 @@ class Job:
       output: Where the results go.
       rules: What is a threat; as the rule file is edited, in a stream.
       rules_source: Where the rules came from, for the summary.
+      shadow: The rules that are judged beside these; None if there are none.
+      shadow_source: Where they came from; None if there are none.
       model: What finds objects.
       detections: The file with the detections of another detector; None if the model runs.
       limits: Which images are valid.
@@ -79,6 +81,8 @@ class Job:
     output: str
     rules: LiveRules
     rules_source: str
+    shadow: LiveRules | None
+    shadow_source: str | None
     model: Model
     detections: DetectionFile | None
     limits: Limits
@@ -110,6 +114,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         _check_notifications(options.notifications)
     preflight.check_readable("--input", source)
     preflight.check_readable("--rules", options.rules, is_file=True)
+    preflight.check_readable("--shadow_rules", options.shadow_rules, is_file=True)
     preflight.check_readable("--labels", options.labels, is_file=True)
     preflight.check_readable("--model", options.model)
     preflight.check_readable("--detections", options.detections, is_file=True)
@@ -124,11 +129,10 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     rules_source = _absolute(
         options.rules or str(DEFAULT_RULES if has_own_images else BUNDLED_RULES)
     )
-    text = read_file(rules_source, "--rules")
-    with rule_errors_as_setup_errors():  # A wrong file is reported before a model is fetched.
-        parsed = rules.ParsedRules.from_text(text, rules_source)
+    # A wrong file is reported before a model is fetched.
+    parsed = _parsed(rules_source, "--rules", options)
     ruleset = parsed.rules
-    check_scores_kept(ruleset, options.min_score_kept, rules_source)
+    shadow = _parsed_shadow(options)
     if options.detections is None:
         _check_tiles(ruleset, options.max_resolution, rules_source)
     targets = notified_targets(ruleset)
@@ -166,12 +170,58 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         output=output,
         rules=judged_by,
         rules_source=rules_source,
+        shadow=None if shadow is None else _live_shadow(*shadow, labels, options),
+        shadow_source=None if shadow is None else shadow[0],
         model=model,
         detections=detections,
         limits=Limits(options.min_resolution, options.max_resolution, options.max_file_bytes),
         max_clock_skew=timedelta(seconds=options.max_clock_skew_seconds),
         earlier=_earlier(output, model, options),
         options=options,
+    )
+
+
+def _parsed(source: str, option: str, options: JobOptions) -> rules.ParsedRules:
+    """Reads a rule file.
+
+    Raises:
+      SetupError: It can't be read, or is wrong.
+    """
+    text = read_file(source, option)
+    with rule_errors_as_setup_errors():
+        parsed = rules.ParsedRules.from_text(text, source)
+    check_scores_kept(parsed.rules, options.min_score_kept, source)
+    return parsed
+
+
+def _parsed_shadow(options: JobOptions) -> tuple[str, rules.ParsedRules] | None:
+    """Reads the shadow rules; returns where they came from too, or None if there are none.
+
+    Raises:
+      SetupError: They can't be read, or are wrong.
+    """
+    if options.shadow_rules is None:
+        return None
+    source = _absolute(options.shadow_rules)
+    return source, _parsed(source, "--shadow_rules", options)
+
+
+def _live_shadow(
+    source: str, parsed: rules.ParsedRules, labels: frozenset[str], options: JobOptions
+) -> LiveRules:
+    """Returns the shadow rules as the job judges by them.
+
+    Raises:
+      SetupError: They name a label that the model does not give.
+    """
+    with rule_errors_as_setup_errors():
+        parsed.check_labels(labels)
+    return LiveRules(
+        parsed.rules,
+        source=source if options.streaming else None,
+        labels=labels,
+        min_score_kept=options.min_score_kept,
+        name=SHADOW_RULES,
     )
 
 

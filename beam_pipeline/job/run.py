@@ -120,6 +120,8 @@ def _paths_of_workers(options: JobOptions) -> dict[str, str]:
         paths["detections"] = options.detections
     if options.streaming and options.rules is not None:
         paths["rules"] = options.rules
+    if options.streaming and options.shadow_rules is not None:
+        paths["shadow_rules"] = options.shadow_rules
     return paths
 
 
@@ -147,7 +149,8 @@ def _run(job: Job, options: PipelineOptions, watch: OutputWatch) -> int:
         leaving = ending.last_line(launching.NOT_WAITED_FOR) if on_dataflow else nullcontext()
         batch = not job.options.streaming
         beside = nullcontext() if batch else _beside_a_stream(job)
-        with leaving, job.rules.followed(), beside:
+        shadow = nullcontext() if job.shadow is None else job.shadow.followed()
+        with leaving, job.rules.followed(), shadow, beside:
             state = launching.wait(result, options, sys.stderr if batch else None)
         watch.check()
     cancelled = state == PipelineState.CANCELLED and is_flink(options)

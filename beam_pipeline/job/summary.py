@@ -11,6 +11,7 @@ from beam_pipeline.job.preparation import Job
 from transforms.alerting.ledger import DELIVERED, SUPPRESSED, WAITING
 from transforms.records import reasons
 from transforms.send_alerts import DELIVERED_EARLIER, IN_DIGEST, TOO_OLD
+from transforms.storage.shadow_alerts import DIFFERENCES
 from transforms.storage.stores import join
 
 
@@ -53,6 +54,11 @@ def summarize(
         ("model", f"{job.model.info.name}, version {job.model.info.version}"),
         ("rules", f"{job.rules_source}, version {job.rules.current.version}"),
     ]
+    if job.shadow is not None:
+        lines += [
+            ("shadow rules", f"{job.shadow_source}, version {job.shadow.current.version}"),
+            ("shadow", _shadow(counts)),
+        ]
     if not job.options.streaming:  # A stream waits most of its time.
         speed = f"{done(counts) / seconds:.1f} images/s ({seconds:.1f} s, not counting set-up)"
         lines.append(("speed", speed))
@@ -96,6 +102,14 @@ def _inference(counts: Counter[str]) -> str:
     size = f"{images:.1f} images and {tiles:.1f} tiles" if tiles else f"{images:.1f} images"
     milliseconds = counts["model.microseconds"] / batches / 1000
     return f"{batches} batches of {size} and {milliseconds:.0f} ms on average"
+
+
+def _shadow(counts: Counter[str]) -> str:
+    both, only_rules, only_shadow = (counts[f"shadow.{one}"] for one in DIFFERENCES)
+    return (
+        f"alerts of {both} images by both, of {only_rules} only by the rules, of {only_shadow} "
+        "only by the shadow rules; `rules shadow` says which"
+    )
 
 
 def _sent(outcomes: dict[str, int]) -> int:

@@ -88,6 +88,7 @@ SAYS = {
     OWN: "valid               6",
     "rules check": "front-door",
     "rules explain": "front-door",
+    "rules shadow": "shadow rules version",
     "counts --output output --by id": "warehouse",
     "--format csv": "id,window_start,window_end",
     "health": "camera",

@@ -49,19 +49,23 @@ class Stream:
     Args:
       folder: Where all of it is.
       alert_url: Where its alerts go.
+      rules: Its rule file; None for those of the bundled samples.
+      options: Further options.
     """
 
-    def __init__(self, folder: Path, alert_url: str) -> None:
+    def __init__(
+        self, folder: Path, alert_url: str, rules: Path | None = None, *options: str
+    ) -> None:
         self.input, self.output = folder / "in", folder / "out"
         self.input.mkdir()
         self._log = folder / "log"
         places = {".venv/bin/python": sys.executable, "MODEL": "bundled"}
         places |= {"/srv/pictures": str(self.input), "/srv/results": str(self.output)}
-        places |= {"rules.yaml": str(bundled.BUNDLED_RULES)}
+        places |= {"rules.yaml": str(rules or bundled.BUNDLED_RULES)}
         self._command = [
             *shlex.split(documented.substituted(STREAM.text, places)),
             *("--alert_url", alert_url, "--window_seconds", "60"),
-            *("--early_firing_seconds", "1", "--poll_interval_seconds", "1"),
+            *("--early_firing_seconds", "1", "--poll_interval_seconds", "1", *options),
         ]
         self._taken = int(time.time()) // 60 * 60 - 60  # All images are in one window.
         self.process: subprocess.Popen[bytes] | None = None
@@ -240,3 +244,56 @@ def test_killed_at_any_moment_it_judges_and_counts_each_whole_image(
     assert sum(sent.values()) - len(sent) <= CRASHES
     assert stream.end(signal.SIGTERM) == 143
     assert "Traceback" not in stream.log()
+
+
+def test_shadow_rules_change_nothing_but_their_own_folder(
+    prism: Path, tmp_path: Path, service: WebService
+) -> None:
+    own, tried = tmp_path / "rules.yaml", tmp_path / "shadow.yaml"
+    own.write_text("version: 1\ndefaults: {objects: {person: }, cooldown: 0s}\n")
+    tried.write_text(
+        "version: 1\ndefaults: {objects: {person: }, confirm: {pictures: 2, within: 1h}, "
+        "cooldown: 0s}\n"
+    )
+    outputs, begin = [], int(time.time()) // 60 * 60 - 60
+    for name, options in (("plain", ()), ("tried", ("--shadow_rules", str(tried)))):
+        (tmp_path / name).mkdir()
+        stream = Stream(tmp_path / name, service.url, own, *options)
+        stream._taken = begin
+        for sample in SAMPLES[:8]:
+            stream.put(sample)
+        stream.start()
+        try:
+            stream.wait_for(lambda stream=stream: stream.counted() == 8)
+            stream.wait_for(lambda stream=stream: sum(stream.outcomes().values()) == alerts(stream))
+            if options:
+                stream.wait_for(lambda stream=stream: len(shadow_records(stream)) == alerts(stream))
+        finally:
+            stream.end(signal.SIGTERM)
+        outputs.append(stream)
+    plain, beside = (
+        {
+            str(path.relative_to(stream.output)): path.read_bytes().replace(
+                str(stream.output.parent).encode(), b"HERE"
+            )
+            for path in stream.output.rglob("*")
+            if path.is_file() and path.relative_to(stream.output).parts[0] not in ("report",)
+        }
+        for stream in outputs
+    )
+    assert not any(name.startswith("shadow/") for name in plain)
+    found = {name: beside.pop(name) for name in list(beside) if name.startswith("shadow/")}
+    assert beside == plain
+    differences = Counter(json.loads(data)["difference"] for data in found.values())
+    assert differences["only_rules"] == 1  # The first image of a person is not confirmed yet.
+    assert differences["both"] == alerts(outputs[0]) - 1 > 0
+
+
+def alerts(stream: Stream) -> int:
+    """The number of images that have an alert, by their verdicts."""
+    records = [json.loads(path.read_bytes()) for path in stream.output.glob("final/*/*.json")]
+    return sum(record["threat"]["severity"] == "alert" for record in records)
+
+
+def shadow_records(stream: Stream) -> list[Path]:
+    return list(stream.output.glob("shadow/alerts/*/*.json"))

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -124,6 +125,23 @@ def test_an_image_of_a_batch_costs_one_get_and_three_puts(job: Job) -> None:
     cost = requests_of(packed=False, copies=True, alert_share=1, images_a_file=math.inf)
     assert (alerted["GET"], alerted["PUT"]) == (cost.gets, cost.puts)
     assert listings(requests)["out/invalid/"] == 3
+
+
+def test_shadow_rules_cost_one_request_for_an_image_with_an_alert_and_none_for_others(
+    job: Job, tmp_path: Path
+) -> None:
+    shadow = tmp_path / "shadow.yaml"
+    shadow.write_text("version: 1\ndefaults: {objects: {person: }}\n")
+    stricter = tmp_path / "stricter.yaml"
+    stricter.write_text("version: 1\ndefaults: {objects: {person: {min_score: 0.99}}}\n")
+    job.put("valid", jpeg(), NOON)
+    job.put("broken", b"no JPEG", NOON)
+    job.put("alerted", SHOWS_A_PERSON.read_bytes(), NOON, 1)
+    every = [job.run(), *(job.run(options=("--shadow_rules", f"{f}")) for f in (shadow, stricter))]
+    (name,) = job.tree("out/shadow")
+    own = [Counter(one for one in requests if "out/shadow" in one[1]) for requests in every]
+    once = {("PUT", f"out/shadow/{name}"): 1, ("GET", "listing of out/shadow/alerts/"): 1}
+    assert own == [{}, once, once]
 
 
 def test_a_batch_uploads_no_image(job: Job) -> None:

@@ -25,7 +25,7 @@ from tests.search import search
 from tests.transforms.failing_runner import Cell, Store, StoreFailureError, Timer
 from tests.transforms.results import detected
 from transforms.alerting import decisions
-from transforms.judge_threats import HISTORIES, _JudgeInStream, judge_in_order
+from transforms.judge_threats import HISTORIES, JudgeInStream, judge_in_order
 from transforms.records.images import DetectedImage, JudgedImage
 from transforms.records.precedence import CaptureTime, Version, add_version
 from transforms.records.times import canonical_time, parse_time
@@ -68,7 +68,7 @@ class Cooldowns(RuleBasedStateMachine):
         self.store = Store()
         self.patch = patch.object(decisions, "stores", self.store)
         self.patch.start()
-        self.workers = [_JudgeInStream(LiveRules.of(self.ruleset), 3600, "/out") for _ in range(2)]
+        self.workers = [JudgeInStream(LiveRules.of(self.ruleset), 3600, "/out") for _ in range(2)]
         self.crashes = 0
         self.state = Cell(HISTORIES)
         self.log: list[DetectedImage] = []
@@ -318,7 +318,7 @@ class Replay:
         self.judged: list[tuple[int, JudgedImage]] = []
 
     def judge(self, size: int, state: Cell) -> None:
-        worker = _JudgeInStream(LiveRules.of(self.ruleset), 3600, "/out")
+        worker = JudgeInStream(LiveRules.of(self.ruleset), 3600, "/out")
         for number in range(self.done, min(self.done + size, len(self.images))):
             (one,) = worker.process(("hall", self.images[number]), state, Timer())
             self.judged.append((number, one))
@@ -412,7 +412,7 @@ def test_after_a_restart_a_label_that_was_away_for_longer_than_the_gap_is_told_o
     verdicts = []
     with patch.object(decisions, "stores", Store()):
         for restart_at in (1, 5):
-            worker, state = _JudgeInStream(LiveRules.of(WITH_GAP), 3600, "/out"), Cell(HISTORIES)
+            worker, state = JudgeInStream(LiveRules.of(WITH_GAP), 3600, "/out"), Cell(HISTORIES)
             for image in images[:restart_at]:
                 list(worker.process(("hall", image), state, Timer()))
             state = Cell(HISTORIES)

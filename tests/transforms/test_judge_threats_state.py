@@ -16,7 +16,7 @@ from rules import parse_rules
 from tests.search import search
 from tests.transforms.failing_runner import Timer
 from tests.transforms.results import detected
-from transforms.judge_threats import HISTORIES, _JudgeInStream, judge
+from transforms.judge_threats import HISTORIES, JudgeInStream, judge
 from transforms.records.images import DetectedImage, JudgedImage
 from transforms.records.times import canonical_time, parse_time
 from transforms.runtime.live_rules import LiveRules
@@ -108,7 +108,7 @@ def test_verdicts_are_those_of_a_history_that_is_written_for_each_image(
 ) -> None:
     """The rules may be edited between two images. Quiet images before an edit, in the time that was
     kept already, may not count if older images follow it."""
-    judge_in_stream = _JudgeInStream(LiveRules.of(RULES[name]), LATENESS, None)
+    judge_in_stream = JudgeInStream(LiveRules.of(RULES[name]), LATENESS, None)
     state, timer, twin, missing = Counted(), Timer(), Twin(), 0
     for second, labels, behind, ends_bundle, edited in some:
         if edited is not None:
@@ -134,7 +134,7 @@ def test_verdicts_are_those_of_a_history_that_is_written_for_each_image(
 
 def run(name: str, labels: list[list[str]], *, bundle: int = 1) -> tuple[Counted, int]:
     """The state after an image a minute, and how often the timer was set."""
-    judge_in_stream = _JudgeInStream(LiveRules.of(RULES[name]), LATENESS, None)
+    judge_in_stream = JudgeInStream(LiveRules.of(RULES[name]), LATENESS, None)
     state, set_to = Counted(), list[float]()
 
     class Noting(Timer):
@@ -169,7 +169,7 @@ def test_where_each_image_is_remembered_each_is_written() -> None:
 
 
 def test_the_history_is_kept_ten_minutes_longer_than_needed() -> None:
-    judge_in_stream = _JudgeInStream(LiveRules.of(RULES["default"]), LATENESS, None)
+    judge_in_stream = JudgeInStream(LiveRules.of(RULES["default"]), LATENESS, None)
     state, timer = Counted(), Timer()
     image = detected("hall", canonical_time(START), ["person"])
     list(judge_in_stream.process(("hall", image), state, timer))
@@ -180,7 +180,7 @@ def test_the_history_is_kept_ten_minutes_longer_than_needed() -> None:
 
 
 def test_where_an_edit_looks_back_longer_the_next_quiet_image_prolongs_the_history() -> None:
-    judge_in_stream = _JudgeInStream(LiveRules.of(RULES["short"]), LATENESS, None)
+    judge_in_stream = JudgeInStream(LiveRules.of(RULES["short"]), LATENESS, None)
     state, timer = Counted(), Timer()
     for second, labels in ((0, ["person"]), (540, []), (560, [])):
         if second:

@@ -22,6 +22,8 @@ from transforms.storage import stores
 _LOGGER = logging.getLogger(__name__)
 
 CHECK_SECONDS = 15.0
+RULES, SHADOW_RULES = "rules", "shadow rules"
+"""What the rules that decide, and those that are judged beside them, are called."""
 
 
 def scores_not_kept(ruleset: rules.Rules, min_score_kept: float) -> str | None:
@@ -61,6 +63,7 @@ class LiveRules:
       min_score_kept: Detections below this score are dropped before they are judged.
       check_seconds: The least time between two checks of the file.
       clock: Returns monotonic seconds.
+      name: What these rules are called in the log and, as the first part, in the names of counters.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class LiveRules:
         min_score_kept: float = 0.0,
         check_seconds: float = CHECK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        name: str = RULES,
     ) -> None:
         self._start = start
         self._source = source
@@ -79,6 +83,7 @@ class LiveRules:
         self._min_score_kept = min_score_kept
         self._check_seconds = check_seconds
         self._clock = clock
+        self._name = name
         self._prepare()
 
     def _prepare(self) -> None:
@@ -92,7 +97,7 @@ class LiveRules:
     def __getstate__(self) -> dict[str, object]:
         pickled = (
             *("_start", "_source", "_labels", "_min_score_kept"),
-            *("_check_seconds", "_clock"),
+            *("_check_seconds", "_clock", "_name"),
         )
         return {name: self.__dict__[name] for name in pickled}
 
@@ -144,8 +149,8 @@ class LiveRules:
                 self._reject(f"{self._source}: {problem}")
                 return
             if parsed.version != self._current.version:
-                _LOGGER.warning("rules version %s is now in force", parsed.version)
-                count("rules.taken_up")
+                _LOGGER.warning("%s version %s is now in force", self._name, parsed.version)
+                count(f"{self._counter}.taken_up")
                 self._current = parsed
 
     def names(self, default: rules.NameSettings) -> rules.Names:
@@ -178,13 +183,18 @@ class LiveRules:
             ended.set()
             self.refresh(immediately=True)
 
+    @property
+    def _counter(self) -> str:
+        return self._name.replace(" ", "_")
+
     def _reject(self, reason: str) -> None:
         if reason == self._rejection:
             return
         self._rejection = reason
-        count("rules.refused")
+        count(f"{self._counter}.refused")
         _LOGGER.error(
-            "the rule file is rejected, version %s remains in force: %s",
+            "%s is rejected, version %s remains in force: %s",
+            "the rule file" if self._name == RULES else f"the file of the {self._name}",
             self._current.version,
             reason,
         )

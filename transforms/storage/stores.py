@@ -188,6 +188,24 @@ def marks_folder(output: str, *camera: str) -> str:
     return join(output, "marks", *camera)
 
 
+def shadow_alerts_folder(output: str, *camera: str) -> str:
+    """Returns the folder of what the shadow rules say of alerts of all cameras or of one."""
+    return join(output, "shadow", "alerts", *camera)
+
+
+def shadow_alert_uri(output: str, camera: str, timestamp: str, sha256: str) -> str:
+    """Returns the address of what the shadow rules say of an image that has an alert.
+
+    Args:
+      output: The job's output.
+      camera: The camera's id.
+      timestamp: The capture time, canonical.
+      sha256: The sha256 of the image's bytes in hex.
+    """
+    name = f"{time_in_name(timestamp)}_{sha256[:12]}.json"
+    return join(shadow_alerts_folder(output, camera), name)
+
+
 def report_uri(output: str) -> str:
     """Returns the address of the report."""
     return join(output, "report", "report.html")

@@ -612,3 +612,27 @@ class Pruned(RuleBasedStateMachine):
 TestPruned = Pruned.TestCase
 TestPruned.settings = search(40, stateful_step_count=10)
 TestPruned = pytest.mark.search(TestPruned)
+
+
+def test_records_of_shadow_rules_are_kept_for_as_long_as_alerts(tmp_path: Path) -> None:
+    def put_record(days: int, id: str = "hall") -> str:
+        name = f"shadow/alerts/{id}/{name_of(days_ago(days))}_0123456789ab.json"
+        put(tmp_path, name, {}, days_ago(days))
+        return name
+
+    young, old, older = put_record(20), put_record(40), put_record(400)
+    marked = put_record(401)
+    time = time_of(days_ago(401))
+    write_mark(str(tmp_path), id="hall", timestamp=time, label=None, by="Anna", mark="false",
+               alert_id=rules.alert_id("hall", time, "alert"))  # fmt: skip
+    others = ["shadow/alerts/hall/notes.txt", "shadow/alerts/hall/20200101T000000Z_x.json"]
+    for name in others:
+        put(tmp_path, name, b"not written by the job", days_ago(500))
+    dry = pruned(tmp_path, 30, deletes=False)
+    assert (dry.tallies["shadow"].files, dry.tallies["shadow"].gone) == (4, 3)
+    pruned(tmp_path, 30, alerts=timedelta(days=365), marked=FOR_GOOD)
+    left = {name for name in tree(tmp_path) if name.startswith("shadow/")}
+    assert left == {young, old, marked, *others}
+    assert older not in left
+    pruned(tmp_path, 30)
+    assert {name for name in tree(tmp_path) if name.startswith("shadow/")} == {young, *others}

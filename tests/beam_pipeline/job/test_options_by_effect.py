@@ -385,6 +385,17 @@ def test_names_of_classes_and_what_is_a_threat(folder: Folder, tmp_path: Path) -
     assert threats == [("person", "alert")]
 
 
+@shows("--shadow_rules")
+def test_rules_that_are_tried_beside_the_others(folder: Folder, tmp_path: Path) -> None:
+    """The model has found a person, and no cat."""
+    folder.put(NAME)
+    (tmp_path / "shadow.yaml").write_text("version: 1\ndefaults: {objects: {cat: }}\n")
+    output = folder.run("--shadow_rules", tmp_path / "shadow.yaml")
+    (path,) = (output / "shadow" / "alerts" / "hall").iterdir()
+    assert read_json(path)["difference"] == "only_rules"
+    assert not (folder.run() / "shadow").exists()
+
+
 @shows("--batch_size")
 def test_images_that_are_handed_to_the_model_at_once(
     folder: Folder, monkeypatch: pytest.MonkeyPatch

@@ -29,7 +29,7 @@ from transforms.alerting.decisions import (
 )
 from transforms.alerting.digests import Digest, HeldAlert, digest_message
 from transforms.alerting.ledger import Ledger, Outcome
-from transforms.judge_threats import HISTORIES, _JudgeInStream
+from transforms.judge_threats import HISTORIES, JudgeInStream
 from transforms.limit_alerts import TargetedAlert, Window
 from transforms.records.times import canonical_time, from_unix
 from transforms.runtime.counters import counted_here
@@ -122,7 +122,7 @@ def test_a_stream_judges_on_over_a_damaged_record_of_cooldowns(data):
     store.files[stores.cooldowns_uri("/out", "hall")] = data
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decisions, "stores", store)
-        step, history = _JudgeInStream(LIVE, 3600, "/out"), Cell(HISTORIES)
+        step, history = JudgeInStream(LIVE, 3600, "/out"), Cell(HISTORIES)
         for second in (30, 10, 50):
             image = detected("hall", f"2026-01-31T10:01:{second}Z", ["person"])
             (result,) = step.process(("hall", image), history, Timer())
@@ -291,7 +291,7 @@ defaults: {{objects: {{person: }}, cooldown: {length}, notify: [guard]}}
 
 def verdicts(output, ruleset, seconds):
     """What a stream without state makes of images of one camera."""
-    step, history = _JudgeInStream(LiveRules.of(ruleset), 3600, output), Cell(HISTORIES)
+    step, history = JudgeInStream(LiveRules.of(ruleset), 3600, output), Cell(HISTORIES)
     out = []
     for second in seconds:
         image = detected("hall", canonical_time(from_unix(1_769_853_600 + second)), ["person"])
@@ -381,7 +381,7 @@ def of_boots(output, starts, ups, *, loses_state, known_by="stream_time"):
         known_by: The attribute of the image that says when it arrived.
     """
     ruleset = parse_rules("version: 1\ndefaults: {objects: {person: }}", "rules.yaml")
-    step, history = _JudgeInStream(LiveRules.of(ruleset), 3600, output), Cell(HISTORIES)
+    step, history = JudgeInStream(LiveRules.of(ruleset), 3600, output), Cell(HISTORIES)
     alerted = []
     for number, (start, up) in enumerate(zip(starts, ups, strict=True)):
         if number in loses_state:

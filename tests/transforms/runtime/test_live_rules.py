@@ -9,7 +9,7 @@ import pytest
 import rules
 from tests.transforms import memory_store
 from tests.transforms.results import detected
-from transforms.judge_threats import _JudgeInStream
+from transforms.judge_threats import JudgeInStream
 from transforms.runtime.counters import counted_here
 from transforms.runtime.live_rules import LiveRules
 
@@ -152,7 +152,7 @@ def test_a_worker_checks_the_file_when_it_starts(tmp_path, live):
 
 
 def test_each_verdict_names_the_version_of_its_rules(tmp_path, live, clock):
-    judge = _JudgeInStream(live, allowed_lateness_seconds=0, output=str(tmp_path))
+    judge = JudgeInStream(live, allowed_lateness_seconds=0, output=str(tmp_path))
     element = "hall", detected("hall", labels=["person"])
     (first,) = judge.process(element, None, None)  # Rules that don't look back need no state.
     (tmp_path / "rules.yaml").write_bytes(SECOND)
