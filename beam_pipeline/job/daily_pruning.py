@@ -8,32 +8,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 
 from beam_pipeline.fleet.pruning import ALERTS, Pruning
+from beam_pipeline.job.background import in_background
 from transforms.records.text import one_line
 from transforms.runtime.live_rules import LiveRules
 
 _LOGGER = logging.getLogger(__name__)
 _DAY = 86_400.0
-_SECONDS_TO_END = 5.0
 
 
-@contextmanager
-def pruned_daily(output: str, ruleset: LiveRules, seconds_between: float = _DAY) -> Iterator[None]:
-    """Prunes an output at the beginning of this block and then once a day, until its end.
+def pruned_daily(
+    output: str, ruleset: LiveRules, seconds_between: float = _DAY
+) -> AbstractContextManager[None]:
+    """Returns a context at whose beginning, and then once a day, an output is pruned.
 
     Args:
       output: The job's output.
       ruleset: The rules, whose `retention` may be edited while the stream runs.
       seconds_between: The seconds between the end of one pruning and the beginning of the next.
     """
-    ended = threading.Event()
     running: list[Pruning] = []
 
-    def prune_until_the_end() -> None:
+    def prune_until(ended: threading.Event) -> None:
         while not ended.is_set():
             retention = ruleset.current.retention
             if retention is not None:
@@ -42,15 +41,11 @@ def pruned_daily(output: str, ruleset: LiveRules, seconds_between: float = _DAY)
                 _prune(pruning)
             ended.wait(seconds_between)
 
-    thread = threading.Thread(target=prune_until_the_end, name="pruning", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
+    def stop() -> None:
         for pruning in running:
             pruning.stop()
-        thread.join(_SECONDS_TO_END)
+
+    return in_background("pruning", prune_until, stop)
 
 
 def _prune(pruning: Pruning) -> None:

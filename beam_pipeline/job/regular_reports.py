@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from beam_pipeline.fleet.output_scan import Kept, OutputScan
+from beam_pipeline.job.background import in_background
 from beam_pipeline.pages.report import write_report
 from beam_pipeline.pages.report.gathering import MOST_PAST_ROWS, ReportOptions
 from transforms.records.text import one_line
 from transforms.runtime.live_rules import LiveRules
 
 _LOGGER = logging.getLogger(__name__)
-_SECONDS_TO_END = 5.0
 
 
-@contextmanager
 def reported_regularly(
     output: str, ruleset: LiveRules, *, period_hours: float, seconds_between: float
-) -> Iterator[None]:
-    """Writes the report of an output again and again during this block.
+) -> AbstractContextManager[None]:
+    """Returns a context in which the report of an output is written again and again.
 
     Counts and records that have not changed since the last report are not read again. Between two
     reports, only these counts and records are in memory. A report that is not done when the block
@@ -38,9 +36,8 @@ def reported_regularly(
       seconds_between: The seconds between the end of one report and the beginning of the next;
         infinite for none.
     """
-    ended = threading.Event()
 
-    def report(kept: Kept | None) -> Kept:
+    def report(kept: Kept | None, ended: threading.Event) -> Kept:
         scan = OutputScan(output, kept)
         options = ReportOptions(
             period_hours=period_hours,
@@ -55,15 +52,9 @@ def reported_regularly(
             _LOGGER.error("no report, which is tried again later: %s", one_line(error))
         return scan.kept()
 
-    def report_until_the_end() -> None:
+    def report_until(ended: threading.Event) -> None:
         kept: Kept | None = None
         while not ended.wait(min(seconds_between, threading.TIMEOUT_MAX)):
-            kept = report(kept)
+            kept = report(kept, ended)
 
-    thread = threading.Thread(target=report_until_the_end, name="report", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(_SECONDS_TO_END)
+    return in_background("report", report_until)

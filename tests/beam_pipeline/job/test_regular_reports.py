@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from beam_pipeline.fleet.output_scan import OutputScan
-from beam_pipeline.job import regular_reports
+from beam_pipeline.job import background, regular_reports
 from beam_pipeline.job.regular_reports import reported_regularly
 from beam_pipeline.pages.report import write_report
 from beam_pipeline.pages.report.gathering import ReportOptions
@@ -110,7 +110,7 @@ def test_a_report_that_is_not_done_at_the_end_of_the_stream_replaces_no_later_on
             done.set()
 
     monkeypatch.setattr(regular_reports, "write_report", slow)
-    monkeypatch.setattr(regular_reports, "_SECONDS_TO_END", 0.01)
+    monkeypatch.setattr(background, "_SECONDS_TO_END", 0.01)
     with reported_regularly(str(tmp_path), LIVE, period_hours=24, seconds_between=0.01):
         assert begun.wait(20)
     page = tmp_path / "report" / "report.html"
