@@ -93,15 +93,22 @@ class RulesFollower:
         self._labels = frozenset(load_labels(labels).values())
         self._data: bytes | None = None
         self._ruleset: rules.Rules | None = None
+        self._right: bytes | None = None
         self._problem: str | None = None
+        self._lock = threading.Lock()
         if path is not None:
-            self._data = read_file(path, "--rules")
+            self._data = self._right = read_file(path, "--rules")
             self._ruleset = load_rules(self._data, path, self._labels)
 
     @property
     def ruleset(self) -> rules.Rules | None:
         """The last rules that were right."""
         return self._ruleset
+
+    @property
+    def data(self) -> bytes | None:
+        """The bytes of the file from which these rules were read."""
+        return self._right
 
     @property
     def problem(self) -> str | None:
@@ -119,10 +126,12 @@ class RulesFollower:
             return
         try:
             data = read_file(self.path, "--rules")
-            if data != self._data or self._problem is not None:
-                self._data = data
-                self._ruleset = load_rules(data, self.path, self._labels)
-            self._problem = None
+            with self._lock:  # Whoever has just saved finds the new rules after a look.
+                if data != self._data or self._problem is not None:
+                    self._data = data
+                    self._ruleset = load_rules(data, self.path, self._labels)
+                    self._right = data
+                self._problem = None
         except SetupError as error:
             self._problem = str(error)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -186,14 +186,19 @@ def read_images(
         kept = tuple(one for one in image.detections if one.label in labels)
         return replace(image, detections=kept)
 
-    packed: dict[datetime, rules.Image | None] = {}
+    # Of more images than are judged, only the times are kept.
+    known: set[datetime] = set()
+    packed: deque[tuple[datetime, rules.Image]] = deque(maxlen=MOST_IMAGES)
+    number = 0
     last = datetime.max.replace(tzinfo=timezone.utc)
     end = until + timedelta(microseconds=1) if until < last else None
     rows = read_output(output, [], since=since, until=end, id=camera, copies=COPIES)
     for row in rows.of_camera(camera, since, end):
-        packed[parse_time(row.image.timestamp)] = (
-            None if row.is_retracted else shortened(row.image.for_rules())
-        )
+        capture_time = parse_time(row.image.timestamp)
+        known.add(capture_time)
+        if not row.is_retracted:
+            packed.append((capture_time, shortened(row.image.for_rules())))
+            number += 1
     day = since.astimezone(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
     days = [day + timedelta(days=n) for n in range((until - day) // timedelta(days=1) + 1)]
     named = [
@@ -202,12 +207,12 @@ def read_images(
         if name.endswith(".json")
         and (image := stored_image(camera, name.removesuffix(".json"))) is not None
         and since <= image.capture_time <= until
-        and image.capture_time not in packed
+        and image.capture_time not in known
     ]
     found: list[tuple[datetime, str, rules.Image | None]] = [
         (image.capture_time, image.stem, None) for image in named
     ]
-    found += [(at, "", image) for at, image in packed.items() if image is not None]
+    found += [(at, "", image) for at, image in packed]
     found.sort(key=lambda one: one[:2])
     chosen = found[-MOST_IMAGES:]
 
@@ -226,4 +231,4 @@ def read_images(
         if isinstance(result, OSError) and not isinstance(result, FileNotFoundError):
             raise result
     images = [result for result in results if not isinstance(result, Exception)]
-    return Archived(tuple(images), len(found) > len(chosen), len(results) - len(images))
+    return Archived(tuple(images), len(named) + number > len(chosen), len(results) - len(images))

@@ -7,6 +7,7 @@ drawn on the image, and the form is sent with each change to learn what the area
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import threading
 from collections.abc import Iterable, Mapping
@@ -58,7 +59,7 @@ _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
 _BETWEEN = re.compile(r"[\s,;\[\]()]+")
 _LONGEST_POLYGON = 10_000
 _MOST_FIELDS = 300
-_LARGE_FILE = 32 << 10
+_LARGE_FILE = 16 << 10
 """To write a larger rule file anew takes seconds, too long while somebody draws."""
 _MOST_WAITING = 8
 _LONGEST_WAIT_SECONDS = 60.0
@@ -267,11 +268,8 @@ def _page(
 
 def _expected(console: Console, ruleset: rules.Rules) -> str:
     """Returns the hash of the rule file; nothing if it is not the version that the page shows."""
-    try:
-        text = None if console.rule_file is None else console.rule_file.read()
-    except BrokenRulesError:
-        return ""
-    return text.sha256 if text is not None and text.version == ruleset.version else ""
+    sha256 = hashlib.sha256(console.rules_file.data or b"").hexdigest()
+    return sha256 if sha256[:12] == ruleset.version else ""
 
 
 def _is_refused(ruleset: rules.Rules, camera: str) -> bool:
@@ -488,10 +486,11 @@ def _difference(console: Console, area: DrawnArea, now: rules.Rules) -> str:
     settings = area.settings(now.for_camera(area.camera))
     if console.rule_file is None or not settings:
         return ""
+    data = console.rules_file.data or b""
+    if len(data) > _LARGE_FILE:
+        return "".join(f"{setting_text(setting)}\n" for setting in settings)
+    text = data.decode()
     try:
-        text = console.rule_file.read().text
-        if len(text) > _LARGE_FILE:
-            return "".join(f"{setting_text(setting)}\n" for setting in settings)
         changed = console.rule_file.with_settings(text, settings)
     except BrokenRulesError as error:
         raise AreaError(str(error)) from None

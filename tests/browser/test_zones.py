@@ -201,6 +201,24 @@ def test_a_zone_is_drawn_by_touch_on_a_phone(browser: Browser, hall: Served) -> 
     tab.close()
 
 
+def test_a_corner_is_placed_by_pen(browser: Browser, kept: Served) -> None:
+    tab = Tab(browser, kept, "/cameras/hall/zones?new=mask")
+    page, image = tab.page, Surface(tab.page)
+    page.evaluate(
+        "addEventListener('pointerdown', (event) => { window.kind = event.pointerType; })"
+    )
+    pen = page.context.new_cdp_session(page)
+    for kind, point in (("mousePressed", (0.3, 0.3)), ("mouseMoved", (0.4, 0.5)),
+                        ("mouseReleased", (0.4, 0.5))):  # fmt: skip
+        x, y = image.at(point)
+        pen.send("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, "button": "left",
+                 "buttons": 1, "clickCount": 1, "pointerType": "pen"})  # fmt: skip
+    assert page.evaluate("window.kind") == "pen"
+    numbers = page.locator("#numbers").input_value().split(", ")
+    assert is_near([(float(numbers[0]), float(numbers[1]))], [(0.4, 0.5)])
+    tab.close()
+
+
 def test_a_second_finger_moves_nothing(browser: Browser, kept: Served) -> None:
     tab = Tab(browser, kept, "/cameras/hall/zones?new=mask", "phone", has_touch=True)
     page, image = tab.page, Surface(tab.page)
@@ -295,6 +313,7 @@ def test_a_polygon_that_crosses_itself_is_said_and_the_last_answer_counts(
 def test_without_a_script_corners_are_numbers(browser: Browser, hall: Served) -> None:
     tab = Tab(browser, hall, "/cameras/hall/zones?new=mask", "phone", java_script_enabled=False)
     page = tab.page
+    assert not page.locator("#tools").is_visible()
     page.get_by_text("Corners as numbers").click()
     page.locator("#numbers").fill("0.2, 0.5\n0.55, 0.45\n0.5, 0.9\n0.15, 0.85")
     page.get_by_role("button", name="Count what it would change").click()

@@ -466,7 +466,9 @@ def test_a_store_that_fails_is_said(shared: Served, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
-def test_the_images_are_those_of_the_archive(tmp_path: Path, is_packed: bool) -> None:
+def test_the_images_are_those_of_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_packed: bool
+) -> None:
     times = ["2026-01-30T23:59:59.9Z", "2026-01-31T00:00:00Z", "2026-01-31T10:00:00Z"]
     times = [canonical_time(parse_time(text)) for text in times]
     images = [seen("hall", time, ("person", 0.9), ("dog", 0.9), sha256=SHA256) for time in times]
@@ -488,6 +490,12 @@ def test_the_images_are_those_of_the_archive(tmp_path: Path, is_packed: bool) ->
         image.detections for image in found.images
     ]
     assert (found.is_cut, found.unread) == (False, 1)
+    for most in (1, 2, 4, 5):
+        monkeypatch.setattr(trials, "MOST_IMAGES", most)
+        cut = read_images(output, "hall", *period, frozenset({"person", "car"}))
+        # One record of the five can't be read; it is the second newest.
+        assert list(cut.images) == list(found.images)[-max(most - 1, 1) :]
+        assert (cut.is_cut, cut.unread) == (most < 5, int(most > 1))
     later = read_images(output, "hall", parse_time("2026-01-31T00:00:00.000001Z"),
                         parse_time("2026-01-31T10:00:00Z"), frozenset())  # fmt: skip
     assert [one.timestamp for one in later.images] == times[2:]
