@@ -87,6 +87,7 @@ TABLE = {
     "GET /healthz": (200, 200, 200, 200),
     "GET /readyz": (200, 200, 200, 200),
     "GET /metrics": (200, 200, 200, 200),
+    "GET /openapi.json": (200, 200, 200, 200),
     "GET /static/console.js": (200, 200, 200, 200),
     "GET /no-such-page": (401, 404, 404, 404),
     "GET /marks": (401, 405, 405, 405),
