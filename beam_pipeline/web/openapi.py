@@ -161,6 +161,13 @@ _AREA: Mapping[str, Json] = {
 }
 
 
+def _mark_form(summary: str, fields: Mapping[str, Json]) -> Operation:
+    """A form whose answer to the script of a page is JSON if it was saved too."""
+    form = _form(summary, fields, *(500, 503))
+    schemas = {200: _SAID, **form.schemas}
+    return replace(form, answers={200: (JSON,), **form.answers}, schemas=schemas)
+
+
 def _tried(summary: str, fields: Mapping[str, Json]) -> Operation:
     """A form that changes nothing: its answer is the page again, or JSON for its script."""
     form = _form(summary, fields, *_CHANGE_ERRORS)
@@ -223,7 +230,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /fleet/chart.svg": Operation("The chart of the counts.", {200: (SVG,), 404: (SVG,)}),
     "GET /health": _page("The findings."),
     "GET /audit": _page("Who did what.", 503, role=ADMIN),
-    "POST /marks": _form(
+    "POST /marks": _mark_form(
         "Marks an alert, or a threat that was missed.",
         {
             "token": _TOKEN,
@@ -239,7 +246,6 @@ OPERATIONS: Mapping[str, Operation] = {
             "note": _TEXT,
             "next": {"type": "string", "description": "The page to go to."},
         },
-        *(500, 503),
     ),
     "POST /api/marks": Operation(
         "Marks by a program with a token.",
