@@ -1,6 +1,7 @@
 """`python -m benchmarks.stream [latency|batch|state ...]`: measures the stream on a real Flink.
 
-- latency: from the time when an image's file is whole to its alert on the service's socket.
+- latency: from the time when an image's file is whole to its detections, its verdict, and its alert
+  on the service's socket. With `--runner prism`, on one machine without Flink.
 - batch: images a second of the batch job on Flink, beside DirectRunner and a bare loop.
 - state: size of a checkpoint after few and after many images, with a model that does nothing.
 """
@@ -16,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def cluster(scratch: Path) -> Iterator[Any]:
 
 
 def feed(target: Path, sources: Sequence[Path], count: int, rate: float) -> dict[str, float]:
-    """Moves images in at a rate; when each was there, by its event's second and camera."""
+    """Moves images in at a rate; the Unix time at which each was there, by its name."""
     closed = {}
     first = time.monotonic()
     for number in range(count):
@@ -53,45 +55,88 @@ def feed(target: Path, sources: Sequence[Path], count: int, rate: float) -> dict
         partial = target / f".{name}.part"
         shutil.copyfile(sources[number % len(sources)], partial)
         os.replace(partial, target / f"{name}.jpg")
-        closed[name] = time.monotonic()
+        closed[name] = time.time()
     return closed
 
 
+class LocalStream:
+    """A stream on Prism, on this machine.
+
+    Args:
+      log: What it says.
+      arguments: Its command line, but for the runner's options.
+    """
+
+    def __init__(self, log: Path, *arguments: str | os.PathLike[str]) -> None:
+        self._log = log
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "beam_pipeline", "--runner", "DirectRunner"),
+                    *("--streaming", *map(os.fspath, arguments)),
+                ],
+                stdout=out,
+                stderr=out,
+            )
+
+    def cancel(self) -> None:
+        """Ends the job."""
+        self._process.terminate()
+        self._process.wait(timeout=60)
+
+
+def _delays(
+    output: Path, closed: Mapping[str, float], service: WebService
+) -> dict[str, list[float]]:
+    """Seconds from when each file was whole, in order, by what came of it."""
+    to_wall_clock = time.time() - time.monotonic()
+    found: dict[str, list[float]] = {}
+    for kind in ("detections", "final"):
+        written = {path.stem: path.stat().st_mtime for path in output.glob(f"{kind}/*/*.json")}
+        found[kind] = sorted(written[name] - at for name, at in closed.items())
+    names = [Path(json.loads(request.body)["image_uri"]).stem for request in service.requests]
+    found["alert"] = sorted(
+        request.at + to_wall_clock - closed[name]
+        for name, request in zip(names, list(service.requests), strict=False)
+        if name in closed
+    )
+    return found
+
+
 def latency(
-    scratch: Path, flink: Any, images_folder: Sequence[Path], model: Path, rate: float
+    folder: Path,
+    start: Callable[..., StreamJob | LocalStream],
+    images_folder: Sequence[Path],
+    model: Path,
+    rate: float,
+    seconds: float,
 ) -> None:
-    """One row of the table: p50 and p95 of file closed to alert received."""
-    folder = scratch / f"latency-{rate:g}"
+    """One row of the table: p50 and p95 of the times from file closed."""
     (folder / "in").mkdir(parents=True)
     (folder / "rules.yaml").write_text(RULES)
     with WebService() as service:
-        job = StreamJob(
-            *(flink, folder / "log"),
-            *("--input", folder / "in", "--output", folder / "out", "--model", model),
-            *("--model_input_size", "416", "--rules", folder / "rules.yaml"),
+        job = start(
+            *(folder / "log", "--input", folder / "in", "--output", folder / "out"),
+            *("--model", model, "--model_input_size", "416", "--rules", folder / "rules.yaml"),
             *("--poll_interval_seconds", "1", "--alert_url", service.url),
         )
         try:
-            feed(folder / "in", images_folder, 4, 4)
+            first = feed(folder / "in", images_folder, 8, 4)
             final = folder / "out" / "final"
-            wait_for("the first verdicts", lambda: len(list(final.glob("*/*.json"))) == 4)
-            closed = feed(folder / "in", images_folder, round(60 * rate), rate)
-            wait_for(
-                "all verdicts",
-                lambda: len(list(final.glob("*/*.json"))) == len(closed) + 4,
-                600,
-            )
+            count = len(first)
+            wait_for("the first verdicts", lambda: len(list(final.glob("*/*.json"))) == count, 300)
+            closed = feed(folder / "in", images_folder, round(seconds * rate), rate)
+            count += len(closed)
+            wait_for("all verdicts", lambda: len(list(final.glob("*/*.json"))) == count, 600)
             time.sleep(3)
-            seconds = []
-            for request in list(service.requests):
-                uri = json.loads(request.body)["image_uri"]
-                if Path(uri).stem in closed:
-                    seconds.append(request.at - closed[Path(uri).stem])
         finally:
             job.cancel()
-    seconds.sort()
-    cuts = statistics.quantiles(seconds, n=20)
-    print(f"| {rate:g} | {len(closed)} | {len(seconds)} | {cuts[9]:.2f} s | {cuts[18]:.2f} s |")
+        delays = _delays(folder / "out", closed, service)
+    cells = [f"{rate:g}", f"{len(closed)}", f"{len(delays['alert'])}"]
+    for kind in ("detections", "final", "alert"):
+        cuts = statistics.quantiles(delays[kind], n=20)
+        cells += [f"{cuts[9]:.2f} s", f"{cuts[18]:.2f} s"]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def flink_batch(scratch: Path, flink: Any, images_folder: Path, model: Path) -> float:
@@ -197,19 +242,30 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=720)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--runner", choices=("flink", "prism"), default="flink", help="prism: for latency alone"
+    )
+    parser.add_argument("--rates", type=float, nargs="*", default=[5, 20], help="images a second")
+    parser.add_argument("--seconds", type=float, default=60, help="how long each rate is fed")
     args = parser.parse_args()
-    parts = args.parts or ["latency", "batch", "state"]
+    parts = args.parts or ["latency", *(("batch", "state") if args.runner == "flink" else ())]
+    if args.runner == "prism" and parts != ["latency"]:
+        parser.error("--runner prism: only latency is measured there; leave the other parts out")
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        with cluster(scratch) as flink:
+        with cluster(scratch) if args.runner == "flink" else nullcontext() as flink:
             if "latency" in parts:
                 halls = sorted(args.cameras.rglob("hall_*.jpg"))
-                print("\n### From file closed to alert received, the stream on Flink\n")
-                print("| pictures/s | pictures | alerts | p50 | p95 |")
-                print("|---|---|---|---|---|")
-                for rate in (5, 20):
-                    latency(scratch, flink, halls, args.model, rate)
+                name = "Flink, 2 slots" if flink else "Prism"
+                print(f"\n### From a whole file to what comes of it: the stream on {name}\n")
+                print("| pictures/s | pictures | alerts | detections p50 | p95 ", end="")
+                print("| verdict p50 | p95 | alert p50 | p95 |")
+                print("|---" * 9 + "|")
+                start = partial(StreamJob, flink) if flink else LocalStream
+                for rate in args.rates:
+                    at = scratch / f"latency-{rate:g}"
+                    latency(at, start, halls, args.model, rate, args.seconds)
             if "batch" in parts:
                 batch(scratch, flink, args.photos, args.model, args.images, args.rounds)
             if "state" in parts:

@@ -23,6 +23,7 @@ _LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpf
 comes with an old one."""
 _DATES_FOLDERS = _LOCAL | {"nfs", "nfs4"}
 """Filesystems on which a folder's time changes when an entry is added or removed."""
+_JPEG_END = b"\xff\xd9"
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -112,6 +113,15 @@ class Disk:
             )
             self._kinds[status.st_dev] = known
         return known
+
+    def ends_as_jpeg(self, path: str) -> bool:
+        """Returns whether a file ends as a JPEG does; False if it can't be read."""
+        try:
+            with open(path, "rb", buffering=0) as file:
+                file.seek(-len(_JPEG_END), os.SEEK_END)
+                return file.read(len(_JPEG_END)) == _JPEG_END
+        except OSError:  # One that is shorter, too.
+            return False
 
 
 def _mounted_kind(path: str) -> str | None:

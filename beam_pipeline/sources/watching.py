@@ -61,6 +61,8 @@ _LOGGER = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 1.0
 """How long a local file must not have changed before it is considered whole."""
+COMPLETE_SETTLE_SECONDS = 0.25
+"""The same for a file on a local filesystem that ends as a JPEG does."""
 COARSE_SETTLE_SECONDS = 3.0
 """The same for a file whose date is a whole second: its filesystem may date by two seconds."""
 OTHER_CLOCK_SECONDS = 60.0
@@ -294,7 +296,12 @@ def _settle_seconds(file: ListedFile) -> float:
 
 
 def seconds_until_whole(
-    file: ListedFile, filesystem: Filesystem, *, first_seen: float, now: float
+    file: ListedFile,
+    filesystem: Filesystem,
+    *,
+    first_seen: float,
+    now: float,
+    ends_as_jpeg: Callable[[str], bool],
 ) -> float:
     """Returns in how many seconds a local file may be considered whole; 0 or less: now.
 
@@ -303,10 +310,20 @@ def seconds_until_whole(
       filesystem: The one that it is on.
       first_seen: When this version of it was seen first.
       now: Unix time in seconds.
+      ends_as_jpeg: Returns whether the file at a path ends as a JPEG does.
     """
     settle_seconds = _settle_seconds(file)
     by_date = settle_seconds if filesystem.is_local else max(settle_seconds, OTHER_CLOCK_SECONDS)
-    return min(settle_seconds - (now - first_seen), by_date - (now - file.changed))
+    unchanged_seconds = now - file.changed
+    seconds_left = min(settle_seconds - (now - first_seen), by_date - unchanged_seconds)
+    may_be_complete = (
+        filesystem.is_local
+        and settle_seconds == SETTLE_SECONDS
+        and unchanged_seconds >= COMPLETE_SETTLE_SECONDS
+    )
+    if seconds_left > 0 and may_be_complete and ends_as_jpeg(file.uri):
+        return 0.0
+    return seconds_left
 
 
 class _LocalInput:
@@ -487,11 +504,11 @@ class Watcher:
         self._source = source
         self._max_files = max_files
         self._clock = clock
+        disk = disk or Disk()
         self._input: _LocalInput | _RemoteInput = (
-            _LocalInput(source, follow_links, disk or Disk())
-            if is_local(source)
-            else _RemoteInput(source)
+            _LocalInput(source, follow_links, disk) if is_local(source) else _RemoteInput(source)
         )
+        self._ends_as_jpeg = disk.ends_as_jpeg
         self._listing: _Listing | None = None
         self._unlistable: set[str] = set()
         self._links: set[str] = set()
@@ -547,7 +564,11 @@ class Watcher:
                     0.0
                     if self._input.is_whole_at_once
                     else seconds_until_whole(
-                        file, folder.filesystem, first_seen=first_seen, now=now
+                        file,
+                        folder.filesystem,
+                        first_seen=first_seen,
+                        now=now,
+                        ends_as_jpeg=self._ends_as_jpeg,
                     )
                 )
                 if seconds_left <= 0:
@@ -677,8 +698,9 @@ class _Watch(PollingDoFn):
 class WatchImages(beam.PTransform):
     """Finds files as they appear, each once, for as long as the job runs.
 
-    A file that is being written is left alone until it has not changed for a second; one that
-    changes after it was emitted is emitted again. Event time follows the clock, ten seconds
+    A file that is being written is left alone until it has not changed for a second, or for a
+    quarter of a second if it is on a local filesystem and ends as a JPEG does; one that changes
+    after it was emitted is emitted again. Event time follows the clock, ten seconds
     behind, once all that was there is emitted: neither a camera that becomes silent nor one whose
     clock is wrong moves it.
 

@@ -24,6 +24,7 @@ class Node:
     size: int
     modified: float
     changed: float
+    ends_as_jpeg: bool = False
     entries: dict[str, Node] = field(default_factory=dict)
 
 
@@ -72,10 +73,13 @@ class SimulatedDisk(Disk):
     def server_time(self) -> float:
         return self.now + self.server_ahead
 
-    def node(self, *, is_folder: bool = False, age: float = 0.0) -> Node:
+    def node(
+        self, *, is_folder: bool = False, age: float = 0.0, ends_as_jpeg: bool = False
+    ) -> Node:
         """A new file or folder that is nowhere yet; each file has a size of its own."""
         at = self.server_time - age
-        return Node(next(self._numbers), is_folder, 0 if is_folder else next(self._sizes), at, at)
+        size = 0 if is_folder else next(self._sizes)
+        return Node(next(self._numbers), is_folder, size, at, at, ends_as_jpeg)
 
     def find(self, path: str) -> Node:
         node = self.top
@@ -102,13 +106,14 @@ class SimulatedDisk(Disk):
         parent.modified = parent.changed = self.server_time
         return parent.entries.pop(name)
 
-    def write(self, path: str) -> None:
+    def write(self, path: str, *, ends_as_jpeg: bool = False) -> None:
         """Makes a file, or writes more into it."""
         folder, name = os.path.split(path)
         if name not in self.find(folder).entries:
-            self.put(path, self.node())
+            self.put(path, self.node(ends_as_jpeg=ends_as_jpeg))
         else:
             node = self.find(path)
+            node.ends_as_jpeg = ends_as_jpeg
             node.size = next(self._sizes)
             node.modified = node.changed = self.server_time
 
@@ -156,6 +161,9 @@ class SimulatedDisk(Disk):
 
     def realpath(self, path: str) -> str:
         return path
+
+    def ends_as_jpeg(self, path: str) -> bool:
+        return self.find(path).ends_as_jpeg
 
     def filesystem(self, path: str, status: Any) -> Filesystem:
         return Filesystem(self.number, self.is_local, self.is_local)

@@ -211,6 +211,63 @@ def test_a_file_that_is_being_written_is_left_until_it_rests(
     assert stream.all(after=0.5) == ["a.jpg"]
 
 
+def test_a_file_that_ends_as_a_jpeg_rests_for_a_quarter_of_a_second(
+    disk: SimulatedDisk, stream: Stream
+) -> None:
+    disk.write(f"{TOP}/a.jpg", ends_as_jpeg=True)
+    disk.write(f"{TOP}/half.jpg")
+    assert stream.all(after=0.2) == []
+    assert stream.all(after=0.1) == ["a.jpg"]
+    assert stream.all(after=0.8) == ["half.jpg"]
+    disk.write(f"{TOP}/a.jpg.part", ends_as_jpeg=True)
+    assert stream.all(after=60) == []
+
+
+def test_a_complete_file_with_a_date_of_whole_seconds_or_on_a_server_rests_longer(
+    disk: SimulatedDisk, stream: Stream
+) -> None:
+    disk.now = float(round(disk.now))
+    disk.write(f"{TOP}/a.jpg", ends_as_jpeg=True)
+    assert stream.all(after=2.5) == []
+    assert stream.all(after=0.6) == ["a.jpg"]
+    server = SimulatedDisk(is_local=False)
+    stream = Stream(server)
+    server.write(f"{TOP}/b.jpg", ends_as_jpeg=True)
+    assert stream.all(after=0.5) == []
+    assert stream.all(after=0.4) == []
+    assert stream.all(after=1.1) == ["b.jpg"]
+
+
+def test_a_file_that_ends_as_a_jpeg_in_the_middle_is_emitted_again(
+    disk: SimulatedDisk, stream: Stream
+) -> None:
+    disk.write(f"{TOP}/a.jpg", ends_as_jpeg=True)
+    assert stream.all(after=0.4) == ["a.jpg"]
+    disk.write(f"{TOP}/a.jpg")
+    assert stream.all(after=0.4) == []
+    assert stream.all(after=0.7) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", False),
+        (b"\xd9", False),
+        (b"\xff\xd9", True),
+        (b"\xff\xd8...\xff\xd9", True),
+        (b"\xff\xd8...\xff\xd9\0", False),
+        (None, False),
+    ],
+)
+def test_the_last_two_bytes_tell_whether_a_file_ends_as_a_jpeg(
+    content: bytes | None, expected: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    assert Disk().ends_as_jpeg(str(path)) is expected
+
+
 def test_a_file_that_rests_long_while_it_is_written_is_not_lost(
     disk: SimulatedDisk, stream: Stream
 ) -> None:
