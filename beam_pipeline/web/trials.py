@@ -97,7 +97,8 @@ class Trials:
     def __init__(self, output: str) -> None:
         self._output = output
         self._kept: OrderedDict[tuple[str, int, str], _Kept] = OrderedDict()
-        self._reading = threading.Lock()
+        self._lock = threading.Lock()
+        self._reading: dict[tuple[str, int, str], threading.Lock] = {}
 
     def attempt(
         self,
@@ -140,15 +141,20 @@ class Trials:
         self, camera: str, now: rules.Rules, days: int, find_newest: Callable[[], datetime | None]
     ) -> _Kept:
         key = camera, days, now.version
+        with self._lock:
+            reading = self._reading.setdefault(key, threading.Lock())
         # Whoever draws on asks again before the first answer is there, and needs what it has read.
-        with self._reading:
-            kept = self._kept.get(key)
+        with reading:
+            with self._lock:
+                kept = self._kept.get(key)
             if kept is None or time.monotonic() - kept.at >= _KEPT_SECONDS:
                 kept = self._read(camera, now, days, find_newest())
-            self._kept[key] = kept
-            self._kept.move_to_end(key)
-            while len(self._kept) > _KEPT_CAMERAS:
-                self._kept.popitem(last=False)
+            with self._lock:
+                self._reading.pop(key, None)
+                self._kept[key] = kept
+                self._kept.move_to_end(key)
+                while len(self._kept) > _KEPT_CAMERAS:
+                    self._kept.popitem(last=False)
             return kept
 
     def _read(self, camera: str, now: rules.Rules, days: int, newest: datetime | None) -> _Kept:

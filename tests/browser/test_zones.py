@@ -10,6 +10,7 @@ import argparse
 import io
 import itertools
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 import rules
+from beam_pipeline.web import zones
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.beam_pipeline.web.serving import Served, served
 from tests.browser.conftest import chromium
@@ -306,6 +308,30 @@ def test_a_polygon_that_crosses_itself_is_said_and_the_last_answer_counts(
     assert page.locator(".corner").count() == 4
     page.locator("#numbers").fill("0,0 1,0 1,1 0,")
     assert page.locator(".corner").count() == 4
+    assert tab.complaints == []
+    tab.close()
+
+
+def test_a_question_is_given_up_when_the_polygon_changes(
+    browser: Browser, kept: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up: list[bool] = []
+    attempt = zones._attempt
+
+    def slow(console: Any, area: Any, days: int, is_over: threading.Event) -> Any:
+        if len(area.polygon) == 3:
+            given_up.append(is_over.wait(20))
+        return attempt(console, area, days, is_over)
+
+    monkeypatch.setattr(zones, "_attempt", slow)
+    tab = Tab(browser, kept, "/cameras/hall/zones?new=mask")
+    image = Surface(tab.page)
+    for point in SHAPE[:3]:
+        tab.page.mouse.click(*image.at(point))
+    kept.until(lambda: kept.prepared.console.trials_at_work == 1)
+    tab.page.mouse.click(*image.at(SHAPE[3]))
+    result(tab.page, "5 would not have been sent")
+    kept.until(lambda: given_up == [True])
     assert tab.complaints == []
     tab.close()
 

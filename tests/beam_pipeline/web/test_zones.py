@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -414,6 +415,32 @@ def test_further_tries_read_nothing(shared: Served, monkeypatch: pytest.MonkeyPa
     assert asked == ["hall"]
     tried(shared.browser(), days="30")
     assert asked == ["hall"] * 2
+
+
+def test_a_camera_is_read_once_and_keeps_no_other_waiting(tmp_path: Path) -> None:
+    write_hall(tmp_path / "out")
+    ruleset = rules.parse_rules(RULES.encode(), "rules.yaml")
+    kept, goes_on, reads = Trials(str(tmp_path / "out")), threading.Event(), []
+
+    def attempt(camera: str, newest: str) -> int:
+        def find_newest() -> Any:
+            reads.append(camera)
+            assert camera == "gate" or goes_on.wait(20)
+            return parse_time(newest)
+
+        area = DrawnArea(camera, "mask", "bay", ((0, 0), (1, 0), (1, 1), (0, 1)))
+        return kept.attempt(
+            area, ruleset, area.applied(ruleset), {}, days=30, find_newest=find_newest,
+            is_wanted=lambda: True,
+        ).trial.lost  # fmt: skip
+
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(attempt, "hall", "2026-01-31T11:00:00Z") for _ in range(2)]
+        assert attempt("gate", "2026-01-31T11:00:00Z") == 1
+        assert not any(one.done() for one in waiting)
+        goes_on.set()
+        assert [one.result(20) for one in waiting] == [7, 7]
+    assert sorted(reads) == ["gate", "hall"]
 
 
 def test_who_does_not_wait_stops_the_work_and_too_many_are_refused(
