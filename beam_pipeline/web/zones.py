@@ -201,9 +201,10 @@ def parse_corners(text: str) -> tuple[tuple[float, float], ...]:
 def zones_page(console: Console, request: Request) -> Response:
     """Shows the zones and masks of a camera over an image of it, and those that are drawn."""
     camera = known_camera(console, request)
+    console.rules_file.look()  # Somebody may just have saved.
     ruleset = console.rules_file.ruleset
     if ruleset is None:
-        return _page(console, request, camera, None)
+        return _page(console, request, camera, None, None)
     camera_rules, query = ruleset.for_camera(camera), request.query_params
     fields = None
     if query.get("new") in SECTIONS:
@@ -212,7 +213,7 @@ def zones_page(console: Console, request: Request) -> Response:
     for section in ("zones", "mask"):
         area = find_area(camera_rules, section, query.get(section, ""))
         fields = fields if area is None else AreaFields.of_area(area)
-    return _page(console, request, camera, fields)
+    return _page(console, request, camera, ruleset, fields)
 
 
 def _free_name(camera: rules.CameraRules, section: Section) -> str:
@@ -224,6 +225,7 @@ def _page(
     console: Console,
     request: Request,
     camera: str,
+    ruleset: rules.Rules | None,
     fields: AreaFields | None,
     *,
     lines: Iterable[str] = (),
@@ -232,8 +234,6 @@ def _page(
     status: int = 200,
 ) -> Response:
     person: Person = request.state.person
-    console.rules_file.look()  # Somebody may just have saved.
-    ruleset = console.rules_file.ruleset
     camera_rules = None if ruleset is None else ruleset.for_camera(camera)
     areas: list[Zone | Mask] = []
     if camera_rules is not None:
@@ -357,6 +357,7 @@ async def try_area(console: Console, request: Request) -> Response:
         console,
         request,
         camera,
+        ruleset,
         fields,
         lines=outcome.lines,
         diff=outcome.diff,
@@ -526,9 +527,13 @@ async def save_area(console: Console, request: Request) -> Response:
         ) from None
     else:
         return RedirectResponse(f"/cameras/{camera}/zones?said={said}", 303)
-    return await asyncio.to_thread(
-        _page, console, request, camera, fields, diff=diff, problem=problem, status=409
-    )
+
+    def refusal() -> Response:
+        console.rules_file.look()
+        now = console.rules_file.ruleset
+        return _page(console, request, camera, now, fields, diff=diff, problem=problem, status=409)
+
+    return await asyncio.to_thread(refusal)
 
 
 def _save(

@@ -342,6 +342,10 @@ def test_a_rule_file_that_was_edited_meanwhile_stays(hall: Served) -> None:
     assert "was changed since the page was made" in answer.text
     assert HALF in answer.text
     assert rule_file(hall).read_text() == edited
+    # A page shows the version for which it is made, however new that is.
+    edited = edited.replace("[[0, 0.2], [1, 0.2],", "[[0, 0.3], [1, 0.3],")
+    rule_file(hall).write_text(edited)
+    assert "\n1, 0.3\n" in browser.get("/cameras/hall/zones?zones=drive").text
     rule_file(hall).write_text("version: 1\ncameras: [")
     answer = post(browser, "", "/cameras/hall/zones?new=mask")
     assert answer.status_code == 409
