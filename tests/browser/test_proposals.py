@@ -76,7 +76,9 @@ def test_the_place_of_a_mask_is_drawn_where_the_false_boxes_are(
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_url(f"**{PAGE}")
     first = tab.page.locator(".proposal").first
-    image = first.locator(".strip img").first.bounding_box()
+    shot = first.locator(".strip img").first
+    changing.until(lambda: shot.evaluate("(image) => image.complete && image.naturalWidth > 0"))
+    image = shot.bounding_box()
     place = first.locator("polygon").first.bounding_box()
     assert image is not None
     assert place is not None

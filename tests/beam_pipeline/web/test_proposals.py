@@ -163,6 +163,31 @@ def test_an_admin_applies_a_proposal_and_undoes_it(here: Served) -> None:
     assert len(read_entries(str(output_of(here)), 9)) == 3
 
 
+def test_a_form_from_elsewhere_changes_nothing(here: Served) -> None:
+    browser = here.browser()
+    form = form_of(browser.get(PAGE).text, MASK)
+    assert browser.post(PAGE, {**form, "token": "0" * 64}).status_code == 403
+    elsewhere = {"Origin": "https://evil.example"}
+    assert browser.post(PAGE, form, headers=elsewhere).status_code == 403
+    assert rules_path(here).read_text() == RULES
+    assert browser.post(PAGE, form).status_code == 303
+    changed = rules_path(here).read_text()
+    undo = undo_form(browser.get(PAGE).text)
+    assert browser.post("/rules/restore", {**undo, "token": ""}).status_code == 403
+    assert browser.post("/rules/restore", undo, headers=elsewhere).status_code == 403
+    assert rules_path(here).read_text() == changed
+
+
+def test_the_card_of_a_false_alert_leads_to_what_would_have_silenced_it(here: Served) -> None:
+    cards = here.browser().get("/alerts?camera=hall").text.split('class="card"')[1:]
+    for card in cards:
+        leads_there = f'href="{PAGE}"' in card
+        is_false = 'class="false" data-key="false" aria-pressed="true"' in card
+        assert leads_there == is_false
+    assert any(f'href="{PAGE}"' in card for card in cards)
+    assert not all(f'href="{PAGE}"' in card for card in cards)
+
+
 def test_each_version_is_shown_and_can_be_put_back(here: Served) -> None:
     browser = here.browser()
     apply(browser, MASK)
