@@ -22,8 +22,10 @@ import pytest
 import yaml
 
 from beam_pipeline.bundled import BUNDLED_RULES, BUNDLED_SAMPLES
-from beam_pipeline.commands import run
+from beam_pipeline.commands import run, serve
 from beam_pipeline.runners.prism import VERSION
+from beam_pipeline.web.users import add_user
+from tests.beam_pipeline.web.serving import Browser
 from tests.prism_program import prism_program
 from tests.stores.servers import free_port
 
@@ -63,6 +65,7 @@ def test_each_volume_is_there_and_only_its_writer_may_write() -> None:
             "models:/home/beam/.cache",
         ],
         "pages": ["results:/srv/results:ro"],
+        "console": ["results:/srv/results", "console:/srv/console"],
     }
 
 
@@ -82,14 +85,15 @@ def test_each_volume_is_at_a_folder_of_the_image_that_belongs_to_its_user() -> N
 
 
 def test_the_rules_are_mounted_as_a_folder_so_that_the_file_may_be_replaced() -> None:
-    (mount,) = [mount for mount in services()["stream"]["volumes"] if isinstance(mount, dict)]
-    assert (mount["source"], mount["target"]) == ("./rules", "/etc/beam-threats")
-    assert mount["read_only"]
+    for name in ("stream", "console"):
+        (mount,) = [mount for mount in services()[name]["volumes"] if isinstance(mount, dict)]
+        assert (mount["source"], mount["target"]) == ("./rules", "/etc/beam-threats")
+        assert mount["read_only"]
 
 
 def test_git_and_the_image_leave_out_what_the_user_writes_there() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
-    for name in (".env", "secrets.env", "rules/"):
+    for name in (".env", "secrets.env", "users.json", "rules/"):
         assert f"/deploy/compose/{name}" in ignored
     assert (FOLDER / ".dockerignore").read_text() == "*\n"
 
@@ -102,6 +106,20 @@ def test_the_command_line_of_the_ftp_server_has_no_password() -> None:
 
 def test_pages_are_for_this_machine_only() -> None:
     assert services()["pages"]["ports"] == ["127.0.0.1:8080:8080"]
+    assert services()["console"]["ports"] == ["127.0.0.1:8000:8000"]
+
+
+def test_the_console_has_its_users_as_a_secret_and_the_variables_of_the_stream() -> None:
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    console = compose["services"]["console"]
+    assert compose["secrets"] == {"console_users": {"file": "./users.json"}}
+    assert console["secrets"] == ["console_users"]
+    assert console["env_file"] == compose["services"]["stream"]["env_file"]
+    assert console["command"][0] == "serve"
+    parsed = serve.parser().parse_args(console["command"][1:])
+    assert (parsed.output, parsed.rules) == ("/srv/results", "/etc/beam-threats/rules.yaml")
+    assert (parsed.users, parsed.bind) == ("/run/secrets/console_users", "0.0.0.0")
+    assert parsed.index == "/srv/console"
 
 
 def test_the_image_has_the_versions_that_were_tried() -> None:
@@ -156,7 +174,8 @@ def running(name: str, places: dict[str, str], *more: str) -> Iterator[None]:
 
 def test_an_image_that_is_uploaded_is_judged_and_the_report_served(tmp_path: Path) -> None:
     prism = prism_program()
-    port, web, data = free_port(), free_port(), free_port()
+    port, web, data, page = free_port(), free_port(), free_port(), free_port()
+    add_user(str(tmp_path / "users.json"), "anna", "operator", PASSWORD)
     shutil.copy(BUNDLED_RULES, tmp_path / "rules.yaml")
     (tmp_path / "cameras").mkdir()
     places = {
@@ -165,6 +184,10 @@ def test_an_image_that_is_uploaded_is_judged_and_the_report_served(tmp_path: Pat
         "--port=2121": f"--port={port}",
         "30000-30009": f"{data}-{data + 1}",
         "8080": str(web),
+        "--port=8000": f"--port={page}",
+        "127.0.0.1:8000": f"127.0.0.1:{page}",
+        "/run/secrets/console_users": str(tmp_path / "users.json"),
+        "/srv/console": str(tmp_path / "console"),
         "/srv/cameras": str(tmp_path / "cameras"),
         "/srv/results": str(tmp_path / "results"),
         "/etc/beam-threats/rules.yaml": str(tmp_path / "rules.yaml"),
@@ -198,3 +221,10 @@ def test_an_image_that_is_uploaded_is_judged_and_the_report_served(tmp_path: Pat
                 return b"hall" in page.read()
 
         wait_for("the camera in the report that is served", served)
+        with running("console", places):
+            check = [sys.executable, *services()["console"]["healthcheck"]["test"][2:]]
+            healthy = [word.replace("127.0.0.1:8000", f"127.0.0.1:{page}") for word in check]
+            wait_for("a healthy console", lambda: subprocess.run(healthy).returncode == 0)
+            console = Browser(f"http://127.0.0.1:{page}")
+            assert console.log_in("anna", PASSWORD).status_code == 303
+            wait_for("the alert", lambda: 'alt="Image of hall"' in console.get("/alerts").text)
