@@ -29,6 +29,7 @@ NEEDS: dict[tuple[str, str, str], dict[str, Any]] = {
         "reads": {"/pictures", "/etc/beam-threats"},
         "variables": {
             "ALERT_TOKEN": ("beam-threats-alerts", "ALERT_TOKEN"),
+            "MARK_KEY": ("beam-threats-alerts", "MARK_KEY"),
             "MODEL_CACHE": "/models",
             "MPLCONFIGDIR": "/tmp/matplotlib",
         },
@@ -55,6 +56,7 @@ NEEDS: dict[tuple[str, str, str], dict[str, Any]] = {
         "reads": {"/etc/beam-threats"},
         "variables": {
             "ALERT_TOKEN": ("beam-threats-alerts", "ALERT_TOKEN"),
+            "MARK_KEY": ("beam-threats-alerts", "MARK_KEY"),
             "AWS_DEFAULT_REGION": "eu-central-1",
             "MODEL_CACHE": "/tmp/models",
             "MPLCONFIGDIR": "/tmp/matplotlib",
@@ -201,7 +203,7 @@ def _secrets_of(page: str) -> dict[str, set[str]]:
 def test_secrets_are_those_that_the_page_has_its_reader_make() -> None:
     made = _secrets_of("kubernetes.md")
     assert made == {
-        "beam-threats-alerts": {"ALERT_TOKEN"},
+        "beam-threats-alerts": {"ALERT_TOKEN", "MARK_KEY"},
         "beam-threats-s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
     }
     for needs in NEEDS.values():
@@ -209,6 +211,26 @@ def test_secrets_are_those_that_the_page_has_its_reader_make() -> None:
         for value in needs["variables"].values():
             if isinstance(value, tuple):
                 assert value[1] in made[value[0]]
+
+
+def test_the_console_checks_links_with_the_key_that_signs_them() -> None:
+    (container,) = one(render("console"), "Deployment")["spec"]["template"]["spec"]["containers"]
+    (key,) = [entry for entry in container["env"] if entry["name"] == "MARK_KEY"]
+    signing = [
+        entry
+        for folder in ("batch", "stream")
+        for entry in re.findall(
+            r"- name: MARK_KEY\n +valueFrom:\n +secretKeyRef:\n +name: (\S+)\n +key: (\S+)\n"
+            r" +optional: (\w+)",
+            "".join(
+                path.read_text()
+                for path in (DOCS.parent / "deploy" / "kubernetes" / folder).glob("*.yaml")
+            ),
+        )
+    ]
+    reference = key["valueFrom"]["secretKeyRef"]
+    assert signing == [("beam-threats-alerts", "MARK_KEY", "true")] * 2
+    assert reference == {"name": "beam-threats-alerts", "key": "MARK_KEY", "optional": True}
 
 
 def test_a_jobmanager_that_dies_comes_back_with_its_jobs() -> None:
