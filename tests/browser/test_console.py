@@ -10,12 +10,16 @@ import argparse
 import io
 import itertools
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from PIL import Image
 
 import rules
@@ -43,6 +47,12 @@ from tests.browser.looks import (
 )
 from tests.browser.tabs import ALL_DETAILS, WIDTH, Tab
 from tests.transforms.archives import seen
+from tests.transforms.mail_service import mail_server
+from transforms.alerting.alerts import alert_for
+from transforms.alerting.mark_links import MarkLink, sign
+from transforms.alerting.messages import compose
+from transforms.alerting.target_clients import client_for
+from transforms.records.times import canonical_time
 from transforms.storage.marks import read_marks, standing
 
 if TYPE_CHECKING:
@@ -227,6 +237,108 @@ def test_an_alert_arrives_while_the_page_is_open_and_keys_mark_it(
     assert stand(changing) == [("operator", "unsure")]
     assert tab.complaints == []
     tab.close()
+
+
+def test_an_alert_arrives_while_the_page_is_open_on_a_phone_and_a_tap_marks_it(
+    browser: Browser, changing: Served
+) -> None:
+    tab = Tab(browser, changing, "/alerts", "phone", has_touch=True, is_mobile=True)
+    tab.log_in("operator")
+    alert_id = add_alert(output_of(changing), "gate", "2026-01-31T15:00:00Z")
+    card = tab.page.locator(f"#i-{alert_id}")
+    card.wait_for()
+    button = card.get_by_role("button", name="False")
+    place = button.bounding_box()
+    assert place is not None
+    assert min(place["width"], place["height"]) >= 44  # For a finger.
+    button.tap()
+    card.locator(".chip.false").wait_for()
+    assert card.locator(".chip.false").inner_text() == "false, by operator"
+    assert stand(changing) == [("operator", "false")]
+    assert tab.complaints == []
+    tab.close()
+
+
+def test_the_mail_of_an_alert_leads_to_the_rule_that_silences_the_next_one(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a phone, as somebody would who reads no documentation: two taps mark."""
+    monkeypatch.setenv("MARK_KEY", "k" * 32)
+    monkeypatch.setenv("MAIL_PASSWORD", "pa55%40word")
+    now = canonical_time(datetime.now(timezone.utc).replace(microsecond=0))
+    rule_file = tmp_path / "rules.yaml"
+    with mail_server() as mails:
+        console = 'console: {url: "${CONSOLE_URL}", key: "${MARK_KEY}"}\n'
+        rule_file.write_text(f'{RULES}{console}targets: {{mail: {{apprise: "{mails.url}"}}}}\n')
+        ruleset = rules.parse_rules(rule_file.read_text(), "rules.yaml")
+        output, seen_now = tmp_path / "out", seen("hall", now, ("person", 0.7), sha256=SHA256)
+        (judged,) = write_fleet(output, [seen_now], rule_text=rule_file.read_text())
+        users = users_file(tmp_path / "users.json")
+        words = ("--rules", rule_file, "--users", users)
+        with served(output, tmp_path / "index", *words) as here:
+            monkeypatch.setenv("CONSOLE_URL", here.url)
+            alert = alert_for(judged, str(output), ruleset)
+            assert alert is not None
+            client = client_for(ruleset.alerting.targets["mail"], os.environ)
+            message = compose(alert.body, ruleset, target="mail")
+            assert client.send(message).outcome == "delivered"
+            page_of_mail = mails.parsed().get_body(("html",))
+            assert page_of_mail is not None
+            html = page_of_mail.get_content()
+            for link in re.findall(r'href="(http[^"]+)"', html):  # As a scanner opens them.
+                assert requests.get(link, timeout=20).status_code == 200
+            assert stand(here) == []
+            tab = Tab(browser, here, "/login", "phone", has_touch=True, is_mobile=True)
+            tab.page.goto("about:blank")
+            tab.page.set_content(html)
+            tab.page.get_by_role("link", name="It is false").tap()
+            tab.page.get_by_role("button", name="Yes, it is false").wait_for()
+            tab.complaints.clear()  # The picture of a mail is in the mail, where no page finds it.
+            tab.page.get_by_role("button", name="Yes, it is false").tap()
+            tab.page.get_by_role("heading", name="Marked as false").wait_for()
+            assert stand(here) == [("mail (link)", "false")]
+            tab.page.get_by_role("link", name="what would silence the next one").tap()
+            tab.page.get_by_label("Name").fill("admin")
+            tab.page.get_by_label("Password").fill(PASSWORD)
+            tab.page.keyboard.press("Enter")
+            tab.page.wait_for_url("**/cameras/hall/proposals")
+            tab.page.get_by_role("button", name="Apply").first.tap()
+            tab.page.wait_for_load_state()
+            here.until(lambda: "min_score" in rule_file.read_text().partition("cameras:")[2])
+            assert tab.complaints == []
+            tab.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_pages_of_a_link_fit_the_screen_and_can_be_read(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    monkeypatch.setenv("MARK_KEY", "k" * 32)
+    write_small_output(tmp_path / "out")
+    console = 'console: {url: "https://c.example", key: "${MARK_KEY}"}\n'
+    (tmp_path / "rules.yaml").write_text(RULES + console)
+    words = ("--rules", tmp_path / "rules.yaml", "--users", users_file(tmp_path / "users.json"))
+    with served(tmp_path / "out", tmp_path / "index", *words) as here:
+        used, ask, ended = (
+            f"/m/{sign('k' * 32, MarkLink('hall', HALL, mark, 'mail (link)', until))}"
+            for mark, until in (("false", 4_000_000_000), ("right", 4_000_000_000), ("right", 5))
+        )
+        assert here.browser().post(used, {}).status_code == 303
+        tab = Tab(browser, here, used, size, bypass_csp=True)
+        for path, scheme in itertools.product((used, ask, ended), ("light", "dark")):
+            tab.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            tab.page.goto(here.url + path)
+            assert tab.page.evaluate(WIDTH) <= SIZES[size][0], path
+            assert tab.page.evaluate(CUT_OFF) == [], path
+            assert tab.page.evaluate(BROKEN) == [], path
+            assert tab.page.evaluate(NAMELESS) == [], path
+            background, low = tab.page.evaluate(CONTRAST)
+            assert (background > 0.5) == (scheme == "light"), path
+            assert low == [], path
+            assert Axe().run(tab.page).response["violations"] == [], path
+        tab.close()
 
 
 def test_letters_in_a_field_mark_nothing(browser: Browser, changing: Served) -> None:
