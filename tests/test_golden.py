@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from beam_pipeline.sources.unbounded import EVENT_TIME_CODER
 from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, KnownFolder
 from transforms.alerting.alerts import Alert
 from transforms.alerting.digests import HeldAlert
-from transforms.count_threats import TALLIES, CountedImage, tally_image
+from transforms.count_threats import TALLIES, CountedImage, CountTally, tally_image
 from transforms.judge_threats import HISTORIES
+from transforms.known_periods import FIRST_IMAGES, FirstImage
 from transforms.limit_alerts import (
     HELD_ALERTS,
     NEXT_DIGESTS,
@@ -179,6 +181,16 @@ PLAN = Plan(
     late=True,
     searched=(("s3://a/e.jpg", "e.jpg", None),),
 )
+TALLIES_OF_A_WINDOW: dict[str, CountTally] = {
+    "gate": {
+        "images": 7,
+        "threat_images": 5,
+        "threats": 6,
+        "alerts": 4,
+        "retracted": 3,
+        "by_label": Counter(person=4, car=2),
+    },
+}
 CAPTURE_TIME = CaptureTime(
     {DETECTED_IMAGE.uri: Version(judged=JudgedImage(DETECTED_IMAGE, VERDICT))},
     DETECTED_IMAGE.uri,
@@ -272,10 +284,23 @@ GOLDEN: dict[str, Golden] = {
     "plan.v4.bin": registered(replace(PLAN, known=CAPTURE_TIME_OF_REPLACED)),
     "plan.v5.bin": registered(replace(PLAN, winner=JudgedImage(DETECTED_IMAGE, FOLLOWING))),
     "plan.v6.bin": registered(replace(PLAN, winner=COVERED)),
+    "plan.v7.bin": registered(replace(PLAN, first=COVERED)),
+    "first_image.v1.bin": Golden(
+        FIRST_IMAGES,
+        FirstImage(
+            bytes.fromhex("0123456789abcdef"),
+            "1769903999123",
+            1_769_903_999.5,
+            (("person", 2), ("car", 1)),
+            True,
+            1_769_903_999_000_000,
+        ),
+    ),
     "counted_image.v1.bin": registered(
         CountedImage.of(JudgedImage(DETECTED_IMAGE, VERDICT)).retraction()
     ),
     "tallies.v1.bin": Golden(TALLIES, {"gate": tally_image(JudgedImage(DETECTED_IMAGE, VERDICT))}),
+    "tallies.v2.bin": Golden(TALLIES, TALLIES_OF_A_WINDOW),
     "valid_image.v1.bin": registered(VALID_IMAGE),
     "valid_image.v2.bin": registered(replace(VALID_IMAGE, tiling="tiles 3x2 overlap 0.2")),
     "detected_image.v1.bin": registered(DETECTED_IMAGE),

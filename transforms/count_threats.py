@@ -1,23 +1,39 @@
-"""CountThreats: images and threats for each id in event-time windows."""
+"""CountThreats: images and threats for each id in event-time windows.
+
+A batch combines the images of each window by Beam's own windows. A stream would keep each image
+there, and add them all up whenever a window is written. So it adds up the images of each bundle
+first, and keeps the sums of a window in state: a firing costs what has been added since the last
+one, and one row for each camera, as all rows of a file are written together.
+"""
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypedDict, cast
 
 import apache_beam as beam
+from apache_beam.coders import VarIntCoder
+from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.trigger import (
     AccumulationMode,
     AfterCount,
     AfterProcessingTime,
     AfterWatermark,
 )
-from apache_beam.transforms.window import FixedWindows, TimestampedValue
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.transforms.userstate import (
+    BagStateSpec,
+    ReadModifyWriteStateSpec,
+    TimerSpec,
+    on_timer,
+)
+from apache_beam.transforms.window import FixedWindows, GlobalWindow, TimestampedValue
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, Duration, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.records.codecs import VersionedCoder, register_record
 from transforms.records.count_rows import CountRow
@@ -119,10 +135,31 @@ def _unpack_counted(plain: list[Any]) -> CountedImage:
 
 
 register_record(CountedImage, pack=_pack_counted, unpack=_unpack_counted)
+_NUMBERS = ("images", "threat_images", "threats", "alerts", "retracted")
+
+
+def _pack_tallies(tallies: dict[str, CountTally]) -> dict[str, list[Any]]:
+    return {camera: _to_list(_pack_tally(tally)) for camera, tally in tallies.items()}
+
+
+def _to_list(plain: dict[str, Any]) -> list[Any]:
+    return [*(plain[name] for name in _NUMBERS), plain["by_label"]]
+
+
+def _unpack_tallies(plain: dict[str, list[Any]]) -> dict[str, CountTally]:
+    return {
+        camera: _unpack_tally({**dict(zip(_NUMBERS, numbers, strict=True)), "by_label": labels})
+        for camera, (*numbers, labels) in plain.items()
+    }
+
+
+def _without_names(plain: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+    """Upgrades from version 1, which wrote the name of each number."""
+    return {camera: _to_list(tally) for camera, tally in plain.items()}
+
+
 TALLIES: VersionedCoder[dict[str, CountTally]] = VersionedCoder(
-    dict,
-    pack=lambda tallies: {camera: _pack_tally(tally) for camera, tally in tallies.items()},
-    unpack=lambda plain: {camera: _unpack_tally(tally) for camera, tally in plain.items()},
+    dict, version=2, upgrades={1: _without_names}, pack=_pack_tallies, unpack=_unpack_tallies
 )
 """Encodes the tallies of a window by id, as its state."""
 
@@ -233,6 +270,14 @@ def _window_time(bound: Timestamp) -> datetime:
         return _EARLIEST if bound.micros < 0 else _LATEST
 
 
+def _window_counts(
+    tallies: dict[str, CountTally], shard: int, start: datetime, end: datetime
+) -> WindowCounts:
+    rows = tuple(row.to_json() for row in count_rows(tallies, start, end))
+    added = sum(tally["images"] + tally["retracted"] for tally in tallies.values())
+    return WindowCounts(canonical_time(start), canonical_time(end), shard, rows, added)
+
+
 class _ToWindowCounts(beam.DoFn):
     def process(
         self,
@@ -240,11 +285,160 @@ class _ToWindowCounts(beam.DoFn):
         window: Any = beam.DoFn.WindowParam,
     ) -> Iterator[WindowCounts]:
         shard, tallies = element
-        start, end = _window_time(window.start), _window_time(window.end)
-        rows = tuple(row.to_json() for row in count_rows(tallies, start, end))
         if tallies:  # A window may fire an empty pane if the watermark leaps past its lateness.
-            added = sum(tally["images"] + tally["retracted"] for tally in tallies.values())
-            yield WindowCounts(canonical_time(start), canonical_time(end), shard, rows, added)
+            start, end = _window_time(window.start), _window_time(window.end)
+            yield _window_counts(tallies, shard, start, end)
+
+
+_Sums = tuple[str, dict[str, CountTally]]
+
+
+class _SumInBundle(beam.DoFn):
+    """Adds up the images of a bundle by window and shard, so that no key gets each image."""
+
+    def __init__(self, window_seconds: int, shards: int) -> None:
+        self._length = window_seconds * 1_000_000
+        self._shards = shards
+        self._combine = SumTallies()
+
+    def start_bundle(self) -> None:
+        self._sums: dict[str, dict[str, CountTally]] = {}
+        self._earliest = MAX_TIMESTAMP
+
+    def process(
+        self,
+        element: JudgedImage | CountedImage,
+        timestamp: Any = beam.DoFn.TimestampParam,
+    ) -> None:
+        counted = CountedImage.of(element) if isinstance(element, JudgedImage) else element
+        start = event_time(counted.timestamp).micros // self._length * self._length
+        key = f"{start}\n{shard_of(counted.id, self._shards)}"
+        sums = self._sums.setdefault(key, {})
+        self._combine.add_input(sums, (counted.id, counted.tally))
+        self._earliest = min(self._earliest, timestamp)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for sums in self._sums.items():
+            yield WindowedValue(sums, self._earliest, (GlobalWindow(),))
+        self._sums = {}
+
+
+_NOTHING_NEW, _NEW, _CLOSED = 0, 1, 2
+
+
+class _SumInStream(beam.DoFn):
+    """Keeps the sums of a window and shard, and yields the counts at each firing.
+
+    What is added before a window ends waits in a bag until the next firing. After the end, each
+    addition fires at once, as long as the window takes images.
+
+    Args:
+      window_seconds: Length of a window.
+      allowed_lateness_seconds: How long a window takes images after its end.
+      early_firing_seconds: Seconds between early firings; None for none.
+      clock: Returns Unix seconds.
+    """
+
+    _ADDED = BagStateSpec("added", TALLIES)
+    _SUM = ReadModifyWriteStateSpec("sum", TALLIES)
+    _STATUS = ReadModifyWriteStateSpec("status", VarIntCoder())
+    _EARLY = TimerSpec("early", TimeDomain.REAL_TIME)
+    _END = TimerSpec("end", TimeDomain.WATERMARK)
+    _FORGET = TimerSpec("forget", TimeDomain.WATERMARK)
+
+    def __init__(
+        self,
+        window_seconds: int,
+        allowed_lateness_seconds: int,
+        early_firing_seconds: int | None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._window_seconds = window_seconds
+        self._lateness_seconds = allowed_lateness_seconds
+        self._early_firing_seconds = early_firing_seconds
+        self._clock = clock
+        self._combine = SumTallies()
+
+    def process(
+        self,
+        element: _Sums,
+        added: Any = beam.DoFn.StateParam(_ADDED),
+        total: Any = beam.DoFn.StateParam(_SUM),
+        status: Any = beam.DoFn.StateParam(_STATUS),
+        early: Any = beam.DoFn.TimerParam(_EARLY),
+        end: Any = beam.DoFn.TimerParam(_END),
+        forget: Any = beam.DoFn.TimerParam(_FORGET),
+    ) -> Iterator[WindowCounts]:
+        key, sums = element
+        before = status.read() or _NOTHING_NEW
+        if before == _CLOSED:
+            yield from self._fire(key, [sums], total)
+            return
+        added.add(sums)
+        if before == _NOTHING_NEW:
+            status.write(_NEW)
+            if self._early_firing_seconds is not None:
+                early.set(Timestamp.of(self._clock() + self._early_firing_seconds))
+            end.set(self._end_of(key))
+            forget.set(self._end_of(key) + Duration(self._lateness_seconds))
+
+    @on_timer(_EARLY)
+    def fire_early(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        added: Any = beam.DoFn.StateParam(_ADDED),
+        total: Any = beam.DoFn.StateParam(_SUM),
+        status: Any = beam.DoFn.StateParam(_STATUS),
+    ) -> Iterator[WindowCounts]:
+        """Yields the counts while a window fills."""
+        if status.read() == _NEW:
+            yield from self._fire(key, added.read(), total)
+            added.clear()
+            status.write(_NOTHING_NEW)
+
+    @on_timer(_END)
+    def fire_at_end(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        added: Any = beam.DoFn.StateParam(_ADDED),
+        total: Any = beam.DoFn.StateParam(_SUM),
+        status: Any = beam.DoFn.StateParam(_STATUS),
+    ) -> Iterator[WindowCounts]:
+        """Yields the counts at the end of a window."""
+        before = status.read()
+        if before == _NEW:
+            yield from self._fire(key, added.read(), total)
+            added.clear()
+        if before is not None:  # A window that takes no more images may be forgotten first.
+            status.write(_CLOSED)
+
+    @on_timer(_FORGET)
+    def forget(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        added: Any = beam.DoFn.StateParam(_ADDED),
+        total: Any = beam.DoFn.StateParam(_SUM),
+        status: Any = beam.DoFn.StateParam(_STATUS),
+    ) -> Iterator[WindowCounts]:
+        """Ends the state of a window that takes no more images."""
+        if status.read() == _NEW:
+            yield from self._fire(key, added.read(), total)
+        for cell in (added, total, status):
+            cell.clear()
+
+    def _fire(
+        self, key: str, added: Iterable[dict[str, CountTally]], total: Any
+    ) -> Iterator[WindowCounts]:
+        tallies = self._combine.merge_accumulators([total.read() or {}, *added])
+        total.write(tallies)
+        start, shard = map(int, key.split("\n"))
+        start_time = _window_time(Timestamp(micros=start))
+        yield _window_counts(tallies, shard, start_time, _window_time(self._end_of(key)))
+
+    def _end_of(self, key: str) -> Timestamp:
+        start, _ = key.split("\n")
+        return Timestamp(micros=int(start)) + Duration(self._window_seconds)
 
 
 class CountThreats(beam.PTransform):
@@ -252,7 +446,7 @@ class CountThreats(beam.PTransform):
 
     A window fires early while it fills, if `early_firing_seconds` is set, once when the watermark
     passes its end, and again for each image that is late by no more than the allowed lateness.
-    Panes accumulate: each holds all counts of the window so far.
+    Each firing holds all counts of the window so far.
 
     Input: `PCollection[JudgedImage]`, or `PCollection[CountedImage]`, which can retract images.
     Output: `PCollection[WindowCounts]`, one for each shard of a window and each firing.
@@ -263,6 +457,8 @@ class CountThreats(beam.PTransform):
       early_firing_seconds: Seconds of processing time between early firings; None for none, as in
         a batch, where Beam's in-process runner has no processing time.
       shards: How many files each window has.
+      streaming: Whether the input is unbounded: sums are then kept in state. An image that comes
+        after the allowed lateness is no longer dropped; it has to be left out before this step.
     """
 
     def __init__(
@@ -272,12 +468,18 @@ class CountThreats(beam.PTransform):
         allowed_lateness_seconds: int = 3600,
         early_firing_seconds: int | None = None,
         shards: int = 1,
+        streaming: bool = False,
     ) -> None:
         super().__init__()
         if window_seconds < 1 or shards < 1:
             raise ValueError(f"{window_seconds} s a window and {shards} shards: at least 1 of each")
         early = None if early_firing_seconds is None else AfterProcessingTime(early_firing_seconds)
         self._shards = shards
+        self._streaming = streaming
+        self._sum_in_bundle = _SumInBundle(window_seconds, shards)
+        self._sum_in_stream = _SumInStream(
+            window_seconds, allowed_lateness_seconds, early_firing_seconds
+        )
         self._windows = beam.WindowInto(
             FixedWindows(window_seconds),
             trigger=AfterWatermark(early=early, late=AfterCount(1)),
@@ -288,6 +490,12 @@ class CountThreats(beam.PTransform):
     def expand(
         self, images: beam.PCollection[JudgedImage | CountedImage]
     ) -> beam.PCollection[WindowCounts]:
+        if self._streaming:
+            return (
+                images
+                | "SumInBundle" >> beam.ParDo(self._sum_in_bundle).with_output_types(_Sums)
+                | "SumInStream" >> beam.ParDo(self._sum_in_stream).with_output_types(WindowCounts)
+            )
         shards = self._shards
 
         def key_by_shard(image: JudgedImage | CountedImage) -> TimestampedValue:

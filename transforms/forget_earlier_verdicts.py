@@ -45,7 +45,7 @@ def earlier_verdicts(output: str) -> Iterator[tuple[str, str]]:
             except InvalidNameError:
                 continue  # The job has not written it.
             is_verdict = folder == final
-            if is_verdict or extension in ("json", "state", "jpg"):
+            if is_verdict or extension in ("json", "state", "jpg", "verdict"):
                 key = f"{camera}\n{canonical_time(capture_time)}"
                 yield key, stem if is_verdict else file.path
 

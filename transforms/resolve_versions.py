@@ -2,9 +2,11 @@
 
 Most capture times have one file: a batch stores its results right after it was judged. A batch
 groups the results of all files that claim one capture time. A stream can't wait for all of them: it
-keeps what it knows of each capture time as state until the allowed lateness of its window is over.
-After that it reads what it needs from the output. :mod:`transforms.records.precedence` has the
-rules that decide which image wins.
+keeps what it knows of each capture time as state until the allowed lateness of its window is over
+(:mod:`transforms.known_periods`). The state of a first image is small: its verdict is read back
+from the output if another file claims its capture time. Once the state has ended, the stream reads
+from the output what it needs. :mod:`transforms.records.precedence` has the rules that decide which
+image wins.
 
 The result for the repositories is a :class:`Plan`: all writes and deletes for one capture time, in
 order. The plans of one capture time are carried out one after the other, so the last one prevails.
@@ -22,11 +24,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.coders import BytesCoder
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.userstate import (
+    BagStateSpec,
+    ReadModifyWriteStateSpec,
+    TimerSpec,
+    on_timer,
+)
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from transforms.count_threats import CountedImage, event_time, is_too_late, late_row, window_of
+from transforms.known_periods import FirstImage, KnownPeriod, end_of_period, period_of
 from transforms.known_versions import MAX_REQUESTS, is_complete, known_from_output, write_known
 from transforms.records import reasons
 from transforms.records.codecs import keep_plain, pack_fields, register_record, unpack_fields
@@ -89,6 +98,8 @@ class Plan:
       spared: The sha256s of images whose spare copies are deleted: they have a copy in `invalid/`,
         or they were replaced and the stream forgets the capture time.
       known: What the stream knows of the capture time after this plan.
+      first: The image whose verdict gets a spare copy before anything is changed: the stream's
+        state has only its hash.
     """
 
     camera: str
@@ -106,6 +117,7 @@ class Plan:
     recorded_before: tuple[InvalidImage, ...] = ()
     spared: tuple[str, ...] = ()
     known: CaptureTime = field(default_factory=CaptureTime)
+    first: JudgedImage | None = None
 
 
 _ENCODED_NAMES = {"winner": "stands", "losers": "forgotten", "copies": "repeated"}
@@ -122,8 +134,8 @@ def _unpack_plan(plain: dict[str, Any]) -> Plan:
 
 register_record(
     Plan,
-    version=6,
-    upgrades=dict.fromkeys(range(1, 6), keep_plain),
+    version=7,
+    upgrades=dict.fromkeys(range(1, 7), keep_plain),
     pack=_pack_plan,
     unpack=_unpack_plan,
 )
@@ -241,15 +253,38 @@ class _ResolveInBatch(beam.DoFn):
 
 
 class _ResolveInStream(beam.DoFn):
-    """Resolves each file of a capture time when it arrives."""
+    """Resolves each file of a capture time when it arrives.
 
-    _KNOWN = ReadModifyWriteStateSpec("versions", CAPTURE_TIMES)
+    Files are keyed by camera and period. If a bundle fails, the output may show what it has stored,
+    while the state is that of a checkpoint before it. So a first image whose verdict is in the
+    output only must be found there whatever failed bundles have written: before its verdict is
+    changed, it gets a spare copy.
+
+    Args:
+      output: The job's output.
+      window_seconds: Length of a window.
+      allowed_lateness_seconds: How long a window takes images after its end.
+      keeps_verdicts: See :class:`ResolveVersions`.
+    """
+
+    _KNOWN = BagStateSpec("known", BytesCoder())
     _FORGET = TimerSpec("forget", TimeDomain.WATERMARK)
+    _RESOLVE = TimerSpec("resolve", TimeDomain.WATERMARK)
+    _FORMER = ReadModifyWriteStateSpec("versions", CAPTURE_TIMES)
 
-    def __init__(self, output: str, window_seconds: int, allowed_lateness_seconds: int) -> None:
+    def __init__(
+        self,
+        output: str,
+        window_seconds: int,
+        allowed_lateness_seconds: int,
+        *,
+        keeps_verdicts: bool = False,
+    ) -> None:
         self._output = output
         self._window_seconds = window_seconds
         self._lateness_seconds = allowed_lateness_seconds
+        self._keeps_verdicts = keeps_verdicts
+        self._verdicts = beam.coders.registry.get_coder(JudgedImage)
 
     def setup(self) -> None:
         self._pool = ThreadPoolExecutor(MAX_REQUESTS, thread_name_prefix="read")
@@ -257,56 +292,129 @@ class _ResolveInStream(beam.DoFn):
     def teardown(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def start_bundle(self) -> None:
+        self._of_bundle: dict[str, JudgedImage] = {}
+        """The first images of this bundle, whose verdicts may not be stored yet."""
+
     def process(
         self,
         element: tuple[str, Version],
-        state: Any = beam.DoFn.StateParam(_KNOWN),
+        bag: Any = beam.DoFn.StateParam(_KNOWN),
         forget: Any = beam.DoFn.TimerParam(_FORGET),
+        resolve: Any = beam.DoFn.TimerParam(_RESOLVE),
     ) -> Iterator[Any]:
-        key, version = element
-        known: CaptureTime | None = state.read()
+        period, version = element
+        key = key_of(version)
+        _, timestamp = key.split("\n")
+        states = KnownPeriod(bag, keeps_verdicts=self._keeps_verdicts)
+        known, first = states.get(timestamp), None
+        if isinstance(known, FirstImage):
+            first = known
+            known = self._read_first(key, first)
         if self._is_late(version) and (known is None or not is_complete(known, version)):
             known = known_from_output(self._output, version, self._pool, known)
             known = replace(known, waiting=(*known.waiting, version))
+            resolve.set(self._forget_at(key))
         elif known is not None and known.waiting:
             known = replace(known, waiting=(*known.waiting, version))
+        elif known is None and first is not None and version.reason == reasons.READ_FAILED:
+            return  # Somebody has deleted the verdict: the image stays counted.
         else:
-            known = yield from self._resolve(key, known or CaptureTime(), version)
-        state.write(known)
-        forget.set(self._forget_at(key))
+            known = yield from self._resolve(key, known or CaptureTime(), version, first=first)
+        states.put(timestamp, known)
+        forget.set(self._forget_period_at(period))
 
-    @on_timer(_FORGET)
-    def forget(
+    @on_timer(_RESOLVE)
+    def resolve_waiting(
         self,
-        state: Any = beam.DoFn.StateParam(_KNOWN),
-        forget: Any = beam.DoFn.TimerParam(_FORGET),
+        bag: Any = beam.DoFn.StateParam(_KNOWN),
     ) -> Iterator[Any]:
-        """Ends the state of a capture time whose window takes no more images.
+        """Resolves the files that have arrived after the state of their capture time had ended.
 
-        From now on, what is known is read from the output. Files that arrive later are first put
+        From then on, what is known is read from the output. Files that arrive later are first put
         into the state, together with what was read. They are resolved here: if this bundle fails,
-        the state is unchanged, whatever the bundle has written. The state is cleared one timer
-        later, when the results can be read from the output.
+        the state is unchanged, whatever the bundle has written.
 
         A runner that returns to an earlier checkpoint finds its own results in the output, but has
         lost the winners that it emitted. So the winner is emitted again; an alert that is recorded
         as delivered is not sent twice.
         """
-        known: CaptureTime | None = state.read()
-        if known is None or not known.waiting:
-            state.clear()
-            if known is not None and known.replaced:
-                yield _tagged(PLANS, _last_plan(known))
+        yield from self._resolve_waiting(bag)
+
+    @on_timer(_FORGET)
+    def forget(
+        self,
+        bag: Any = beam.DoFn.StateParam(_KNOWN),
+        forget: Any = beam.DoFn.TimerParam(_FORGET),
+        former: Any = beam.DoFn.StateParam(_FORMER),
+    ) -> Iterator[Any]:
+        """Ends the state of a period whose windows take no more images.
+
+        If files are waiting, the state is cleared one timer later, when their results can be read
+        from the output.
+        """
+        if (period := (yield from self._resolve_waiting(bag))) is not None:
+            forget.set(self._forget_period_at(period))
             return
-        waiting, known = known.waiting, replace(known, waiting=())
-        key = key_of(waiting[0])
-        for version in waiting:
-            known = yield from self._resolve(key, known, version, emits_again=True)
-        state.write(known)
-        forget.set(self._forget_at(key))
+        for known in KnownPeriod(bag).complete():
+            if known.replaced:
+                yield _tagged(PLANS, _last_plan(known))
+        bag.clear()
+        former.clear()
+
+    def _resolve_waiting(self, bag: Any) -> Generator[Any, None, str | None]:
+        """Resolves the files that are waiting, and returns the key of their period."""
+        states, period = KnownPeriod(bag, keeps_verdicts=self._keeps_verdicts), None
+        for known in states.complete():
+            waiting, known = known.waiting, replace(known, waiting=())
+            for version in waiting:
+                period, key = period_of(version), key_of(version)
+                known = yield from self._resolve(key, known, version, emits_again=True)
+                states.put(key.split("\n")[1], known)
+        return period
+
+    def _read_first(self, key: str, first: FirstImage) -> CaptureTime | None:
+        """Reads back what is known of a capture time with one image; None if that was deleted.
+
+        Raises:
+          OSError: The verdict can't be read.
+        """
+        judged = self._verdict_of(first, *key.split("\n"))
+        if judged is None:
+            return None
+        version = Version(judged=judged)
+        return replace(settle([version]), counted=True)
+
+    def _verdict_of(self, first: FirstImage, camera: str, timestamp: str) -> JudgedImage | None:
+        """Finds the verdict of a first image; None if somebody has deleted it.
+
+        A failed bundle may have stored a verdict of the same bytes by other rules.
+        """
+
+        def spare_copy() -> JudgedImage | None:
+            spare = stores.read_if_there(first.spare_uri(self._output, camera, timestamp))
+            return None if spare is None else self._verdicts.decode(spare)
+
+        others = []
+        for find in (
+            lambda: self._of_bundle.get(f"{camera}\n{timestamp}"),
+            lambda: first.found_in(self._output, camera, timestamp),
+            spare_copy,
+        ):
+            judged = find()
+            if judged is not None and FirstImage.of(judged) == first:
+                return judged
+            others.append(judged)
+        return next((judged for judged in others if first.is_of(judged)), None)
 
     def _resolve(
-        self, key: str, before: CaptureTime, version: Version, *, emits_again: bool = False
+        self,
+        key: str,
+        before: CaptureTime,
+        version: Version,
+        *,
+        emits_again: bool = False,
+        first: FirstImage | None = None,
     ) -> Generator[Any, None, CaptureTime]:
         # A file that is on time by its own partition may have waited with a late one of another. By
         # now, the window takes no more images.
@@ -314,20 +422,26 @@ class _ResolveInStream(beam.DoFn):
         if not late and not before.versions and version.reason == reasons.READ_FAILED:
             version, is_replay = self._as_stored(version)
         known, change = add_version(before, version)
+        is_lost = first is not None and not before.versions  # Somebody has deleted the verdict.
         if change is None:
             count("images.repeated")
-        elif change.is_new:
-            known = yield from self._count(change, known, late=late)
+        elif change.is_new or is_lost:
+            counted = None if first is None else first.counted(*key.split("\n"))
+            known = yield from self._count(change, known, late=late, counted=counted)
         must_store = len(known.versions) > 1 or (known.counted and known.winner is None)
         known = replace(known, is_kept=known.is_kept or must_store)
         plan = plan_of(key, version, before, known, change)
         if is_replay:
             plan = replace(plan, written=False, arrived=())
+        if change is not None and first is not None and key not in self._of_bundle:
+            plan = replace(plan, first=before.winner)
         has_row = late and not known.counted and known.winner is not None
         yield _tagged(PLANS, replace(plan, late=has_row))
         is_new = change is not None and change.is_new
         if known.winner is not None and (is_new or emits_again):
             yield known.winner
+        if not before.versions and known.winner is not None:
+            self._of_bundle[key] = known.winner
         return known
 
     def _is_late(self, version: Version) -> bool:
@@ -356,11 +470,17 @@ class _ResolveInStream(beam.DoFn):
         return Version(judged=replace(stored, image=image)), True
 
     def _count(
-        self, change: Change, known: CaptureTime, *, late: bool
+        self, change: Change, known: CaptureTime, *, late: bool, counted: CountedImage | None
     ) -> Generator[Any, None, CaptureTime]:
         """Corrects the counts of the window, unless it is closed.
 
         A closed window keeps its counts; an image that it has not counted gets a separate row.
+
+        Args:
+          change: What an arrival changes.
+          known: What is known now.
+          late: Whether the window is closed.
+          counted: What the first image has added to the counts, if the state has only its hash.
         """
         if change.before is not None:
             _count(change.before, -1)
@@ -370,8 +490,10 @@ class _ResolveInStream(beam.DoFn):
             if change.before is None and not known.counted:
                 count("images.late")
             return known
-        if known.counted and change.before is not None:
-            yield _tagged(COUNTED, CountedImage.of(change.before).retraction())
+        if counted is None and known.counted and change.before is not None:
+            counted = CountedImage.of(change.before)
+        if counted is not None:
+            yield _tagged(COUNTED, counted.retraction())
         if change.after is not None:
             yield _tagged(COUNTED, CountedImage.of(change.after))
         return replace(known, counted=change.after is not None)
@@ -380,6 +502,10 @@ class _ResolveInStream(beam.DoFn):
         _, timestamp = key.split("\n")
         end = event_time(canonical_time(window_of(timestamp, self._window_seconds)[1]))
         return end + Duration(self._lateness_seconds)
+
+    def _forget_period_at(self, period: str) -> Timestamp:
+        longest = Duration(self._window_seconds + self._lateness_seconds)
+        return end_of_period(period) + longest
 
 
 def _tagged(tag: str, value: Any) -> beam.pvalue.TaggedOutput:
@@ -457,6 +583,8 @@ class _StorePlan(ReadAheadDoFn):
 
     def work(self, element: Plan) -> list[dict[str, Any]]:
         plan = element
+        if plan.first is not None:
+            self._spare_verdict(plan, plan.first)
         if plan.known.is_kept:
             write_known(self._output, plan.known)
         if plan.known.counted:
@@ -475,6 +603,11 @@ class _StorePlan(ReadAheadDoFn):
             stores.delete(self._spare_uri(plan, sha256))
         self._retract(plan)
         return records
+
+    def _spare_verdict(self, plan: Plan, judged: JudgedImage) -> None:
+        """Writes the spare copy of a verdict that the stream's state refers to."""
+        uri = FirstImage.of(judged).spare_uri(self._output, plan.camera, plan.timestamp)
+        stores.write_bytes(uri, beam.coders.registry.get_coder(JudgedImage).encode(judged))
 
     def _forget_lateness(self, plan: Plan) -> None:
         """Deletes what an earlier stream has stored of an image that is counted in its window."""
@@ -625,14 +758,12 @@ class _RetractEarlier(beam.DoFn):
         yield element
 
 
-def _key_judged(judged: JudgedImage) -> tuple[str, Version]:
-    version = Version(judged=judged)
-    return key_of(version), version
+def _of_judged(judged: JudgedImage) -> Version:
+    return Version(judged=judged)
 
 
-def _key_invalid(invalid: InvalidImage) -> tuple[str, Version]:
-    version = Version(invalid=replace(invalid, data=None))
-    return key_of(version), version
+def _of_invalid(invalid: InvalidImage) -> Version:
+    return Version(invalid=replace(invalid, data=None))
 
 
 class _Split(beam.DoFn):
@@ -677,6 +808,8 @@ class ResolveVersions(beam.PTransform):
       top: See :class:`transforms.repositories.StoreInvalid`.
       has_file: Which winners have a file in `final/`, if the repositories are packed: they have
         none in `detections/` then. None if all have one in both.
+      keeps_verdicts: Whether the state of a stream holds the verdict of each image, as on Prism,
+        where a file may be resolved before the results of the one before it are in the output.
     """
 
     def __init__(
@@ -691,12 +824,15 @@ class ResolveVersions(beam.PTransform):
         max_copied_bytes: int | None = None,
         top: str | None = None,
         has_file: Callable[[JudgedImage], bool] | None = None,
+        keeps_verdicts: bool = False,
     ) -> None:
         super().__init__()
         self._contested = contested
         self._output = output
         self._streaming = streaming
-        self._resolve_in_stream = _ResolveInStream(output, window_seconds, allowed_lateness_seconds)
+        self._resolve_in_stream = _ResolveInStream(
+            output, window_seconds, allowed_lateness_seconds, keeps_verdicts=keeps_verdicts
+        )
         self._store = _StorePlan(
             output,
             window_seconds=window_seconds,
@@ -708,20 +844,24 @@ class ResolveVersions(beam.PTransform):
         )
 
     def expand(self, judged: beam.PCollection[JudgedImage]) -> Resolved:
-        keyed = tuple[str, Version]
         split = judged | "Split" >> beam.ParDo(_Split()).with_outputs(CONTESTED, main=WINNERS)
         contested = (
-            split[CONTESTED] | "Judged" >> beam.Map(_key_judged).with_output_types(keyed),
-            self._contested | "Invalid" >> beam.Map(_key_invalid).with_output_types(keyed),
+            split[CONTESTED] | "Judged" >> beam.Map(_of_judged).with_output_types(Version),
+            self._contested | "Invalid" >> beam.Map(_of_invalid).with_output_types(Version),
         ) | "Contested" >> beam.Flatten()
+        keyed = tuple[str, Version]
         if self._streaming:
-            resolved = contested | "AsTheyCome" >> beam.ParDo(self._resolve_in_stream).with_outputs(
-                PLANS, COUNTED, main=WINNERS
+            resolved = (
+                contested
+                | "ByPeriod" >> beam.WithKeys(period_of).with_output_types(keyed)
+                | "AsTheyCome"
+                >> beam.ParDo(self._resolve_in_stream).with_outputs(PLANS, COUNTED, main=WINNERS)
             )
             winners, counted = resolved[WINNERS], resolved[COUNTED]
         else:
             resolved = (
                 contested
+                | "ByCaptureTime" >> beam.WithKeys(key_of).with_output_types(keyed)
                 | "GroupByCaptureTime" >> beam.GroupByKey()
                 | "Together" >> beam.ParDo(_ResolveInBatch()).with_outputs(PLANS, main=WINNERS)
             )

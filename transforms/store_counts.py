@@ -8,9 +8,12 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.coders import VarIntCoder
-from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import Duration
 
+from transforms.count_threats import event_time
 from transforms.records.images import WindowCounts
 from transforms.runtime.read_ahead import ReadAheadDoFn
 from transforms.storage import stores
@@ -45,21 +48,36 @@ def _images_counted(uri: str) -> int:
 
 
 class _Newest(beam.DoFn):
-    """Lets the counts of a window pass unless newer ones have passed already."""
+    """Lets the counts of a window pass unless newer ones have passed already.
+
+    Args:
+      kept_seconds: How long after its end a window is remembered.
+    """
 
     _CHANGES = ReadModifyWriteStateSpec("changes", VarIntCoder())
+    _FORGET = TimerSpec("forget", TimeDomain.WATERMARK)
+
+    def __init__(self, kept_seconds: int) -> None:
+        self._kept = Duration(kept_seconds)
 
     def process(
         self,
         element: tuple[str, WindowCounts],
         state: Any = beam.DoFn.StateParam(_CHANGES),
+        forget: Any = beam.DoFn.TimerParam(_FORGET),
     ) -> Iterator[WindowCounts]:
         _, counts = element
         images = sum(int(row["images"]) for row in counts.rows)
         changes = 2 * counts.added - images  # The images that were added, and those retracted.
         if changes >= (state.read() or 0):
             state.write(changes)
+            forget.set(event_time(counts.end) + self._kept)
             yield counts
+
+    @on_timer(_FORGET)
+    def forget(self, state: Any = beam.DoFn.StateParam(_CHANGES)) -> None:
+        """Forgets a window whose counts change no more."""
+        state.clear()
 
 
 def _by_file(counts: WindowCounts) -> tuple[str, WindowCounts]:
@@ -77,8 +95,9 @@ class StoreCounts(beam.PTransform):
       keep_newer: Whether to keep a file that counts more images than were added to the new counts.
         A stream needs this, as a worker that was given up for dead may still write.
       reordered: Whether counts of one window may come in any order, as on Prism, which gives
-        firings of one key to several threads. Older ones are then dropped by state, which this
-        runner keeps in memory only: one number for each file, until the job ends.
+        firings of one key to several threads. Older ones are then dropped by state.
+      allowed_lateness_seconds: How long a window takes images after its end. The state of a file
+        lasts an hour longer.
     """
 
     def __init__(
@@ -88,8 +107,10 @@ class StoreCounts(beam.PTransform):
         shards: int = 1,
         keep_newer: bool = False,
         reordered: bool = False,
+        allowed_lateness_seconds: int = 3600,
     ) -> None:
         super().__init__()
+        self._newest = _Newest(allowed_lateness_seconds + 3600)
         self._write = _WriteCounts(output, shards, keep_newer)
         self._reordered = reordered
 
@@ -100,6 +121,6 @@ class StoreCounts(beam.PTransform):
                 counts
                 | "WithoutWindow" >> beam.WindowInto(GlobalWindows())
                 | "ByFile" >> beam.Map(_by_file).with_output_types(tuple[str, WindowCounts])
-                | "Newest" >> beam.ParDo(_Newest()).with_output_types(WindowCounts)
+                | "Newest" >> beam.ParDo(self._newest).with_output_types(WindowCounts)
             )
         return counts | "Write" >> beam.ParDo(self._write)

@@ -183,6 +183,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         max_copied_bytes=job.limits.max_file_bytes,
         top=top,
         has_file=has_file,
+        keeps_verdicts=on_prism,
     )
     if has_file is not None:
         resolved.winners | "StorePackedVerdicts" >> StorePackedVerdicts(
@@ -211,12 +212,14 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         allowed_lateness_seconds=options.allowed_lateness_seconds,
         early_firing_seconds=options.early_firing_seconds if streaming else None,
         shards=options.count_shards,
+        streaming=streaming,
     )
     windows | "StoreCounts" >> StoreCounts(
         output,
         shards=options.count_shards,
         keep_newer=streaming,
         reordered=on_prism,
+        allowed_lateness_seconds=options.allowed_lateness_seconds,
     )
     resolved.winners | "SendAlerts" >> SendAlerts(
         output,

@@ -27,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import rules
 from tests.search import search
 from tests.transforms.results import judged
+from transforms.known_periods import period_of
 from transforms.known_versions import known_from_output
 from transforms.records.images import (
     ImageFile,
@@ -36,7 +37,6 @@ from transforms.records.images import (
     ValidImage,
 )
 from transforms.records.precedence import (
-    CAPTURE_TIMES,
     CaptureTime,
     Version,
     add_version,
@@ -93,19 +93,20 @@ def version_of(path: Path, changed: float, stream_time: str, data: bytes) -> Ver
 
 
 class State:
-    """A cell of a runner's state, stored in its encoded form."""
+    """A bag of a runner's state."""
 
     def __init__(self) -> None:
-        self.encoded: bytes | None = None
+        self.entries: list[bytes] = []
 
-    def read(self):
-        return None if self.encoded is None else CAPTURE_TIMES.decode(self.encoded)
+    def read(self) -> list[bytes]:
+        return list(self.entries)
 
-    def write(self, value) -> None:
-        self.encoded = CAPTURE_TIMES.encode(value)
+    def add(self, entry: bytes) -> None:
+        assert type(entry) is bytes
+        self.entries = [*self.entries, entry]
 
     def clear(self) -> None:
-        self.encoded = None
+        self.entries = []
 
 
 class Timer:
@@ -148,12 +149,14 @@ class Stream:
 
     def __init__(self, top: Path) -> None:
         self.input, self.output = top / "in", top / "out"
-        self.state, self.timer = State(), Timer()
+        self.state, self.former = State(), State()
+        self.forget, self.timer = Timer(), Timer()
         self.counts: Counter[str] = Counter()
         self.emitted: list[str] = []
         self.clock = 1000.0
         self.resolve = _ResolveInStream(str(self.output), 300, 3600)
         self.resolve.setup()
+        self.resolve.start_bundle()
         self.write = _WriteValidated(str(self.output), streaming=True)
         self.start_worker()
 
@@ -187,29 +190,51 @@ class Stream:
         def arrives() -> Iterator[Any]:
             if version.judged is not None:
                 self.write.work((valid_of(version, data), version.judged.image))
-            yield from self.resolve.process((key_of(version), version), self.state, self.timer)
+            yield from self._process(version)
 
         return self._bundle(arrives(), crash_after)
+
+    def look_at_both(self, paths: Iterable[Path], changed: float, crash_after: int) -> bool:
+        """Handles the arrival of files in one bundle; the results are stored at its end."""
+        versions = [version_of(path, changed, ON_TIME, path.read_bytes()) for path in paths]
+
+        def arrive() -> Iterator[Any]:
+            for version in versions:
+                if version.judged is not None:
+                    data = Path(version.uri).read_bytes()
+                    self.write.work((valid_of(version, data), version.judged.image))
+            yield from [output for version in versions for output in self._process(version)]
+
+        return self._bundle(arrive(), crash_after)
 
     def plans_of(self, path: Path, changed: float) -> list[Plan]:
         """Returns the plans for the arrival of a file whose image is stored already."""
         data = path.read_bytes()
         version = version_of(path, changed, ON_TIME, data)
         self.write.work((valid_of(version, data), version.judged.image))
-        outputs = self.resolve.process((key_of(version), version), self.state, self.timer)
+        outputs = self._process(version)
         return [output.value for output in outputs if getattr(output, "tag", "") == PLANS]
 
+    def _process(self, version: Version) -> Iterator[Any]:
+        element = period_of(version), version
+        return self.resolve.process(element, self.state, self.forget, self.timer)
+
     def timer_comes(self, crash_after: int | None = None) -> bool:
-        """Advances event time beyond the allowed lateness."""
-        self.timer.at = None
-        if self._bundle(self.resolve.forget(self.state, self.timer) or (), crash_after):
+        """Advances event time beyond the allowed lateness; one timer fires, the earlier first."""
+        if self.timer.at is not None:
+            fires, outputs = self.timer, self.resolve.resolve_waiting(self.state)
+        else:
+            fires = self.forget
+            outputs = self.resolve.forget(self.state, self.forget, self.former)
+        at, fires.at = fires.at, None
+        if self._bundle(outputs, crash_after):
             return True
-        self.timer.at = TIME
+        fires.at = at
         return False
 
     def timers_come(self) -> None:
         """Fires timers until none is set."""
-        while self.timer.at is not None:
+        while self.timer.at is not None or self.forget.at is not None:
             self.timer_comes()
 
     def comes(self, path: Path, changed: float, late: bool) -> None:
@@ -221,14 +246,17 @@ class Stream:
     @contextmanager
     def lost(self) -> Iterator[None]:
         """Restores an earlier checkpoint afterwards; the output keeps what was written."""
-        before = self.state.encoded, self.timer.at, self.counts.copy(), list(self.emitted)
+        entries, timers = self.state.entries, (self.timer.at, self.forget.at)
+        before = self.counts.copy(), list(self.emitted)
         yield
-        self.state.encoded, self.timer.at, self.counts, self.emitted = before
+        self.state.entries, (self.timer.at, self.forget.at) = entries, timers
+        self.counts, self.emitted = before
         self.start_worker()
 
     def _bundle(self, outputs: Iterable[Any], crash_after: int | None) -> bool:
-        before, counts, emitted = self.state.encoded, self.counts.copy(), list(self.emitted)
+        before, counts, emitted = self.state.entries, self.counts.copy(), list(self.emitted)
         writes = 0
+        self.resolve.start_bundle()
 
         def crashing(do):
             def write(*args):
@@ -247,7 +275,7 @@ class Stream:
                 for output in outputs:
                     self._take(output)
             except CrashError:
-                self.state.encoded, self.counts, self.emitted = before, counts, emitted
+                self.state.entries, self.counts, self.emitted = before, counts, emitted
                 self.start_worker()
                 return False
         return True
@@ -404,6 +432,23 @@ class Arrivals(RuleBasedStateMachine):
             self.stream.look(path, self.changed[path], self.is_late)
         self._let_timers_come()
 
+    @rule(
+        first_location=LOCATIONS,
+        second_location=LOCATIONS,
+        first_data=ANY_CONTENT,
+        second_data=ANY_CONTENT,
+        after=st.integers(0, 20),
+    )
+    def two_files_come_in_one_bundle(
+        self, first_location, second_location, first_data, second_data, after
+    ) -> None:
+        if self.is_late or first_location == second_location:
+            return
+        files = ((first_location, first_data), (second_location, second_data))
+        paths = [self._put(location, data) for location, data in files]
+        if not self.stream.look_at_both(paths, self.stream.clock, after):
+            self.stream.look_at_both(paths, self.stream.clock, 1000)
+
     @rule(data=st.data(), crashes=CRASHES)
     def a_file_is_handed_on_again(self, data, crashes) -> None:
         if here := sorted(self.files.keys() - self.deleted):
@@ -542,7 +587,7 @@ def test_a_model_that_fails_on_the_same_bytes_retracts_no_verdict(tmp_path):
     stream = Stream(tmp_path)
     path = stream.put("a", NAMES[0], b"person 1")
     stream.look(path, 1.0, False)
-    known = stream.state.read()
+    known = settle([version_of(path, 1.0, ON_TIME, b"person 1")])
     sha256 = hashlib.sha256(b"person 1").hexdigest()
     file = ImageFile(str(path), 8, ON_TIME, 1.0)
     failed = InvalidImage(file, "inference_failed", "out of memory", sha256=sha256)
@@ -745,7 +790,7 @@ def test_an_image_is_found_though_others_of_its_name_were_written_at_the_same_ti
                 version.judged.image for version in versions
             ]
     for version in versions:
-        for output in stream.resolve.process((key_of(version), version), stream.state, Timer()):
+        for output in stream._process(version):
             if getattr(output, "tag", "") == PLANS:
                 stream.store.work(output.value)
     assert images(stream) == [best_of(contents)]
@@ -1036,3 +1081,72 @@ def test_an_image_keeps_its_copy_if_its_replacement_is_lost_and_moves(tmp_path):
     check_repositories(stream, {path: b"person 1", moved: b"dog"})
     stream.timers_come()
     assert spares(stream) == {b"person 1"}
+
+
+def test_the_counts_are_corrected_though_a_failed_bundle_has_judged_by_other_rules(
+    tmp_path, monkeypatch
+):
+    """The state says what was counted; the verdict in the output is of a bundle that was lost."""
+    stream = Stream(tmp_path)
+    path = stream.put("a", NAMES[0], b"person 1")
+    stream.look(path, 1.0, late=False)
+    with stream.lost():
+        path.write_bytes(b"dog")
+        stream.look(path, 2.0, late=False)
+        path.write_bytes(b"person 1")
+        monkeypatch.setitem(CONTENTS, b"person 1", [("person", "detection")])
+        stream.look(path, 3.0, late=False)
+    (late,) = (stream.output / "late").rglob("*.verdict")
+    late.unlink()
+    stream.look(stream.put("a", NAMES[0], b"nothing 1"), 4.0, late=False)
+    assert (stream.counts["images"], stream.counts["alerts"]) == (1, 0)
+    assert finals(stream) == {NAMES[0]: sha256_of(b"nothing 1")}
+
+
+@pytest.mark.parametrize("data", [b"person 2", b"half", b"person 1"])
+def test_an_image_whose_verdict_was_deleted_by_somebody_is_counted_no_longer_or_once(
+    tmp_path, data
+):
+    stream = Stream(tmp_path)
+    path = stream.put("a", NAMES[0], b"person 1")
+    stream.look(path, 1.0, late=False)
+    shutil.rmtree(stream.output / "final")
+    path.write_bytes(data)
+    stream.look(path, 2.0, late=False)
+    number = int(data != b"half")
+    assert (stream.counts["images"], stream.counts["alerts"]) == (number, number)
+    check_repositories(stream, {path: data})
+
+
+def test_an_image_whose_verdict_and_file_were_deleted_stays_counted(tmp_path):
+    stream = Stream(tmp_path)
+    path = stream.put("a", NAMES[0], b"person 1")
+    stream.look(path, 1.0, late=False)
+    shutil.rmtree(stream.output / "final")
+    path.unlink()
+    stream.look(path, 2.0, late=False)
+    assert stream.counts["images"] == 1
+
+
+def test_a_repeated_image_leaves_nothing_beside_its_results_and_its_state_stays_small(tmp_path):
+    stream = Stream(tmp_path)
+    path = stream.put("a", NAMES[0], b"person 1")
+    stream.look(path, 1.0, late=False)
+    entries, stored = stream.state.entries, tree(stream.output)
+    for turn in range(3):
+        stream.look(path, 2.0 + turn, late=False)
+    assert (stream.state.entries, tree(stream.output)) == (entries, stored)
+    assert len(entries) == 1
+    assert len(entries[0]) < 60
+
+
+def test_the_state_ends_with_the_windows_of_its_period(tmp_path):
+    """Windows of 300 s take images for an hour; the period of 15 minutes begins with the image."""
+    stream = Stream(tmp_path)
+    stream.look(stream.put("a", NAMES[0], b"person 1"), 1.0, late=False)
+    assert (stream.forget.at, stream.timer.at) == ("2026-01-31T11:20:00Z", None)
+    stream.look(stream.put("b", NAMES[1], b"dog"), 2.0, late=True)
+    assert stream.timer.at == "2026-01-31T11:05:00Z"
+    stream.former.add(b"of an earlier release")
+    stream.timers_come()
+    assert (stream.state.entries, stream.former.entries) == ([], [])

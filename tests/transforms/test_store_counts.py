@@ -159,6 +159,16 @@ class _State:
     def write(self, value):
         self.value = value
 
+    def clear(self):
+        self.value = None
+
+
+class _Timer:
+    at = None
+
+    def set(self, timestamp):
+        self.at = timestamp.to_rfc3339()
+
 
 @st.composite
 def firings(draw):
@@ -180,9 +190,12 @@ def firings(draw):
 @given(case=firings())
 def test_the_newest_counts_pass_last_in_whatever_order_they_come(case):
     newest, panes = case
-    state, newest_step = _State(), _Newest()
-    passed = [one for pane in panes for one in newest_step.process(("file", pane), state)]
+    state, timer, newest_step = _State(), _Timer(), _Newest(7200)
+    passed = [one for pane in panes for one in newest_step.process(("file", pane), state, timer)]
     assert passed[-1] == newest
+    assert timer.at == "2026-01-31T12:05:00Z"
+    newest_step.forget(state)
+    assert state.read() is None
 
 
 def test_counts_that_come_in_another_order_leave_the_newest_in_the_file(run_pipeline, tmp_path):

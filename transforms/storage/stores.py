@@ -314,6 +314,18 @@ def spare_uri(output: str, camera: str, timestamp: str, sha256: str) -> str:
     return join(known_folder(output), camera, f"{time_in_name(timestamp)}_{sha256}.jpg")
 
 
+def spare_verdict_uri(output: str, camera: str, timestamp: str, sha256: str) -> str:
+    """Returns the address of the second copy of a verdict that a stream is about to replace.
+
+    Args:
+      output: The job's output.
+      camera: The camera's id.
+      timestamp: The capture time, canonical.
+      sha256: The first digits of the sha256 of the image's bytes in hex.
+    """
+    return join(known_folder(output), camera, f"{time_in_name(timestamp)}_{sha256}.verdict")
+
+
 def counts_uri(output: str, window: str, shard: int, shards: int) -> str:
     """Returns the address of the count rows of a window.
 
