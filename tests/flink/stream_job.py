@@ -120,13 +120,20 @@ class StreamJob:
         found: dict[str, Any] = self._cluster.get(f"/jobs/{self.id}/checkpoints")
         return found
 
+    def savepoint(self, folder: Path) -> Path:
+        """Takes a savepoint while the job runs on; where it is."""
+        location = self._savepoint("savepoints", {"target-directory": folder.as_uri()})
+        return Path(location.removeprefix("file:"))
+
     def stop_with_savepoint(self, folder: Path) -> str:
         """Stops the job as `flink stop` does; where its savepoint is."""
-        answer = requests.post(
-            f"{self._cluster.rest}/jobs/{self.id}/stop",
-            json={"drain": False, "targetDirectory": folder.as_uri()},
-            timeout=10,
-        )
+        asked = {"drain": False, "targetDirectory": folder.as_uri()}
+        location = self._savepoint("stop", asked)
+        self._client.wait(timeout=60)
+        return location
+
+    def _savepoint(self, how: str, asked: dict[str, Any]) -> str:
+        answer = requests.post(f"{self._cluster.rest}/jobs/{self.id}/{how}", json=asked, timeout=10)
         answer.raise_for_status()
         path = f"/jobs/{self.id}/savepoints/{answer.json()['request-id']}"
 
@@ -140,9 +147,8 @@ class StreamJob:
             location: str = found["operation"]["location"]
             return location
 
-        location: str = wait_for("the savepoint", done)
-        self._client.wait(timeout=60)
-        return location
+        found: str = wait_for("the savepoint", done)
+        return found
 
     def cancel(self) -> None:
         """Ends the job."""
