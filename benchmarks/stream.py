@@ -3,8 +3,8 @@
 - latency: from the time when an image's file is whole to its detections, its verdict, and its alert
   on the service's socket. With `--runner prism`, on one machine without Flink.
 - batch: images a second of the batch job on Flink, beside DirectRunner and a bare loop.
-- state: size of a checkpoint after few and after many images, with a model that does nothing and the
-  default options.
+- state: size of a checkpoint after few and after many images, with a model that does nothing and
+  the default options.
 """
 
 from __future__ import annotations

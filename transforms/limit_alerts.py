@@ -36,6 +36,7 @@ from apache_beam.utils.timestamp import Timestamp
 import rules
 from transforms.alerting.alerts import Alert, is_too_old
 from transforms.alerting.decisions import (
+    DecodedRecords,
     DigestRecord,
     UnusableRecordError,
     WindowRecord,
@@ -282,6 +283,7 @@ class _LimitInStream(beam.DoFn):
         self._clock = clock
         self._unusable: dict[str, WindowRecord | None] = {}
         """The decisions of this worker for windows whose record in the output is unusable."""
+        self._decoded = DecodedRecords()
 
     def start_bundle(self) -> None:
         self._records: dict[str, WindowRecord] = {}
@@ -400,7 +402,8 @@ class _LimitInStream(beam.DoFn):
         record = self._records.get(window.key)
         if record is None:
             try:
-                record = read_record(window.record_uri(self._output), WindowRecord)
+                uri = window.record_uri(self._output)
+                record = read_record(uri, WindowRecord, self._decoded)
                 self._unusable.pop(window.key, None)
             except UnusableRecordError:
                 count("limits.unreadable")

@@ -119,7 +119,13 @@ class WindowRecord:
 
     def digest_for_alert(self, alert_id: str) -> DigestRecord | None:
         """Returns the digest that reports an alert; None if there is none."""
-        return next((digest for digest in self.digests if alert_id in digest.alert_ids), None)
+        return self._digests_by_alert.get(alert_id)
+
+    @functools.cached_property
+    def _digests_by_alert(self) -> dict[str, DigestRecord]:
+        return {
+            alert_id: digest for digest in reversed(self.digests) for alert_id in digest.alert_ids
+        }
 
     def digest_by_id(self, digest_id: str) -> DigestRecord | None:
         """Returns the digest with an id; None if there is none."""
@@ -164,12 +170,40 @@ class CameraRecord:
         return self.alerts if self.made_by in ("", camera_rules) else ()
 
 
-def read_record(uri: str, kind: type[T]) -> T | None:
+class DecodedRecords:
+    """The records that were decoded last, with the bytes that they were decoded from.
+
+    A digest of a large fleet has a record of some megabytes, which a stream reads in each bundle.
+    It is decoded again only if its bytes have changed.
+    """
+
+    _MOST = 4
+    _SMALL = 65_536
+
+    def __init__(self) -> None:
+        self._records: dict[str, tuple[bytes, Any]] = {}
+
+    def find(self, uri: str, data: bytes) -> Any:
+        """Returns the record that was decoded from the same bytes; None if there is none."""
+        before, record = self._records.get(uri, (None, None))
+        return record if before == data else None
+
+    def keep(self, uri: str, data: bytes, record: Any) -> None:
+        """Keeps a record, unless it is small, and forgets older ones."""
+        self._records.pop(uri, None)
+        if len(data) > self._SMALL:
+            self._records[uri] = data, record
+            if len(self._records) > self._MOST:
+                del self._records[next(iter(self._records))]
+
+
+def read_record(uri: str, kind: type[T], decoded: DecodedRecords | None = None) -> T | None:
     """Reads a record; returns None if there is none, or if the content is no record.
 
     Args:
       uri: The address of the record.
       kind: :class:`WindowRecord` or :class:`CameraRecord`.
+      decoded: Records of this kind that were decoded before; large ones are added.
 
     Raises:
       UnusableRecordError: The record can't be read for a permanent reason: access is denied, the
@@ -183,6 +217,9 @@ def read_record(uri: str, kind: type[T]) -> T | None:
         raise UnusableRecordError(uri) from error
     if data is None:
         return None
+    if decoded is not None and (record := decoded.find(uri, data)) is not None:
+        found: T = record
+        return found
     try:
         number = msgspec.json.decode(data, type=_Format).format
         if number > FORMAT:
@@ -190,7 +227,10 @@ def read_record(uri: str, kind: type[T]) -> T | None:
                 uri, f"has format {number}, and this release reads {FORMAT}; use the newer release"
             )
             raise UnusableRecordError(uri)
-        return msgspec.json.decode(data, type=kind)
+        found = msgspec.json.decode(data, type=kind)
+        if decoded is not None:
+            decoded.keep(uri, data, found)
+        return found
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         _LOGGER.error("%s is skipped, as it is no record of decisions: %s", uri, error)
         return None

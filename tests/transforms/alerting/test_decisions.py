@@ -22,6 +22,7 @@ from transforms.alerting import decisions, ledger
 from transforms.alerting.alerts import alert_for
 from transforms.alerting.decisions import (
     CameraRecord,
+    DecodedRecords,
     DigestRecord,
     UnusableRecordError,
     WindowRecord,
@@ -502,3 +503,77 @@ def test_only_an_error_that_lasts_makes_a_record_unusable(monkeypatch, error, la
     monkeypatch.setattr(stores, "read_if_there", fails)
     with pytest.raises(UnusableRecordError if lasting else error):
         read_record(f"/{error.__name__}", WindowRecord)
+
+
+def large_record(number):
+    """A record of a window that reports some alerts, of 70 kB or more."""
+    ids = [f"{number:04d}{alert:028x}" for alert in range(2000)]
+    body = DIGEST_BODY | {"alert_id": f"{number:032x}"}
+    return WindowRecord("guard", None, ("a" * 32,), (DigestRecord(tuple(ids), body, number),))
+
+
+DIGEST_BODY = {
+    "id": None,
+    "timestamp": "2026-01-31T10:00:00Z",
+    "severity": "alert",
+    "digest": {
+        "window_start": "2026-01-31T10:00:00Z",
+        "window_end": "2026-01-31T10:10:00Z",
+        "alerts": 1,
+        "first": "2026-01-31T10:00:00Z",
+        "last": "2026-01-31T10:00:00Z",
+        "by_id": {"hall": 1},
+        "by_label": {"person": 1},
+    },
+}
+CONTENTS = [
+    None,
+    b"broken",
+    *(msgspec.json.encode(large_record(number)) for number in range(2)),
+    msgspec.json.encode(WindowRecord("guard", None)),
+]
+
+
+@pytest.mark.search
+@search(100)
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(CONTENTS)), max_size=20),
+)
+def test_a_record_is_what_the_file_says_though_another_worker_has_written_it(steps):
+    with TemporaryDirectory() as folder:
+        known = DecodedRecords()
+        for number, data in steps:
+            path = Path(folder, f"{number}.json")
+            path.unlink(missing_ok=True)
+            if data is not None:
+                path.write_bytes(data)
+            for _ in range(2):
+                plain = read_record(str(path), WindowRecord)
+                assert read_record(str(path), WindowRecord, known) == plain
+            assert len(known._records) <= 4
+
+
+@pytest.mark.parametrize("size", [2, 2000])
+def test_an_alert_that_is_held_back_costs_no_more_in_a_large_fleet(tmp_path, monkeypatch, size):
+    """Each bundle reads the record of the window: it decodes it once, and looks an alert up."""
+    ids = tuple(f"{alert:032x}" for alert in range(size))
+    record = WindowRecord("guard", "hall", (ALERTS[0].alert_id,))
+    digest = DigestRecord(ids, DIGEST_BODY | {"alert_id": WINDOW.digest_id()}, 0)
+    record = record.add_digest(digest)
+    decisions.write_record(WINDOW.record_uri(str(tmp_path)), record)
+    step = limit_alerts._LimitInStream(str(tmp_path), LIVE, per_id=True, max_age_seconds=None)
+    decoded = []
+    decode = msgspec.json.decode
+
+    def counting(data, **how):
+        decoded.append(len(data))
+        return decode(data, **how)
+
+    monkeypatch.setattr(decisions.msgspec.json, "decode", counting)
+    state = Bag(limit_alerts.HELD_ALERTS), Cell(limit_alerts.NEXT_DIGESTS), Timer(), Timer()
+    for number in range(1, 4):
+        step.start_bundle()
+        decoded.clear()
+        (part,) = step.process((WINDOW.key, (WINDOW, TargetedAlert(ALERTS[number]))), *state)
+        assert part.alert.held == {"guard": WINDOW.digest_id(1)}
+    assert sum(decoded) < 2000
