@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from transforms.storage.shadow_alerts import (
     ONLY_RULES,
     ONLY_SHADOW,
     ShadowAlert,
+    is_shadow_name,
     read_shadow_alert,
 )
 
@@ -40,7 +40,6 @@ MOVED = "moved"
 """What `Compared.kind` calls an alert for an incident of which the other rule file has one too, of
 another image."""
 
-_NAME = re.compile(r"[0-9TZ.]+_[0-9a-f]{12}\.json", re.ASCII)
 _AT_ONCE = 16
 _SHOWN = 20
 KINDS: Mapping[str, str] = {
@@ -229,7 +228,7 @@ def read_shadow_alerts(output: str) -> tuple[list[ShadowAlert], list[Problem]]:
     """
     base = stores.shadow_alerts_folder(output)
     uris = sorted(
-        file.path for file in stores.list_one_deep(base) if is_record_name(file.path[len(base) :])
+        file.path for file in stores.list_one_deep(base) if _is_record(file.path[len(base) :])
     )
 
     def read(uri: str) -> ShadowAlert | Problem | None:
@@ -248,10 +247,10 @@ def read_shadow_alerts(output: str) -> tuple[list[ShadowAlert], list[Problem]]:
     )
 
 
-def is_record_name(path: str) -> bool:
+def _is_record(path: str) -> bool:
     """Returns whether a path below the folder of records is that of one."""
     camera, _, name = path.strip("/").partition("/")
-    return rules.is_camera_id(camera) and _NAME.fullmatch(name) is not None
+    return rules.is_camera_id(camera) and is_shadow_name(name)
 
 
 def print_shadow(args: argparse.Namespace) -> int:

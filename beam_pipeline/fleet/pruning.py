@@ -52,6 +52,7 @@ from transforms.storage.packed_output import (
     write_file,
 )
 from transforms.storage.packed_rows import PackedRow, Rows, rank_of
+from transforms.storage.shadow_alerts import is_shadow_name
 
 VALIDATED, DETECTIONS, FINAL, INVALID = "validated", "detections", "final", "invalid"
 ALERTS, THREATS, MARKED = "alerts", "threats", "marked"
@@ -307,9 +308,9 @@ class Pruning:
         linked = self._linked_folders(base)
         for file in stores.list_one_deep(base):
             inner, _, name = file.path[len(base) + 1 :].partition("/")
-            time, _, digits = name.rpartition("_")
+            time = name.rpartition("_")[0]
             camera, taken = camera_and_time(f"{inner}_{time}.jpg")
-            if camera is None or taken is None or camera != inner or not _is_record(digits):
+            if camera is None or taken is None or camera != inner or not is_shadow_name(name):
                 continue  # Not written by the job.
             if inner in linked:
                 continue
@@ -640,10 +641,6 @@ def shortened_record(record: Mapping[str, Any]) -> dict[str, Any]:
     was an alert, and who has received it."""
     targets = [{**entry, "detail": ""} for entry in record["targets"]]
     return {**record, "threats": [], "image_uri": "", "final_uri": "", "targets": targets}
-
-
-def _is_record(digits: str) -> bool:
-    return re.fullmatch(r"[0-9a-f]{12}\.json", digits, re.ASCII) is not None
 
 
 def _written(file: FileMetadata) -> datetime | None:

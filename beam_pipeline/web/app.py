@@ -33,7 +33,7 @@ from beam_pipeline.fleet import chart
 from beam_pipeline.fleet.marking import Said, parse_box, words
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.page import svg_with_dark_mode
-from beam_pipeline.web import api, audit, mark_links, openapi, proposals, views, zones
+from beam_pipeline.web import api, audit, mark_links, openapi, proposals, shadow, views, zones
 from beam_pipeline.web.console import REPORT, WEB, Console, known_camera
 from beam_pipeline.web.forms import FormError, check_token, read_form
 from beam_pipeline.web.guarding import COOKIE, SESSION_SECONDS, Access, Guard
@@ -112,6 +112,7 @@ def make_app(console: Console, access: Access, stopped: threading.Event) -> Guar
             route("/fleet", _fleet),
             route("/fleet/chart.svg", _chart),
             route("/health", _health),
+            route("/shadow", shadow.shadow_page),
             route("/audit", _audit),
             route("/marks", _mark, "POST"),
             route("/api/marks", api.post_mark, "POST"),

@@ -25,6 +25,7 @@ from beam_pipeline.web.index import IncidentFilter, Index
 from beam_pipeline.web.pictures import Pictures
 from beam_pipeline.web.proposing import ProposalFinder
 from beam_pipeline.web.rule_changes import RuleFile
+from beam_pipeline.web.shadow_comparisons import ShadowComparisons
 from beam_pipeline.web.trials import Trials
 from beam_pipeline.web.users import ADMIN, OPERATOR, Person
 
@@ -114,6 +115,7 @@ class Console:
         self.picture_threads = ThreadPoolExecutor(8, thread_name_prefix="pictures")
         self.mark_threads = ThreadPoolExecutor(4, thread_name_prefix="marks")
         self.trials = Trials(self.output)
+        self.shadow = ShadowComparisons()
         self.trial_threads = ThreadPoolExecutor(2, thread_name_prefix="trials")
         self.trials_at_work = 0
 
@@ -158,6 +160,8 @@ class Console:
         """Returns what each page shows besides its own values."""
         person: Person | None = request.state.person
         pages = [("Alerts", "/alerts"), ("Fleet", "/fleet"), ("Health", "/health")]
+        if person is not None and self.numbers()["shadow"]:
+            pages.append(("Shadow", "/shadow"))
         if person is not None and person.may(ADMIN):
             pages.append(("Audit", "/audit"))
         query = request.scope["query_string"].decode("latin-1")

@@ -1,8 +1,8 @@
 """Follows an output while a job writes it: one thread, whatever the number of clients.
 
-Each look lists `alerts/` and `marks/`, and reads only the files that are new or have changed. On a
-local disk it lists only the folders that have changed. A store that fails loses nothing: the pages
-show what was known, and since when it is out of date.
+Each look lists `alerts/`, `marks/` and `shadow/alerts/`, and reads only the files that are new or
+have changed. On a local disk it lists only the folders that have changed. A store that fails loses
+nothing: the pages show what was known, and since when it is out of date.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ from transforms.records.text import one_line, printable
 from transforms.records.times import parse_time
 from transforms.storage import stores
 from transforms.storage.marks import Mark, is_alert_id, read_mark
+from transforms.storage.shadow_alerts import ShadowAlert, is_shadow_name, read_shadow_alert
 
 _LOGGER = logging.getLogger(__name__)
 
-_FOLDERS = ("alerts", "marks")
+_SHADOW = "shadow/alerts"
+_FOLDERS = ("alerts", "marks", _SHADOW)
 _ALERT_FILE = re.compile(r"[0-9a-f]{32}\.json")
 _BATCH = 500
 """Files that are read before the pages show them."""
@@ -245,7 +247,8 @@ class Follower:
         listed: dict[str, FileState] = {}
         for folder in _FOLDERS:
             of_folder = dict(self._list(folder))
-            if not of_folder and any(name.startswith(f"{folder}/") for name in known):
+            was_there = any(name.startswith(f"{folder}/") for name in known)
+            if was_there and not of_folder and folder != _SHADOW:  # People delete that one.
                 # Rather a mount that is gone than an output without any of its alerts.
                 raise FileNotFoundError(f"{stores.join(output, folder)} is empty or not there")
             listed.update(of_folder)
@@ -292,8 +295,7 @@ class Follower:
                 for file in stores.list_one_deep(uri)
             )
         for camera, name, state in files:
-            fits = _ALERT_FILE.fullmatch(name) if folder == "alerts" else _is_mark_file(name)
-            if fits and rules.is_camera_id(camera):
+            if _IS_FILE[folder](name) and rules.is_camera_id(camera):
                 yield f"{folder}/{camera}/{name}", state
 
     def _list_locally(self, uri: str) -> Iterator[tuple[str, str, FileState]]:
@@ -330,13 +332,17 @@ class Follower:
                 changes.problems[name] = printable(one_line(result))
             elif isinstance(result, Mark):
                 changes.marks[name] = result
+            elif isinstance(result, ShadowAlert):
+                changes.shadow[name] = result
             else:
                 changes.alerts[name] = result
         self._index.apply(changes)
         return unread
 
-    def _read_one(self, name: str) -> IndexedAlert | Mark:
+    def _read_one(self, name: str) -> IndexedAlert | Mark | ShadowAlert:
         uri = stores.join(self._index.output, name)
+        if name.startswith(f"{_SHADOW}/"):
+            return read_shadow_alert(uri)
         if name.startswith("marks/"):
             return read_mark(uri)
         return indexed_alert(
@@ -384,6 +390,14 @@ def _files_in(folder: str) -> Iterator[tuple[str, FileState]]:
 
 def _is_mark_file(name: str) -> bool:
     return name.endswith(".json") and is_alert_id(name[:32]) and name[32:33] == "_"
+
+
+_IS_FILE: Mapping[str, Callable[[str], object]] = {
+    "alerts": _ALERT_FILE.fullmatch,
+    "marks": _is_mark_file,
+    _SHADOW: is_shadow_name,
+}
+"""Which names in these folders are those of records."""
 
 
 # The fleet

@@ -44,7 +44,11 @@ _ROLES: Sequence[tuple[str, re.Pattern[str], str]] = (
     ("POST", re.compile(r"/cameras/[^/]*/proposals|/rules/restore"), ADMIN),
     ("GET", re.compile(r"/rules/changes(/[^/]*)?"), ADMIN),
     ("GET", re.compile(r"/audit"), ADMIN),
-    ("GET", re.compile(r"/(alerts|alerts/[^/]*|fleet|fleet/chart\.svg|health|live)?"), VIEWER),
+    (
+        "GET",
+        re.compile(r"/(alerts|alerts/[^/]*|fleet|fleet/chart\.svg|health|shadow|live)?"),
+        VIEWER,
+    ),
     ("GET", re.compile(r"/cameras/[^/]*(/images(/[^/]*)?|/proposals|/zones)?"), VIEWER),
     ("GET", re.compile(r"/images/[^/]*/[^/]*"), VIEWER),
 )

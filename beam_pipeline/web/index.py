@@ -1,4 +1,4 @@
-"""The alerts, incidents and marks of an output in a SQLite file, for pages that answer at once.
+"""The alerts, marks and records of shadow rules of an output in a SQLite file, for fast pages.
 
 The file holds nothing that is not in the output: it can be deleted at any time, and one of another
 version or output is replaced. One thread writes it (:mod:`beam_pipeline.web.following`), and any
@@ -19,16 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import msgspec
+
 from beam_pipeline.pages.report.gathering import AlertRecord
 from beam_pipeline.pages.report.incidents import Incident, find_incidents
 from transforms.records.text import one_line
 from transforms.records.times import parse_time
 from transforms.storage.marks import Mark, by_alert, standing
+from transforms.storage.shadow_alerts import ShadowAlert
 
 _LOGGER = logging.getLogger(__name__)
 _WAIT_SECONDS = 30
 
-VERSION = "1"
+VERSION = "2"
 UNMARKED = "unmarked"
 """What the filter by mark calls an incident of which nobody has marked an alert."""
 
@@ -51,6 +54,7 @@ CREATE TABLE marks (name TEXT PRIMARY KEY, alert_id TEXT NOT NULL, camera TEXT N
   record TEXT NOT NULL);
 CREATE INDEX marks_of_alert ON marks (alert_id);
 CREATE INDEX marks_of_camera ON marks (camera);
+CREATE TABLE shadow (name TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE said (alert_id TEXT NOT NULL, mark TEXT NOT NULL, PRIMARY KEY (alert_id, mark))
   WITHOUT ROWID;
 """
@@ -184,6 +188,7 @@ class IndexChanges:
     Attributes:
       alerts: Alerts by the names of their files.
       marks: Marks by the names of their files.
+      shadow: Records of shadow rules by the names of their files.
       states: What the listing says of these files.
       problems: Why files could not be read, by their names.
       gone: The names of files that are not there any more.
@@ -191,6 +196,7 @@ class IndexChanges:
 
     alerts: dict[str, IndexedAlert] = field(default_factory=dict)
     marks: dict[str, Mark] = field(default_factory=dict)
+    shadow: dict[str, ShadowAlert] = field(default_factory=dict)
     states: dict[str, FileState] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
@@ -365,6 +371,10 @@ class Index:
             for name, mark in changes.marks.items():
                 marked.add(_add_mark(database, name, mark))
             database.executemany(
+                "INSERT OR REPLACE INTO shadow VALUES (?, ?)",
+                [(name, json.dumps(alert.to_json())) for name, alert in changes.shadow.items()],
+            )
+            database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
                 [
                     (name, state.size, state.modified, changes.problems.get(name))
@@ -413,6 +423,9 @@ class Index:
         folder, _, rest = name.partition("/")
         if folder == "alerts":
             _forget_alert(database, rest.rpartition("/")[2].removesuffix(".json"), touched)
+            return
+        if folder == "shadow":
+            database.execute("DELETE FROM shadow WHERE name = ?", (name,))
             return
         rows = database.execute("SELECT alert_id FROM marks WHERE name = ?", (name,)).fetchall()
         marked.update(alert_id for (alert_id,) in rows)
@@ -524,6 +537,17 @@ class Index:
         )
 
     @_healing
+    def all_marks(self) -> list[Mark]:
+        """Returns the marks of all cameras that stand."""
+        return _standing(self._connection.execute("SELECT record FROM marks"))
+
+    @_healing
+    def shadow_alerts(self) -> list[ShadowAlert]:
+        """Returns the records of shadow rules."""
+        texts = self._column("SELECT record FROM shadow ORDER BY name")
+        return [msgspec.json.decode(text, type=ShadowAlert) for text in texts]
+
+    @_healing
     def has_alert(self, alert_id: str) -> bool:
         """Returns whether there is an alert."""
         query = "SELECT 1 FROM alerts WHERE alert_id = ?"
@@ -552,13 +576,15 @@ class Index:
 
     @_healing
     def numbers(self) -> dict[str, int]:
-        """Returns how many alerts, incidents and marks there are, and files with problems."""
+        """Returns how many alerts, incidents, marks and records of shadow rules there are, and
+        files with problems."""
         return {
             name: self._connection.execute(f"SELECT count(*) FROM {source}").fetchone()[0]
             for name, source in (
                 ("alerts", "alerts"),
                 ("incidents", "incidents"),
                 ("marks", "marks"),
+                ("shadow", "shadow"),
                 ("problems", "files WHERE problem IS NOT NULL"),
             )
         }

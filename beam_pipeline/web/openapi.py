@@ -229,6 +229,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /fleet": _page("The cameras."),
     "GET /fleet/chart.svg": Operation("The chart of the counts.", {200: (SVG,), 404: (SVG,)}),
     "GET /health": _page("The findings."),
+    "GET /shadow": _page(
+        "Where alerts of the rules and of the shadow rules differ.",
+        query={"camera": _CAMERA, "version": _TEXT, "from": _TEXT},
+    ),
     "GET /audit": _page("Who did what.", 503, role=ADMIN),
     "POST /marks": _mark_form(
         "Marks an alert, or a threat that was missed.",

@@ -31,6 +31,7 @@ from tests.beam_pipeline.web.serving import (
     add_alert,
     served,
     users_file,
+    write_shadow,
     write_small_output,
 )
 from tests.browser.conftest import chromium
@@ -71,6 +72,7 @@ PAGES = {
     "missed": f"/cameras/hall/images/{QUIET}",
     "fleet": "/fleet",
     "health": "/health",
+    "no shadow": "/shadow",
     "audit": "/audit",
     "proposals": "/cameras/hall/proposals",
     "changes": "/rules/changes",
@@ -173,6 +175,44 @@ def test_axe_core_finds_nothing_on_any_page(browser: Browser, small: Served) -> 
         wrong = [(one["id"], one["impact"], one["nodes"][0]["html"]) for one in found]
         assert wrong == [], path
     tab.close()
+
+
+SHADOW = "version: 1\ndefaults:\n  objects: {person: {min_score: 0.2}, car: {min_score: 0.65}}\n"
+
+
+def test_the_differences_of_shadow_rules_can_be_read_on_a_phone_and_a_desk(
+    browser: Browser, tmp_path: Path
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    write_small_output(tmp_path / "out")
+    write_shadow(tmp_path / "out", RULES)
+    assert len(write_shadow(tmp_path / "out", SHADOW)) == 5
+    with served(tmp_path / "out", tmp_path / "index") as here:
+        for size in SIZES:
+            tab = Tab(browser, here, "/shadow", size, bypass_csp=True)
+            (link,) = tab.page.query_selector_all("nav a[href='/shadow']")
+            assert link.get_attribute("aria-current") == "page"
+            for scheme in ("light", "dark"):
+                tab.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                for opened in (False, True):
+                    tab.page.evaluate(
+                        f"{ALL_DETAILS}.forEach((e) => e.open = {str(opened).lower()})"
+                    )
+                    assert tab.page.evaluate(WIDTH) <= SIZES[size][0]
+                    assert tab.page.evaluate(CUT_OFF) == []
+                    assert tab.page.evaluate(CONTRAST)[1] == []
+                    assert tab.page.evaluate(NAMELESS) == []
+                    found = Axe().run(tab.page).response["violations"]
+                    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+            tab.page.evaluate(f"{ALL_DETAILS}.forEach((e) => e.open = false)")
+            tab.page.emulate_media(color_scheme="light")
+            tab.page.click("text=Why")
+            assert "score 0.3" in tab.page.inner_text("#main")
+            tab.page.click("#main a.shot")
+            assert tab.page.url.endswith("/cameras/hall/images/hall_2026-01-31T12-30-00Z")
+            assert tab.complaints == []
+            tab.close()
 
 
 def screen(browser: Browser, here: Served, name: str, size: str, scheme: Any) -> Image.Image:

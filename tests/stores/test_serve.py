@@ -40,7 +40,7 @@ def test_the_output_of_a_store_is_followed_with_its_images_marks_and_audit(
     follower.look()
     assert follower.status.problem is None
     alert_id = rules.alert_id("hall", NOON, "alert")
-    assert index.numbers() == {"alerts": 4, "incidents": 3, "marks": 0, "problems": 0}
+    assert index.numbers() == {"alerts": 4, "incidents": 3, "marks": 0, "shadow": 0, "problems": 0}
     audit.write_entry(output, by="anna", role="admin", action="mark", about={"id": "hall"})
     write_mark(output, id="hall", timestamp=NOON, alert_id=alert_id, mark="right", by="anna")
     follower.look()

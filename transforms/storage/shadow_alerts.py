@@ -7,6 +7,7 @@ verdicts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,6 +30,7 @@ DIFFERENCES = (BOTH, ONLY_RULES, ONLY_SHADOW)
 
 FORMAT_VERSION = "1.0"
 _MOST_REASONS = 20
+_NAME = re.compile(r"[0-9TZ.]+_[0-9a-f]{12}\.json", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,11 @@ def _alerting(judged: JudgedImage) -> set[int]:
 
 def _explanations(judged: JudgedImage) -> Mapping[int, str]:
     return rules.explain_detections(judged.to_json())
+
+
+def is_shadow_name(name: str) -> bool:
+    """Returns whether the name of a file is that of a record."""
+    return _NAME.fullmatch(name) is not None
 
 
 def read_shadow_alert(uri: str) -> ShadowAlert:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,10 @@ from beam_pipeline.web.server import Prepared, prepare
 from beam_pipeline.web.users import add_user
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.transforms.archives import seen
+from transforms.judge_threats import judge
 from transforms.records.images import DetectedImage
+from transforms.storage import stores
+from transforms.storage.shadow_alerts import ShadowAlert, compare
 
 RULES = "version: 1\ndefaults:\n  objects: {person: {min_score: 0.5}, car: {min_score: 0.8}}\n"
 PASSWORD = "correct horse battery"
@@ -50,6 +53,20 @@ def add_alert(output: Path, camera: str, timestamp: str, label: str = "person") 
 
 
 _USERS: dict[str, bytes] = {}
+
+
+def write_shadow(
+    output: Path, rule_text: str, images: Iterable[DetectedImage] | None = None
+) -> list[ShadowAlert]:
+    """Writes what shadow rules say of images of which neither rule file has a history."""
+    by_rules, by_shadow = (rules.parse_rules(text, "rules") for text in (RULES, rule_text))
+    found = []
+    for image in small_images() if images is None else images:
+        alert = compare(judge(image, by_rules), judge(image, by_shadow))
+        if alert is not None:
+            stores.write_bytes(alert.uri(str(output)), stores.json_bytes(alert.to_json()))
+            found.append(alert)
+    return found
 
 
 def users_file(path: Path) -> Path:

@@ -75,6 +75,7 @@ TABLE = {
     "GET /fleet": (303, 200, 200, 200),
     "GET /fleet/chart.svg": (401, 200, 200, 200),
     "GET /health": (303, 200, 200, 200),
+    "GET /shadow": (303, 200, 200, 200),
     "GET /audit": (303, 403, 403, 200),
     "POST /marks": (401, 403, 303, 303),
     "POST /api/marks": (401, 401, 401, 401),  # A cookie never authorises it.
