@@ -219,3 +219,26 @@ def test_a_secret_that_is_not_set_is_named_before_anything_is_sent(
     assert "'guard'" in stderr
     assert "GUARD_TOKEN" in stderr
     assert web.requests == []
+
+
+def test_a_key_of_links_that_is_not_set_is_named_before_anything_is_sent(
+    tmp_path: Path,
+    web: WebService,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        f"version: 1\ntargets: {{guard: {{webhook: {web.url}/guard}}}}\n"
+        'console: {url: "https://c.example", key: "${MARK_KEY}"}\n'
+        "defaults: {objects: {person: }, notify: [guard]}\n"
+    )
+    keep(tmp_path, "guard", an_alert("10:00:00"))
+    monkeypatch.delenv("MARK_KEY", raising=False)
+    assert run("resend", "--output", tmp_path, "--rules", rules) == 2
+    assert "console of the rules needs the environment variable MARK_KEY" in capsys.readouterr().err
+    assert web.requests == []
+    monkeypatch.setenv("MARK_KEY", "k" * 32)
+    assert run("resend", "--output", tmp_path, "--rules", rules) == 0
+    (request,) = web.requests
+    assert set(json.loads(request.body)["links"]) == {"console", "right", "false"}
