@@ -91,7 +91,7 @@ class JobOptions:
     alert_max_age_seconds: float | None
     window_seconds: int
     allowed_lateness_seconds: int
-    count_shards: int
+    count_shards: int | None
     chart_period_hours: float
     batch_size: int
     trust_model: bool
@@ -432,10 +432,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     results.add_argument(
         "--count_shards",
         type=at_least_1,
-        default=1,
         metavar="N",
-        help="number of files for the counts of one window, for fleets too large for one file "
-        "(default: %(default)s)",
+        help="number of files for the counts of one window (default: one for each 5,000 cameras of "
+        "the rule file; a stream keeps the number that its output has)",
     )
     results.add_argument(
         "--chart_period_hours",

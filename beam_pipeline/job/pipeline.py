@@ -192,7 +192,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
             detections=stored,
             has_record=has_file,
             window_seconds=options.window_seconds,
-            shards=options.count_shards,
+            shards=options.count_shards or 1,
         )
     invalid = [
         images
@@ -211,12 +211,12 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         window_seconds=options.window_seconds,
         allowed_lateness_seconds=options.allowed_lateness_seconds,
         early_firing_seconds=options.early_firing_seconds if streaming else None,
-        shards=options.count_shards,
+        shards=job.count_shards,
         streaming=streaming,
     )
     windows | "StoreCounts" >> StoreCounts(
         output,
-        shards=options.count_shards,
+        shards=job.count_shards,
         keep_newer=streaming,
         reordered=on_prism,
         allowed_lateness_seconds=options.allowed_lateness_seconds,

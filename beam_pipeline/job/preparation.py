@@ -30,6 +30,7 @@ from beam_pipeline.inputs.rule_files import (
     rule_errors_as_setup_errors,
     target_errors_as_setup_errors,
 )
+from beam_pipeline.job.count_shards import choose_count_shards
 from beam_pipeline.job.options import PACKED, JobOptions
 from beam_pipeline.sources.folders import UnlistableFolder
 from beam_pipeline.sources.listing import describe_unlistable, files_in, list_folders, list_images
@@ -74,6 +75,7 @@ class Job:
       limits: Which images are valid.
       max_clock_skew: How far ahead of the clock an image may be.
       earlier: Where detections of an earlier run are, with `--resume`.
+      count_shards: How many files the counts of a window have.
       options: The job's options.
     """
 
@@ -88,6 +90,7 @@ class Job:
     limits: Limits
     max_clock_skew: timedelta
     earlier: EarlierRun | None
+    count_shards: int
     options: JobOptions
 
 
@@ -177,6 +180,8 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
         limits=Limits(options.min_resolution, options.max_resolution, options.max_file_bytes),
         max_clock_skew=timedelta(seconds=options.max_clock_skew_seconds),
         earlier=_earlier(output, model, options),
+        count_shards=options.count_shards
+        or choose_count_shards(len(judged_by.current.cameras), output, streaming=options.streaming),
         options=options,
     )
 

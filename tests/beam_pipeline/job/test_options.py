@@ -20,7 +20,7 @@ DEFAULTS = {
     "alert_max_age_seconds": None,
     "window_seconds": 300,
     "allowed_lateness_seconds": 3600,
-    "count_shards": 1,
+    "count_shards": None,
     "chart_period_hours": 24,
     "batch_size": 8,
     "model_threads": None,

@@ -678,6 +678,7 @@ def test_files_for_the_counts_of_one_window(folder: Folder) -> None:
     stem = "20260131T120000Z_20260131T120500Z"
     assert set(files) <= {f"{stem}-{shard}-of-3.jsonl" for shard in range(3)}
     assert len(files) > 1
+    assert [path.name for path in (folder.run() / "counts").iterdir()] == [f"{stem}.jsonl"]
     assert {row["id"] for row in counts(output)} == {"attic", "front-door", "hall", "yard"}
     assert [path.name for path in (folder.run() / "counts").iterdir()] == [f"{stem}.jsonl"]
 
