@@ -173,6 +173,10 @@ def _changed(text: str, change: Callable[[Any], None]) -> str:
         merged += lines[begin:end] if tag == "equal" else written[new_begin:new_end]
         if tag == "delete":
             merged += _last_comments(lines[begin:end])
+        elif tag == "replace":
+            new = written[new_begin:new_end]
+            last = _last_comments(lines[begin:end])
+            merged += [line for line in last if line.strip() and line not in new]
     result = "\n".join(merged)
     try:
         is_same = _yaml(merged).load(result.replace("\r\n", "\n")) == document
