@@ -33,6 +33,17 @@ def digest_of(*facts: object) -> bytes:
     return hashlib.blake2b(text, digest_size=8).digest()
 
 
+def version_of(path: str, status: os.stat_result, link: float = 0.0) -> bytes:
+    """Returns eight bytes that differ where a local file has changed.
+
+    Args:
+      path: The file.
+      status: Its status.
+      link: When the link to it changed, in seconds of Unix time, if `path` is one.
+    """
+    return digest_of(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, link)
+
+
 class ListedFile(NamedTuple):
     """A file as a listing shows it.
 
@@ -207,6 +218,8 @@ class Folder:
       links: Links that are not followed.
       has_linked_files: Whether some of `files` are links.
       is_unchanged: It was not listed, as nothing has come or gone; `files` is empty.
+      status_changed: As `changed`, and nobody can set it back: a program that copies folders sets
+        `changed` to what it was elsewhere.
     """
 
     path: str
@@ -221,6 +234,7 @@ class Folder:
     links: list[str] = field(default_factory=list)
     has_linked_files: bool = False
     is_unchanged: bool = False
+    status_changed: float = 0.0
 
     @property
     def is_empty(self) -> bool:
@@ -316,10 +330,15 @@ class _Walk:
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         filesystem = self._disk.filesystem(path, status)
-        return Folder(path, parent, status.st_ino, status.st_mtime, filesystem)
+        return Folder(
+            *(path, parent, status.st_ino, status.st_mtime, filesystem),
+            status_changed=status.st_ctime,
+        )
 
     def fill(self, folder: Folder) -> None:
-        for entry in sorted(self._disk.scan(folder.path), key=lambda entry: entry.name):
+        entries = sorted(self._disk.scan(folder.path), key=lambda entry: entry.name, reverse=True)
+        while entries:
+            entry = entries.pop()  # Each keeps its status, which is larger than what is kept of it.
             try:
                 if entry.is_symlink():
                     self._link(folder, entry)
@@ -364,5 +383,5 @@ class _Walk:
         if not folder.filesystem.is_local:
             changed = max(changed, status.st_mtime)
         size = status.st_size
-        version = digest_of(path, size, status.st_mtime_ns, status.st_ctime_ns, link)
+        version = version_of(path, status, link)
         folder.files.append(ListedFile(path, size, changed, version, status.st_mtime))

@@ -35,6 +35,7 @@ from beam_pipeline.sources.folders import (
     UnlistableFolder,
     digest_of,
     source_of,
+    version_of,
     walk,
 )
 from beam_pipeline.sources.listing import (
@@ -77,10 +78,16 @@ QUIET_EVERY_SECONDS = 3600.0
 """How often a quiet folder is listed, for a file that was changed in place."""
 QUIET_EVERY_ELSEWHERE_SECONDS = 60.0
 """The same on filesystems that may not date a folder when an entry is added."""
+SAME_DATE_SECONDS = 3.0
+"""A folder may get an entry and keep its date if it was changed that shortly before."""
+IN_PLACE_SECONDS = 60.0
+"""How often a local folder is listed whose date shows that no entry has come or gone, for a file
+that was changed in place. Its files that were changed that lately are looked at each time."""
 REMEMBER_GONE_SECONDS = 7 * 86400.0
 """For how long a folder that is gone is remembered, as a disk may be mounted again."""
 BACKLOG_SECONDS = 30.0
-"""For how long files of one listing are emitted before the input is listed again."""
+"""For how long files of one listing are emitted before the input is listed again; longer if the
+listing itself took longer."""
 MAX_FILES_PER_POLL = 2000
 """Files that are emitted before the source's state is kept."""
 
@@ -326,8 +333,35 @@ def seconds_until_whole(
     return seconds_left
 
 
+@dataclass(frozen=True)
+class _Remembered:
+    """How a local folder was listed.
+
+    Attributes:
+      folder: The folder, without its files.
+      listed: When it was listed, in Unix time.
+      changed: When something that was listed of it last changed, in Unix time.
+      known: Its state after the listing, when all of its files were emitted.
+      young: Paths and versions of the files that may still be written.
+    """
+
+    folder: Folder
+    listed: float
+    changed: float
+    known: KnownFolder
+    young: tuple[tuple[str, bytes], ...]
+
+    def is_dated_as(self, folder: Folder) -> bool:
+        """Returns whether a folder is the same one, with the same dates."""
+        return _identity(self.folder) == _identity(folder)
+
+
+def _identity(folder: Folder) -> tuple[Filesystem, int, float, float]:
+    return folder.filesystem, folder.number, folder.changed, folder.status_changed
+
+
 class _LocalInput:
-    """Lists a folder and all beneath it, and skips folders that are quiet."""
+    """Lists a folder and all beneath it, and skips folders in which nothing has come."""
 
     is_whole_at_once = False
 
@@ -335,37 +369,28 @@ class _LocalInput:
         self._source = source
         self._follow_links = follow_links
         self._disk = disk
-        # By path: the inode and the dates, when it was listed, when it last changed, its folders,
-        # and what was seen of it then.
-        self._quiet: dict[str, tuple[int, float, float, float, list[str], KnownFolder]] = {}
+        self._remembered: dict[str, _Remembered] = {}
 
     def list(
         self, known: Mapping[tuple[bytes, int], KnownFolder], now: float
     ) -> Iterator[Folder | UnlistableFolder]:
         # A stream that runs for months on a folder a day must not remember each of them.
-        self._quiet = {
-            path: cached for path, cached in self._quiet.items() if cached[-1].key in known
+        self._remembered = {
+            path: before for path, before in self._remembered.items() if before.known.key in known
         }
 
         def unchanged(folder: Folder) -> list[str] | None:
             """Returns the folders in a folder that need not be listed."""
-            cached = self._quiet.get(folder.path)
-            if cached is None or self._follow_links:
+            before = self._remembered.get(folder.path)
+            if (
+                before is None
+                or self._follow_links
+                or not before.is_dated_as(folder)
+                or known.get((digest_of(folder.path), _inode(folder))) != before.known
+            ):
                 return None
-            number, changed, listed, changed_elsewhere, folders, known_folder = cached
-            dates_folders = folder.filesystem.dates_folders
-            relist_seconds = QUIET_EVERY_SECONDS if dates_folders else QUIET_EVERY_ELSEWHERE_SECONDS
-            # A folder that was moved in brings its own date, and may still be written.
-            quiet_since = max(changed, known_folder.appeared)
-            if not dates_folders:
-                quiet_since = max(quiet_since, changed_elsewhere)
-            is_quiet = (
-                (number, changed) == (folder.number, folder.changed)
-                and now - quiet_since >= QUIET_AFTER_SECONDS
-                and 0 <= now - listed < relist_seconds
-                and known.get((digest_of(folder.path), _inode(folder))) == known_folder
-            )
-            return folders if is_quiet else None
+            is_same = self._is_quiet(before, folder, now) or self._is_untouched(before, folder, now)
+            return before.folder.folders if is_same else None
 
         return walk(
             source_of(self._source),
@@ -373,6 +398,36 @@ class _LocalInput:
             follow_links=self._follow_links,
             unchanged=unchanged,
         )
+
+    @staticmethod
+    def _is_quiet(before: _Remembered, folder: Folder, now: float) -> bool:
+        """Returns whether nothing has come into a folder for long."""
+        dates_folders = folder.filesystem.dates_folders
+        relist_seconds = QUIET_EVERY_SECONDS if dates_folders else QUIET_EVERY_ELSEWHERE_SECONDS
+        # A folder that was moved in brings its own date, and may still be written.
+        quiet_since = max(folder.changed, before.known.appeared)
+        if not dates_folders:
+            quiet_since = max(quiet_since, before.changed)
+        return (
+            now - quiet_since >= QUIET_AFTER_SECONDS and 0 <= now - before.listed < relist_seconds
+        )
+
+    def _is_untouched(self, before: _Remembered, folder: Folder, now: float) -> bool:
+        """Returns whether nothing has come into a folder since it was listed, by its date."""
+        if not (
+            folder.filesystem.is_local
+            and not before.folder.has_linked_files
+            and not before.folder.dangling
+            and before.listed - folder.status_changed >= SAME_DATE_SECONDS
+            and 0 <= now - before.listed < IN_PLACE_SECONDS
+        ):
+            return False
+        try:
+            return all(
+                version_of(path, self._disk.stat(path)) == version for path, version in before.young
+            )
+        except OSError:
+            return False
 
     def remember(
         self, folder: Folder, before: KnownFolder | None, known: KnownFolder | None, now: float
@@ -385,12 +440,18 @@ class _LocalInput:
           known: Its state after this listing, if all of its files are emitted.
           now: Unix time in seconds.
         """
-        cached = self._quiet.pop(folder.path, None)
+        earlier = self._remembered.pop(folder.path, None)
         if known is not None and not folder.unread:
-            changed_elsewhere = cached[3] if cached is not None and before == known else now
-            self._quiet[folder.path] = (
-                *(folder.number, folder.changed, now, changed_elsewhere),
-                *(folder.folders, known),
+            self._remembered[folder.path] = _Remembered(
+                folder=replace(folder, files=[]),
+                listed=now,
+                changed=earlier.changed if earlier is not None and before == known else now,
+                known=known,
+                young=tuple(
+                    (file.uri, file.version)
+                    for file in folder.files
+                    if file.changed > now - IN_PLACE_SECONDS
+                ),
             )
 
 
@@ -425,13 +486,15 @@ class _Listing:
 
     def __init__(
         self,
-        now: float,
+        began: float,
+        ended: float,
         folders: dict[tuple[bytes, int], KnownFolder],
         ready: list[tuple[ListedFile, tuple[bytes, int]]],
         waiting: dict[bytes, float],
         due_in_seconds: float,
     ) -> None:
-        self._listed_at = now
+        self._ended = ended
+        self._fresh_seconds = max(BACKLOG_SECONDS, ended - began)
         self._folders = folders
         self._ready = sorted(
             ready, key=lambda file_and_key: (file_and_key[0].changed, file_and_key[0].uri)
@@ -446,7 +509,7 @@ class _Listing:
         return self._position < len(self._ready)
 
     def is_fresh(self, now: float) -> bool:
-        return 0 <= now - self._listed_at < BACKLOG_SECONDS
+        return 0 <= now - self._ended < self._fresh_seconds
 
     def next_files(self, max_files: int) -> list[ListedFile]:
         """Returns the next files to emit; `seen` is then what was seen."""
@@ -582,7 +645,7 @@ class Watcher:
         folders |= _hidden_folders(
             known_folders, folders, {digest_of(path) for path in unlistable}, now
         )
-        return _Listing(now, folders, ready, waiting, due_in_seconds)
+        return _Listing(now, self._clock(), folders, ready, waiting, due_in_seconds)
 
     def _check_top(
         self,

@@ -1,8 +1,8 @@
 """A search for a file that the watching source misses, or emits twice.
 
 Whatever happens to files, folders, listings, clocks and workers: a file that stays is emitted in
-its last version. On a local filesystem no version is emitted twice; on others, only one that was
-gone and came back.
+its last version. On a local filesystem no version is emitted twice, and a new name is found at the
+next look; on others, only a version that was gone and came back is emitted twice.
 """
 
 from __future__ import annotations
@@ -116,6 +116,10 @@ class Watched(RuleBasedStateMachine):
             self.more = True
             while self.more and not {TOP, f"stat {TOP}"} & self.disk.failing:
                 self.poll()
+        if seconds > 4 and self.disk.is_local and not self.disk.failing:
+            emitted = {path for path, _, _ in self.kept[-1][1]}
+            late = {path for path in self.disk.files() if ".part" not in path} - emitted
+            assert not late, f"not found at once: {late}"
 
     def check_twice(self) -> None:
         for version, times in Counter(self.kept[-1][1]).items():
