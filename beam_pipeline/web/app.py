@@ -73,7 +73,7 @@ def make_app(console: Console, access: Access, stopped: threading.Event) -> Guar
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         console.live.attach()
-        for work in (console.follower.run, console.fleet.run):
+        for work in (console.follower.run, console.fleet.run, console.fleet.run_pictures):
             threading.Thread(target=work, args=(stopped,), daemon=True).start()
         yield
         stopped.set()

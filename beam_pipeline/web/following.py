@@ -20,7 +20,10 @@ import orjson
 
 import rules
 from beam_pipeline.console.exceptions import SetupError
+from beam_pipeline.fleet.health import IMAGE_HISTORY, examine
 from beam_pipeline.fleet.output_scan import CountsError, Kept, OutputScan, map_in_threads
+from beam_pipeline.fleet.statistics.findings import PICTURE_KINDS
+from beam_pipeline.fleet.statistics.observations import Finding
 from beam_pipeline.inputs.rule_files import load_labels, load_rules, read_file
 from beam_pipeline.pages.report.gathering import (
     MOST_PAST_ROWS,
@@ -52,6 +55,10 @@ _NOTICE_SECONDS = 1.0
 _LONGEST_LOOK = timedelta(seconds=60)
 _FLEET_SECONDS = 60.0
 _FLEET_SHARE = 20
+_PICTURE_SECONDS = 900.0
+_MOST_PICTURES = 100_000
+"""With more images in the period and the two weeks before it, no record is read."""
+_SECONDS_UNTIL_GATHERED = 0.5
 
 
 @dataclass(frozen=True)
@@ -421,6 +428,9 @@ class FleetView:
 class FleetFollower:
     """Gathers what the report shows of the fleet, again and again.
 
+    Blind and frozen cameras are looked for more rarely, as the record of each image is read for
+    that, and not at all where there are too many images.
+
     Args:
       output: The output.
       period_hours: The length of the period.
@@ -432,14 +442,18 @@ class FleetFollower:
         self._kept: Kept | None = None
         self._hours = period_hours
         self._rules = rules_file
+        self._picture_findings: Sequence[Finding] | None = None
         self.view = FleetView()
 
     def run(self, stopped: threading.Event) -> None:
         """Gathers again and again, until it is stopped."""
-        while not stopped.is_set():
-            began = time.monotonic()
-            self.look()
-            stopped.wait(max(_FLEET_SECONDS, (time.monotonic() - began) * _FLEET_SHARE))
+        _again_and_again(self.look, _FLEET_SECONDS, stopped)
+
+    def run_pictures(self, stopped: threading.Event) -> None:
+        """Looks for blind and frozen cameras again and again, until it is stopped."""
+        while self.view.at is None and not stopped.wait(_SECONDS_UNTIL_GATHERED):
+            pass
+        _again_and_again(self.look_at_pictures, _PICTURE_SECONDS, stopped)
 
     def look(self) -> None:
         """Gathers once; a failure is in the view."""
@@ -448,6 +462,7 @@ class FleetFollower:
             ruleset=self._rules.ruleset,
             missing_ok=True,
             each_image=False,
+            picture_findings=self._picture_findings,
             alerts=False,
             past_rows=MOST_PAST_ROWS,
         )
@@ -460,3 +475,36 @@ class FleetFollower:
             self.view = replace(self.view, problem=str(error))
         except Exception as error:  # As in `Follower.look`.
             self.view = replace(self.view, problem=one_line(error))
+
+    def look_at_pictures(self) -> None:
+        """Looks for blind and frozen cameras once, in the period that was gathered last.
+
+        The page says that it does not check for them while there are too many images, or after a
+        failure.
+        """
+        try:
+            self._picture_findings = self._found_in_pictures()
+        except Exception as error:  # As in `Follower.look`.
+            self._picture_findings = None
+            _LOGGER.warning("no look for blind and frozen cameras: %s", one_line(error))
+
+    def _found_in_pictures(self) -> Sequence[Finding] | None:
+        fleet = self.view.fleet
+        if fleet is None or fleet.period is None or fleet.total is None:
+            return None
+        since, until = fleet.period.start, fleet.period.end
+        if fleet.total.images * (1 + IMAGE_HISTORY / (until - since)) > _MOST_PICTURES:
+            return None
+        scan = OutputScan(self._output)
+        found = examine(scan, since=since, until=until, ruleset=self._rules.ruleset).findings
+        return [finding for finding in found if finding.kind in PICTURE_KINDS]
+
+
+def _again_and_again(
+    look: Callable[[], None], least_seconds: float, stopped: threading.Event
+) -> None:
+    """Calls a function until it is stopped, so that it takes a small share of the time."""
+    while not stopped.is_set():
+        began = time.monotonic()
+        look()
+        stopped.wait(max(least_seconds, (time.monotonic() - began) * _FLEET_SHARE))

@@ -8,11 +8,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from beam_pipeline.fleet.statistics import pictures, shares, silent
 from beam_pipeline.fleet.statistics.histories import TimeSpan, camera_histories
 from beam_pipeline.fleet.statistics.observations import KINDS, Finding, Observations
+
+PICTURE_KINDS = ("frozen", "blind")
+"""The kinds that are found by looking at what is kept of each image."""
 
 
 def findings(observed: Observations, *, since: datetime, until: datetime) -> list[Finding]:
@@ -83,6 +87,31 @@ def findings(observed: Observations, *, since: datetime, until: datetime) -> lis
         *shares.refused(cameras, period),
         *(finding for finding in shares.threats(cameras, period) if finding.id not in frozen_ids),
     ]
+    return _in_order(unsorted)
+
+
+def with_those_of_pictures(
+    found: Iterable[Finding], of_pictures: Sequence[Finding]
+) -> list[Finding]:
+    """Returns findings for which no picture was looked at, and those for which all were.
+
+    Args:
+      found: From :func:`findings`, without images.
+      of_pictures: The findings of the kinds `PICTURE_KINDS`, of another moment.
+
+    Returns:
+      All in the order of :func:`findings`, without the flooding of a frozen camera.
+    """
+    frozen_ids = {finding.id for finding in of_pictures if finding.kind == "frozen"}
+    others = (
+        finding
+        for finding in found
+        if finding.id not in frozen_ids or finding.kind not in ("flooding", "too_few")
+    )
+    return _in_order([*others, *of_pictures])
+
+
+def _in_order(found: Iterable[Finding]) -> list[Finding]:
     return sorted(
-        unsorted, key=lambda finding: (finding.severity, KINDS.index(finding.kind), finding.id)
+        found, key=lambda finding: (finding.severity, KINDS.index(finding.kind), finding.id)
     )

@@ -23,6 +23,7 @@ from beam_pipeline.fleet.figures import CameraFigures
 from beam_pipeline.fleet.fleet_end import FleetEnd, find_end
 from beam_pipeline.fleet.health import examine
 from beam_pipeline.fleet.output_scan import NoCountsError, OutputScan, camera_and_time
+from beam_pipeline.fleet.statistics.findings import with_those_of_pictures
 from beam_pipeline.fleet.statistics.observations import Finding
 from beam_pipeline.inputs.name_survey import describe_local_times
 from rules.local_times import local_words
@@ -56,6 +57,8 @@ class ReportOptions:
       ruleset: The rules, which name the cameras that never sent an image.
       missing_ok: Whether an output without counts, as of a job without a valid image, has a report.
       each_image: Whether to read the record of each image, to find blind cameras.
+      picture_findings: Those of blind and frozen cameras, if they were found before; None
+        otherwise.
       alerts: Whether to read the alerts.
       past_rows: As for `examine`.
     """
@@ -66,6 +69,7 @@ class ReportOptions:
     ruleset: rules.Rules | None = None
     missing_ok: bool = False
     each_image: bool = True
+    picture_findings: Sequence[Finding] | None = None
     alerts: bool = True
     past_rows: int | None = None
 
@@ -285,6 +289,8 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
             past_rows=options.past_rows,
         )
         findings, figures = health.findings, health.figures
+        if options.picture_findings is not None:
+            findings = with_those_of_pictures(findings, options.picture_findings)
         local_times = describe_local_times(health.local_times)
         contents.misdated = {one.id for one in findings if one.kind == "misdated"}
         for uri, why in health.problems:
@@ -303,7 +309,7 @@ def gather(scan: OutputScan, options: ReportOptions) -> Fleet:
         heat=heat_map(rows),
         findings=findings,
         figures=figures,
-        each_image=options.each_image,
+        each_image=options.each_image or options.picture_findings is not None,
         invalid=[
             InvalidImages(
                 reason,

@@ -12,6 +12,7 @@ from beam_pipeline.pages.report.gathering import Fleet, ReportOptions, gather
 from beam_pipeline.web import following
 from beam_pipeline.web.following import FleetFollower, RulesFollower
 from tests.beam_pipeline.dated_output import DatedOutput
+from tests.beam_pipeline.drawn_output import END, HOUR, write_counts, write_picture
 
 
 def scans_in_memory() -> int:
@@ -40,3 +41,62 @@ def test_between_two_looks_no_scan_is_in_memory(
     assert [row.images for row in follower.view.fleet.rows] == [4_321, 1_234]
     assert scans_in_memory() <= before
     assert past_rows == [2_000_000, 2_000_000]
+
+
+def found_by(follower: FleetFollower) -> list[tuple[str, str]]:
+    fleet = follower.view.fleet
+    assert fleet is not None
+    of_rows = {(row.id, one.kind) for row in fleet.cameras for one in row.findings}
+    assert of_rows == {(one.id, one.kind) for one in fleet.findings}
+    return [(one.id, one.kind) for one in fleet.findings]
+
+
+def test_blind_cameras_are_found_as_by_the_report(tmp_path: Path) -> None:
+    write_counts(tmp_path, silent=18)
+    for back in range(80, 0, -1):
+        blurred = back <= 20
+        write_picture(tmp_path, END - back * HOUR, not blurred, 0.001 if blurred else 0.03)
+    report = gather(OutputScan(str(tmp_path)), ReportOptions(past_rows=2_000_000))
+    follower = FleetFollower(str(tmp_path), 24, RulesFollower(None, None))
+    follower.look()
+    assert found_by(follower) == [("yard", "silent")]
+    assert follower.view.fleet is not None
+    assert not follower.view.fleet.each_image
+    follower.look_at_pictures()
+    follower.look()
+    assert found_by(follower) == [("yard", "silent"), ("hall", "blind")]
+    assert list(follower.view.fleet.findings) == list(report.findings)
+    assert follower.view.fleet.each_image
+
+
+def test_too_many_images_are_not_read_and_the_page_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_counts(tmp_path, silent=0)  # Of two cameras, 288 images in the period.
+    follower = FleetFollower(str(tmp_path), 24, RulesFollower(None, None))
+    follower.look()
+    for most, is_looked_for in ((4319, False), (4320, True), (4319, False)):
+        monkeypatch.setattr(following, "_MOST_PICTURES", most)
+        follower.look_at_pictures()
+        follower.look()
+        assert follower.view.fleet is not None
+        assert follower.view.fleet.each_image == is_looked_for
+
+
+def test_a_look_that_fails_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_counts(tmp_path, silent=0)
+    follower = FleetFollower(str(tmp_path), 24, RulesFollower(None, None))
+    follower.look()
+    follower.look_at_pictures()
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError("the store is away")
+
+    monkeypatch.setattr(following, "examine", failing)
+    follower.look_at_pictures()
+    follower.look()
+    assert follower.view.fleet is not None
+    assert not follower.view.fleet.each_image
+    assert "no look for blind and frozen cameras: OSError: the store is away" in caplog.text

@@ -16,7 +16,7 @@ import pytest
 from scipy.stats import betabinom, binom, nbinom
 
 from beam_pipeline.fleet.statistics import predictive
-from beam_pipeline.fleet.statistics.findings import findings
+from beam_pipeline.fleet.statistics.findings import findings, with_those_of_pictures
 from beam_pipeline.fleet.statistics.observations import (
     LATE,
     Finding,
@@ -451,3 +451,21 @@ def test_a_finding_keeps_its_id_while_it_began_on_the_same_day():
     ]
     assert later.finding_id == finding.finding_id
     assert finding.finding_id not in {item.finding_id for item in others}
+
+
+def of_kind(kind: Any, id: str) -> Finding:
+    start = datetime(2026, 2, 9, tzinfo=timezone.utc)
+    severity: Any = "warning" if kind in ("flooding", "too_few") else "fault"
+    return Finding(id, kind, start, start + timedelta(days=1), severity, "a sentence")
+
+
+def test_findings_of_pictures_join_the_others_in_order_and_a_frozen_camera_floods_nobody() -> None:
+    others = [of_kind("silent", "yard"), of_kind("flooding", "hall"), of_kind("too_few", "attic")]
+    pictures = [of_kind("blind", "attic"), of_kind("frozen", "hall")]
+    joined = with_those_of_pictures(others, pictures)
+    assert [(finding.id, finding.kind) for finding in joined] == [
+        ("yard", "silent"),
+        ("hall", "frozen"),
+        ("attic", "blind"),
+        ("attic", "too_few"),
+    ]
