@@ -87,5 +87,6 @@ def merge(prog: str, output: str, store_arguments: Sequence[str]) -> int:
         merged = merge_by_day(output)
     folder = stores.packed_folder(output)
     selection.print_problems(merged.problems, f"they stay in {folder}")
-    print(f"{merged.files:,} files in {folder} merged into {merged.left:,}")
+    what = "1 file" if merged.files == 1 else f"{merged.files:,} files"
+    print(f"{folder} had {what}, and has {merged.left:,} now")
     return int(bool(merged.problems))

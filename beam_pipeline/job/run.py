@@ -47,6 +47,7 @@ from transforms.runtime.counters import counted
 
 _STOPPED_BEFORE_IMAGES = "stopped before an image was read"
 _STOPPED = f"stopped; {failure_messages.RESUME_ADVICE}"
+_STREAM_STOPPED = "stopped; run the same command to go on"
 
 
 def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
@@ -82,8 +83,10 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         if is_flink(pipeline_options):
             check_flink(pipeline_options)
     _print_notes(job, pipeline_options)
+    goes_on = options.streaming and is_prism(pipeline_options)
+    stopped = ending.last_line(_STREAM_STOPPED if goes_on else _STOPPED)
     try:
-        with ending.last_line(_STOPPED), OutputWatch(job.output, _end_job_without_output) as watch:
+        with stopped, OutputWatch(job.output, _end_job_without_output) as watch:
             return _run(job, pipeline_options, watch)
     except CommandFailedError as error:
         print(error, file=sys.stderr)

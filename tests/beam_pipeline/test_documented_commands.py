@@ -98,7 +98,7 @@ SAYS = {
     "--detections": "md_v5a.0.0.pt",
     "alerts mark": ", by ",
     "prune": "alerts (shortened)",
-    "--by_day": "merged into",
+    "--by_day": ", and has ",
     "--resume": "valid               6 (6 of them",
     "--write better.yaml": "TOO FEW",
 }

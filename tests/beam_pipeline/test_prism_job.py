@@ -180,7 +180,7 @@ def test_after_a_crash_the_same_command_goes_on(stream: Stream, service: WebServ
     assert verdict["brightness"] == 0.123
     assert stream.end(signal.SIGTERM) == 143
     assert "Traceback" not in stream.log()
-    assert "stopped; run the same command" in stream.log()
+    assert "stopped; run the same command to go on" in stream.log()
 
 
 CAMERAS = ("hall", "front-door", "garden")
