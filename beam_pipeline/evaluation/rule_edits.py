@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -17,6 +17,9 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+import rules
+from rules.document import read_document
+
 Value = str | list["Value"] | dict[str, "Value"]
 """What a setting is to be, with numbers as they are to be written."""
 Setting = tuple[tuple[str, ...], Value | None]
@@ -25,6 +28,10 @@ Setting = tuple[tuple[str, ...], Value | None]
 _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 _OPENS = re.compile(r"[^#]*:\s*(#.*)?$")
 _WIDEST = 1 << 20
+_CAMERAS = re.compile(r"cameras:\s*(#.*)?")
+_CAMERA = re.compile(r"( +)([\w.-]+):(\s.*)?")
+_LARGE = 16 << 10
+"""Of a longer text, other cameras are left out while it is changed: a thousand take ten seconds."""
 
 
 class WholeList(list[Value]):
@@ -80,6 +87,8 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> str:
       edits: What is to change.
     """
 
+    edits = list(edits)
+
     def change(document: Any) -> None:
         for edit in edits:
             node = document
@@ -92,7 +101,7 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> str:
             for name, value in edit.values.items():
                 node[name] = _number(value)
 
-    return _changed(text, change)
+    return _changed(text, change, [(*edit.layer, "objects") for edit in edits])
 
 
 def apply_settings(text: str, settings: Iterable[Setting]) -> str:
@@ -106,6 +115,8 @@ def apply_settings(text: str, settings: Iterable[Setting]) -> str:
       text: The content of a rule file that was found right.
       settings: What is to change. Parts of a path that the file does not have are added.
     """
+
+    settings = list(settings)
 
     def change(document: Any) -> None:
         for (*parents, last), value in settings:
@@ -123,7 +134,7 @@ def apply_settings(text: str, settings: Iterable[Setting]) -> str:
             else:
                 node[last] = _in_one_line(value)
 
-    return _changed(text, change)
+    return _changed(text, change, [path for path, _ in settings])
 
 
 def setting_text(setting: Setting) -> str:
@@ -153,10 +164,125 @@ def _remove(document: Any, parents: Sequence[str], last: str) -> None:
         above.pop(parents[-1])
 
 
-def _changed(text: str, change: Callable[[Any], None]) -> str:
-    """Returns a text in which only the lines differ that a change of its document makes differ."""
-    line_end = "\r" if "\r\n" in text else ""
-    text = text if text.endswith("\n") else f"{text}{line_end}\n"
+def _changed(text: str, change: Callable[[Any], None], paths: Collection[tuple[str, ...]]) -> str:
+    """Returns a text in which only the lines differ that a change of its document makes differ.
+
+    Args:
+      text: The text.
+      change: Changes its document.
+      paths: What that may change, by the keys from the top.
+    """
+    text = text if text.endswith("\n") else f"{text}{_line_end(text)}\n"
+    if len(text) > _LARGE and not any(path[:1] == ("cameras",) and len(path) < 3 for path in paths):
+        cameras = {path[1] for path in paths if path[0] == "cameras"}
+        changed = _changed_beside(text, change, cameras)
+        if changed is not None:
+            return changed
+    return _changed_as_a_whole(text, change)
+
+
+def _changed_beside(
+    text: str, change: Callable[[Any], None], cameras: Collection[str]
+) -> str | None:
+    """Changes a text without its other cameras, and puts their lines back.
+
+    Args:
+      text: The text.
+      change: Changes its document, but none of the other cameras.
+      cameras: The cameras that it may change.
+
+    Returns:
+      The new text; None if its lines don't show safely where a camera begins and ends.
+    """
+    shortened = _without_cameras(text, cameras)
+    if shortened is None:
+        return None
+    short, left_out = shortened
+    marks = {line.split(":")[0].strip() for line in left_out}
+    try:  # Lines can deceive, such as those of a text between quotes.
+        old, short_old = _by_camera(text), _by_camera(short)
+        known = old.keys() - short_old.keys()
+        if _but(old, known) != _but(short_old, marks):
+            return None
+        short_changed = _changed_as_a_whole(short, change)
+        lines = short_changed.split("\n")
+        if [line for line in lines if line in left_out] != list(left_out):
+            return None
+        changed = "\n".join("\n".join(left_out.get(line, [line])) for line in lines)
+        new, short_new = _by_camera(changed), _by_camera(short_changed)
+    except (YAMLError, rules.RulesError):
+        return None
+    is_right = _but(new, known) == _but(short_new, marks) and all(
+        new.get(camera, marks) == old[camera] for camera in known
+    )
+    return changed if is_right else None
+
+
+def _by_camera(text: str) -> dict[str | None, Any]:
+    """Returns the values of each camera by its name, and under None all others."""
+    document: Any = read_document(text, "rules").value
+    cameras = document.pop("cameras", None) or {}
+    return {None: document, **cameras}
+
+
+def _but(values: Mapping[str | None, Any], keys: Collection[str | None]) -> list[Any]:
+    return [(key, value) for key, value in values.items() if key not in keys]
+
+
+def _without_cameras(
+    text: str, kept: Collection[str]
+) -> tuple[str, Mapping[str, list[str]]] | None:
+    """Returns a text without the cameras that are not kept, and their lines by the line that stands
+    for them; None if there are none, or the text is not written in blocks."""
+    lines = text.split("\n")
+    places = _places_of_cameras(lines)
+    if not places:
+        return None
+    mark = next(name for name in map("left-out-{}-".format, count()) if name not in text)
+    shortened, left_out = lines[: places[0][1]], dict[str, list[str]]()
+    stands_for = None
+    for camera, begin, end in places:
+        if camera in kept:
+            shortened += lines[begin:end]
+            stands_for = None
+            continue
+        if stands_for is None:
+            indent = " " * (len(lines[begin]) - len(lines[begin].lstrip()))
+            stands_for = f"{indent}{mark}{len(left_out)}: {{}}{_line_end(text)}"
+            left_out[stands_for] = []
+            shortened.append(stands_for)
+        left_out[stands_for] += lines[begin:end]
+    return "\n".join([*shortened, *lines[places[-1][2] :]]), left_out
+
+
+def _places_of_cameras(lines: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Returns each camera with the numbers of its first line and of the one after its last; none
+    if that can't be said. Comments after a camera are its own, but not those after the last."""
+    tops = [at for at, line in enumerate(lines) if _CAMERAS.fullmatch(line.rstrip())]
+    if len(tops) != 1:
+        return []
+    indent, begins, end = "", list[tuple[str, int]](), 0
+    for at in range(tops[0] + 1, len(lines)):
+        line = lines[at].rstrip()
+        if not line or line.lstrip().startswith("#"):
+            continue
+        if not line.startswith(" "):
+            break
+        end = at + 1
+        camera = _CAMERA.fullmatch(line)
+        indent = indent or (camera[1] if camera else line)
+        if line.startswith(f"{indent} "):
+            continue
+        if camera is None or camera[1] != indent:
+            return []
+        begins.append((camera[2], at))
+    ends = [*(at for _, at in begins[1:]), end]
+    return [(camera, begin, end) for (camera, begin), end in zip(begins, ends, strict=False)]
+
+
+def _changed_as_a_whole(text: str, change: Callable[[Any], None]) -> str:
+    """See `_changed`."""
+    line_end = _line_end(text)
     lines = text.split("\n")
     yaml = _yaml(lines)
     document = yaml.load(text.replace("\r\n", "\n"))
@@ -183,6 +309,11 @@ def _changed(text: str, change: Callable[[Any], None]) -> str:
     except YAMLError:
         is_same = False
     return result if is_same else "\n".join(written)
+
+
+def _line_end(text: str) -> str:
+    """Returns what is between the end of a line and the line feed."""
+    return "\r" if "\r\n" in text else ""
 
 
 def _last_comments(lines: Sequence[str]) -> list[str]:
