@@ -18,6 +18,8 @@ from transforms.models.tensorflow_runtime import load_tensorflow
 _DTYPES = frozenset(("bool", "float32", "int32", "int64"))
 _MOST_ELEMENTS = 1024
 """Larger values, such as weights that are computed from others, stay as they are."""
+_CONTROL_FLOW = frozenset(("Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"))
+"""The ops of the loops and branches of TensorFlow 1, of which a session may compute no part."""
 
 
 def fold_sizes(graph_def: Any, outputs: Sequence[str]) -> Any:
@@ -45,8 +47,12 @@ def _values_of(graph_def: Any, outputs: Sequence[str]) -> dict[str, np.ndarray[A
     """Returns the values of the nodes that can become constants, by their names."""
     graph = imported(graph_def)
     fixed: set[Any] = set()
+    within: set[Any] = set()
     for op in graph.get_operations():
-        if op.type == "Const" or (
+        sources = (*(tensor.op for tensor in op.inputs), *op.control_inputs)
+        if op.type in _CONTROL_FLOW or not within.isdisjoint(sources):
+            within.add(op)
+        elif op.type == "Const" or (
             len(op.outputs) == 1
             and op.outputs[0].dtype.name in _DTYPES
             and not op.op_def.is_stateful
@@ -70,7 +76,10 @@ def _values_of(graph_def: Any, outputs: Sequence[str]) -> dict[str, np.ndarray[A
             for op in graph.get_operations()
             if op.type == "Placeholder"
         }
-        results = session.run(tensors, feeds)
+        try:
+            results = session.run(tensors, feeds)
+        except tf.errors.OpError:  # A check does not allow the image of zeros, for instance.
+            return {}
     return {tensor.op.name: value for tensor, value in zip(tensors, results, strict=True)}
 
 

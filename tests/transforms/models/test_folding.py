@@ -145,3 +145,49 @@ def test_weights_are_not_computed_beforehand() -> None:
         if node.op == "Const" and node.ByteSize() > 4000
     ]
     assert not large
+
+
+def looped(image: Any) -> Any:
+    """A loop of TensorFlow 1 whose body depends on the size."""
+    size = tf.cast(tf.shape(image)[1], tf.float32)
+    _, result = tf.while_loop(
+        lambda number, _: number < tf.shape(image)[1],
+        lambda number, part: (number + 1, part * size + tf.cast(tf.size(part), tf.float32) / size),
+        [tf.constant(0), image],
+    )
+    return result * size
+
+
+def branched(image: Any) -> Any:
+    """A branch of TensorFlow 1 that depends on the content, and in it on the size."""
+    return tf.cond(
+        tf.reduce_sum(image) > 1,
+        lambda: image * tf.cast(tf.shape(image)[2], tf.float32),
+        lambda: image - tf.cast(tf.size(image), tf.float32),
+    )
+
+
+def checked(image: Any) -> Any:
+    """A check that an image of zeros does not pass, before a value that depends on the size."""
+    with tf.control_dependencies([tf.debugging.assert_greater(tf.reduce_max(image), 0.5)]):
+        size = tf.shape(image)[1] * 2
+    return image * tf.cast(size, tf.float32)
+
+
+@pytest.mark.parametrize("build", [looped, branched, checked])
+def test_a_graph_that_is_not_computed_in_parts_keeps_its_results(
+    build: Callable[[Any], Any],
+) -> None:
+    tf.compat.v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default() as graph:
+            image = tf.compat.v1.placeholder(tf.float32, [1, 4, 5, 3])
+            output = tf.identity(build(image)).name
+    finally:
+        tf.compat.v1.enable_control_flow_v2()
+    graph_def = graph.as_graph_def()
+    folded = fold_sizes(graph_def, [output])
+    for value in (0.7, 0.001):
+        pixels = np.full([1, 4, 5, 3], value, np.float32)
+        if build is not checked or value > 0.5:
+            assert result_of(folded, [output], pixels) == result_of(graph_def, [output], pixels)
