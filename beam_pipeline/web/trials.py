@@ -161,15 +161,22 @@ class Trials:
         if newest is None:
             return _Kept(time.monotonic(), None, None, Archived((), False, 0), ())
         since = _earlier(newest, timedelta(days=days))
-        first = _earlier(since, look_back(now, camera))
+        looks_back = look_back(now, camera)
+        first = _earlier(since, looks_back)
         labels = frozenset(labels_of_camera(now.for_camera(camera)))
         archived = read_images(self._output, camera, first, newest, labels)
+        if archived.is_cut and archived.images:  # The rules look back to the first of them.
+            since = max(since, _later(parse_time(archived.images[0].timestamp), looks_back))
         before = judge(archived.images, now, since)
         return _Kept(time.monotonic(), newest, since, archived, before)
 
 
 def _earlier(time: datetime, by: timedelta) -> datetime:
     return time - min(by, time - datetime.min.replace(tzinfo=timezone.utc))
+
+
+def _later(time: datetime, by: timedelta) -> datetime:
+    return time + min(by, datetime.max.replace(tzinfo=timezone.utc) - time)
 
 
 def read_images(

@@ -532,6 +532,30 @@ def test_the_images_are_those_of_the_archive(
     assert [one.timestamp for one in later.images] == times[2:]
 
 
+def test_of_too_many_images_the_first_are_only_looked_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = RULES.replace("cooldown: 0s", "cooldown: 30m")
+    times = [f"2026-01-31T{minute}:00Z" for minute in ("10:00", "10:20", "10:25", "11:00")]
+    write_output(tmp_path / "out", [seen("hall", time, ("person", 0.9)) for time in times], text)
+    ruleset = rules.parse_rules(text.encode(), "rules.yaml")
+    area = DrawnArea("hall", "mask", "bay", ((0, 0), (1, 0), (1, 1), (0, 1)))
+
+    def counted() -> tuple[int, int, int]:
+        trial = Trials(str(tmp_path / "out")).attempt(
+            area, ruleset, area.applied(ruleset), {}, days=1,
+            find_newest=lambda: parse_time(times[-1]), is_wanted=lambda: True,
+        ).trial  # fmt: skip
+        return trial.images, trial.alerts, trial.lost
+
+    assert counted() == (4, 2, 2)
+    # The image of 10:20 has no alert, which the one of 10:00 shows.
+    monkeypatch.setattr(trials, "MOST_IMAGES", 3)
+    assert counted() == (1, 1, 1)
+    monkeypatch.setattr(trials, "MOST_IMAGES", 1)
+    assert counted() == (0, 0, 0)
+
+
 @pytest.mark.parametrize("year", [1, 1970, 9999])
 def test_no_capture_time_is_too_early_or_too_late(tmp_path: Path, year: int) -> None:
     newest = parse_time(f"{year:04d}-01-01T00:00:00Z")
