@@ -218,6 +218,7 @@ class Folder:
       links: Links that are not followed.
       has_linked_files: Whether some of `files` are links.
       is_unchanged: It was not listed, as nothing has come or gone; `files` is empty.
+      is_partial: `files` are those that may be new; the others were not listed again.
       status_changed: As `changed`, and nobody can set it back: a program that copies folders sets
         `changed` to what it was elsewhere.
     """
@@ -234,6 +235,7 @@ class Folder:
     links: list[str] = field(default_factory=list)
     has_linked_files: bool = False
     is_unchanged: bool = False
+    is_partial: bool = False
     status_changed: float = 0.0
 
     @property

@@ -19,7 +19,7 @@ import math
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
+from beam_pipeline.sources.buckets import Bucket
 from beam_pipeline.sources.folders import (
     Disk,
     Filesystem,
@@ -42,7 +43,6 @@ from beam_pipeline.sources.listing import (
     LINKS_SKIPPED,
     InputLostError,
     describe_unlistable,
-    match_remote,
 )
 from beam_pipeline.sources.unbounded import (
     EventTimeProvider,
@@ -229,7 +229,7 @@ def compare(before: KnownFolder | None, folder: Folder) -> tuple[KnownFolder, li
             after = replace(after, folded_until=-math.inf, folded=0, folded_sum=0)
             new = folder.files
     known_versions = _version_set(after.versions)
-    if known_versions and not folder.unread:
+    if known_versions and not folder.unread and not folder.is_partial:
         listed_versions = {file.version for file in new}
         if not known_versions <= listed_versions:
             still_listed = [
@@ -430,23 +430,29 @@ class _LocalInput:
             return False
 
     def remember(
-        self, folder: Folder, before: KnownFolder | None, known: KnownFolder | None, now: float
+        self,
+        folder: Folder,
+        before: KnownFolder | None,
+        after: KnownFolder,
+        new: Sequence[ListedFile],
+        now: float,
     ) -> None:
         """Remembers how a folder was listed.
 
         Args:
           folder: The folder.
           before: Its state before this listing.
-          known: Its state after this listing, if all of its files are emitted.
+          after: Its state after this listing, without what is new.
+          new: Its files that are not emitted yet.
           now: Unix time in seconds.
         """
         earlier = self._remembered.pop(folder.path, None)
-        if known is not None and not folder.unread:
+        if not new and not folder.unread:
             self._remembered[folder.path] = _Remembered(
                 folder=replace(folder, files=[]),
                 listed=now,
-                changed=earlier.changed if earlier is not None and before == known else now,
-                known=known,
+                changed=earlier.changed if earlier is not None and before == after else now,
+                known=after,
                 young=tuple(
                     (file.uri, file.version)
                     for file in folder.files
@@ -456,18 +462,27 @@ class _LocalInput:
 
 
 class _RemoteInput:
-    """Lists everything under an address of an object store, as if it were one folder."""
+    """Lists what is under an address of an object store, as if it were one folder."""
 
     is_whole_at_once = True
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self._bucket = Bucket(source)
+        # What was known at the last full listing, if nothing was new of what is left out since.
+        self._listed_with: bytes | None = None
 
     def list(
         self, known: Mapping[tuple[bytes, int], KnownFolder], now: float
     ) -> Iterator[Folder | UnlistableFolder]:
         bucket = Folder(self._source, self._source, 0, 0.0, Filesystem(0, False, False))
-        for metadata in match_remote(self._source):
+        before = known.get((digest_of(bucket.path), 0))
+        versions = b"" if before is None else before.versions
+        # Until the next full listing, versions are only added.
+        may_skip = self._listed_with is not None and versions.startswith(self._listed_with)
+        listing = self._bucket.list(now, may_skip=may_skip)
+        bucket.is_partial = not listing.is_full
+        for metadata in listing.files:
             changed = metadata.last_updated_in_seconds
             # Beam's own filesystems give only size and date.
             tag = metadata.tag if isinstance(metadata, ObjectMetadata) else ""
@@ -476,9 +491,17 @@ class _RemoteInput:
         yield bucket
 
     def remember(
-        self, folder: Folder, before: KnownFolder | None, known: KnownFolder | None, now: float
+        self,
+        folder: Folder,
+        before: KnownFolder | None,
+        after: KnownFolder,
+        new: Sequence[ListedFile],
+        now: float,
     ) -> None:
-        """Objects are always listed again."""
+        """Remembers what is known of the objects, as :meth:`_LocalInput.remember` does."""
+        if not folder.is_partial:
+            has_new = any(self._bucket.leaves_out(file.uri) for file in new)
+            self._listed_with = None if has_new else after.versions
 
 
 class _Listing:
@@ -640,7 +663,7 @@ class Watcher:
                     due_in_seconds = min(due_in_seconds, seconds_left)
                 if seconds_left > 0 or file.version in waited_before:
                     waiting[file.version] = first_seen
-            self._input.remember(folder, before, None if new else after, now)
+            self._input.remember(folder, before, after, new, now)
         self._report_unlistable(unlistable)
         folders |= _hidden_folders(
             known_folders, folders, {digest_of(path) for path in unlistable}, now

@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_pipeline.sources.listing import list_images
 from tests.stores.first_version_s3 import FirstVersionS3
 from transforms.storage import stores
+from transforms.storage.object_stores import object_store
 
 KEYS = [
     *(f"hall/hall_{number:04}.jpg" for number in range(21)),
@@ -49,6 +50,15 @@ def test_a_folder_is_listed_over_several_pages(server: FirstVersionS3) -> None:
 
 def test_what_holds_nothing_lists_nothing(server: FirstVersionS3) -> None:
     assert listed("s3://pictures/yard") == []
+
+
+@pytest.mark.parametrize("page", [3, 1000])
+def test_objects_are_listed_from_a_name_on(server: FirstVersionS3, page: int) -> None:
+    server.page = page
+    store = object_store("s3://pictures/")
+    assert store is not None
+    found = store.list("s3://pictures/hall/", f"s3://pictures/{KEYS[13]}")
+    assert [file.path.removeprefix("s3://pictures/") for file in found] == KEYS[14:21]
 
 
 def test_objects_are_read(server: FirstVersionS3) -> None:

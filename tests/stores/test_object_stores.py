@@ -6,10 +6,12 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
+from beam_pipeline.sources import buckets
 from beam_pipeline.sources.listing import list_images
 from beam_pipeline.sources.watching import KnownFiles, Watcher
 from tests.stores.bucket import Bucket
@@ -209,6 +211,37 @@ def test_a_watched_object_is_handed_on_once_in_each_version(bucket: Bucket, use:
     assert [file.uri for file in Watcher(bucket.uri("cameras")).poll(known).ready] == [
         bucket.uri("cameras/2.jpg")
     ]
+
+
+def test_old_names_are_listed_again_only_by_a_full_listing(
+    bucket: Bucket, use: Use, proxy: StandBefore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = proxy(bucket.server)
+    use(before.server)
+    monkeypatch.setattr(buckets, "SKIPPED_NAMES", 3)
+    written = datetime.now(timezone.utc)
+
+    def put(camera: str, second: float, end: str = "é.jpg") -> str:
+        uri = bucket.uri(f"in/{camera}_{written + timedelta(seconds=second):%Y%m%dT%H%M%SZ}{end}")
+        stores.write_bytes(uri, b"x")
+        return uri
+
+    there = {put(camera, second) for camera in ("gate", "hall") for second in range(4)}
+    now = written.timestamp() + 7200
+    watcher = Watcher(bucket.uri("in"), clock=lambda: now)
+    look = watcher.poll(KnownFiles())
+    assert {file.uri for file in look.ready} == there
+    assert watcher.poll(look.known).ready == []
+    new = [put("gate", 60), put("hall", 60)]
+    before.requests.clear()
+    look = watcher.poll(look.known)
+    assert [file.uri for file in look.ready] == new
+    if bucket.server.scheme == "s3":  # The emulator of GCS does not list from a name on.
+        assert len(before.requests) == 3
+    late = put("gate", 2, "-late.jpg")
+    assert watcher.poll(look.known).ready == [] or bucket.server.scheme == "gs"
+    now += 600
+    assert late in [file.uri for file in watcher.poll(look.known).ready]
 
 
 def test_what_is_not_there_and_what_is_refused_are_told_apart(

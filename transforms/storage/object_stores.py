@@ -97,8 +97,13 @@ class ObjectStore(ABC):
         """Deletes an object; a missing object is no error."""
 
     @abstractmethod
-    def list(self, prefix: str) -> Iterator[FileMetadata]:
-        """Yields the objects whose addresses have a prefix, in the order of their names."""
+    def list(self, prefix: str, after: str | None = None) -> Iterator[FileMetadata]:
+        """Yields the objects whose addresses have a prefix, in the order of their names.
+
+        Args:
+          prefix: The text that the addresses begin with.
+          after: An address: only those that sort behind it, if the store can list so.
+        """
 
     @abstractmethod
     def check_writable(self, uri: str) -> None:
@@ -377,10 +382,10 @@ class S3Store(ObjectStore):
         with _s3_errors(uri):
             self._client.delete_object(Bucket=bucket, Key=key)
 
-    def list(self, prefix: str) -> Iterator[FileMetadata]:
+    def list(self, prefix: str, after: str | None = None) -> Iterator[FileMetadata]:
         bucket, key = _split(prefix)
         with _s3_errors(prefix):
-            for page in self._pages(bucket, key):
+            for page in self._pages(bucket, key, "" if after is None else _split(after)[1]):
                 for entry in page.get("Contents", ()):
                     changed = entry["LastModified"].timestamp()
                     uri = f"s3://{bucket}/{entry['Key']}"
@@ -412,18 +417,18 @@ class S3Store(ObjectStore):
         bucket, key = _split(uri)
         return self._client.get_object(Bucket=bucket, Key=key, **which)
 
-    def _pages(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, bucket: str, prefix: str, after: str) -> Iterator[dict[str, Any]]:
         """Pages of a listing, by the first version of the protocol where a store has no other.
 
         Pachyderm's gateway answers a request of the second version as if it were of the first: it
         gives no `KeyCount`, and takes no token for the next page.
         """
         for page in self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=bucket, Prefix=prefix
+            Bucket=bucket, Prefix=prefix, **({"StartAfter": after} if after else {})
         ):
             if "KeyCount" not in page:
                 yield from self._client.get_paginator("list_objects").paginate(
-                    Bucket=bucket, Prefix=prefix
+                    Bucket=bucket, Prefix=prefix, **({"Marker": after} if after else {})
                 )
                 return
             yield page
@@ -546,17 +551,20 @@ class GcsStore(ObjectStore):
         except FileNotFoundError:
             pass
 
-    def list(self, prefix: str) -> Iterator[FileMetadata]:
+    def list(self, prefix: str, after: str | None = None) -> Iterator[FileMetadata]:
         bucket, name = _split(prefix)
         with _gcs_errors(prefix):
             blobs = self._client.list_blobs(
                 bucket,
                 prefix=name,
+                start_offset=None if after is None else _split(after)[1],
                 fields="items(name,size,updated,generation),nextPageToken",
                 **self._request_options,
             )
             for blob in blobs:
                 uri, changed = f"gs://{bucket}/{blob.name}", blob.updated.timestamp()
+                if uri == after:  # GCS lists from this one on.
+                    continue
                 yield ObjectMetadata(uri, blob.size or 0, changed, str(blob.generation))
 
     def check_writable(self, uri: str) -> None:
