@@ -172,6 +172,8 @@ async def version_page(console: Console, request: Request) -> Response:
     try:
         text = await _in_store(console, rule_file.read)
         kept = await _in_store(console, rule_file.kept_text, name)
+        # Of large files that differ much, the difference takes seconds.
+        diff = await _in_store(console, rule_file.difference, text.text, kept)
     except (HistoryError, asyncio.TimeoutError) as error:
         raise FormError(503, f"The history can't be read now ({error}).") from None
     except BrokenRulesError as error:
@@ -183,7 +185,7 @@ async def version_page(console: Console, request: Request) -> Response:
         name=name,
         replaced=f"{time_of(name):%Y-%m-%d %H:%M:%S}",
         text=text,
-        diff=rule_file.difference(text.text, kept),
+        diff=diff,
         kept=kept,
     )
 

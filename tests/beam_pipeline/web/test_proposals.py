@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -206,6 +207,27 @@ def test_each_version_is_shown_and_can_be_put_back(here: Served) -> None:
     assert "The rule file says the same now" in browser.get(path).text
     assert browser.get("/rules/changes/..%2f..%2frules.yaml").status_code == 404
     assert browser.get("/rules/changes/20260131T000000000000Z_000000000000.yaml").status_code == 404
+
+
+def test_a_difference_that_takes_long_keeps_no_other_page_waiting(
+    here: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = here.browser()
+    apply(browser, MASK)
+    (path,) = re.findall(r'href="(/rules/changes/[^"]+)"', browser.get("/rules/changes").text)
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow(*_: str) -> str:
+        begun.set()
+        return "" if ended.wait(20) else "nobody answered meanwhile"
+
+    monkeypatch.setattr(here.prepared.console.rule_file, "difference", slow)
+    with ThreadPoolExecutor(1) as threads:
+        page = threads.submit(browser.get, path)
+        assert begun.wait(20)
+        assert here.browser().get("/healthz", timeout=10).status_code == 200
+        ended.set()
+        assert page.result().status_code == 200
 
 
 def test_of_two_admins_the_second_is_told_and_overwrites_nothing(here: Served) -> None:
