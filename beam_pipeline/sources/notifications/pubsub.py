@@ -41,9 +41,14 @@ from transforms.storage.stores import json_bytes
 
 _LOGGER = logging.getLogger(__name__)
 
-MAX_UNACKNOWLEDGED = 10_000
+MAX_UNACKNOWLEDGED = 50_000
 """Messages that are taken and not acknowledged yet; those of about two checkpoints."""
+MAX_UNACKNOWLEDGED_BYTES = 256 << 20
+"""The size of their data and attributes."""
 
+_RESUME_SHARE = 0.8
+"""Google's client that has reached a limit takes more messages once it holds less than this share
+of it."""
 _ANSWER_SECONDS = 8.0
 _PROBE_SECONDS = 3.0
 _SETTLED_AFTER_SECONDS = 65.0
@@ -65,20 +70,24 @@ class _Stream:
         self._timer = timer
         self._polled_at = timer()
         self._settled_from = timer()
-        self._arrived: collections.deque[PubSubMessage] = collections.deque()
+        self._arrived: collections.deque[tuple[float, PubSubMessage]] = collections.deque()
         self._arrived_lock = threading.Lock()
-        self._unacknowledged: dict[str, PubSubMessage] = {}
+        self._unacknowledged: dict[str, int] = {}  # Sizes by ack id.
+        self._unacknowledged_bytes = 0
         self._future = client.subscribe(
             path,
             callback=self._on_message,
             flow_control=pubsub_v1.types.FlowControl(
-                max_messages=MAX_UNACKNOWLEDGED, max_lease_duration=_LEASE_SECONDS
+                max_messages=MAX_UNACKNOWLEDGED,
+                max_bytes=MAX_UNACKNOWLEDGED_BYTES,
+                max_lease_duration=_LEASE_SECONDS,
             ),
         )
 
     def _on_message(self, message: PubSubMessage) -> None:
+        published = message.publish_time.timestamp()
         with self._arrived_lock:
-            self._arrived.append(message)
+            self._arrived.append((published, message))
         if self._timer() - self._polled_at > _IDLE_SECONDS and not self._future.cancelled():
             # The runner has moved the source to another process, which is to get the messages. This
             # thread is the stream's own, and can't wait for its end.
@@ -97,23 +106,26 @@ class _Stream:
                 _reason(error) if isinstance(error, Exception) else "the stream was closed"
             )
         messages = self._take_arrived(max_messages)
-        self._unacknowledged.update((message.ack_id, message) for message in messages)
+        for message in messages:
+            self._forget(message)
+            self._unacknowledged[message.ack_id] = message.size
+            self._unacknowledged_bytes += message.size
         return messages
+
+    def _forget(self, message: PubSubMessage) -> None:
+        self._unacknowledged_bytes -= self._unacknowledged.pop(message.ack_id, 0)
 
     def _take_arrived(self, max_messages: float) -> list[PubSubMessage]:
         with self._arrived_lock:
-            return [
-                self._arrived.popleft() for _ in range(int(min(max_messages, len(self._arrived))))
-            ]
+            number = int(min(max_messages, len(self._arrived)))
+            return [self._arrived.popleft()[1] for _ in range(number)]
 
     def oldest_waiting(self) -> float | None:
         """Returns when the oldest message was published that has come and is not taken, in Unix
         seconds; None where none waits.
         """
         with self._arrived_lock:
-            return min(
-                (message.publish_time.timestamp() for message in self._arrived), default=None
-            )
+            return min((published for published, _ in self._arrived), default=None)
 
     @property
     def is_settled(self) -> bool:
@@ -122,8 +134,12 @@ class _Stream:
 
     @property
     def has_room(self) -> bool:
-        """Whether more messages may come before some are acknowledged."""
-        return len(self._unacknowledged) < MAX_UNACKNOWLEDGED
+        """Whether more messages may come before some are acknowledged, also if a limit was reached
+        before."""
+        return (
+            len(self._unacknowledged) < _RESUME_SHARE * MAX_UNACKNOWLEDGED
+            and self._unacknowledged_bytes < _RESUME_SHARE * MAX_UNACKNOWLEDGED_BYTES
+        )
 
     def probe(self) -> None:
         """Asks Pub/Sub for anything, as the stream itself does not say that it is cut off.
@@ -142,7 +158,7 @@ class _Stream:
     def acknowledge(self, messages: Sequence[PubSubMessage]) -> None:
         for message in messages:
             message.ack()
-            self._unacknowledged.pop(message.ack_id, None)
+            self._forget(message)
 
     def close(self) -> None:
         """Ends the stream; what it holds comes again at once, also elsewhere."""
@@ -154,6 +170,7 @@ class _Stream:
             *(message.ack_id for message in self._take_arrived(math.inf)),
         ]
         self._unacknowledged.clear()
+        self._unacknowledged_bytes = 0
         try:
             for start in range(0, len(ack_ids), _MOST_IN_A_REQUEST):
                 self._client.modify_ack_deadline(

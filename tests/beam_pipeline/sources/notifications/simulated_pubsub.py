@@ -12,6 +12,7 @@ from typing import Any
 
 from google.api_core import exceptions
 
+MESSAGE_BYTES = 1000
 _ACK_SECONDS = 60.0
 _RECONNECT_SECONDS = 9.0
 
@@ -88,9 +89,12 @@ class SimulatedSubscription:
         if self.is_away or self.now < self._connected_from:
             return
         held = Counter(id(entry.holder) for entry in self.outstanding.values())
-        room = {
-            id(client): client.most - held[id(client)] for client in self._clients if client.is_open
-        }
+        room = {}
+        for client in self._clients:
+            if client.is_open:
+                most = min(client.most, client.most_bytes // MESSAGE_BYTES)
+                client.is_paused &= held[id(client)] >= 0.8 * most
+                room[id(client)] = 0 if client.is_paused else most - held[id(client)]
         for ack_id, entry in self.outstanding.items():
             if entry.held_since is not None and self.now - entry.held_since >= _ACK_SECONDS:
                 entry.holder, entry.held_since = None, None
@@ -99,6 +103,7 @@ class SimulatedSubscription:
             for client in self._clients:
                 if room.get(id(client), 0) > 0:
                     room[id(client)] -= 1
+                    client.is_paused = room[id(client)] <= 0
                     entry.holder = client
                     client.callback(_message(self, ack_id, entry))
                     break
@@ -125,6 +130,7 @@ def _message(subscription: SimulatedSubscription, ack_id: str, entry: Outstandin
         ack_id=ack_id,
         attributes={"eventType": "OBJECT_FINALIZE", "bucketId": "b", "objectId": entry.key},
         data=b"",
+        size=MESSAGE_BYTES,
         publish_time=datetime.fromtimestamp(entry.time, UTC),
         ack=ack,
     )
@@ -140,16 +146,21 @@ class _Stream(concurrent.futures.Future[None]):
 
 
 class SimulatedClient:
-    """What Google's client does, as far as the source uses it. Each call takes time."""
+    """What Google's client does, as far as the source uses it. Each call takes time.
+
+    Once it holds as much as it may, it takes no more until it holds less than 0.8 of that.
+    """
 
     def __init__(self, subscription: SimulatedSubscription) -> None:
         self._subscription = subscription
-        self.most = 0
+        self.most = self.most_bytes = 0
+        self.is_paused = False
         self._future = _Stream()
         self.callback: Callable[[Any], None]
 
     def subscribe(self, path: str, callback: Callable[[Any], None], flow_control: Any) -> Any:
         self.callback, self.most = callback, flow_control.max_messages
+        self.most_bytes = flow_control.max_bytes
         return self._future
 
     @property

@@ -271,16 +271,37 @@ def test_event_time_waits_after_pubsub_was_away(subscription: SimulatedSubscript
     assert source.pull(0, batch.position, 1000).is_at_end
 
 
+@pytest.mark.parametrize(
+    ("limit", "value"), [("MAX_UNACKNOWLEDGED", 5), ("MAX_UNACKNOWLEDGED_BYTES", 5000)]
+)
 def test_event_time_waits_while_no_more_messages_can_be_held(
-    subscription: SimulatedSubscription, monkeypatch: pytest.MonkeyPatch
+    limit: str, value: int, subscription: SimulatedSubscription, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pubsub, "MAX_UNACKNOWLEDGED", 5)
+    monkeypatch.setattr(pubsub, limit, value)
     source, position = settled(subscription)
     for _ in range(8):
         subscription.publish()
     subscription.pass_time(1.0)
     batch = source.pull(0, position, 1000)
     assert (len(batch.messages), batch.until, batch.is_at_end) == (5, None, False)
+    source.acknowledge(0, [batch.receipt[:1]])
+    subscription.pass_time(1.0)
+    batch = source.pull(0, batch.position, 1000)
+    assert (len(batch.messages), batch.until, batch.is_at_end) == (0, None, False)
+
+
+def test_more_than_ten_thousand_messages_are_under_way(
+    subscription: SimulatedSubscription,
+) -> None:
+    source, position = settled(subscription)
+    for _ in range(12_000):
+        subscription.publish()
+    subscription.pass_time(1.0)
+    taken = 0
+    for _ in range(12):
+        batch = source.pull(0, position, 1000)
+        position, taken = batch.position, taken + len(batch.messages)
+    assert taken == 12_000
 
 
 def test_event_time_is_that_of_the_oldest_message_that_waits(
