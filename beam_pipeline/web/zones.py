@@ -168,7 +168,7 @@ class AreaFields:
 
 def corners_text(polygon: Iterable[tuple[float, float]]) -> str:
     """Returns corners as a person writes them, each in a line."""
-    return "\n".join(f"{x:.4g}, {y:.4g}" for x, y in polygon)
+    return "\n".join(f"{round(x, 4):g}, {round(y, 4):g}" for x, y in polygon)
 
 
 def parse_corners(text: str) -> tuple[tuple[float, float], ...]:

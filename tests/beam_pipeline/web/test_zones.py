@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import rules
@@ -316,6 +316,19 @@ def test_an_admin_saves_changes_and_removes_areas(hall: Served) -> None:
     assert read_entries(hall.prepared.console.output, 5)[0]["about"]["what"] == (
         "cameras.hall.mask.bay is removed"
     )
+
+
+@given(x=st.floats(0.001, 0.4), y=st.floats(0.001, 0.4))
+@example(x=0.010054, y=0.25)
+@search(100)
+def test_corners_that_nobody_moves_stay_as_they_are(x: float, y: float) -> None:
+    polygon = ((x, y), (1.0, 0.0), (1.0, 1.0))
+    text = (
+        f"version: 1\ncameras: {{hall: {{mask: {{bay: {{polygon: {[*map(list, polygon)]}}}}}}}}}\n"
+    )
+    camera = rules.parse_rules(text.encode(), "rules.yaml").for_camera("hall")
+    fields = zones.AreaFields.of_area(camera.masks["bay"])
+    assert fields.drawn("hall", camera).settings(camera) == ()
 
 
 def test_who_may_not_save_sees_no_button_and_is_refused(hall: Served) -> None:
