@@ -21,7 +21,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from difflib import unified_diff
@@ -38,6 +38,8 @@ from transforms.storage import stores
 
 CHANGE, RESTORE = "change rules", "restore rules"
 """What the audit calls a change by settings, and that a version from before is put back."""
+UNCHANGED = "rules not changed"
+"""What it says after one of these entries if the file could not be replaced."""
 _NAME = re.compile(r"(\d{8}T\d{12})Z_([0-9a-f]{12})\.yaml")
 _MIN_SCORE_KEPT = 0.05
 """The default of the job; `track` needs the detections down to its own `min_score`."""
@@ -331,19 +333,21 @@ class RuleFile:
         if new == text:
             raise ChangeRefusedError(f"{self.path} says this already.")
 
+        kept: dict[str, datetime] = {}
+
+        def write_entry(of: str, at: datetime) -> None:
+            versions = {"from": text.version, "to": new.version}
+            audit.write_entry(
+                self._output, by=by, role=role, action=of, about={**about, **versions}, now=at
+            )
+
         def keep() -> None:
             try:
                 at = self._next_time(now or datetime.now(timezone.utc))
                 name = f"{at:%Y%m%dT%H%M%S}{at.microsecond:06d}Z_{text.version}.yaml"
                 stores.write_bytes(self._history(name), text.text.encode())
-                audit.write_entry(
-                    self._output,
-                    by=by,
-                    role=role,
-                    action=action,
-                    about={**about, "from": text.version, "to": new.version},
-                    now=at,
-                )
+                write_entry(action, at)
+                kept[self._history(name)] = at
             except OSError as error:
                 raise HistoryError(
                     f"{self.path} was not changed, as the version from before can't be kept in the "
@@ -354,6 +358,11 @@ class RuleFile:
         try:
             replace_rules(self.path, changed.encode(), keep)
         except OSError as error:
+            with suppress(OSError, ChangeRefusedError):
+                self._check_same(text.sha256)  # A store may have written it and not have said so.
+                for uri, at in kept.items():
+                    write_entry(UNCHANGED, at + timedelta(microseconds=1))
+                    stores.delete(uri)
             raise UnwritableError(
                 f"{self.path} can't be written from here ({error.strerror or one_line(error)}). "
                 "Make this change where the file comes from:",

@@ -187,9 +187,11 @@ def unwritable(target: Path, code: int) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(("code", "entries"), [(30, 0), (16, 1)])
+@pytest.mark.parametrize(
+    ("code", "actions"), [(30, []), (16, ["rules not changed", "change rules"])]
+)
 def test_where_the_file_cannot_be_written_a_diff_is_offered(
-    tmp_path: Path, code: int, entries: int
+    tmp_path: Path, code: int, actions: list[str]
 ) -> None:
     """Of a read-only file system nothing is noted; a mount of one file shows it only at the end."""
     file = rule_file(tmp_path)
@@ -208,7 +210,8 @@ def test_where_the_file_cannot_be_written_a_diff_is_offered(
     ]
     assert (tmp_path / "rules.yaml").read_text() == RULES
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "out") == ["rules.yaml"]
-    assert len(kept_files(tmp_path)) == entries
+    assert [one["action"] for one in audit.read_entries(str(tmp_path / "out"), 9)] == actions
+    assert kept_files(tmp_path) == []  # What stands has not been replaced.
 
 
 @pytest.fixture
