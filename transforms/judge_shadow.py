@@ -6,6 +6,8 @@ history of each camera of its own, and writes only to `shadow/`.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -15,6 +17,7 @@ import apache_beam as beam
 from transforms.judge_threats import JudgeInStream, judge, judge_in_order
 from transforms.records.images import JudgedImage
 from transforms.records.precedence import Version, settle
+from transforms.records.text import one_line
 from transforms.records.times import parse_time
 from transforms.repositories import EarlierShadowAlerts
 from transforms.runtime.counters import count
@@ -26,6 +29,8 @@ from transforms.storage.shadow_alerts import compare
 _ONE, _OTHERS = "one", "others"
 _THREADS = 8
 _MAX_WAITING = 64
+_PERMANENT_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError)
+_LOGGER = logging.getLogger(__name__)
 
 Pair = tuple[JudgedImage, JudgedImage]
 """An image with the verdict of the rules, and with that of the shadow rules."""
@@ -129,17 +134,42 @@ class _JudgeInStream(JudgeInStream):
 
 
 class _Write(ReadAheadDoFn):
-    """Writes and deletes files. In a stream, one thread keeps those of one image in order."""
+    """Writes and deletes files. In a stream, one thread keeps those of one image in order.
+
+    A stream goes on, and sends its alerts, where its output permits no file of shadow rules. Other
+    failures of the store fail the bundle, which the runner tries again.
+    """
 
     def __init__(self, *, streaming: bool) -> None:
         super().__init__(threads=1 if streaming else _THREADS, max_waiting=_MAX_WAITING)
+        self._tolerated = _PERMANENT_ERRORS if streaming else ()
 
-    def work(self, element: File) -> None:
+    def work(self, element: File) -> str | None:
+        """Writes or deletes a file; returns why that is not possible, or None."""
         uri, data = element
-        if data:
-            stores.write_bytes(uri, data)
-        else:
-            stores.delete(uri)
+        try:
+            if data:
+                stores.write_bytes(uri, data)
+            else:
+                stores.delete(uri)
+        except self._tolerated as error:
+            return one_line(error)
+        return None
+
+    def outputs(self, result: str | None) -> Iterable[Any]:
+        if result is not None:
+            count("shadow.unwritten")
+            _log_unwritten(result)
+        return ()
+
+
+@functools.lru_cache(maxsize=100)
+def _log_unwritten(reason: str) -> None:
+    _LOGGER.error(
+        "what the shadow rules say can't be written: %s; give the job access to shadow/ in its "
+        "output. Until then the job continues without these records.",
+        reason,
+    )
 
 
 def _key_by_camera(judged: JudgedImage) -> tuple[str, JudgedImage]:

@@ -282,3 +282,32 @@ def test_a_stream_takes_up_an_edited_shadow_file_and_refuses_a_broken_one(tmp_pa
     new = counted_here() - before
     assert (new["shadow_rules.taken_up"], new["shadow_rules.refused"]) == (1, 1)
     assert not any(name.startswith("rules.") for name in new)
+
+
+def write(uri: str, *, streaming: bool) -> None:
+    """One bundle, as a runner calls the step."""
+    step = _Write(streaming=streaming)
+    step.setup()
+    step.start_bundle()
+    assert [*step.process((uri, b"{}")), *step.finish_bundle()] == []
+    step.teardown()
+
+
+def test_a_stream_that_may_not_write_for_the_shadow_goes_on(tmp_path, caplog) -> None:
+    (tmp_path / "shadow").touch()
+    before = counted_here()
+    for number in (1, 2):
+        write(f"{tmp_path}/shadow/alerts/hall/{number}.json", streaming=True)
+    assert (counted_here() - before)["shadow.unwritten"] == 2
+    assert "what the shadow rules say can't be written" in caplog.text
+    with pytest.raises(NotADirectoryError):
+        write(f"{tmp_path}/shadow/alerts/hall/1.json", streaming=False)
+
+
+def test_a_stream_tries_again_what_the_store_may_take_later(tmp_path, monkeypatch) -> None:
+    def fail(uri: str, data: bytes) -> None:
+        raise ConnectionError("no route to the store")
+
+    monkeypatch.setattr("transforms.storage.stores.write_bytes", fail)
+    with pytest.raises(ConnectionError):
+        write(f"{tmp_path}/shadow/alerts/hall/1.json", streaming=True)
