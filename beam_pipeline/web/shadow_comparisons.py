@@ -27,11 +27,20 @@ class ShadowComparisons:
           change: The number of the last change of what the index holds.
           version: The version of the shadow rules; None for that of the newest record.
         """
-        key = change, index.generation, version
         with self._lock:
-            if key not in self._kept:
-                marks = facts_of(index.all_marks())
-                self._kept[key] = compare_alerts(index.shadow_alerts(), marks, version)
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
-            return self._kept[key]
+            newest = self._compared(index, change, None)
+            if version is None:
+                return newest
+            if version not in newest.versions:  # Nobody makes work by asking for any number.
+                return Comparison(version, newest.versions, (), ())
+            return self._compared(index, change, version)
+
+    def _compared(self, index: Index, change: int, version: str | None) -> Comparison:
+        key = change, index.generation, version
+        if key not in self._kept:
+            marks = facts_of(index.all_marks())
+            self._kept[key] = compare_alerts(index.shadow_alerts(), marks, version)
+        self._kept.move_to_end(key)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]

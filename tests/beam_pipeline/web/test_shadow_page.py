@@ -6,10 +6,12 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rules
+from beam_pipeline.web import shadow_comparisons
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.beam_pipeline.web.serving import (
     RULES,
@@ -106,3 +108,22 @@ def test_many_differences_are_on_several_pages(tmp_path: Path) -> None:
             address = older[1].replace("&amp;", "&") if older else ""
         assert found == [image.stem for image in reversed(many)]
         assert f"20260131T120000Z_{'0' * 12}.json" in browser.get("/health").text
+
+
+def test_versions_that_nobody_has_used_cost_nothing(
+    here: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = here.browser()
+    assert len(rows(browser.get("/shadow").text)) > 1
+    asked: list[str | None] = []
+    compare = shadow_comparisons.compare_alerts
+
+    def count(alerts: Any, facts: Any, version: str | None) -> Any:
+        asked.append(version)
+        return compare(alerts, facts, version)
+
+    monkeypatch.setattr(shadow_comparisons, "compare_alerts", count)
+    for number in range(9):
+        assert rows(browser.get(f"/shadow?version={number:012x}").text) == {}
+    assert len(rows(browser.get("/shadow").text)) > 1
+    assert asked == []
