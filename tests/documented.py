@@ -114,6 +114,7 @@ WHERE: dict[str, dict[str, str]] = {
         "make bench": "not here: it measures for minutes, alone on the machine",
         "make bench-stream": "not here: it measures for minutes, alone on the machine",
         "make bench-backtest": "not here: it measures for minutes, alone on the machine",
+        "make bench-listing": "not here: test_listing_benchmark.py lists fewer files",
         ".venv/bin/python -m tests.rules.drawn_day": "not here: test_drawn_day.py does fewer days",
     },
     "docs/scale.md": {".venv/bin/python -m benchmarks.cost": COST},

@@ -1,0 +1,157 @@
+"""`python -m benchmarks.listing`: what it costs a stream to find the files of a large input.
+
+A flat folder of the local disk is watched without a runner: how fast a backlog is emitted, how much
+memory that takes, and what a look costs in which nothing has come. Of a bucket in an S3 server on
+the loopback, the requests of a look are counted. Both are looked at with a clock that is ahead, as
+if they had been there for longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, Watcher
+from tests.stores.bucket import Bucket, s3_client
+from tests.stores.servers import Proxy, moto
+
+_LINKS = 60_000
+"""Links to one file; ext4 takes 65,000."""
+_CAMERAS = 2
+_MIB = 1 << 20
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MIB
+
+
+def _name(number: int, ends: float) -> str:
+    at = time.gmtime(ends - number // _CAMERAS)
+    return f"camera-{number % _CAMERAS}_{time.strftime('%Y%m%dT%H%M%SZ', at)}.jpg"
+
+
+class _Stream:
+    """A source that is looked at, and its state in bytes, as a runner keeps it."""
+
+    def __init__(self, source: str) -> None:
+        self.ahead = 0.0
+        self._watcher = Watcher(source, clock=lambda: time.time() + self.ahead)
+        self._known = KNOWN_FILES_CODER.encode(KnownFiles())
+
+    def look(self) -> int:
+        """Returns how many files are emitted until nothing is left."""
+        number, more = 0, True
+        while more:
+            known = KNOWN_FILES_CODER.decode(self._known)
+            assert known is not None
+            result = self._watcher.poll(known)
+            self._known = KNOWN_FILES_CODER.encode(result.known)
+            number, more = number + len(result.ready), result.has_more
+        return number
+
+
+def local(folder: Path, files: int) -> list[tuple[str, str]]:
+    """Returns what a flat folder with so many files costs.
+
+    Args:
+      folder: Where to make it.
+      files: How many files it has.
+    """
+    flat = folder / "in"
+    flat.mkdir()
+    ends = time.time()
+    for number in range(files):
+        if number % _LINKS == 0:
+            linked = folder / str(number)
+            linked.write_bytes(b"")
+        os.link(linked, flat / _name(number, ends))
+    stream = _Stream(str(flat))
+    stream.ahead = 120.0
+    before, began = _peak_mib(), time.perf_counter()
+    found = stream.look()
+    seconds = time.perf_counter() - began
+    if found != files:
+        raise SystemExit(f"{found} files were emitted, not {files}")
+    memory = _peak_mib() - before
+    began = time.perf_counter()
+    stream.look()
+    listing = time.perf_counter() - began
+    began = time.perf_counter()
+    stream.look()
+    look = time.perf_counter() - began
+    return [
+        (f"backlog of {files:,} files in one folder, files/s", f"{files / seconds:,.0f}"),
+        ("memory for it, MiB", f"{memory:,.0f}"),
+        ("listing in which nothing has come, once a minute, ms", f"{listing * 1000:,.1f}"),
+        ("look in which nothing has come, ms", f"{look * 1000:,.1f}"),
+    ]
+
+
+def bucket(objects: int) -> list[tuple[str, str]]:
+    """Returns the requests that looks at a bucket with so many objects take."""
+    with moto() as server, Proxy(server) as proxy:
+        pictures = Bucket.make(server, "listing")
+        client = s3_client(server)
+        ends = time.time()
+
+        def put(number: int, at: float) -> None:
+            client.put_object(Bucket=pictures.name, Key=f"in/{_name(number, at)}", Body=b"")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: put(number, ends), range(objects)))
+        os.environ.update(server.environment)
+        FileSystems.set_options(PipelineOptions(list(proxy.server.options)))
+        stream = _Stream(pictures.uri("in"))
+        stream.ahead = 7200.0
+        requests = []
+        for expected in (objects, 0, 0, 1):
+            if expected == 1:
+                put(0, ends + 7200)
+            proxy.requests.clear()
+            found = stream.look()
+            if found != expected:
+                raise SystemExit(f"{found} objects were emitted, not {expected}")
+            requests.append(len(proxy.requests))
+    return [
+        (
+            f"full listing of {objects:,} objects of {_CAMERAS} cameras, requests",
+            f"{requests[1]:,}",
+        ),
+        ("look in which nothing has come, requests", f"{requests[2]:,}"),
+        ("look in which an image has come, requests", f"{requests[3]:,}"),
+    ]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.listing",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--files", type=int, default=200_000, help="files in the folder")
+    parser.add_argument(
+        "--objects", type=int, default=20_000, help="objects in the bucket; 0: none"
+    )
+    parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the folder is made")
+    args = parser.parse_args(words)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        rows = local(Path(folder), args.files)
+    if args.objects:
+        rows += bucket(args.objects)
+    print("| | |\n|---|---|")
+    for name, figure in rows:
+        print(f"| {name} | {figure} |")
+
+
+if __name__ == "__main__":
+    main()

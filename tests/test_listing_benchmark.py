@@ -1,0 +1,23 @@
+"""`python -m benchmarks.listing`, with a small folder and no bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.listing import main
+
+
+def test_a_backlog_is_emitted_and_then_nothing_is_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["--files", "3000", "--objects", "0", "--folder", str(tmp_path)])
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [name for name, _ in lines] == [
+        "backlog of 3,000 files in one folder, files/s",
+        "memory for it, MiB",
+        "listing in which nothing has come, once a minute, ms",
+        "look in which nothing has come, ms",
+    ]
+    assert list(tmp_path.iterdir()) == []
