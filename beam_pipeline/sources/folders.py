@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -23,7 +23,10 @@ _LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpf
 comes with an old one."""
 _DATES_FOLDERS = _LOCAL | {"nfs", "nfs4"}
 """Filesystems on which a folder's time changes when an entry is added or removed."""
-_JPEG_END = b"\xff\xd9"
+_JPEG_BEGIN, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_SCAN = 0xDA
+"""The marker before the data of the image."""
+_MOST_SEGMENTS = 1000
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -126,13 +129,33 @@ class Disk:
         return known
 
     def ends_as_jpeg(self, path: str) -> bool:
-        """Returns whether a file ends as a JPEG does; False if it can't be read."""
+        """Returns whether a file ends as a JPEG does, behind the beginning of its image; False if
+        it can't be read.
+
+        A preview in the data before the image ends in the same way.
+        """
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(path, "rb") as file:
+                if not _begins_image(file):
+                    return False
                 file.seek(-len(_JPEG_END), os.SEEK_END)
                 return file.read(len(_JPEG_END)) == _JPEG_END
-        except OSError:  # One that is shorter, too.
+        except OSError:
             return False
+
+
+def _begins_image(file: BinaryIO) -> bool:
+    """Returns whether the segments at the beginning of a JPEG lead to its image."""
+    if file.read(2) != _JPEG_BEGIN:
+        return False
+    for _ in range(_MOST_SEGMENTS):
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF or not 0xC0 <= head[1] <= 0xFE:
+            return False
+        if head[1] == _SCAN:
+            return True
+        file.seek(max(int.from_bytes(head[2:], "big") - 2, 0), os.SEEK_CUR)
+    return False
 
 
 def _mounted_kind(path: str) -> str | None:

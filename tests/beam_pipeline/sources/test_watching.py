@@ -25,6 +25,7 @@ from beam_pipeline.sources.watching import (
     Watcher,
     _Watch,
 )
+from tests.beam_pipeline.conftest import jpeg
 from tests.beam_pipeline.simulated_disk import NOW, TOP, SimulatedDisk
 from transforms.runtime.counters import counted_here
 
@@ -329,18 +330,27 @@ def test_a_file_that_ends_as_a_jpeg_in_the_middle_is_emitted_again(
     assert stream.all(after=0.7) == ["a.jpg"]
 
 
+PREVIEW = b"\xff\xd8\xff\xe1\0\x09\xff\xd8...\xff\xd9"
+"""The beginning of a file up to the end of the preview in its data: there a writer may pause."""
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"", False),
         (b"\xd9", False),
-        (b"\xff\xd9", True),
-        (b"\xff\xd8...\xff\xd9", True),
-        (b"\xff\xd8...\xff\xd9\0", False),
+        (b"\xff\xd9", False),
+        (b"\xff\xd8...\xff\xd9", False),
+        (PREVIEW, False),
+        (PREVIEW + b"\xff\xc0\0\x04..\xff", False),
+        (PREVIEW + b"\xff\xc0\0\x04..\xff\xda\0\x02...\xff\xd9", True),
+        (PREVIEW + b"\xff\xc0\0\x04..\xff\xda\0\x02...\xff\xd9\0", False),
+        (b"\xff\xd8" + b"\xff\xe1\0\0" * 2000 + b"\xff\xda\xff\xd9", False),
+        (jpeg(), True),
         (None, False),
     ],
 )
-def test_the_last_two_bytes_tell_whether_a_file_ends_as_a_jpeg(
+def test_a_file_ends_as_a_jpeg_after_its_image_and_not_after_a_preview(
     content: bytes | None, expected: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.jpg"
