@@ -2,8 +2,8 @@
 # make test   run lint, type checks and all tests
 # make search   run the tests that search for counterexamples, 100,000 examples each: EXAMPLES=20000,
 #   ARGS="-k watching" for some of them (docs/testing.md)
-# make bench, bench-stream, bench-backtest, bench-listing   measure speed and memory: of the batch job, of
-#   the stream on Flink, of a backtest, and of watching a large input
+# make bench, bench-stream, bench-scale, bench-backtest, bench-listing   measure speed and memory: of the batch
+#   job, of the stream on Flink, of fleets of cameras on Flink, of a backtest, and of watching a large input
 # make soak   feed and disturb a stream on Flink, then recount its output: ARGS="--minutes 60 --seed 1"
 # make fuzz   check 100,000 mutated JPEGs against a slow reference decoder (docs/validation.md)
 # make mutants   list small changes of the code that no test notices (docs/testing.md);
@@ -32,7 +32,7 @@ TOGETHER := -n $(PROCESSES) --dist loadscope
 # A test that fails runs once more, and is listed with its traceback (docs/testing.md).
 AGAIN := --reruns 1 --rerun-show-tracebacks
 
-.PHONY: run test search fuzz lint docs mutants bench bench-stream bench-backtest bench-listing soak prism lock clean flink-up flink-args flink-down
+.PHONY: run test search fuzz lint docs mutants bench bench-stream bench-scale bench-backtest bench-listing soak prism lock clean flink-up flink-args flink-down
 
 run: $(READY)
 	$(BIN)/python -m beam_pipeline --runner DirectRunner $(ARGS)
@@ -62,6 +62,9 @@ bench: $(READY)
 
 bench-stream: $(READY)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
+
+bench-scale: $(READY)
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 bench-backtest: $(READY)
 	$(BIN)/python -m benchmarks.backtest $(ARGS)

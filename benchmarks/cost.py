@@ -1,5 +1,8 @@
 """`python -m benchmarks.cost`: what images cost in requests, storage and processors, in both forms.
 
+With `--cameras`, it also says what a fleet needs whose cameras send an image a minute: processors,
+memory, state, requests a second. Its assumptions are what `make bench-scale` has measured.
+
 All prices are assumptions, and so are the options that say what the images are like: give your own.
 What an image costs in requests is what `tests/stores/test_requests.py` counts at a server of S3's
 protocol. The size of records is measured, on images that are drawn as for the benchmark of
@@ -25,6 +28,8 @@ _CAMERAS, _EACH = 100, 10
 """The images whose records are measured: those of five minutes."""
 _DAYS_A_MONTH = 30
 _GB = 10**9
+_SECONDS_BETWEEN = 60
+"""Between two images of a camera of a fleet."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,75 @@ def table(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def fleet_table(args: argparse.Namespace) -> str:
+    """Returns the table of what a fleet needs, each row with its arithmetic."""
+    rate = args.cameras / _SECONDS_BETWEEN
+    busy = args.busy
+    of_images = rate * args.processor_ms / 1000 / busy
+    of_flink = rate * args.flink_ms / 1000 / busy
+    processors = of_images + of_flink
+    state = rate * args.state_seconds * args.state_bytes / _GB
+    packed = requests_of(
+        packed=True,
+        copies=False,
+        alert_share=args.alert_share,
+        images_a_file=args.images_a_file,
+    )
+    as_json = requests_of(
+        packed=False,
+        copies=True,
+        alert_share=args.alert_share,
+        images_a_file=args.images_a_file,
+    )
+    gigabytes = rate * args.image_kb / 1e6
+    rows = [
+        ("images/s", f"{rate:,.0f}", f"{args.cameras:,} cameras / {_SECONDS_BETWEEN} s"),
+        ("GB/s that are read", f"{gigabytes:,.2f}", f"images/s x {args.image_kb:g} kB"),
+        (
+            "processors for images and their model",
+            f"{of_images:,.0f}",
+            f"images/s x {args.processor_ms:g} ms / {busy:g} busy",
+        ),
+        (
+            "processors for the stream on Flink",
+            f"{of_flink:,.0f}",
+            f"images/s x {args.flink_ms:g} ms / {busy:g} busy",
+        ),
+        (
+            "memory in GB",
+            f"{processors * args.memory_gb:,.0f}",
+            f"processors x {args.memory_gb:g} GB for a slot",
+        ),
+        (
+            "state in GB",
+            f"{state:,.1f}",
+            f"images/s x {args.state_seconds:g} s x {args.state_bytes:g} bytes",
+        ),
+        (
+            "GET/s",
+            f"{rate * packed.gets:,.0f}",
+            f"images/s x {packed.gets:.3f}",
+        ),
+        (
+            "PUT and COPY/s, json",
+            f"{rate * as_json.puts:,.0f}",
+            f"images/s x {as_json.puts:.3f}",
+        ),
+        (
+            "PUT and COPY/s, packed, no copies",
+            f"{rate * packed.puts:,.0f}",
+            f"images/s x {packed.puts:.3f}",
+        ),
+        (
+            "processors for 30 days",
+            f"{processors * 24 * 30 * args.price_processor:,.0f}",
+            f"processors x 720 h x {args.price_processor:g}",
+        ),
+    ]
+    lines = [f"| {args.cameras:,} cameras | | |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(cells)} |" for cells in rows])
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(
@@ -137,9 +211,19 @@ def main(words: Sequence[str] | None = None) -> None:
         ("--price_put", float, 0.005, "the price of 1,000 PUTs or COPYs"),
         ("--price_storage", float, 0.023, "the price of a GB for 30 days"),
         ("--price_processor", float, 0.04, "the price of a processor for an hour"),
+        ("--flink_ms", float, 3.9, "the processor time of an image after the model, on Flink"),
+        ("--state_bytes", float, 2300.0, "the state of an image in a stream"),
+        ("--state_seconds", float, 3900.0, "how long it is kept: a window and the lateness"),
+        ("--memory_gb", float, 2.0, "the memory of a slot on Flink"),
+        ("--busy", float, 0.7, "the share of their time in which processors work"),
     ):
         parser.add_argument(name, type=kind, default=default, help=help)
-    print(table(parser.parse_args(words)))
+    parser.add_argument("--cameras", type=int, help="also show what so many cameras need")
+    args = parser.parse_args(words)
+    if args.cameras is not None:
+        args.images = args.cameras * 86_400 * _DAYS_A_MONTH // _SECONDS_BETWEEN
+        print(f"{fleet_table(args)}\n")
+    print(table(args))
 
 
 if __name__ == "__main__":

@@ -117,7 +117,10 @@ WHERE: dict[str, dict[str, str]] = {
         "make bench-listing": "not here: test_listing_benchmark.py lists fewer files",
         ".venv/bin/python -m tests.rules.drawn_day": "not here: test_drawn_day.py does fewer days",
     },
-    "docs/scale.md": {".venv/bin/python -m benchmarks.cost": COST},
+    "docs/scale.md": {
+        ".venv/bin/python -m benchmarks.cost": COST,
+        "make bench-scale": "not here: test_scale.py measures a small fleet",
+    },
     "docs/flink.md": {
         "make flink-up": "not here: the session's cluster is started by the same program",
         f"{PYTHON} $(make -s flink-args) --output": BATCH,

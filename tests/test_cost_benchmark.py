@@ -17,8 +17,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 
 
 def rows(text: str) -> dict[str, list[float]]:
-    """The rows of the table in a text."""
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    """The rows of the first table of costs in a text."""
+    table = text[text.index("images | json |") :].partition("\n\n")[0]
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if "---" not in line]
     return {name: [float(cell.replace(",", "")) for cell in cells] for name, *cells in lines[1:]}
 
 
@@ -30,7 +31,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, list[f
 @pytest.fixture
 def words() -> list[Sequence[str]]:
     commands = [command.text for command in documented.run_by(COST)]
-    assert len(commands) == 3
+    assert len(commands) == 4
     return [shlex.split(command)[3:] for command in commands]
 
 
@@ -98,3 +99,41 @@ def test_alerts_cost_further_requests(capsys: pytest.CaptureFixture[str]) -> Non
     all_of_them = printed(capsys, "--alert_share", "1")
     assert all_of_them["GET"] == [2_000_000] * 4
     assert all_of_them["PUT and COPY"] == [4_000_200, 3_002_353, 3_000_200, 2_002_353]
+
+
+def fleet(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, float]:
+    """The rows of the table of a fleet."""
+    main(["--cameras", "60000", *words])
+    table = capsys.readouterr().out.partition("\n\n")[0]
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    return {cells[0]: float(cells[1].replace(",", "")) for cells in lines}
+
+
+def test_the_page_shows_what_a_million_cameras_need(
+    words: list[Sequence[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words[3][:2] == ["--cameras", "1000000"]
+    main(words[3])
+    table, _, costs = capsys.readouterr().out.partition("\n\n")
+    assert table in PAGE.read_text()
+    assert costs.startswith("| 43,200,000,000 images | json |")
+
+
+def test_what_a_fleet_needs_is_computed_from_its_images(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--processor_ms", "40", "--flink_ms", "4", "--busy", "0.5", "--memory_gb", "3"]
+    words += ["--state_seconds", "2000", "--state_bytes", "1000", "--image_kb", "50"]
+    words += ["--alert_share", "0.5", "--images_a_file", "100", "--price_processor", "0.1"]
+    assert fleet(capsys, *words) == {
+        "images/s": 1000,
+        "GB/s that are read": 0.05,
+        "processors for images and their model": 80,
+        "processors for the stream on Flink": 8,
+        "memory in GB": 264,
+        "state in GB": 2,
+        "GET/s": 1500,
+        "PUT and COPY/s, json": 3510,
+        "PUT and COPY/s, packed, no copies": 1030,
+        "processors for 30 days": 6336,
+    }

@@ -26,7 +26,7 @@ from transforms.judge_shadow import JudgeShadow
 from transforms.judge_threats import JudgeThreats
 from transforms.parse_filename import ParseFilename
 from transforms.read_detections import ReadDetections
-from transforms.records.images import InvalidImage, JudgedImage, WindowCounts
+from transforms.records.images import DetectedImage, InvalidImage, JudgedImage, WindowCounts
 from transforms.repositories import (
     StoreDetections,
     StoreFinal,
@@ -44,6 +44,9 @@ from transforms.validate_image import (
     InvalidNames,
     ValidateImage,
 )
+
+Refused = tuple[beam.PCollection[InvalidImage], Mapping[str, int | str]]
+"""Images that are not judged, and the resource hints of the step that stores them."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
     hints = options.model_hints
     top = source_of(job.input).top if stores.is_local(job.input) else None
 
-    refused: dict[str, tuple[beam.PCollection[InvalidImage], Mapping[str, int | str]]] = {}
+    refused: dict[str, Refused] = {}
     if options.notifications is not None:
         notified = pipeline | "WatchNotifications" >> WatchNotifications(
             options.notifications, job.input, poll_seconds=options.poll_interval_seconds
@@ -143,6 +146,39 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         if options.store_validated
         else inferred.detected
     )
+    wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames(streaming=streaming)
+    refused |= {
+        "StoreInvalidNames": (wrong_names.invalid, {}),
+        "StoreInvalidImages": (checked.invalid, hints),
+        "StoreFailedInferences": (inferred.invalid, hints),
+    }
+    contested = (
+        wrong_names.contested,
+        checked.contested,
+        inferred.contested,
+    ) | "Contested" >> beam.Flatten()
+    return judge_and_store(detected, contested, refused, job, on_prism=on_prism)
+
+
+def judge_and_store(
+    detected: beam.PCollection[DetectedImage],
+    contested: beam.PCollection[InvalidImage],
+    refused: Mapping[str, Refused],
+    job: Job,
+    *,
+    on_prism: bool = False,
+) -> Outputs:
+    """Adds the part of the job that follows detection: all that it needs are small records.
+
+    Args:
+      detected: Each valid image with its detections.
+      contested: Invalid images whose files share a capture time with others.
+      refused: The other invalid images, by the label of the step that stores them.
+      job: The job.
+      on_prism: Whether the job is a stream on Prism.
+    """
+    options, output, streaming = job.options, job.output, job.options.streaming
+    top = source_of(job.input).top if stores.is_local(job.input) else None
     judged = detected | "JudgeThreats" >> JudgeThreats(
         job.rules,
         streaming=streaming,
@@ -156,23 +192,11 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
             streaming=streaming,
             allowed_lateness_seconds=options.allowed_lateness_seconds,
         )
-    wrong_names = parsed.invalid | "InvalidNames" >> InvalidNames(streaming=streaming)
-    refused |= {
-        "StoreInvalidNames": (wrong_names.invalid, {}),
-        "StoreInvalidImages": (checked.invalid, hints),
-        "StoreFailedInferences": (inferred.invalid, hints),
-    }
-
     has_file = HasRecord(job.rules) if options.repository == PACKED else None
     stored = detected | "StoreDetections" >> (
         StoreDetections(output) if has_file is None else StorePackedDetections(output)
     )
     judged | "StoreFinal" >> StoreFinal(output, has_file=has_file)
-    contested = (
-        wrong_names.contested,
-        checked.contested,
-        inferred.contested,
-    ) | "Contested" >> beam.Flatten()
     resolved = judged | "ResolveVersions" >> ResolveVersions(
         contested,
         output,

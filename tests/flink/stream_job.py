@@ -66,7 +66,48 @@ def scraped(cluster: Any) -> dict[str, list[float]]:
     return found
 
 
-class StreamJob:
+class FlinkJob:
+    """A job on the cluster, by what Flink's REST interface says of it.
+
+    Args:
+      cluster: Where it runs.
+      id: Flink's id of it.
+    """
+
+    def __init__(self, cluster: Any, id: str) -> None:
+        self._cluster = cluster
+        self.id = id
+
+    def counter(self, name: str) -> float:
+        """The sum of one of the job's own counters, as Flink's REST shows it."""
+        total = 0.0
+        shown = f".threats_{name.replace('.', '_')}"  # Flink writes a dot as an underscore.
+        for vertex in self._cluster.get(f"/jobs/{self.id}")["vertices"]:
+            path = f"/jobs/{self.id}/vertices/{vertex['id']}/subtasks/metrics"
+            for metric in self._cluster.get(path):
+                if metric["id"].endswith(shown):
+                    (found,) = self._cluster.get(f"{path}?get={quote(metric['id'])}")
+                    total += found["sum"]
+        return total
+
+    def checkpoints(self) -> dict[str, Any]:
+        """What Flink says of the job's checkpoints."""
+        found: dict[str, Any] = self._cluster.get(f"/jobs/{self.id}/checkpoints")
+        return found
+
+    def cancel(self) -> None:
+        """Ends the job."""
+        requests.patch(f"{self._cluster.rest}/jobs/{self.id}?mode=cancel", timeout=10)
+        wait_for(
+            "the job ends",
+            lambda: self._jobs().get(self.id) in (None, "CANCELED", "FINISHED", "FAILED"),
+        )
+
+    def _jobs(self) -> dict[str, str]:
+        return {job["id"]: job["status"] for job in self._cluster.get("/jobs")["jobs"]}
+
+
+class StreamJob(FlinkJob):
     """A stream on the cluster, submitted as a user submits it.
 
     Args:
@@ -89,10 +130,7 @@ class StreamJob:
                 stdout=out,
                 stderr=out,
             )
-        self.id = wait_for("the job runs", lambda: self._new_job(before))
-
-    def _jobs(self) -> dict[str, str]:
-        return {job["id"]: job["status"] for job in self._cluster.get("/jobs")["jobs"]}
+        super().__init__(cluster, wait_for("the job runs", lambda: self._new_job(before)))
 
     def _new_job(self, before: set[str]) -> str | None:
         assert self._client.poll() is None, self._log.read_text()
@@ -102,23 +140,6 @@ class StreamJob:
     def printed(self) -> str:
         """Returns what the submitting program has printed so far."""
         return self._log.read_text()
-
-    def counter(self, name: str) -> float:
-        """The sum of one of the job's own counters, as Flink's REST shows it."""
-        total = 0.0
-        shown = f".threats_{name.replace('.', '_')}"  # Flink writes a dot as an underscore.
-        for vertex in self._cluster.get(f"/jobs/{self.id}")["vertices"]:
-            path = f"/jobs/{self.id}/vertices/{vertex['id']}/subtasks/metrics"
-            for metric in self._cluster.get(path):
-                if metric["id"].endswith(shown):
-                    (found,) = self._cluster.get(f"{path}?get={quote(metric['id'])}")
-                    total += found["sum"]
-        return total
-
-    def checkpoints(self) -> dict[str, Any]:
-        """What Flink says of the job's checkpoints."""
-        found: dict[str, Any] = self._cluster.get(f"/jobs/{self.id}/checkpoints")
-        return found
 
     def savepoint(self, folder: Path) -> Path:
         """Takes a savepoint while the job runs on; where it is."""
@@ -151,12 +172,8 @@ class StreamJob:
         return found
 
     def cancel(self) -> None:
-        """Ends the job."""
-        requests.patch(f"{self._cluster.rest}/jobs/{self.id}?mode=cancel", timeout=10)
-        wait_for(
-            "the job ends",
-            lambda: self._jobs().get(self.id) in (None, "CANCELED", "FINISHED", "FAILED"),
-        )
+        """Ends the job, and the program that submitted it."""
+        super().cancel()
         try:
             self._client.wait(timeout=30)
         except subprocess.TimeoutExpired:
