@@ -160,12 +160,13 @@ def main(words: Sequence[str]) -> int:
     """Runs a command; returns the exit code."""
     if words[:1] == ["users"]:
         chosen = _user_commands()[0].parse_args(words[1:])
-        from beam_pipeline.web.users import change_users  # It makes hashes, which few calls need.
+        # It makes hashes, which few calls need.
+        from beam_pipeline.web.access.users import change_users
 
         return change_users(chosen)
     if words[:1] == ["tokens"]:
         chosen = _token_commands()[0].parse_args(words[1:])
-        from beam_pipeline.web.users import change_tokens
+        from beam_pipeline.web.access.users import change_tokens
 
         return change_tokens(chosen)
     parsed = parse(parser(), words)

@@ -33,19 +33,20 @@ from beam_pipeline.fleet import chart
 from beam_pipeline.fleet.marking import Said, parse_box, words
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.page import svg_with_dark_mode
-from beam_pipeline.web import api, audit, mark_links, openapi, proposals, shadow, views, zones
-from beam_pipeline.web.console import REPORT, WEB, Console, known_camera
-from beam_pipeline.web.forms import FormError, check_token, read_form
-from beam_pipeline.web.guarding import COOKIE, SESSION_SECONDS, Access, Guard
-from beam_pipeline.web.index import UNMARKED, IncidentFilter
-from beam_pipeline.web.marking import LONGEST_WAIT_SECONDS, save_mark
-from beam_pipeline.web.pictures import (
+from beam_pipeline.web.access.guarding import COOKIE, SESSION_SECONDS, Access, Guard
+from beam_pipeline.web.access.users import OPERATOR, Person
+from beam_pipeline.web.output import audit
+from beam_pipeline.web.output.index import UNMARKED, IncidentFilter
+from beam_pipeline.web.output.pictures import (
     SIZES,
     NoPictureError,
     stored_image,
     why_unreadable,
 )
-from beam_pipeline.web.users import OPERATOR, Person
+from beam_pipeline.web.pages import api, mark_links, openapi, proposals, shadow, views, zones
+from beam_pipeline.web.pages.console import REPORT, WEB, Console, known_camera
+from beam_pipeline.web.pages.forms import FormError, check_token, read_form
+from beam_pipeline.web.pages.marking import LONGEST_WAIT_SECONDS, save_mark
 from rules.text import escaped
 from transforms.storage.marks import MARKS, is_alert_id
 

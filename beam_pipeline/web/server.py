@@ -22,13 +22,13 @@ from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.fleet.marking import user_name
 from beam_pipeline.inputs import paths
 from beam_pipeline.inputs.preflight import check_arguments
+from beam_pipeline.web.access.guarding import LOCAL_HOSTS, Access, Network
+from beam_pipeline.web.access.users import ADMIN, Person, Users
 from beam_pipeline.web.app import make_app
-from beam_pipeline.web.console import Console, Live
-from beam_pipeline.web.following import FleetFollower, Follower, RulesFollower
-from beam_pipeline.web.guarding import LOCAL_HOSTS, Access, Network
-from beam_pipeline.web.index import Index
-from beam_pipeline.web.pictures import COPIES, Pictures
-from beam_pipeline.web.users import ADMIN, Person, Users
+from beam_pipeline.web.output.following import FleetFollower, Follower, RulesFollower
+from beam_pipeline.web.output.index import Index
+from beam_pipeline.web.output.pictures import COPIES, Pictures
+from beam_pipeline.web.pages.console import Console, Live
 from transforms.records.text import one_line
 from transforms.storage import stores
 

@@ -14,7 +14,7 @@ import pytest
 
 import transforms.store_packed
 from beam_pipeline import bundled, cli
-from beam_pipeline.web.pictures import images_of_day, read_record
+from beam_pipeline.web.output.pictures import images_of_day, read_record
 from tests.beam_pipeline.conftest import jpeg, refused, tree
 from tests.conftest import Command, Done
 from transforms.storage.archive import open_archive

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 import rules
-from beam_pipeline.web import zones
+from beam_pipeline.web.pages import zones
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.beam_pipeline.web.serving import Served, served
 from tests.browser.conftest import chromium

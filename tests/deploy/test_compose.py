@@ -24,7 +24,7 @@ import yaml
 from beam_pipeline.bundled import BUNDLED_RULES, BUNDLED_SAMPLES
 from beam_pipeline.commands import run, serve
 from beam_pipeline.runners.prism import VERSION
-from beam_pipeline.web.users import add_user
+from beam_pipeline.web.access.users import add_user
 from tests.beam_pipeline.web.serving import Browser
 from tests.prism_program import prism_program
 from tests.stores.servers import free_port

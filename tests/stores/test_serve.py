@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import rules
-from beam_pipeline.web import audit
-from beam_pipeline.web.following import Follower, RulesFollower
-from beam_pipeline.web.index import IncidentFilter, Index
-from beam_pipeline.web.pictures import NoPictureError, Pictures, images_of_day, stored_image
+from beam_pipeline.web.output import audit
+from beam_pipeline.web.output.following import Follower, RulesFollower
+from beam_pipeline.web.output.index import IncidentFilter, Index
+from beam_pipeline.web.output.pictures import NoPictureError, Pictures, images_of_day, stored_image
 from tests.beam_pipeline.fleets import write_fleet
 from tests.beam_pipeline.web.serving import RULES, small_images, write_small_output
 from tests.stores.bucket import Bucket

@@ -16,8 +16,8 @@ import requests
 import rules
 from beam_pipeline.commands import serve
 from beam_pipeline.commands.arguments import parse
+from beam_pipeline.web.access.users import add_user
 from beam_pipeline.web.server import Prepared, prepare
-from beam_pipeline.web.users import add_user
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.transforms.archives import seen
 from transforms.judge_threats import judge

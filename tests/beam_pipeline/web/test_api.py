@@ -13,7 +13,7 @@ import requests
 
 import rules
 from beam_pipeline import cli
-from beam_pipeline.web.users import Users, add_token, add_user, remove_token
+from beam_pipeline.web.access.users import Users, add_token, add_user, remove_token
 from tests.beam_pipeline.conftest import refused
 from tests.beam_pipeline.web.serving import (
     PASSWORD,

@@ -9,8 +9,8 @@ import pytest
 
 from beam_pipeline.fleet.output_scan import OutputScan
 from beam_pipeline.pages.report.gathering import Fleet, ReportOptions, gather
-from beam_pipeline.web import following
-from beam_pipeline.web.following import FleetFollower, RulesFollower
+from beam_pipeline.web.output import following
+from beam_pipeline.web.output.following import FleetFollower, RulesFollower
 from tests.beam_pipeline.dated_output import DatedOutput
 from tests.beam_pipeline.drawn_output import END, HOUR, write_counts, write_picture
 

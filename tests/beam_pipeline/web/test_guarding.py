@@ -17,8 +17,8 @@ from starlette.routing import Route
 
 import rules
 from beam_pipeline import cli
-from beam_pipeline.web.guarding import FailureLimit, Sessions
-from beam_pipeline.web.users import Users, add_user, remove_user
+from beam_pipeline.web.access.guarding import FailureLimit, Sessions
+from beam_pipeline.web.access.users import Users, add_user, remove_user
 from tests.beam_pipeline.conftest import refused
 from tests.beam_pipeline.web.serving import (
     PASSWORD,
@@ -393,7 +393,7 @@ def test_users_who_are_added_and_removed_at_once_are_all_in_the_file(
 ) -> None:
     file = str(tmp_path / "users.json")
     fast = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr("beam_pipeline.web.users._HASHER", fast)
+    monkeypatch.setattr("beam_pipeline.web.access.users._HASHER", fast)
     add_user(file, "gone", "viewer", PASSWORD)
 
     def change(number: int) -> None:
@@ -410,7 +410,7 @@ def test_users_who_are_added_and_removed_at_once_are_all_in_the_file(
 def test_an_open_page_learns_nothing_after_its_person_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beam_pipeline.web.console._ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr("beam_pipeline.web.pages.console._ALIVE_SECONDS", 0.2)
     monkeypatch.setattr("beam_pipeline.web.app._STREAMS_OF_ONE", 2)
     write_small_output(tmp_path / "out")
     users = users_file(tmp_path / "users.json")

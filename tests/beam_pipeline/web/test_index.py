@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 import rules
 from beam_pipeline.pages.report.gathering import AlertRecord
 from beam_pipeline.pages.report.incidents import find_incidents
-from beam_pipeline.web.following import Follower, RulesFollower
-from beam_pipeline.web.index import (
+from beam_pipeline.web.output.following import Follower, RulesFollower
+from beam_pipeline.web.output.index import (
     FileState,
     IncidentFilter,
     Index,
@@ -293,7 +293,7 @@ def test_two_that_share_an_index_do_not_take_it_from_each_other(tmp_path: Path) 
 def test_an_index_that_is_locked_is_not_begun_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beam_pipeline.web.index._WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("beam_pipeline.web.output.index._WAIT_SECONDS", 0.1)
     index = Index(tmp_path / "i.sqlite", "out")
     index.apply(named([alert("hall", 0)]))
     with closing(sqlite3.connect(tmp_path / "i.sqlite")) as database:

@@ -23,9 +23,9 @@ from schemathesis import checks
 from starlette.routing import Route
 
 import rules
-from beam_pipeline.web.guarding import FailureLimit, _needed_role
-from beam_pipeline.web.openapi import OPERATIONS, document
-from beam_pipeline.web.users import add_token
+from beam_pipeline.web.access.guarding import FailureLimit, _needed_role
+from beam_pipeline.web.access.users import add_token
+from beam_pipeline.web.pages.openapi import OPERATIONS, document
 from tests.beam_pipeline.web.serving import (
     PASSWORD,
     RULES,

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from beam_pipeline.evaluation.rule_edits import apply_settings
 from beam_pipeline.fleet.marking import user_name
-from beam_pipeline.web import proposals, proposing
-from beam_pipeline.web.audit import read_entries
+from beam_pipeline.web.output import proposing
+from beam_pipeline.web.output.audit import read_entries
+from beam_pipeline.web.pages import proposals
 from tests.beam_pipeline.evaluation.recounts import sent
 from tests.beam_pipeline.web.marked_output import RULES, SHOWN, images, write_marked_output
 from tests.beam_pipeline.web.serving import Browser, Served, served

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beam_pipeline.web import audit
-from beam_pipeline.web.rule_changes import (
+from beam_pipeline.web.output import audit
+from beam_pipeline.web.output.rule_changes import (
     BrokenRulesError,
     ChangeRefusedError,
     HistoryError,

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 import rules
 from beam_pipeline import cli
-from beam_pipeline.web.console import Live
+from beam_pipeline.web.pages.console import Live
 from tests.beam_pipeline.conftest import refused
 from tests.beam_pipeline.fleets import PICTURE, SHA256, write_fleet
 from tests.beam_pipeline.web.serving import (
@@ -669,7 +669,7 @@ def test_no_form_makes_the_console_fail(marked: Served, form: dict[str, str]) ->
 def test_a_store_that_hangs_is_waited_for_no_longer_than_some_seconds(
     marked: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("app", "marking"):
+    for module in ("app", "pages.marking"):
         monkeypatch.setattr(f"beam_pipeline.web.{module}.LONGEST_WAIT_SECONDS", 0.3)
     answered = threading.Event()
     plainly = stores.read_if_there

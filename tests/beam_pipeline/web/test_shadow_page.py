@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rules
-from beam_pipeline.web import shadow_comparisons
+from beam_pipeline.web.output import shadow_comparisons
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.beam_pipeline.web.serving import (
     RULES,

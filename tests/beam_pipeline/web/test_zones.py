@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 import rules
 from beam_pipeline.evaluation.areas import DrawnArea
-from beam_pipeline.web import trials, zones
-from beam_pipeline.web.audit import read_entries
-from beam_pipeline.web.trials import Trials, read_images
+from beam_pipeline.web.output import trials
+from beam_pipeline.web.output.audit import read_entries
+from beam_pipeline.web.output.trials import Trials, read_images
+from beam_pipeline.web.pages import zones
 from tests.beam_pipeline.fleets import SHA256, write_fleet
 from tests.beam_pipeline.web.serving import Browser, Served, served, users_file
 from tests.search import search
@@ -372,7 +373,7 @@ def test_a_rule_file_that_can_not_be_written_is_given_as_a_diff(
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("beam_pipeline.web.rule_changes.replace_rules", refuse)
+    monkeypatch.setattr("beam_pipeline.web.output.rule_changes.replace_rules", refuse)
     answer = post(hall.logged_in("admin"), "", "/cameras/hall/zones?new=mask")
     assert answer.status_code == 409
     assert "can&#39;t be written from here (Operation not permitted)" in answer.text

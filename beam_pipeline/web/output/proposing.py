@@ -19,8 +19,8 @@ from datetime import datetime, timedelta, timezone
 import rules
 from beam_pipeline.evaluation.mark_facts import facts_of
 from beam_pipeline.evaluation.proposing import Findings, Proposal, propose
-from beam_pipeline.web.index import Index
-from beam_pipeline.web.rule_changes import BrokenRulesError, RuleFile, RuleText
+from beam_pipeline.web.output.index import Index
+from beam_pipeline.web.output.rule_changes import BrokenRulesError, RuleFile, RuleText
 from transforms.backtest import look_back
 from transforms.records.images import DetectedImage
 from transforms.records.times import from_unix, parse_time

@@ -24,7 +24,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beam_pipeline.web.users import ADMIN, OPERATOR, VIEWER, Person, Users
+from beam_pipeline.web.access.users import ADMIN, OPERATOR, VIEWER, Person, Users
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from beam_pipeline.pages.report.page import (
     labels_text,
     shown_windows,
 )
-from beam_pipeline.web.following import FleetView
-from beam_pipeline.web.index import Index
-from beam_pipeline.web.pictures import (
+from beam_pipeline.web.output.following import FleetView
+from beam_pipeline.web.output.index import Index
+from beam_pipeline.web.output.pictures import (
     NoPictureError,
     StoredImage,
     images_of_day,

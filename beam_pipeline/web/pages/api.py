@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from beam_pipeline.fleet.marking import Said
-from beam_pipeline.web.console import Console
-from beam_pipeline.web.forms import FormError, read_body
-from beam_pipeline.web.marking import save_mark
-from beam_pipeline.web.users import OPERATOR
+from beam_pipeline.web.access.users import OPERATOR
+from beam_pipeline.web.pages.console import Console
+from beam_pipeline.web.pages.forms import FormError, read_body
+from beam_pipeline.web.pages.marking import save_mark
 from rules.text import escaped, shortened
 from transforms.storage.marks import MARKS, check_box
 

@@ -1,7 +1,7 @@
 """The alerts, marks and records of shadow rules of an output in a SQLite file, for fast pages.
 
 The file holds nothing that is not in the output: it can be deleted at any time, and one of another
-version or output is replaced. One thread writes it (:mod:`beam_pipeline.web.following`), and any
+version or output is replaced. One thread writes it (:mod:`beam_pipeline.web.output.following`), and any
 number of threads read it.
 """
 

@@ -12,11 +12,10 @@ from starlette.responses import RedirectResponse, Response
 
 import rules
 from beam_pipeline.evaluation.proposing import Proposal
-from beam_pipeline.web.console import Console, known_camera
-from beam_pipeline.web.forms import FormError, check_token, read_form
-from beam_pipeline.web.pictures import why_unreadable
-from beam_pipeline.web.proposing import DAYS, BusyError, Found, digest_of
-from beam_pipeline.web.rule_changes import (
+from beam_pipeline.web.access.users import ADMIN, Person
+from beam_pipeline.web.output.pictures import why_unreadable
+from beam_pipeline.web.output.proposing import DAYS, BusyError, Found, digest_of
+from beam_pipeline.web.output.rule_changes import (
     BrokenRulesError,
     ChangeRefusedError,
     HistoryError,
@@ -26,7 +25,8 @@ from beam_pipeline.web.rule_changes import (
     UnwritableError,
     time_of,
 )
-from beam_pipeline.web.users import ADMIN, Person
+from beam_pipeline.web.pages.console import Console, known_camera
+from beam_pipeline.web.pages.forms import FormError, check_token, read_form
 from rules.local_times import local_words
 from transforms.records.times import parse_time
 

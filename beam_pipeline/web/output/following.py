@@ -32,7 +32,7 @@ from beam_pipeline.pages.report.gathering import (
     alert_record,
     gather,
 )
-from beam_pipeline.web.index import FileState, Index, IndexChanges, IndexedAlert
+from beam_pipeline.web.output.index import FileState, Index, IndexChanges, IndexedAlert
 from transforms.records.text import one_line, printable
 from transforms.records.times import parse_time
 from transforms.storage import stores

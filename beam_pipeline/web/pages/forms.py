@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from beam_pipeline.web.guarding import Guard
+from beam_pipeline.web.access.guarding import Guard
 
 _MOST_BYTES = 64 << 10
 

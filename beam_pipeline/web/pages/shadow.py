@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from beam_pipeline.evaluation.shadow import KINDS, Compared, total_of
-from beam_pipeline.web.console import Console
+from beam_pipeline.web.pages.console import Console
 from rules.local_times import local_words
 from transforms.records.times import parse_time
 from transforms.storage.shadow_alerts import ONLY_RULES, ONLY_SHADOW, Judgement

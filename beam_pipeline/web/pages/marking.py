@@ -8,10 +8,10 @@ import sqlite3
 
 from beam_pipeline.console.exceptions import CommandError, CommandFailedError
 from beam_pipeline.fleet.marking import Said, find_marked, write_said
-from beam_pipeline.web import audit
-from beam_pipeline.web.console import Console
-from beam_pipeline.web.forms import FormError
-from beam_pipeline.web.pictures import why_unreadable
+from beam_pipeline.web.output import audit
+from beam_pipeline.web.output.pictures import why_unreadable
+from beam_pipeline.web.pages.console import Console
+from beam_pipeline.web.pages.forms import FormError
 from transforms.records.text import one_line
 from transforms.storage.marks import Mark, file_name
 

@@ -18,16 +18,16 @@ from starlette.responses import HTMLResponse
 import rules
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.page import labels_text
-from beam_pipeline.web import views
-from beam_pipeline.web.following import FleetFollower, Follower, RulesFollower
-from beam_pipeline.web.guarding import COOKIE, Guard
-from beam_pipeline.web.index import IncidentFilter, Index
-from beam_pipeline.web.pictures import Pictures
-from beam_pipeline.web.proposing import ProposalFinder
-from beam_pipeline.web.rule_changes import RuleFile
-from beam_pipeline.web.shadow_comparisons import ShadowComparisons
-from beam_pipeline.web.trials import Trials
-from beam_pipeline.web.users import ADMIN, OPERATOR, Person
+from beam_pipeline.web.access.guarding import COOKIE, Guard
+from beam_pipeline.web.access.users import ADMIN, OPERATOR, Person
+from beam_pipeline.web.output.following import FleetFollower, Follower, RulesFollower
+from beam_pipeline.web.output.index import IncidentFilter, Index
+from beam_pipeline.web.output.pictures import Pictures
+from beam_pipeline.web.output.proposing import ProposalFinder
+from beam_pipeline.web.output.rule_changes import RuleFile
+from beam_pipeline.web.output.shadow_comparisons import ShadowComparisons
+from beam_pipeline.web.output.trials import Trials
+from beam_pipeline.web.pages import views
 
 WEB, REPORT = "beam_pipeline.web", "beam_pipeline.pages.report"
 _PER_PAGE = 24

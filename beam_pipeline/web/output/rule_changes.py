@@ -31,7 +31,7 @@ import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.evaluation.rule_edits import Setting, apply_settings, setting_text
 from beam_pipeline.inputs.rule_files import load_rules, read_file, replace_rules
-from beam_pipeline.web import audit
+from beam_pipeline.web.output import audit
 from transforms.records.text import one_line
 from transforms.runtime.live_rules import scores_not_kept
 from transforms.storage import stores

@@ -16,9 +16,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from beam_pipeline.web.console import Console
-from beam_pipeline.web.guarding import COOKIE
-from beam_pipeline.web.users import ADMIN, OPERATOR, VIEWER
+from beam_pipeline.web.access.guarding import COOKIE
+from beam_pipeline.web.access.users import ADMIN, OPERATOR, VIEWER
+from beam_pipeline.web.pages.console import Console
 from transforms.storage.marks import MARKS
 
 Json = dict[str, Any]

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from beam_pipeline.evaluation.mark_facts import facts_of
 from beam_pipeline.evaluation.shadow import Comparison, compare_alerts
-from beam_pipeline.web.index import Index
+from beam_pipeline.web.output.index import Index
 
 _KEPT = 4
 

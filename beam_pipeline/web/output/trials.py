@@ -26,7 +26,7 @@ from beam_pipeline.evaluation.area_trial import (
 from beam_pipeline.evaluation.areas import DrawnArea, labels_of_camera
 from beam_pipeline.evaluation.mark_facts import Facts, Key
 from beam_pipeline.fleet.output_scan import map_in_threads
-from beam_pipeline.web.pictures import COPIES, record_names, stored_image
+from beam_pipeline.web.output.pictures import COPIES, record_names, stored_image
 from transforms.backtest import look_back
 from transforms.records.times import canonical_time, parse_time
 from transforms.storage import stores

@@ -17,9 +17,9 @@ from starlette.responses import RedirectResponse, Response
 import rules
 from beam_pipeline.fleet.marking import Said
 from beam_pipeline.pages.report.page import labels_text
-from beam_pipeline.web.console import Console
-from beam_pipeline.web.forms import FormError
-from beam_pipeline.web.marking import save_mark
+from beam_pipeline.web.pages.console import Console
+from beam_pipeline.web.pages.forms import FormError
+from beam_pipeline.web.pages.marking import save_mark
 from rules.local_times import local_words
 from transforms.alerting.mark_links import LinkKeyError, MarkLink, link_keys, verified
 from transforms.records.times import from_unix

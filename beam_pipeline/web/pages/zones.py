@@ -35,23 +35,23 @@ from beam_pipeline.evaluation.areas import (
 )
 from beam_pipeline.evaluation.mark_facts import facts_of
 from beam_pipeline.evaluation.rule_edits import setting_text
-from beam_pipeline.web import views
-from beam_pipeline.web.console import Console, known_camera
-from beam_pipeline.web.forms import FormError, check_token, read_form
-from beam_pipeline.web.pictures import (
+from beam_pipeline.web.access.users import ADMIN, OPERATOR, Person
+from beam_pipeline.web.output.pictures import (
     NoPictureError,
     StoredImage,
     images_of_day,
     read_record,
     why_unreadable,
 )
-from beam_pipeline.web.rule_changes import (
+from beam_pipeline.web.output.rule_changes import (
     BrokenRulesError,
     ChangeRefusedError,
     UnwritableError,
 )
-from beam_pipeline.web.trials import DAYS, MOST_IMAGES, Tried
-from beam_pipeline.web.users import ADMIN, OPERATOR, Person
+from beam_pipeline.web.output.trials import DAYS, MOST_IMAGES, Tried
+from beam_pipeline.web.pages import views
+from beam_pipeline.web.pages.console import Console, known_camera
+from beam_pipeline.web.pages.forms import FormError, check_token, read_form
 from rules.effective import Mask, Zone
 from rules.geometry import Anchor
 

@@ -1,0 +1,1 @@
+"""What the console answers: pages, forms, and addresses for programs."""
