@@ -255,10 +255,7 @@ def _why_no_false_alert(seen: Sequence[_Seen], facts: Mapping[Key, Facts], id: s
     silent = sum(bool(one.absent) for one in known)
     disputed = sum(bool(one.disputed) for one in known)
     if silent:
-        return (
-            f"the rules send none of the alerts of {id} any more that are marked false: they "
-            f"silence the {silent} there are"
-        )
+        return f"the rules now send no alert of {id} that is marked false (marked: {silent})"
     if disputed:
         return f"people disagree on {disputed} images of {id}, so nothing is known of their alerts"
     return f"no alert of {id} is marked false; {len(known)} of its images have another mark"

@@ -174,7 +174,7 @@ def test_a_longer_cooldown_and_a_score_by_night_where_the_rules_have_them() -> N
     ("score", "said", "text", "why"),
     [
         (0.9, RIGHT, RULES, "no alert of hall is marked false; 1 of its images have another mark"),
-        (0.4, FALSE, RULES, "the rules send none of the alerts of hall any more that are marked"),
+        (0.4, FALSE, RULES, "the rules now send no alert of hall that is marked false"),
         (0.9, None, RULES, "nobody has marked an alert of hall; mark those that are false"),
         (0.9, known(), RULES, "no alert of hall is marked false; 1 of its images have another"),
         (
@@ -402,8 +402,8 @@ def test_the_command_prints_the_proposals_and_writes_the_first_with_comments_kep
     text, notes = run(capsys, output)
     assert text == ""
     assert notes == (
-        "nothing to propose for hall: the rules send none of the alerts of hall any more that are "
-        "marked false: they silence the 4 there are\n"
+        "nothing to propose for hall: the rules now send no alert of hall that is "
+        "marked false (marked: 4)\n"
     )
 
 

@@ -150,7 +150,7 @@ def test_an_admin_applies_a_proposal_and_undoes_it(here: Served) -> None:
     )
     page = browser.get(PAGE).text
     assert "There is nothing to propose" in page
-    assert "the rules send none of the alerts of hall any more that are marked false" in page
+    assert "the rules now send no alert of hall that is marked false" in page
     assert "cameras.hall.mask.marked-1" in page
     assert "marked-1" in browser.get("/cameras/hall").text  # The camera's rules are the new ones.
     answer = browser.post("/rules/restore", undo_form(page))
