@@ -1,9 +1,9 @@
 """`python -m benchmarks.listing`: what it costs a stream to find the files of a large input.
 
-A flat folder of the local disk is watched without a runner: how fast a backlog is emitted, how much
-memory that takes, and what a look costs in which nothing has come. Of a bucket in an S3 server on
-the loopback, the requests of a look are counted. Both are looked at with a clock that is ahead, as
-if they had been there for longer.
+A flat folder of the local disk is watched without a runner: how fast a backlog is emitted, what a
+look costs in which nothing has come, and how much memory all of this takes. Of a bucket in an S3
+server on the loopback, the requests of a look are counted. Both are looked at with a clock that is
+ahead, as if they had been there for longer.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class _Stream:
         self._watcher = Watcher(source, clock=lambda: time.time() + self.ahead)
         self._known = KNOWN_FILES_CODER.encode(KnownFiles())
 
+    @property
+    def state_bytes(self) -> int:
+        return len(self._known)
+
     def look(self) -> int:
         """Returns how many files are emitted until nothing is left."""
         number, more = 0, True
@@ -81,18 +85,21 @@ def local(folder: Path, files: int) -> list[tuple[str, str]]:
     seconds = time.perf_counter() - began
     if found != files:
         raise SystemExit(f"{found} files were emitted, not {files}")
-    memory = _peak_mib() - before
+    state = stream.state_bytes
     began = time.perf_counter()
     stream.look()
     listing = time.perf_counter() - began
     began = time.perf_counter()
     stream.look()
     look = time.perf_counter() - began
+    memory = _peak_mib() - before
     return [
         (f"backlog of {files:,} files in one folder, files/s", f"{files / seconds:,.0f}"),
-        ("memory for it, MiB", f"{memory:,.0f}"),
         ("listing in which nothing has come, once a minute, ms", f"{listing * 1000:,.1f}"),
         ("look in which nothing has come, ms", f"{look * 1000:,.1f}"),
+        ("memory for all of this, MiB", f"{memory:,.0f}"),
+        ("memory of the process before, MiB", f"{before:,.0f}"),
+        ("state after the backlog, MiB", f"{state / _MIB:,.1f}"),
     ]
 
 

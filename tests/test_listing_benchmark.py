@@ -16,8 +16,10 @@ def test_a_backlog_is_emitted_and_then_nothing_is_listed(
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [name for name, _ in lines] == [
         "backlog of 3,000 files in one folder, files/s",
-        "memory for it, MiB",
         "listing in which nothing has come, once a minute, ms",
         "look in which nothing has come, ms",
+        "memory for all of this, MiB",
+        "memory of the process before, MiB",
+        "state after the backlog, MiB",
     ]
     assert list(tmp_path.iterdir()) == []

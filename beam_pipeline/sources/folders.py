@@ -12,9 +12,11 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
 
 from apache_beam.io.filesystems import FileSystems
+
+from beam_pipeline.sources.listed_files import ListedFile, ListedFiles
 
 WILDCARD = re.compile(r"[*?\[]")
 _CROSSES_FOLDERS = re.compile(r"\*\*|[?\[]")
@@ -45,25 +47,6 @@ def version_of(path: str, status: os.stat_result, link: float = 0.0) -> bytes:
       link: When the link to it changed, in seconds of Unix time, if `path` is one.
     """
     return digest_of(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, link)
-
-
-class ListedFile(NamedTuple):
-    """A file as a listing shows it.
-
-    Attributes:
-      uri: Where it is.
-      size_bytes: Its size.
-      changed: When it changed last, in seconds of Unix time, by the clock of its filesystem.
-      version: Eight bytes that differ where the file has changed.
-      modified: When its bytes were written, in seconds of Unix time, by whoever wrote or copied it;
-        None if unknown.
-    """
-
-    uri: str
-    size_bytes: int
-    changed: float
-    version: bytes
-    modified: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,10 +90,10 @@ class Disk:
         """Returns the status of a file or folder; a link is followed."""
         return os.stat(path)
 
-    def scan(self, path: str) -> list[Entry]:
-        """Returns what is in a folder."""
+    def scan(self, path: str) -> Iterator[Entry]:
+        """Yields what is in a folder, in no order."""
         with os.scandir(path) as entries:
-            return list(entries)
+            yield from entries
 
     def realpath(self, path: str) -> str:
         """Returns the path without links."""
@@ -234,8 +217,8 @@ class Folder:
       number: Its inode's.
       changed: When an entry was last added or removed, by its filesystem's clock.
       filesystem: The filesystem that it is on.
-      files: Its regular files.
-      folders: The folders in it, in the order of their names.
+      files: Its regular files, in no order.
+      folders: The folders in it, in the order of their names, as are the following.
       unread: Entries whose status can't be read, and why.
       dangling: Links that lead to nothing.
       links: Links that are not followed.
@@ -251,7 +234,7 @@ class Folder:
     number: int
     changed: float
     filesystem: Filesystem
-    files: list[ListedFile] = field(default_factory=list)
+    files: ListedFiles = field(default_factory=ListedFiles)
     folders: list[str] = field(default_factory=list)
     unread: list[tuple[str, OSError]] = field(default_factory=list)
     dangling: list[str] = field(default_factory=list)
@@ -361,9 +344,8 @@ class _Walk:
         )
 
     def fill(self, folder: Folder) -> None:
-        entries = sorted(self._disk.scan(folder.path), key=lambda entry: entry.name, reverse=True)
-        while entries:
-            entry = entries.pop()  # Each keeps its status, which is larger than what is kept of it.
+        # Not as a list: an entry and its status are larger than what is kept of them.
+        for entry in self._disk.scan(folder.path):
             try:
                 if entry.is_symlink():
                     self._link(folder, entry)
@@ -375,6 +357,9 @@ class _Walk:
             except OSError as error:
                 if error.errno not in _GONE:  # It went since the folder was read.
                     folder.unread.append((entry.path, error))
+        folder.unread.sort(key=lambda unread: unread[0])
+        for paths in (folder.folders, folder.dangling, folder.links):
+            paths.sort()
 
     def _link(self, folder: Folder, entry: Entry) -> None:
         path = entry.path

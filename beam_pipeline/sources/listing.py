@@ -11,6 +11,7 @@ from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from beam_pipeline.sources.folders import WILDCARD, Disk, Folder, UnlistableFolder, source_of, walk
+from beam_pipeline.sources.listed_files import SortedRows
 from transforms.records.images import ImageFile
 from transforms.records.text import one_line, printable
 from transforms.runtime.counters import count
@@ -65,10 +66,13 @@ def files_in(folder: Folder) -> Iterator[ImageFile]:
 
     A link that leads nowhere is one of them: it becomes a record.
     """
-    files = [ImageFile(file.uri, file.size_bytes, changed=file.modified) for file in folder.files]
-    unread = (*folder.dangling, *(path for path, _ in folder.unread))
-    files += [ImageFile(path, 0) for path in dict.fromkeys(unread)]
-    yield from sorted(files, key=lambda file: file.uri)
+    rows = SortedRows()
+    for file in folder.files:
+        rows.add((file.uri, file.size_bytes, file.modified))
+    for path in dict.fromkeys((*folder.dangling, *(path for path, _ in folder.unread))):
+        rows.add((path, 0, None))
+    for uri, size_bytes, modified in rows.drain():
+        yield ImageFile(uri, size_bytes, changed=modified)
 
 
 def describe_unlistable(folder: Folder | UnlistableFolder) -> str:

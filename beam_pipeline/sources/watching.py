@@ -14,6 +14,7 @@ file that is emitted twice costs time, and one that is missed is lost.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import re
@@ -24,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
@@ -32,12 +34,20 @@ from beam_pipeline.sources.folders import (
     Disk,
     Filesystem,
     Folder,
-    ListedFile,
     UnlistableFolder,
     digest_of,
     source_of,
     version_of,
     walk,
+)
+from beam_pipeline.sources.listed_files import (
+    ListedFile,
+    ListedFiles,
+    Mask,
+    SortedRows,
+    is_among,
+    packed_versions,
+    versions_of,
 )
 from beam_pipeline.sources.listing import (
     LINKS_SKIPPED,
@@ -83,6 +93,8 @@ SAME_DATE_SECONDS = 3.0
 IN_PLACE_SECONDS = 60.0
 """How often a local folder is listed whose date shows that no entry has come or gone, for a file
 that was changed in place. Its files that were changed that lately are looked at each time."""
+MAX_YOUNG_FILES = 20_000
+"""If a folder has more files that were changed that lately, it is listed again instead."""
 REMEMBER_GONE_SECONDS = 7 * 86400.0
 """For how long a folder that is gone is remembered, as a disk may be mounted again."""
 BACKLOG_SECONDS = 30.0
@@ -193,16 +205,8 @@ KNOWN_FILES_CODER: VersionedCoder[KnownFiles | None] = VersionedCoder(
 """Writes what was seen; None where nothing is left of the source."""
 
 
-def _number(version: bytes) -> int:
-    return int.from_bytes(version, "big")
-
-
-def _version_set(versions: bytes) -> set[bytes]:
-    return {versions[position : position + 8] for position in range(0, len(versions), 8)}
-
-
-def compare(before: KnownFolder | None, folder: Folder) -> tuple[KnownFolder, list[ListedFile]]:
-    """Compares a folder with its known state; returns the new state and the new files.
+def compare(before: KnownFolder | None, folder: Folder) -> tuple[KnownFolder, Mask]:
+    """Compares a folder with its known state; returns the new state, and which files are new.
 
     Args:
       before: The known state of the folder; None for a new folder.
@@ -215,32 +219,28 @@ def compare(before: KnownFolder | None, folder: Folder) -> tuple[KnownFolder, li
         changed=folder.changed,
         gone_since=0.0,
     )
-    old = [file for file in folder.files if file.changed <= after.folded_until]
-    new = [file for file in folder.files if file.changed > after.folded_until]
+    versions = folder.files.versions
+    is_new = folder.files.changed > after.folded_until
+    old = len(is_new) - np.count_nonzero(is_new)
     if before is not None and (old or before.folded):
-        old_sum = sum(_number(file.version) for file in old) % _SUM
-        if (len(old), old_sum) == (before.folded, before.folded_sum):
+        old_sum = int(versions.sum(where=~is_new))  # Modulo 2**64, as the state keeps it.
+        if (old, old_sum) == (before.folded, before.folded_sum):
             pass
-        elif folder.unread and len(old) <= before.folded:
+        elif folder.unread and old <= before.folded:
             pass  # A file whose status can't be read is not gone.
-        elif len(old) < before.folded and _only_lost(before, folder):
-            after = replace(after, folded=len(old), folded_sum=old_sum)
+        elif old < before.folded and _only_lost(before, folder):
+            after = replace(after, folded=old, folded_sum=old_sum)
         else:
             after = replace(after, folded_until=-math.inf, folded=0, folded_sum=0)
-            new = folder.files
-    known_versions = _version_set(after.versions)
-    if known_versions and not folder.unread and not folder.is_partial:
-        listed_versions = {file.version for file in new}
-        if not known_versions <= listed_versions:
-            still_listed = [
-                version for version in _split_versions(after.versions) if version in listed_versions
-            ]
-            after = replace(after, versions=b"".join(still_listed))
-    return after, [file for file in new if file.version not in known_versions]
-
-
-def _split_versions(versions: bytes) -> Iterator[bytes]:
-    return (versions[position : position + 8] for position in range(0, len(versions), 8))
+            is_new[:] = True
+    known_versions = versions_of(after.versions)
+    if len(known_versions):
+        if not folder.unread and not folder.is_partial:
+            is_listed = is_among(known_versions, versions[is_new])
+            if not is_listed.all():
+                after = replace(after, versions=packed_versions(known_versions[is_listed]))
+        is_new &= ~is_among(versions, known_versions)
+    return after, is_new
 
 
 def _only_lost(before: KnownFolder, folder: Folder) -> bool:
@@ -261,38 +261,34 @@ def _inode(folder: Folder) -> int:
     return folder.number if folder.filesystem.is_local else 0
 
 
-def fold(known: KnownFolder, folder: Folder, new: list[ListedFile], limit: float) -> KnownFolder:
+def fold(known: KnownFolder, folder: Folder, is_new: Mask, limit: float) -> KnownFolder:
     """Returns what was seen of a folder, its older versions folded.
 
     Args:
       known: What is known of it.
       folder: As it was listed.
-      new: Files that are not emitted yet; what is no older than one of them is not folded.
+      is_new: Which of its files are not emitted yet; what is no older than one of them is not
+        folded.
       limit: What is newer than this date is not folded.
     """
     if not folder.filesystem.is_local or folder.has_linked_files or not known.versions:
         return known
     if folder.unread:  # Their dates may be older than those that would be folded.
         return known
-    oldest_new = min((file.changed for file in new), default=math.inf)
-    known_versions = _version_set(known.versions)
-    older = {
-        file.version: file.changed
-        for file in folder.files
-        if known.folded_until < file.changed <= limit
-        and file.changed < oldest_new
-        and file.version in known_versions
-    }
-    if not older:
+    changed, versions = folder.files.changed, folder.files.versions
+    oldest_new = changed.min(where=is_new, initial=math.inf)
+    may_fold = (known.folded_until < changed) & (changed <= limit) & (changed < oldest_new)
+    known_versions = versions_of(known.versions)
+    is_older = may_fold & is_among(versions, known_versions)
+    older = versions[is_older]
+    if not len(older):
         return known
     return replace(
         known,
-        folded_until=max(older.values()),
+        folded_until=float(changed.max(where=is_older, initial=-math.inf)),
         folded=known.folded + len(older),
-        folded_sum=(known.folded_sum + sum(map(_number, older))) % _SUM,
-        versions=b"".join(
-            version for version in _split_versions(known.versions) if version not in older
-        ),
+        folded_sum=(known.folded_sum + int(older.sum())) % _SUM,
+        versions=packed_versions(known_versions[~is_among(known_versions, older)]),
     )
 
 
@@ -434,7 +430,7 @@ class _LocalInput:
         folder: Folder,
         before: KnownFolder | None,
         after: KnownFolder,
-        new: Sequence[ListedFile],
+        is_new: Mask,
         now: float,
     ) -> None:
         """Remembers how a folder was listed.
@@ -443,21 +439,18 @@ class _LocalInput:
           folder: The folder.
           before: Its state before this listing.
           after: Its state after this listing, without what is new.
-          new: Its files that are not emitted yet.
+          is_new: Which of its files are not emitted yet.
           now: Unix time in seconds.
         """
         earlier = self._remembered.pop(folder.path, None)
-        if not new and not folder.unread:
+        is_young = folder.files.changed > now - IN_PLACE_SECONDS
+        if not is_new.any() and not folder.unread and np.count_nonzero(is_young) <= MAX_YOUNG_FILES:
             self._remembered[folder.path] = _Remembered(
-                folder=replace(folder, files=[]),
+                folder=replace(folder, files=ListedFiles()),
                 listed=now,
                 changed=earlier.changed if earlier is not None and before == after else now,
                 known=after,
-                young=tuple(
-                    (file.uri, file.version)
-                    for file in folder.files
-                    if file.changed > now - IN_PLACE_SECONDS
-                ),
+                young=tuple((file.uri, file.version) for file in folder.files.where(is_young)),
             )
 
 
@@ -495,59 +488,74 @@ class _RemoteInput:
         folder: Folder,
         before: KnownFolder | None,
         after: KnownFolder,
-        new: Sequence[ListedFile],
+        is_new: Mask,
         now: float,
     ) -> None:
         """Remembers what is known of the objects, as :meth:`_LocalInput.remember` does."""
         if not folder.is_partial:
+            new = folder.files.where(is_new)
             has_new = any(self._bucket.leaves_out(file.uri) for file in new)
             self._listed_with = None if has_new else after.versions
 
 
 class _Listing:
-    """What one listing has found, emitted in parts."""
+    """What one listing has found, emitted in parts.
+
+    Args:
+      began: When the listing began, in Unix time.
+      ended: When it ended.
+      folders: What is known of the folders without what is ready.
+      listed: The keys of those that were listed.
+      ready: The files to emit, as rows: when each changed, its address, its folder's place in
+        `listed`, its version, its size, and when its bytes were written.
+      waiting: Versions of files that may not be whole yet, and when each was seen first.
+      due_in_seconds: In how many seconds the first of them may be whole.
+    """
 
     def __init__(
         self,
         began: float,
         ended: float,
         folders: dict[tuple[bytes, int], KnownFolder],
-        ready: list[tuple[ListedFile, tuple[bytes, int]]],
+        listed: Sequence[tuple[bytes, int]],
+        ready: SortedRows,
         waiting: dict[bytes, float],
         due_in_seconds: float,
     ) -> None:
         self._ended = ended
         self._fresh_seconds = max(BACKLOG_SECONDS, ended - began)
         self._folders = folders
-        self._ready = sorted(
-            ready, key=lambda file_and_key: (file_and_key[0].changed, file_and_key[0].uri)
-        )
-        self._waiting = waiting
-        self._position = 0
+        self._listed = listed
+        self._left = len(ready)
+        self._ready = ready.drain()
+        self._waiting = dict(sorted(waiting.items()))
         self.due_in_seconds = due_in_seconds
         self.known = KnownFiles()
 
     @property
     def has_more(self) -> bool:
-        return self._position < len(self._ready)
+        return self._left > 0
 
     def is_fresh(self, now: float) -> bool:
         return 0 <= now - self._ended < self._fresh_seconds
 
     def next_files(self, max_files: int) -> list[ListedFile]:
-        """Returns the next files to emit; `seen` is then what was seen."""
-        next_entries = self._ready[self._position : self._position + max_files]
-        self._position += len(next_entries)
-        versions: dict[tuple[bytes, int], list[bytes]] = {}
-        for file, key in next_entries:
-            versions.setdefault(key, []).append(file.version)
-            self._waiting.pop(file.version, None)
-        for key, new in versions.items():
+        """Returns the next files to emit; `known` is then what was seen."""
+        files = []
+        versions: dict[int, list[bytes]] = {}
+        for row in itertools.islice(self._ready, max_files):
+            changed, uri, folder_at, version, size_bytes, modified = row
+            files.append(ListedFile(uri, size_bytes, changed, version, modified))
+            versions.setdefault(folder_at, []).append(version)
+            self._waiting.pop(version, None)
+        self._left -= len(files)
+        for folder_at, new in versions.items():
+            key = self._listed[folder_at]
             folder = self._folders[key]
             self._folders[key] = replace(folder, versions=folder.versions + b"".join(new))
         waiting = tuple(self._waiting.items())
         self.known = KnownFiles(tuple(self._folders.values()), waiting)
-        return [file for file, _ in next_entries]
+        return files
 
 
 @dataclass(frozen=True)
@@ -622,7 +630,8 @@ class Watcher:
         waited_before = dict(known.waiting)
         folders: dict[tuple[bytes, int], KnownFolder] = {}
         unlistable: dict[str, UnlistableFolder | Folder] = {}
-        ready: list[tuple[ListedFile, tuple[bytes, int]]] = []
+        listed: list[tuple[bytes, int]] = []
+        ready = SortedRows()
         waiting: dict[bytes, float] = {}
         due_in_seconds = math.inf
         for folder in self._input.list(known_folders, now):
@@ -639,12 +648,13 @@ class Watcher:
             self._report_links(folder)
             if folder.unread:
                 unlistable[folder.path] = folder
-            after, new = compare(before, folder)
+            after, is_new = compare(before, folder)
             if before is None and known_folders:
                 after = replace(after, appeared=now)
-            after = fold(after, folder, new, now - FOLD_AFTER_SECONDS)
+            after = fold(after, folder, is_new, now - FOLD_AFTER_SECONDS)
             folders[after.key] = after
-            for file in new:
+            listed.append(after.key)
+            for file in folder.files.where(is_new):
                 first_seen = min(waited_before.get(file.version, now), now)
                 seconds_left = (
                     0.0
@@ -658,17 +668,19 @@ class Watcher:
                     )
                 )
                 if seconds_left <= 0:
-                    ready.append((file, after.key))
+                    uri, size_bytes, changed, version, modified = file
+                    row = (changed, uri, len(listed) - 1, version, size_bytes, modified)
+                    ready.add(row)
                 else:
                     due_in_seconds = min(due_in_seconds, seconds_left)
                 if seconds_left > 0 or file.version in waited_before:
                     waiting[file.version] = first_seen
-            self._input.remember(folder, before, after, new, now)
+            self._input.remember(folder, before, after, is_new, now)
         self._report_unlistable(unlistable)
         folders |= _hidden_folders(
             known_folders, folders, {digest_of(path) for path in unlistable}, now
         )
-        return _Listing(now, self._clock(), folders, ready, waiting, due_in_seconds)
+        return _Listing(now, self._clock(), folders, listed, ready, waiting, due_in_seconds)
 
     def _check_top(
         self,

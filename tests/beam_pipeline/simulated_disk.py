@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -54,6 +55,9 @@ class SimulatedDisk(Disk):
     Args:
       is_local: A file that is renamed counts as changed, and dates are of the worker's clock.
       server_ahead: Seconds that the file server's clock is ahead of the worker's.
+
+    Attributes:
+      during_scans: What happens while folders are read, one before each entry.
     """
 
     def __init__(self, *, is_local: bool = True, server_ahead: float = 0.0) -> None:
@@ -65,6 +69,7 @@ class SimulatedDisk(Disk):
         self.number = 1
         self.failing: set[str] = set()
         self.scanned: list[str] = []
+        self.during_scans: list[Callable[[], None]] = []
         self._numbers = count(100)
         self._sizes = count(1)
         self.top = self.node(is_folder=True)
@@ -153,17 +158,23 @@ class SimulatedDisk(Disk):
         mode = stat.S_IFDIR if node.is_folder else stat.S_IFREG
         return Status(mode, node.number, node.size, node.modified, node.changed)
 
-    def scan(self, path: str) -> list[Any]:
+    def scan(self, path: str) -> Iterator[Any]:
         self.scanned.append(path)
         if path in self.failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        return [_Entry(self, path, name, entry) for name, entry in self.find(path).entries.items()]
+        for name, entry in list(self.find(path).entries.items()):
+            if self.during_scans:
+                self.during_scans.pop(0)()
+            yield _Entry(self, path, name, entry)
 
     def realpath(self, path: str) -> str:
         return path
 
     def ends_as_jpeg(self, path: str) -> bool:
-        return self.find(path).ends_as_jpeg
+        try:
+            return self.find(path).ends_as_jpeg
+        except FileNotFoundError:
+            return False
 
     def filesystem(self, path: str, status: Any) -> Filesystem:
         return Filesystem(self.number, self.is_local, self.is_local)
@@ -189,4 +200,4 @@ class _Entry:
     def stat(self, *, follow_symlinks: bool = True) -> Any:
         if f"stat {self.path}" in self.disk.failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
-        return self.disk.status(self.node)
+        return self.disk.status(self.disk.find(self.path))

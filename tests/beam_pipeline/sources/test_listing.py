@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipeline.sources.listing import list_folders, list_images
+from beam_pipeline.sources.folders import Folder, source_of, walk
+from beam_pipeline.sources.listing import files_in, list_folders, list_images
+from tests.beam_pipeline.simulated_disk import TOP, SimulatedDisk
 
 
 @pytest.fixture
@@ -77,6 +79,22 @@ def test_links_that_lead_out_are_skipped_and_those_within_are_read(images: Path)
         os.path.relpath(file.uri, images) for file in list_images(str(images), follow_links=True)
     ]
     assert sorted(followed) == sorted([*within, "secret.jpg", "gate/secret.jpg"])
+
+
+def test_folders_and_files_are_listed_by_name_in_whatever_order_a_disk_gives_them() -> None:
+    disk = SimulatedDisk()
+    for name in ("c", "a", "b"):
+        disk.put(f"{TOP}/{name}", disk.node(is_folder=True))
+        disk.put(f"{TOP}/{name}/2.jpg", disk.node())
+        disk.put(f"{TOP}/{name}/1.jpg", disk.node())
+    disk.failing |= {f"stat {TOP}/b/1.jpg", f"stat {TOP}/b/2.jpg"}
+    folders = [folder for folder in walk(source_of(TOP), disk) if isinstance(folder, Folder)]
+    assert [folder.path for folder in folders] == [TOP, *(f"{TOP}/{name}" for name in "abc")]
+    assert [[file.name for file in files_in(folder)] for folder in folders] == [
+        [],
+        *[["1.jpg", "2.jpg"]] * 3,
+    ]
+    assert [path for path, _ in folders[2].unread] == [f"{TOP}/b/1.jpg", f"{TOP}/b/2.jpg"]
 
 
 def test_a_link_that_is_named_itself_is_followed(images: Path) -> None:
