@@ -22,6 +22,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# COMPILE= leaves it to Python to compile what it imports.
+COMPILE := --compile-bytecode
 ARGS ?=
 PRISM_VERSION := 2.77.0
 PRISM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beam_pipeline/prism-$(PRISM_VERSION)
@@ -90,7 +92,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing the dependencies into $(VENV): about 4 GB, a few minutes"
 	$(PIP) uv
 # uv takes a third of pip's time. If it fails, pip tries, because uv does not read a pip.conf.
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(COMPILE) \
 		--constraint constraints.txt --editable '.[dev]' || $(PIP) --editable '.[dev]'
 	@touch $@
 
