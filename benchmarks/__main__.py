@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pictures import copies_of_photographs, small_pictures
+from benchmarks.processor_time import ProcessorTime
 from tests.stores.bucket import Bucket
 from tests.stores.servers import Proxy, s3proxy
 
@@ -136,23 +137,28 @@ def memory(few: int, many: int) -> None:
 
 def stores(photos: Path, model: Path, images: int, rounds: int) -> None:
     """The same images from the local disk and from S3 on the loopback, near and far."""
-    rows: dict[str, list[float]] = {}
+    rows: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch, s3proxy() as near, Proxy(near) as proxy:
         images_folder = Path(scratch) / "pictures"
         copies_of_photographs(photos, images_folder, images)
         bucket = Bucket.make(near, "pictures-to-measure-with")
         bucket.put_tree(images_folder, "pictures")
         os.environ.update(near.environment)
+        source = bucket.uri("pictures")
+        # A server in Java is several times slower until it has run for a while.
+        in_process("whole_job", source, model, bucket.uri("warm"), *near.options)
 
         def measure(row: str, source: Path | str, output: Path | str, *options: str) -> None:
+            servers = ProcessorTime(with_children=True)
             result = in_process("whole_job", source, model, output, *options)
-            rows.setdefault(row, []).append(result["images_per_second"])
+            result["ms_of_servers"] = servers.ms_per(images)
+            rows.setdefault(row, []).append(result)
 
         for turn in range(rounds):
             output = Path(scratch) / f"output-{turn}"
-            source = bucket.uri("pictures")
             measure("the local disk", images_folder, output / "local")
             measure("S3", source, output / "near", *near.options)
+            measure("S3, the results in it too", source, bucket.uri(f"near-{turn}"), *near.options)
             for milliseconds in (20, 50):
                 proxy.delay = milliseconds / 1000
                 row = f"S3, each request {milliseconds} ms late"
@@ -164,13 +170,21 @@ def stores(photos: Path, model: Path, images: int, rounds: int) -> None:
             )
     local = rows["the local disk"]
     print(f"\n### Stores: {images} photographs, {rounds} rounds in turn, start-up taken out\n")
-    print("| pictures from | images/s (median) | least to most | of the local disk's |")
-    print("|---|---|---|---|")
-    for row, speeds in rows.items():
+    print(
+        "| pictures from | images/s (median) | least to most | of the local disk's "
+        "| ms of the job's processor time an image | of the store's |"
+    )
+    print("|---|---|---|---|---|---|")
+    for row, results in rows.items():
+        speeds = [result["images_per_second"] for result in results]
         ratio = statistics.median(
-            speed / local_speed for speed, local_speed in zip(speeds, local, strict=True)
+            result["images_per_second"] / local_result["images_per_second"]
+            for result, local_result in zip(results, local, strict=True)
         )
-        print(f"| {row} | {spread(speeds)} | {ratio:.2f} |")
+        cpu, servers = (
+            statistics.median(result[key] for result in results) for key in (_CPU, "ms_of_servers")
+        )
+        print(f"| {row} | {spread(speeds)} | {ratio:.2f} | {cpu:.1f} | {servers:.1f} |")
 
 
 def spread(values: list[float], decimals: int = 1) -> str:
@@ -213,7 +227,7 @@ def main() -> None:
     if "memory" in parts:
         memory(1000, 10000)
     if "stores" in parts and real:
-        stores(args.photos, args.model, 500, args.rounds)
+        stores(args.photos, args.model, args.images, args.rounds)
 
 
 if __name__ == "__main__":

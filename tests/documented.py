@@ -115,6 +115,9 @@ WHERE: dict[str, dict[str, str]] = {
         "make bench-stream": "not here: it measures for minutes, alone on the machine",
         "make bench-backtest": "not here: it measures for minutes, alone on the machine",
         "make bench-listing": "not here: test_listing_benchmark.py lists fewer files",
+        ".venv/bin/uv pip install": "not here: tests need no obstore",
+        ".venv/bin/python -m benchmarks.s3_clients": "not here: "
+        "test_s3_clients_benchmark.py runs the part that needs no quiet machine",
         ".venv/bin/python -m tests.rules.drawn_day": "not here: test_drawn_day.py does fewer days",
     },
     "docs/scale.md": {
