@@ -107,6 +107,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         "transforms/test_store_packed.py",
         "beam_pipeline/test_packed_job.py",
     ),
+    "transforms/store_packed_stream.py": (
+        "transforms/test_resolve_versions.py",
+        "beam_pipeline/test_packed_job.py",
+    ),
     "transforms/backtest.py": ("beam_pipeline/evaluation/test_backtest.py",),
     "transforms/records/clocks.py": ("transforms/records/test_clocks.py",),
     "transforms/records/count_rows.py": (

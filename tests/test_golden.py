@@ -54,6 +54,7 @@ from transforms.records.images import (
 from transforms.records.precedence import CAPTURE_TIMES, CaptureTime, Version
 from transforms.resolve_versions import Plan
 from transforms.send_alerts import PENDING_ALERTS, PendingAlert, PendingTarget
+from transforms.store_packed_stream import WRITTEN, Decision
 
 FOLDER = Path(__file__).with_name("golden")
 
@@ -271,6 +272,17 @@ GOLDEN: dict[str, Golden] = {
         CAPTURE_TIMES,
         replace(CAPTURE_TIME, versions={DETECTED_IMAGE.uri: Version(judged=COVERED)}),
     ),
+    "capture_time.v6.bin": Golden(CAPTURE_TIMES, replace(CAPTURE_TIME, decisions=3)),
+    "decision.v1.bin": registered(
+        Decision(
+            *("gate", "2026-01-31T23:59:59Z", 2),
+            winner=JudgedImage(DETECTED_IMAGE, VERDICT),
+            is_recorded=True,
+            files=(("s3://cameras/in/gate_1769903999.jpg", "gate_1769903999.jpg"),),
+            late=Version(invalid=InvalidImage(IMAGE_FILE, "not_jpeg", "it begins otherwise")),
+        )
+    ),
+    "written.v1.bin": Golden(WRITTEN, ("gate", "2026-01-31T23:59:59Z", 2)),
     "plan.v1.bin": registered(PLAN),
     "plan.v2.bin": registered(
         replace(
@@ -285,6 +297,7 @@ GOLDEN: dict[str, Golden] = {
     "plan.v5.bin": registered(replace(PLAN, winner=JudgedImage(DETECTED_IMAGE, FOLLOWING))),
     "plan.v6.bin": registered(replace(PLAN, winner=COVERED)),
     "plan.v7.bin": registered(replace(PLAN, first=COVERED)),
+    "plan.v8.bin": registered(replace(PLAN, known=replace(CAPTURE_TIME, decisions=3))),
     "first_image.v1.bin": Golden(
         FIRST_IMAGES,
         FirstImage(

@@ -31,8 +31,13 @@ _PERIOD = 900_000_000
 
 _SHA256_BYTES = 8
 _OFFSET_BYTES = 4
-_FIRST, _ALL = b"\x01", b"\x02"
+_FIRST, _ALL, _PASSED = b"\x01", b"\x02", b"\x03"
 _FEW = 16
+
+
+@dataclass(frozen=True)
+class PassedOn:
+    """Says of a capture time that its files are handed on to a later step."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,7 @@ class KnownPeriod:
             self._length += 1
             self._entries[entry[:_OFFSET_BYTES]] = entry
 
-    def get(self, timestamp: str) -> FirstImage | CaptureTime | None:
+    def get(self, timestamp: str) -> FirstImage | CaptureTime | PassedOn | None:
         """Returns what is known of a capture time; None if it is unknown.
 
         Args:
@@ -191,7 +196,18 @@ class KnownPeriod:
         """
         offset = _offset(timestamp)
         is_small = not self._keeps_verdicts and _is_of_first_image(known)
-        entry = offset + (_encode_first(known) if is_small else _encode(known))
+        self._put(offset, _encode_first(known) if is_small else _encode(known))
+
+    def pass_on(self, timestamp: str) -> None:
+        """Writes that the files of a capture time are handed on to a later step.
+
+        Args:
+          timestamp: The capture time, canonical.
+        """
+        self._put(_offset(timestamp), _PASSED)
+
+    def _put(self, offset: bytes, known: bytes) -> None:
+        entry = offset + known
         if self._entries.get(offset) == entry:
             return
         self._entries[offset] = entry
@@ -238,6 +254,8 @@ def _encode(known: CaptureTime) -> bytes:
     return _ALL + CAPTURE_TIMES.encode(known)
 
 
-def _decode(entry: bytes) -> FirstImage | CaptureTime:
+def _decode(entry: bytes) -> FirstImage | CaptureTime | PassedOn:
     kind, encoded = entry[_OFFSET_BYTES : _OFFSET_BYTES + 1], entry[_OFFSET_BYTES + 1 :]
+    if kind == _PASSED:
+        return PassedOn()
     return FIRST_IMAGES.decode(encoded) if kind == _FIRST else CAPTURE_TIMES.decode(encoded)

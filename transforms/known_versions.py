@@ -8,6 +8,7 @@ is compared with what the output holds for its capture time, under any file name
 - Otherwise at most one file is valid. Its verdict is in `final/`, under a name that follows from
   the file's name. A name can write the capture time in several forms, so `final/` is listed by the
   prefixes of these forms.
+  If the repositories are packed, it is the row that stands.
 - An invalid file affects only itself and files of the same name: its record is in `invalid/`.
 """
 
@@ -23,8 +24,9 @@ from transforms.records.file_names import name_prefixes
 from transforms.records.images import ImageFile, InvalidImage, JudgedImage
 from transforms.records.precedence import CAPTURE_TIMES, CaptureTime, Version, key_of, settle
 from transforms.records.text import printable
-from transforms.repositories import InvalidRepository, read_final
+from transforms.repositories import InvalidRepository, judged_in, read_final
 from transforms.storage import stores
+from transforms.storage.packed_output import find_verdict
 
 MAX_REQUESTS = len(reasons.OF_CONTENT)
 """How many requests to a store are made at once, if the pool has as many threads."""
@@ -48,7 +50,12 @@ def _is_waiting(known: CaptureTime, version: Version) -> bool:
 
 
 def known_from_output(
-    output: str, version: Version, pool: Executor, known: CaptureTime | None = None
+    output: str,
+    version: Version,
+    pool: Executor,
+    known: CaptureTime | None = None,
+    *,
+    is_packed: bool = False,
 ) -> CaptureTime:
     """Reads what the output holds of a capture time.
 
@@ -57,12 +64,13 @@ def known_from_output(
       version: The version that has arrived.
       pool: Reads files concurrently, as a store may be slow.
       known: What was read when other files of the capture time arrived.
+      is_packed: Whether the repositories are packed.
 
     Raises:
       OSError: The output can't be read.
     """
     if known is None:
-        known = _read_known(output, version, pool)
+        known = _read_known(output, version, pool, is_packed)
     if is_complete(known, version):
         return known
     records = {record.uri: record for record in _records(output, version, pool)}
@@ -71,12 +79,16 @@ def known_from_output(
     return settle({**records, **known.versions}.values(), known)
 
 
-def _read_known(output: str, version: Version, pool: Executor) -> CaptureTime:
+def _read_known(output: str, version: Version, pool: Executor, is_packed: bool) -> CaptureTime:
     camera, timestamp = key_of(version).split("\n")
     state = stores.read_if_there(stores.known_uri(output, camera, timestamp))
     if state is not None:
         return CAPTURE_TIMES.decode(state)
-    verdicts = list(_verdicts(output, camera, timestamp, pool))
+    row = find_verdict(output, camera, timestamp) if is_packed else None
+    if row is not None:
+        verdicts = [judged for judged in (judged_in(row),) if judged is not None]
+    else:
+        verdicts = list(_verdicts(output, camera, timestamp, pool))
     row_uris = [stores.late_uri(output, camera, judged.image.stem) for judged in verdicts]
     has_row = any(row is not None for row in pool.map(stores.read_if_there, row_uris))
     known = settle([Version(judged=judged) for judged in verdicts])

@@ -12,7 +12,7 @@ import itertools
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import apache_beam as beam
@@ -34,6 +34,7 @@ from transforms.records.text import printable
 from transforms.runtime.counters import count
 from transforms.runtime.read_ahead import ReadAheadDoFn
 from transforms.storage import stores
+from transforms.storage.packed_rows import PackedRow
 
 T = TypeVar("T")
 _THREADS = 8
@@ -465,20 +466,32 @@ def read_final(uri: str) -> JudgedImage | None:
             brightness=data["brightness"],
             sharpness=data["sharpness"],
         )
-        threat = data["threat"]
-        trace = [
-            {
-                **entry,
-                "checks": [
-                    [check[name] for name in rules.Check._fields] for check in entry["checks"]
-                ],
-            }
-            for entry in threat.get("trace", ())
-        ]
-        verdict = msgspec.convert({**threat, "trace": trace}, rules.Verdict)
+        return JudgedImage(image, verdict_from_json(data["threat"]))
     except (ValueError, KeyError, TypeError):
         return None
-    return JudgedImage(image, verdict)
+
+
+def verdict_from_json(threat: Mapping[str, Any]) -> rules.Verdict:
+    """Returns the verdict of a `threat` object.
+
+    Raises:
+      ValueError, KeyError, TypeError: The job has not written it.
+    """
+    trace = [
+        {
+            **entry,
+            "checks": [[check[name] for name in rules.Check._fields] for check in entry["checks"]],
+        }
+        for entry in threat.get("trace", ())
+    ]
+    return msgspec.convert({**threat, "trace": trace}, rules.Verdict)
+
+
+def judged_in(row: PackedRow) -> JudgedImage | None:
+    """Returns the image of a packed row with its verdict; None if the row has none."""
+    if row.is_retracted or row.threat is None:
+        return None
+    return JudgedImage(row.image, verdict_from_json(row.threat))
 
 
 def forget_valid(output: str, camera: str, uri: str, file: str) -> None:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -35,7 +36,13 @@ from apache_beam.transforms.userstate import (
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from transforms.count_threats import CountedImage, event_time, is_too_late, late_row, window_of
-from transforms.known_periods import FirstImage, KnownPeriod, end_of_period, period_of
+from transforms.known_periods import (
+    FirstImage,
+    KnownPeriod,
+    PassedOn,
+    end_of_period,
+    period_of,
+)
 from transforms.known_versions import MAX_REQUESTS, is_complete, known_from_output, write_known
 from transforms.records import reasons
 from transforms.records.codecs import keep_plain, pack_fields, register_record, unpack_fields
@@ -58,16 +65,27 @@ from transforms.repositories import (
     EarlierRecords,
     InvalidRepository,
     forget_valid,
+    judged_in,
     read_final,
 )
 from transforms.runtime.counters import count
 from transforms.runtime.read_ahead import ReadAheadDoFn
 from transforms.storage import stores
+from transforms.storage.packed_output import find_verdict
+from transforms.store_packed_stream import (
+    Decision,
+    PackedWindows,
+    RowWriter,
+    StorePackedStream,
+    decision_on,
+    late_version,
+)
 
 WINNERS = "winners"
 COUNTED = "counted"
 CONTESTED = "contested"
 PLANS = "plans"
+DECISIONS = "decisions"
 
 _LANES = 8
 _MAX_WAITING = 64
@@ -134,8 +152,8 @@ def _unpack_plan(plain: dict[str, Any]) -> Plan:
 
 register_record(
     Plan,
-    version=7,
-    upgrades=dict.fromkeys(range(1, 7), keep_plain),
+    version=8,
+    upgrades=dict.fromkeys(range(1, 8), keep_plain),
     pack=_pack_plan,
     unpack=_unpack_plan,
 )
@@ -265,6 +283,9 @@ class _ResolveInStream(beam.DoFn):
       window_seconds: Length of a window.
       allowed_lateness_seconds: How long a window takes images after its end.
       keeps_verdicts: See :class:`ResolveVersions`.
+      has_file: See :class:`ResolveVersions`. If it is given, the repositories are packed.
+      passes_on: Whether decisions on verdicts are handed on, and versions that come too late for
+        the state of their capture time, too: what was decided may not be in the output yet.
     """
 
     _KNOWN = BagStateSpec("known", BytesCoder())
@@ -279,11 +300,15 @@ class _ResolveInStream(beam.DoFn):
         allowed_lateness_seconds: int,
         *,
         keeps_verdicts: bool = False,
+        has_file: Callable[[JudgedImage], bool] | None = None,
+        passes_on: bool = False,
     ) -> None:
         self._output = output
         self._window_seconds = window_seconds
         self._lateness_seconds = allowed_lateness_seconds
-        self._keeps_verdicts = keeps_verdicts
+        self._keeps_verdicts = keeps_verdicts or has_file is not None
+        self._has_file = has_file
+        self._passes_on = passes_on
         self._verdicts = beam.coders.registry.get_coder(JudgedImage)
 
     def setup(self) -> None:
@@ -308,11 +333,20 @@ class _ResolveInStream(beam.DoFn):
         _, timestamp = key.split("\n")
         states = KnownPeriod(bag, keeps_verdicts=self._keeps_verdicts)
         known, first = states.get(timestamp), None
+        if isinstance(known, PassedOn) or (
+            self._passes_on and known is None and self._is_late(version)
+        ):
+            states.pass_on(timestamp)
+            forget.set(self._forget_period_at(period))
+            yield _tagged(DECISIONS, late_version(version))
+            return
         if isinstance(known, FirstImage):
             first = known
             known = self._read_first(key, first)
         if self._is_late(version) and (known is None or not is_complete(known, version)):
-            known = known_from_output(self._output, version, self._pool, known)
+            known = known_from_output(
+                self._output, version, self._pool, known, is_packed=self._has_file is not None
+            )
             known = replace(known, waiting=(*known.waiting, version))
             resolve.set(self._forget_at(key))
         elif known is not None and known.waiting:
@@ -430,6 +464,13 @@ class _ResolveInStream(beam.DoFn):
             known = yield from self._count(change, known, late=late, counted=counted)
         must_store = len(known.versions) > 1 or (known.counted and known.winner is None)
         known = replace(known, is_kept=known.is_kept or must_store)
+        is_new = change is not None and change.is_new
+        decision = None
+        if is_new or emits_again or (change is not None and known.winner is None):
+            decision = self._decision_on(known)
+        if decision is not None:
+            known = replace(known, decisions=decision.number)
+            yield _tagged(DECISIONS, decision)
         plan = plan_of(key, version, before, known, change)
         if is_replay:
             plan = replace(plan, written=False, arrived=())
@@ -437,12 +478,16 @@ class _ResolveInStream(beam.DoFn):
             plan = replace(plan, first=before.winner)
         has_row = late and not known.counted and known.winner is not None
         yield _tagged(PLANS, replace(plan, late=has_row))
-        is_new = change is not None and change.is_new
         if known.winner is not None and (is_new or emits_again):
             yield known.winner
         if not before.versions and known.winner is not None:
             self._of_bundle[key] = known.winner
         return known
+
+    def _decision_on(self, known: CaptureTime) -> Decision | None:
+        if self._has_file is None or not self._passes_on:
+            return None
+        return decision_on(known, self._has_file, known.decisions + 1)
 
     def _is_late(self, version: Version) -> bool:
         _, timestamp = key_of(version).split("\n")
@@ -457,8 +502,14 @@ class _ResolveInStream(beam.DoFn):
         The verdict is there, but it was neither counted nor emitted, as the bundle's other results
         are lost.
         """
-        camera, _ = key_of(version).split("\n")
-        stored = read_final(stores.final_uri(self._output, camera, stem_of(version.name)))
+        camera, timestamp = key_of(version).split("\n")
+        row = None
+        if self._has_file is not None:
+            row = find_verdict(self._output, camera, timestamp)
+        if row is not None:
+            stored = judged_in(row)
+        else:
+            stored = read_final(stores.final_uri(self._output, camera, stem_of(version.name)))
         if stored is None or stored.image.uri != version.uri:
             return version, False
         image = replace(
@@ -547,6 +598,8 @@ class _StorePlan(ReadAheadDoFn):
       streaming: Whether files keep arriving, so that another file may already use the name of a
         record. A batch knows all files of a name.
       has_file: See :class:`ResolveVersions`.
+      windows: Those of the rows, if a stream has packed repositories.
+      writes_rows: Whether the row of a winner is written with its plan, or by a later step.
     """
 
     def __init__(
@@ -559,12 +612,16 @@ class _StorePlan(ReadAheadDoFn):
         top: str | None = None,
         streaming: bool = False,
         has_file: Callable[[JudgedImage], bool] | None = None,
+        windows: PackedWindows | None = None,
+        writes_rows: bool = False,
     ) -> None:
         super().__init__(threads=_LANES, max_waiting=_MAX_WAITING)
         self._output = output
         self._window_seconds = window_seconds
         self._streaming = streaming
         self._has_file = has_file
+        self._windows = windows
+        self._writes_rows = writes_rows
         self._store_validated = store_validated
         self._max_copied_bytes = max_copied_bytes
         self._invalid = InvalidRepository(output, max_copied_bytes, top)
@@ -573,6 +630,7 @@ class _StorePlan(ReadAheadDoFn):
 
     def setup(self) -> None:
         self._lanes = _Lanes(_LANES)
+        self._rows = None if self._windows is None else RowWriter(self._output, self._windows)
 
     def teardown(self) -> None:
         self._lanes.shutdown()
@@ -595,6 +653,8 @@ class _StorePlan(ReadAheadDoFn):
             self._record(image, plan)
         for uri, file in plan.losers:
             forget_valid(self._output, plan.camera, uri, file)
+        if self._writes_rows:
+            self._write_row(plan)
         if plan.winner is not None:
             self._store_winner(plan, plan.winner)
         if self._store_validated:  # First, as it may need a copy that is deleted below.
@@ -693,8 +753,20 @@ class _StorePlan(ReadAheadDoFn):
         if self._has_file is None:
             self._write_json(stores.detections_uri(*self._names(judged)), judged.image.to_json())
         elif not self._has_file(judged):
+            if self._rows is not None and plan.restored:
+                stores.delete(stores.final_uri(*self._names(judged)))
             return
+        elif self._rows is not None and not self._writes_rows:
+            self._rows.note(judged)
         self._write_json(stores.final_uri(*self._names(judged)), judged.to_json())
+
+    def _write_row(self, plan: Plan) -> None:
+        """Writes what the plan says on the verdict of its capture time."""
+        assert self._rows is not None
+        assert self._has_file is not None
+        decision = decision_on(plan.known, self._has_file, 1)
+        if decision is not None:
+            self._rows.write([decision])
 
     def _restore_validated(self, plan: Plan) -> None:
         image = None if plan.winner is None else plan.winner.image
@@ -808,6 +880,7 @@ class ResolveVersions(beam.PTransform):
       top: See :class:`transforms.repositories.StoreInvalid`.
       has_file: Which winners have a file in `final/`, if the repositories are packed: they have
         none in `detections/` then. None if all have one in both.
+      windows: Which windows the rows of a stream belong to, if the repositories are packed.
       keeps_verdicts: Whether the state of a stream holds the verdict of each image, as on Prism,
         where a file may be resolved before the results of the one before it are in the output.
     """
@@ -824,16 +897,23 @@ class ResolveVersions(beam.PTransform):
         max_copied_bytes: int | None = None,
         top: str | None = None,
         has_file: Callable[[JudgedImage], bool] | None = None,
+        windows: PackedWindows | None = None,
         keeps_verdicts: bool = False,
     ) -> None:
         super().__init__()
         self._contested = contested
         self._output = output
         self._streaming = streaming
-        self._resolve_in_stream = _ResolveInStream(
-            output, window_seconds, allowed_lateness_seconds, keeps_verdicts=keeps_verdicts
+        self._lateness_seconds = allowed_lateness_seconds
+        self._windows = windows
+        self._resolve_in_stream = partial(
+            _ResolveInStream,
+            *(output, window_seconds, allowed_lateness_seconds),
+            keeps_verdicts=keeps_verdicts,
+            has_file=has_file,
         )
-        self._store = _StorePlan(
+        self._store = partial(
+            _StorePlan,
             output,
             window_seconds=window_seconds,
             store_validated=store_validated,
@@ -841,6 +921,7 @@ class ResolveVersions(beam.PTransform):
             top=top,
             streaming=streaming,
             has_file=has_file,
+            windows=windows,
         )
 
     def expand(self, judged: beam.PCollection[JudgedImage]) -> Resolved:
@@ -850,13 +931,10 @@ class ResolveVersions(beam.PTransform):
             self._contested | "Invalid" >> beam.Map(_of_invalid).with_output_types(Version),
         ) | "Contested" >> beam.Flatten()
         keyed = tuple[str, Version]
+        if self._streaming and self._windows is not None:
+            return self._packed_stream(contested, self._windows)
         if self._streaming:
-            resolved = (
-                contested
-                | "ByPeriod" >> beam.WithKeys(period_of).with_output_types(keyed)
-                | "AsTheyCome"
-                >> beam.ParDo(self._resolve_in_stream).with_outputs(PLANS, COUNTED, main=WINNERS)
-            )
+            resolved = self._as_they_come(contested, self._resolve_in_stream())
             winners, counted = resolved[WINNERS], resolved[COUNTED]
         else:
             resolved = (
@@ -869,5 +947,39 @@ class ResolveVersions(beam.PTransform):
                 _RetractEarlier(self._output)
             ).with_output_types(JudgedImage)
             counted = winners = (alone, resolved[WINNERS]) | "Stand" >> beam.Flatten()
-        records = resolved[PLANS] | "Store" >> beam.ParDo(self._store)
+        records = resolved[PLANS] | "Store" >> beam.ParDo(self._store())
         return Resolved(winners, counted, records)
+
+    def _as_they_come(
+        self, versions: beam.PCollection[Version], resolve: beam.DoFn, what: str = ""
+    ) -> Any:
+        keyed = tuple[str, Version]
+        return (
+            versions
+            | f"{what}ByPeriod" >> beam.WithKeys(period_of).with_output_types(keyed)
+            | f"{what}AsTheyCome"
+            >> beam.ParDo(resolve).with_outputs(PLANS, COUNTED, DECISIONS, main=WINNERS)
+        )
+
+    def _packed_stream(
+        self, contested: beam.PCollection[Version], windows: PackedWindows
+    ) -> Resolved:
+        """Resolves the files of a stream whose verdicts wait until they are written.
+
+        The state of a capture time may end while its verdict waits. So files that come later pass
+        the step in which it waits, and are resolved once it is in the output.
+        """
+        first = self._as_they_come(contested, self._resolve_in_stream(passes_on=True))
+        late = first[DECISIONS] | "StorePacked" >> StorePackedStream(
+            self._output, windows, allowed_lateness_seconds=self._lateness_seconds
+        )
+        second = self._as_they_come(late, self._resolve_in_stream(), "Late")
+        return Resolved(
+            (first[WINNERS], second[WINNERS]) | "Winners" >> beam.Flatten(),
+            (first[COUNTED], second[COUNTED]) | "Counted" >> beam.Flatten(),
+            (
+                first[PLANS] | "Store" >> beam.ParDo(self._store()),
+                second[PLANS] | "StoreLate" >> beam.ParDo(self._store(writes_rows=True)),
+            )
+            | "Records" >> beam.Flatten(),
+        )

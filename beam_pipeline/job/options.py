@@ -233,7 +233,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=JSON,
         help="how detections and verdicts are written. json: a file in OUTPUT/detections and "
         "OUTPUT/final for each image; packed: a Parquet file in OUTPUT/packed for each window, "
-        "which costs a store a fraction of the requests, in a batch (docs/output.md) (default: "
+        "which costs a store a fraction of the requests (docs/output.md) (default: "
         "%(default)s)",
     )
     _add_switch(
@@ -484,11 +484,6 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         )
     if args.detections is not None:
         _check_detections(args)
-    if args.repository == PACKED and args.streaming:
-        raise SetupError(
-            "--repository packed works only in a batch, as a stream writes each verdict at once; "
-            "leave out --repository packed, or --streaming"
-        )
     if args.notifications is not None:
         _check_notifications(args.notifications, args.input, args.streaming)
     age: float | None = args.alert_max_age

@@ -38,6 +38,7 @@ from transforms.send_alerts import SendAlerts
 from transforms.storage import stores
 from transforms.store_counts import StoreCounts
 from transforms.store_packed import StorePackedDetections, StorePackedVerdicts
+from transforms.store_packed_stream import PackedWindows
 from transforms.validate_image import (
     LOCAL_READERS,
     REMOTE_READERS,
@@ -207,9 +208,12 @@ def judge_and_store(
         max_copied_bytes=job.limits.max_file_bytes,
         top=top,
         has_file=has_file,
+        windows=PackedWindows(options.window_seconds, job.count_shards)
+        if streaming and has_file is not None
+        else None,
         keeps_verdicts=on_prism,
     )
-    if has_file is not None:
+    if has_file is not None and not streaming:
         resolved.winners | "StorePackedVerdicts" >> StorePackedVerdicts(
             output,
             invalid=[(contested, {}), *refused.values()],

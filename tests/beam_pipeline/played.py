@@ -44,6 +44,13 @@ class Found:
 
 
 @dataclass(frozen=True)
+class FoundTogether:
+    """The source finds several files at one look."""
+
+    files: tuple[Found, ...]
+
+
+@dataclass(frozen=True)
 class EventTime:
     """Event time moves on to so many seconds of Unix time."""
 
@@ -57,7 +64,7 @@ class Clock:
     seconds: float
 
 
-Event = Found | EventTime | Clock
+Event = Found | FoundTogether | EventTime | Clock
 
 
 class _Script(beam.PTransform):
@@ -76,8 +83,14 @@ class _Script(beam.PTransform):
                 stream = stream.advance_processing_time(event.seconds)
             else:
                 stream_time = None if reached is None else canonical_time(from_unix(reached))
-                file = ImageFile(event.uri, event.size_bytes, stream_time, event.changed)
-                stream = stream.add_elements([TimestampedValue(file, reached or 0)])
+                found = event.files if isinstance(event, FoundTogether) else (event,)
+                stream = stream.add_elements(
+                    TimestampedValue(
+                        ImageFile(file.uri, file.size_bytes, stream_time, file.changed),
+                        reached or 0,
+                    )
+                    for file in found
+                )
         ended = begin.pipeline | "Play" >> stream.advance_watermark_to_infinity()
         # The runner of streams takes a TestStream by its own type only where something follows it.
         return ended | "Found" >> beam.Map(lambda file: file).with_output_types(ImageFile)

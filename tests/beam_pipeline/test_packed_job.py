@@ -16,6 +16,7 @@ import transforms.store_packed
 from beam_pipeline import bundled, cli
 from beam_pipeline.web.output.pictures import images_of_day, read_record
 from tests.beam_pipeline.conftest import jpeg, refused, tree
+from tests.beam_pipeline.played import RUNNER, EventTime, Found, FoundTogether, PlayedRunner
 from tests.conftest import Command, Done
 from transforms.storage.archive import open_archive
 from transforms.storage.packed_output import list_files, write_file
@@ -144,6 +145,69 @@ def test_every_command_reads_both_forms(
     assert text == text_plain
 
 
+@pytest.fixture
+def streams(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """The output of a stream in both forms.
+
+    Images come on time, again, twice for one time, and after their window has closed.
+    """
+    top, begin = tmp_path / "in", CAPTURED.timestamp()
+    put_images(top)
+    names = sorted(path.name for path in top.iterdir())
+    for name in ("hall_20260131T180000.jpg", "gate_20260131T150000Z.jpg"):
+        (top / name).write_bytes(HALL[22].read_bytes())
+    found = [Found(str(top / name), (top / name).stat().st_size) for name in names]
+    again, late = FoundTogether((*found[:2], found[-1])), FoundTogether(tuple(found[3:6]))
+    hall, gate = (
+        Found(str(top / name), (top / name).stat().st_size)
+        for name in ("hall_20260131T180000.jpg", "gate_20260131T150000Z.jpg")
+    )
+    script = [FoundTogether(tuple(found)), EventTime(begin + 600), again, gate]
+    script += [EventTime(begin + 3 * 3600), hall, late]
+    outputs = {}
+    for form, options in (("plain", PLAIN), ("packed", PACKED)):
+        monkeypatch.setattr(PlayedRunner, "script", script)
+        words = ["--input", top, "--output", tmp_path / form, "--model", "bundled", *options]
+        done = command(*map(str, words), "--streaming", "--runner", RUNNER)
+        assert done.code == 0, done.err
+        outputs[form] = tmp_path / form
+    return outputs
+
+
+def test_a_stream_leaves_the_same_in_both_forms(streams: dict[str, Path]) -> None:
+    plain, packed = streams["plain"], streams["packed"]
+    shown = {}
+    for output in (plain, packed):
+        archive = open_archive(str(output))
+        shown[output] = [
+            json.dumps([one.image.to_json(), one.threat])
+            for id in archive.ids
+            for one in archive.images(id)
+        ]
+    assert shown[packed] == shown[plain]
+    assert len(shown[packed]) == 25
+    of_plain, of_packed = (
+        {
+            name: data.replace(bytes(output), b"OUT")
+            for name, data in tree(output).items()
+            if not name.startswith("late/_known/")
+        }
+        for output in (plain, packed)
+    )
+    without_alert = {
+        name
+        for name, data in of_plain.items()
+        if name.startswith("final/") and json.loads(data)["threat"]["severity"] != "alert"
+    }
+    files = {name for name in of_packed if name.startswith("packed/")}
+    assert all(name.endswith(".parquet") for name in files)  # No note is left.
+    assert {name: data for name, data in of_packed.items() if name not in files} == {
+        name: data
+        for name, data in of_plain.items()
+        if name not in without_alert and not name.startswith("detections/")
+    }
+
+
 class Folder:
     """A few images, and batches over them with packed verdicts."""
 
@@ -239,7 +303,7 @@ def test_a_further_run_writes_only_what_it_says_otherwise(folder: Folder) -> Non
     assert "hall_20260131T180001Z.json" not in with_alert
 
 
-def test_an_output_is_not_written_in_two_forms(folder: Folder, capsys: Any) -> None:
+def test_an_output_is_not_written_in_two_forms(folder: Folder) -> None:
     folder.run()
     before = tree(folder.output)
     refused_plain = folder.run(code=2, repository=PLAIN)
@@ -256,8 +320,6 @@ def test_an_output_is_not_written_in_two_forms(folder: Folder, capsys: Any) -> N
     for path in (folder.output / "final").rglob("*.json"):
         path.unlink()
     folder.run()
-    words = ["--streaming", "--repository", "packed", "--input", folder.input]
-    assert "--repository packed works only in a batch" in refused(capsys, *words)
 
 
 def test_an_output_with_both_forms_is_read_once(folder: Folder) -> None:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from beam_pipeline import bundled
 from tests import documented
 from tests.prism_program import prism_program
 from tests.transforms.web_service import WebService, status
+from transforms.storage.archive import ArchiveError, open_archive
 
 _, STREAM = documented.run_by(documented.PRISM)
 SAMPLES = sorted((bundled.BUNDLED_SAMPLES / "hall").rglob("*.jpg"))
@@ -113,9 +114,14 @@ class Stream:
         return self._log.read_text()
 
     def verdicts(self) -> dict[str, str]:
+        try:
+            archive = open_archive(str(self.output))
+        except ArchiveError:
+            return {}
         return {
-            path.name: json.loads(path.read_bytes())["sha256"]
-            for path in self.output.glob("final/*/*.json")
+            f"{one.image.stem}.json": one.image.sha256
+            for camera in archive.ids
+            for one in archive.images(camera)
         }
 
     def counted(self) -> int:
@@ -143,13 +149,21 @@ def service() -> Iterator[WebService]:
         yield web
 
 
+@contextmanager
+def ended(stream: Stream) -> Iterator[Stream]:
+    """Ends the job in any case."""
+    try:
+        yield stream
+    finally:
+        if stream.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(stream.process.pid, signal.SIGKILL)
+
+
 @pytest.fixture
 def stream(prism: Path, tmp_path: Path, service: WebService) -> Iterator[Stream]:
-    stream = Stream(tmp_path, service.url)
-    yield stream
-    if stream.process is not None:
-        with suppress(ProcessLookupError):
-            os.killpg(stream.process.pid, signal.SIGKILL)
+    with ended(Stream(tmp_path, service.url)) as stream:
+        yield stream
 
 
 def test_after_a_crash_the_same_command_goes_on(stream: Stream, service: WebService) -> None:
@@ -192,10 +206,17 @@ def digest(path: Path) -> str:
 
 
 @pytest.mark.search
+@pytest.mark.parametrize("form", ["packed", "json"] if CRASHES > 2 else ["packed"])
 def test_killed_at_any_moment_it_judges_and_counts_each_whole_image(
-    stream: Stream, service: WebService
+    form: str, prism: Path, tmp_path: Path, service: WebService
 ) -> None:
     """Images come whole, or half at first, or are replaced by others."""
+    stream = Stream(tmp_path, service.url, None, "--repository", form, "--window_seconds", "6")
+    with ended(stream):
+        check_crashes(stream, service, form)
+
+
+def check_crashes(stream: Stream, service: WebService, form: str) -> None:
     chance = random.Random(20260131)
     whole: dict[str, str] = {}
 
@@ -239,6 +260,17 @@ def test_killed_at_any_moment_it_judges_and_counts_each_whole_image(
     stream.wait_for(lambda: stream.counted() == len(whole))
     stream.wait_for(lambda: not list(stream.output.glob("invalid/*/*.json")))
     stream.wait_for(lambda: stream.has_recorded(service))
+    files = {path.name for path in stream.output.glob("final/*/*.json")}
+    assert files == (
+        whole.keys()
+        if form == "json"
+        else {
+            f"{one.image.stem}.json"
+            for camera in CAMERAS
+            for one in open_archive(str(stream.output)).images(camera)
+            if one.threat["severity"] == "alert"
+        }
+    )
     sent = Counter(request.headers["Idempotency-Key"] for request in service.requests)
     # A message that was accepted at the moment of a crash is not recorded, and sent once more.
     assert sum(sent.values()) - len(sent) <= CRASHES

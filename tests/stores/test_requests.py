@@ -19,7 +19,7 @@ import pytest
 from beam_pipeline.bundled import BUNDLED_SAMPLES
 from benchmarks.cost import requests_of
 from tests.beam_pipeline.conftest import jpeg
-from tests.beam_pipeline.played import RUNNER, EventTime, Found, PlayedRunner
+from tests.beam_pipeline.played import RUNNER, Event, EventTime, Found, FoundTogether, PlayedRunner
 from tests.conftest import Command
 from tests.stores.bucket import Bucket
 from tests.stores.servers import Proxy, Server
@@ -59,12 +59,12 @@ class Job:
     def tree(self, under: str) -> dict[str, bytes]:
         return self._bucket.tree(under)
 
-    def run(self, *script: Found | EventTime, options: Sequence[str] = ()) -> list[tuple[str, str]]:
+    def run(self, *script: Event, options: Sequence[str] = ()) -> list[tuple[str, str]]:
         """Method and key of the requests until the pipeline was done; a stream plays the script."""
-        arguments: Sequence[str] = options
+        arguments = options
         if script:
             self._patch.setattr(PlayedRunner, "script", script)
-            arguments = ("--streaming", "--runner", RUNNER)
+            arguments = (*options, "--streaming", "--runner", RUNNER)
         self._proxy.requests.clear()
         done = self._command(
             *(*self._proxy.server.options, "--model", "bundled", *arguments),
@@ -207,3 +207,17 @@ def test_an_image_of_a_packed_batch_costs_one_request_and_one_for_its_copy(
     copies = not options
     cost = requests_of(packed=True, copies=copies, alert_share=1, images_a_file=math.inf)
     assert (alerted["GET"], alerted["PUT"]) == (cost.gets, int(cost.puts))
+
+
+def test_an_image_of_a_packed_stream_costs_one_request(job: Job) -> None:
+    """All requests of a run count, but for those that a run without images makes, too."""
+    packed = ("--repository", "packed", "--no_store_validated")
+    noon, number = EventTime(NOON.timestamp()), 60
+    without = len(job.run(noon, options=packed))
+    images = FoundTogether(tuple(job.put("valid", jpeg(), NOON, number)))
+    requests = job.run(noon, images, options=packed)
+    assert 1 < (len(requests) - without) / number <= 1.1
+    (file,) = job.tree("out/packed")
+    assert [key for method, key in requests if method == "PUT" and "packed" in key] == [
+        f"out/packed/{file}"
+    ]

@@ -12,14 +12,16 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
+from apache_beam.coders import Coder
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -46,6 +48,7 @@ from transforms.records.precedence import (
 from transforms.repositories import _StoreInvalid, _WriteValidated, read_final
 from transforms.resolve_versions import (
     COUNTED,
+    DECISIONS,
     PLANS,
     Plan,
     _ResolveInBatch,
@@ -54,6 +57,8 @@ from transforms.resolve_versions import (
     _StorePlan,
 )
 from transforms.storage import stores
+from transforms.storage.packed_output import merge_by_day, read_output
+from transforms.store_packed_stream import WRITTEN, Decision, PackedWindows, _Pack
 
 CAMERA, TIME = "hall", "2026-01-31T10:00:00Z"
 ON_TIME, TOO_LATE = "2026-01-31T10:00:10Z", "2026-01-31T12:00:00Z"
@@ -107,6 +112,30 @@ class State:
 
     def clear(self) -> None:
         self.entries = []
+
+
+class CodedState(State):
+    """A bag whose entries a runner encodes."""
+
+    def __init__(self, coder: Coder) -> None:
+        super().__init__()
+        self._coder = coder
+
+    def read(self) -> list[Any]:
+        return list(map(self._coder.decode, self.entries))
+
+    def add(self, entry: Any) -> None:
+        self.entries = [*self.entries, self._coder.encode(entry)]
+
+
+class Cell(State):
+    """One value of a runner's state."""
+
+    def read(self) -> Any:
+        return self.entries[0] if self.entries else None
+
+    def write(self, value: Any) -> None:
+        self.entries = [value]
 
 
 class Timer:
@@ -246,15 +275,30 @@ class Stream:
     @contextmanager
     def lost(self) -> Iterator[None]:
         """Restores an earlier checkpoint afterwards; the output keeps what was written."""
-        entries, timers = self.state.entries, (self.timer.at, self.forget.at)
-        before = self.counts.copy(), list(self.emitted)
+        restore = self.checkpoint()
+        timers = self.timer.at, self.forget.at
         yield
-        self.state.entries, (self.timer.at, self.forget.at) = entries, timers
-        self.counts, self.emitted = before
-        self.start_worker()
+        self.timer.at, self.forget.at = timers
+        restore()
+
+    def states(self) -> list[State]:
+        return [self.state]
+
+    def checkpoint(self) -> Callable[[], None]:
+        """Returns what restores the state as it is now, on another worker."""
+        states = [(state, state.entries) for state in self.states()]
+        counts, emitted = self.counts.copy(), list(self.emitted)
+
+        def restore() -> None:
+            for state, entries in states:
+                state.entries = entries
+            self.counts, self.emitted = counts.copy(), list(emitted)
+            self.start_worker()
+
+        return restore
 
     def _bundle(self, outputs: Iterable[Any], crash_after: int | None) -> bool:
-        before, counts, emitted = self.state.entries, self.counts.copy(), list(self.emitted)
+        restore = self.checkpoint()
         writes = 0
         self.resolve.start_bundle()
 
@@ -274,11 +318,14 @@ class Stream:
             try:
                 for output in outputs:
                     self._take(output)
+                self.end_bundle()
             except CrashError:
-                self.state.entries, self.counts, self.emitted = before, counts, emitted
-                self.start_worker()
+                restore()
                 return False
         return True
+
+    def end_bundle(self) -> None:
+        """Hands on what the bundle has left for later steps."""
 
     def _take(self, output: Any) -> None:
         if isinstance(output, JudgedImage):
@@ -287,6 +334,125 @@ class Stream:
             self.counts.update({k: v for k, v in output.value.tally.items() if k != "by_label"})
         elif output.tag == PLANS:
             self.store.work(output.value)
+
+
+class PackedStream(Stream):
+    """The same with packed repositories: verdicts wait until they are written.
+
+    Attributes:
+      reorders: Whether the runner hands on the decisions of a bundle in another order.
+    """
+
+    def __init__(self, top: Path, *, reorders: bool = False) -> None:
+        super().__init__(top)
+        has_file = _is_recorded
+        self.resolve = _ResolveInStream(
+            str(self.output), 300, 3600, has_file=has_file, passes_on=True
+        )
+        self.resolve_late = _ResolveInStream(str(self.output), 300, 3600, has_file=has_file)
+        for resolve in (self.resolve, self.resolve_late):
+            resolve.setup()
+            resolve.start_bundle()
+        self.reorders = reorders
+        self.late_state, self.late_forget, self.late_timer = State(), Timer(), Timer()
+        self.waiting, self.written = CodedState(DECISION_CODER), CodedState(WRITTEN)
+        self.number, self.noted = Cell(), Cell()
+        self.close, self.forget_window = Timer(), Timer()
+        self._decided: list[Decision] = []
+
+    def start_worker(self) -> None:
+        self._decided = []
+        self.store, self.store_late = (
+            _StorePlan(
+                str(self.output),
+                window_seconds=300,
+                streaming=True,
+                has_file=_is_recorded,
+                windows=WINDOWS,
+                writes_rows=is_late,
+            )
+            for is_late in (False, True)
+        )
+        self.pack = _Pack(str(self.output), WINDOWS, 3600, clock=lambda: 0.0)
+        for step in (self.store, self.store_late, self.pack):
+            step.setup()
+
+    def states(self) -> list[State]:
+        late = [self.late_state, self.waiting, self.written, self.number, self.noted]
+        return [self.state, *late]
+
+    def write_what_waits(self, crash_after: int | None = None) -> bool:
+        def writes() -> Iterator[Any]:
+            self.pack.write_in_time(self.waiting, self.number, self.written, self.noted)
+            yield from ()
+
+        return self._bundle(writes(), crash_after)
+
+    def timer_comes(self, crash_after: int | None = None) -> bool:
+        """Fires a timer of the step that resolves late files first, then one of the others."""
+        if self.late_timer.at is not None:
+            fires, outputs = self.late_timer, self.resolve_late.resolve_waiting(self.late_state)
+        elif self.timer.at is None and self.forget.at is None and self.late_forget.at is not None:
+            fires = self.late_forget
+            outputs = self.resolve_late.forget(self.late_state, self.late_forget, self.former)
+        else:
+            return super().timer_comes(crash_after)
+        at, fires.at = fires.at, None
+        if self._bundle(map(_of_late, outputs), crash_after):
+            return True
+        fires.at = at
+        return False
+
+    def timers_come(self) -> None:
+        timers = self.timer, self.forget, self.late_timer, self.late_forget
+        while any(timer.at is not None for timer in timers):
+            self.timer_comes()
+
+    def forget_window_comes(self) -> None:
+        cells = self.waiting, self.number, self.written, self.noted
+        self.pack.forget(WINDOWS.name_of(CAMERA, TIME), *cells)
+
+    def _take(self, output: Any) -> None:
+        is_late = isinstance(output, _OfLate)
+        output = output.output if is_late else output
+        if getattr(output, "tag", None) == DECISIONS:
+            assert not is_late
+            self._decided.append(output.value)
+        elif is_late and getattr(output, "tag", None) == PLANS:
+            self.store_late.work(output.value)
+        else:
+            super()._take(output)
+
+    def end_bundle(self) -> None:
+        decided, self._decided = self._decided, []
+        for decision in reversed(decided) if self.reorders else decided:
+            timers = Timer(), self.close, self.forget_window
+            cells = self.waiting, self.number, self.written, self.noted
+            element = WINDOWS.name_of(CAMERA, TIME), decision
+            for version in self.pack.process(element, *cells, *timers):
+                late = period_of(version), version
+                states = self.late_state, self.late_forget, self.late_timer
+                for output in self.resolve_late.process(late, *states):
+                    self._take(_OfLate(output))
+
+
+@dataclass(frozen=True)
+class _OfLate:
+    """What the step that resolves late files yields."""
+
+    output: Any
+
+
+def _of_late(output: Any) -> _OfLate:
+    return _OfLate(output)
+
+
+WINDOWS = PackedWindows(300)
+DECISION_CODER = beam.coders.registry.get_coder(Decision)
+
+
+def _is_recorded(image: JudgedImage) -> bool:
+    return image.verdict.severity == "alert"
 
 
 def is_alert(data: bytes) -> bool:
@@ -316,6 +482,20 @@ def check_repositories(stream: Stream | Batch, files: dict[Path, bytes]) -> None
 
     output = tree(Path(stream.output))
     final = {name: json.loads(data) for name, data in output.items() if name.startswith("final/")}
+    if isinstance(stream, PackedStream):
+        recorded, final = final, rows_as_files(stream)
+        assert recorded == {
+            name: record
+            for name, record in final.items()
+            if record["threat"]["severity"] == "alert"
+        }
+        assert not any(name.startswith("detections/") for name in output)
+        output |= {
+            name.replace("final/", "detections/"): json.dumps(
+                {key: value for key, value in record.items() if key != "threat"}
+            ).encode()
+            for name, record in final.items()
+        }
     best = best_of(valid.values())
     assert [record["sha256"] for record in final.values()] == (
         [hashlib.sha256(best).hexdigest()] if best is not None else []
@@ -362,6 +542,19 @@ def check_repositories(stream: Stream | Batch, files: dict[Path, bytes]) -> None
     assert copies == Counter(content[1] for content in wanted)
 
 
+def rows_as_files(stream: PackedStream) -> dict[str, Any]:
+    """What a packed output says, as the files that other outputs have."""
+    problems: list[Any] = []
+    rows = [row for row in read_output(str(stream.output), problems) if not row.is_retracted]
+    assert problems == []
+    return {
+        f"final/{row.image.id}/{row.image.stem}.json": json.loads(
+            stores.json_bytes({**row.image.to_json(), "threat": row.threat})
+        )
+        for row in rows
+    }
+
+
 CRASHES = st.lists(st.integers(0, 9), max_size=2)
 LOCATIONS = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(NAMES))
 ANY_CONTENT = st.sampled_from(sorted(CONTENTS))
@@ -371,10 +564,14 @@ class Arrivals(RuleBasedStateMachine):
     """Files of one capture time arrive, change, move and arrive again, before and after their
     window is closed; workers crash at any write."""
 
-    @initialize(late=st.booleans())
-    def begin(self, late: bool) -> None:
+    @initialize(late=st.booleans(), form=st.sampled_from(("plain", "packed", "reordered")))
+    def begin(self, late: bool, form: str) -> None:
         self.top = Path(tempfile.mkdtemp())
-        self.stream = Stream(self.top)
+        self.stream = (
+            Stream(self.top)
+            if form == "plain"
+            else PackedStream(self.top, reorders=form == "reordered")
+        )
         self.is_late = late
         self.counted_alerts: int | None = None
         self.files: dict[Path, bytes] = {}
@@ -383,8 +580,23 @@ class Arrivals(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "top"):
-            self.stream.resolve.teardown()
-            shutil.rmtree(self.top)
+            try:
+                self.what_waits_is_written([])
+                self.the_repositories_hold_what_the_files_show()
+            finally:
+                self.stream.resolve.teardown()
+                shutil.rmtree(self.top)
+
+    @rule(crashes=CRASHES)
+    def what_waits_is_written(self, crashes) -> None:
+        if isinstance(self.stream, PackedStream):
+            for after in crashes:
+                self.stream.write_what_waits(after)
+            self.stream.write_what_waits()
+
+    @rule()
+    def the_files_of_a_day_are_merged(self) -> None:
+        merge_by_day(str(self.stream.output))
 
     def _hand_on(self, path: Path, crashes: Iterable[int] = ()) -> None:
         for after in crashes:
@@ -465,6 +677,19 @@ class Arrivals(RuleBasedStateMachine):
             self._hand_on(path)
         self._hand_on(path)
 
+    @rule(location=LOCATIONS, before=ANY_CONTENT, data=ANY_CONTENT, is_written=st.booleans())
+    def a_checkpoint_is_restored_and_a_file_has_changed(
+        self, location, before, data, is_written
+    ) -> None:
+        if self.is_late:  # The stream knows from the output what it has lost.
+            return
+        path = self.stream.put(*location, before)
+        with self.stream.lost():
+            self.stream.look(path, self.stream.clock, late=False)
+            if is_written:
+                self.what_waits_is_written([])
+        self._hand_on(self._put(location, data))
+
     @rule(data=st.data(), content=ANY_CONTENT, crashes=CRASHES)
     def a_replaced_file_is_lost_and_then_moves(self, data, content, crashes) -> None:
         """A file is replaced and handled, the workers lose that, and it moves before it is seen.
@@ -522,6 +747,8 @@ class Arrivals(RuleBasedStateMachine):
     def the_repositories_hold_what_the_files_show(self) -> None:
         if not getattr(self, "files", None):
             return
+        if isinstance(self.stream, PackedStream) and self.stream.waiting.entries:
+            return
         check_repositories(self.stream, self.files)
 
     @invariant()
@@ -545,6 +772,86 @@ class Arrivals(RuleBasedStateMachine):
 
 Arrivals.TestCase.settings = search(150, stateful_step_count=8)
 TestTheRepositoriesHoldWhatTheFilesShow = pytest.mark.search(Arrivals.TestCase)
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 3, 1), (3, 1, 2)])
+@pytest.mark.parametrize("written_after", [1, 2, 3])
+def test_of_decisions_that_come_in_any_order_the_newest_counts(tmp_path, order, written_after):
+    stream = PackedStream(tmp_path)
+    contents = dict(enumerate((b"nothing 1", b"dog", b"nothing 2"), 1))
+    cells = stream.waiting, stream.number, stream.written, stream.noted
+    for at, number in enumerate(order, 1):
+        path = stream.put("a", NAMES[0], contents[number])
+        winner = version_of(path, float(number), ON_TIME, contents[number]).judged
+        decision = WINDOWS.name_of(CAMERA, TIME), Decision(CAMERA, TIME, number, winner)
+        assert not list(stream.pack.process(decision, *cells, Timer(), Timer(), Timer()))
+        if at == written_after:
+            stream.pack.write_in_time(*cells)
+    stream.pack.write_in_time(*cells)
+    assert [row["sha256"] for row in rows_as_files(stream).values()] == [sha256_of(b"nothing 2")]
+    files = list((stream.output / "packed").iterdir())
+    stream.start_worker()
+    stream.pack.write_in_time(*cells)
+    stream.forget_window_comes()
+    assert list((stream.output / "packed").iterdir()) == files
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_the_file_of_an_alert_that_the_stream_has_lost_is_deleted(tmp_path, is_written):
+    stream = PackedStream(tmp_path)
+    path = stream.put("a", NAMES[0], b"person 1")
+    with stream.lost():
+        stream.look(path, 1.0, late=False)
+        if is_written:
+            stream.write_what_waits()
+    assert [name for name in tree(stream.output) if name.startswith("final/")]
+    path.write_bytes(b"nothing 1")
+    stream.look(path, 2.0, late=False)
+    stream.write_what_waits()
+    check_repositories(stream, {path: b"nothing 1"})
+
+
+def test_the_file_of_an_alert_outlives_what_was_decided_before_it(tmp_path):
+    """Other workers may write what waits at any time."""
+    stream = PackedStream(tmp_path)
+    path = stream.put("a", NAMES[0], b"nothing 1")
+    stream.look(path, 1.0, late=False)
+    stream.end_bundle = lambda: None
+    path.write_bytes(b"person 1")
+    stream.look(path, 2.0, late=False)
+    stream.write_what_waits()
+    del stream.end_bundle
+    stream.end_bundle()
+    stream.write_what_waits()
+    check_repositories(stream, {path: b"person 1"})
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_late_file_is_compared_with_what_waits_to_be_written(tmp_path, is_written):
+    stream = PackedStream(tmp_path)
+    first = stream.put("a", NAMES[0], b"dog")
+    stream.look(first, 1.0, late=False)
+    if is_written:
+        stream.write_what_waits()
+    stream.timers_come()
+    assert not stream.state.entries
+    late = stream.put("a", NAMES[1], b"nothing 1")
+    stream.comes(late, 2.0, late=True)
+    check_repositories(stream, {first: b"dog", late: b"nothing 1"})
+    late.write_bytes(b"person 1")
+    stream.comes(late, 3.0, late=True)
+    check_repositories(stream, {first: b"dog", late: b"person 1"})
+
+
+def test_a_stream_that_forgets_a_window_leaves_no_note(tmp_path):
+    stream = PackedStream(tmp_path)
+    stream.comes(stream.put("a", NAMES[0], b"person 1"), 1.0, late=False)
+    names = [path.name for path in (stream.output / "packed").iterdir()]
+    assert names == ["20260131T100000Z_20260131T100500Z_hall_20260131T100000Z.recorded"]
+    stream.forget_window_comes()
+    (name,) = (path.name for path in (stream.output / "packed").iterdir())
+    assert name.endswith(".parquet")
+    assert not any(state.entries for state in stream.states()[2:])
 
 
 @pytest.mark.parametrize("late", [False, True])

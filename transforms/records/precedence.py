@@ -128,6 +128,7 @@ class CaptureTime:
         they are added once it is safe in the state again.
       replaced: The sha256s of versions that newer ones have replaced, the newest last; at most 16.
         If a runner returns to an earlier checkpoint, one of them may win again.
+      decisions: How many decisions on it were handed on to the packed repositories of a stream.
     """
 
     versions: Mapping[str, Version] = field(default_factory=dict)
@@ -137,6 +138,7 @@ class CaptureTime:
     is_kept: bool = False
     waiting: tuple[Version, ...] = ()
     replaced: tuple[str, ...] = ()
+    decisions: int = 0
 
     @property
     def winner(self) -> JudgedImage | None:
@@ -282,8 +284,8 @@ def unpack_capture_time(plain: Mapping[str, Any]) -> CaptureTime:
 register_record(Version, version=3, upgrades={1: keep_plain, 2: keep_plain})
 CAPTURE_TIMES: VersionedCoder[CaptureTime] = VersionedCoder(
     CaptureTime,
-    version=5,
-    upgrades=dict.fromkeys(range(1, 5), keep_plain),
+    version=6,
+    upgrades=dict.fromkeys(range(1, 6), keep_plain),
     pack=pack_capture_time,
     unpack=unpack_capture_time,
 )

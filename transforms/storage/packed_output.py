@@ -28,7 +28,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,7 @@ class PackedFile:
     uri: str
     start: datetime
     end: datetime
-    written: datetime | None
+    written: datetime | None = None
 
     def overlaps(self, since: datetime | None, until: datetime | None) -> bool:
         """Whether it may have images of a period; None for an open end."""
@@ -116,18 +116,26 @@ def list_files(output: str, folder: str | None = None) -> list[PackedFile]:
       OSError: The folder can't be listed.
     """
     base = stores.packed_folder(output) if folder is None else folder
-    files = []
-    for path, changed in _entries(base):
-        name = path.rsplit("/", 1)[1]
-        if not name.endswith(ENDING) or name.startswith("."):
-            continue
-        match = _NAME.fullmatch(name)
-        try:
-            start, end = map(_time_in, match.groups()) if match else (_FIRST, _LAST)
-        except InvalidNameError:
-            start, end = _FIRST, _LAST
-        files.append(PackedFile(path, start, end, from_unix(changed) if changed else None))
+    files = [
+        replace(file, written=from_unix(changed) if changed else None)
+        for path, changed in _entries(base)
+        if (file := file_named(path)) is not None
+    ]
     return sorted(files, key=lambda file: (file.start, file.uri))
+
+
+def file_named(uri: str) -> PackedFile | None:
+    """Returns the packed file of an address, with the period that its name says; None if it is not
+    one."""
+    name = uri.rpartition("/")[2]
+    if not name.endswith(ENDING) or name.startswith("."):
+        return None
+    match = _NAME.fullmatch(name)
+    try:
+        start, end = map(_time_in, match.groups()) if match else (_FIRST, _LAST)
+    except InvalidNameError:
+        start, end = _FIRST, _LAST
+    return PackedFile(uri, start, end)
 
 
 def _time_in(text: str) -> datetime:
@@ -213,13 +221,22 @@ def period_name(start: datetime, end: datetime) -> str:
     return "_".join(stores.time_in_name(canonical_time(time)) for time in (start, end))
 
 
-def read_file(uri: str, id: str | None = None, copies: Copies = local_copy) -> Iterator[PackedRow]:
+def read_file(
+    uri: str,
+    id: str | None = None,
+    copies: Copies = local_copy,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Iterator[PackedRow]:
     """Yields the rows of a file.
 
     Args:
       uri: The file.
       id: The camera; None for all.
       copies: Gives the path of a file of a store on a local disk.
+      since: The start of the period; None for all.
+      until: The end of the period, exclusive; None for all.
 
     Raises:
       FileNotFoundError: It is gone.
@@ -237,7 +254,8 @@ def read_file(uri: str, id: str | None = None, copies: Copies = local_copy) -> I
                 groups = list(range(file.num_row_groups))
                 if id is not None:
                     groups = [at for at in groups if _may_hold(file.metadata.row_group(at), id)]
-                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups):
+                for rows in file.iter_batches(ROWS_AT_ONCE, row_groups=groups):
+                    batch = _of_period(rows, since, until)
                     further = (batch.column(name).to_pylist() for name in _FURTHER)
                     for (_, (image, threat)), *others in zip(rows_of(batch), *further, strict=True):
                         if id in (None, image.id):
@@ -249,6 +267,19 @@ def read_file(uri: str, id: str | None = None, copies: Copies = local_copy) -> I
 
 
 _FURTHER = ("generation", "retracted")
+
+
+def _of_period(rows: pa.RecordBatch, since: datetime | None, until: datetime | None) -> Any:
+    """Returns those rows whose capture times are in a period."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    times = rows.column("timestamp")
+    for bound, is_inside in ((since, pc.greater_equal), (until, pc.less)):
+        if bound is not None:
+            is_kept = is_inside(times, pa.scalar(bound, times.type))
+            rows, times = rows.filter(is_kept), times.filter(is_kept)
+    return rows
 
 
 def _may_hold(group: Any, id: str) -> bool:
@@ -556,6 +587,24 @@ def find_image(output: str, id: str, stem: str, copies: Copies = local_copy) -> 
         uri, why = problems[0]
         raise OSError(f"{uri}: can't be read ({why})")
     return None
+
+
+def find_verdict(output: str, id: str, timestamp: str) -> PackedRow | None:
+    """Returns the row of a camera and capture time, which may be retracted; None if there is none.
+
+    What is in a file that can't be read is left out.
+
+    Args:
+      output: The job's output.
+      id: The camera.
+      timestamp: The capture time, canonical.
+
+    Raises:
+      OSError: The store can't be listed or reached.
+    """
+    time = parse_time(timestamp)
+    until = time + _MICROSECOND if time < _LAST else None
+    return read_output(output, [], since=time, until=until, id=id).get(id, timestamp)
 
 
 def newest_image(output: str, id: str) -> PackedRow | None:

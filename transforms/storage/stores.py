@@ -44,6 +44,9 @@ _FORMER_DIGESTS, _FORMER_UNDELIVERED = "digests", "undelivered"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _MAX_NAME_BYTES = 180  # Leaves room for extensions within the 255 bytes of filesystems.
 
+PACKED_NOTE = ".recorded"
+"""What the names of a packed stream's notes end with."""
+
 
 class StoreLostError(OSError):
     """A store can no longer be read: the job must not go on without it."""
@@ -161,6 +164,18 @@ def packed_folder(output: str) -> str:
 def packed_detections_folder(output: str) -> str:
     """Returns the folder of what the model has found, in packed form, while the job runs."""
     return join(packed_folder(output), "detections")
+
+
+def packed_note_uri(output: str, period: str, stem: str) -> str:
+    """Returns the address of a packed stream's note that an image is about to get a file in
+    `final/`.
+
+    Args:
+      output: The job's output.
+      period: Its window and shard, as in the names of packed files.
+      stem: The stored name of the image, without its ending.
+    """
+    return join(packed_folder(output), f"{period}_{stem}{PACKED_NOTE}")
 
 
 def validated_uri(output: str, camera: str, name: str) -> str:

@@ -1,0 +1,560 @@
+"""StorePackedStream: the verdicts of a stream as files of many images.
+
+A stream decides on each file when it arrives, and may decide again on the same capture time. So the
+decisions of a window and shard wait in state, and are written as one further file after some
+seconds, after some images, and when the window takes no more images. Of several decisions on one
+capture time, the one with the highest number is written.
+
+What is written is compared with the rows that the output has: an earlier run, another job, or a
+bundle that failed may have written others. A row that says the same is not written again, and one
+that says otherwise replaces the earlier one by its generation. So the rows that stand are those of
+the newest decisions, whatever the runner has lost or done twice.
+
+An image with a record in `alerts/` has a file in `final/`, which is written at once. Before that, a
+note is left (:func:`transforms.storage.stores.packed_note_uri`): if the stream loses that decision
+and decides otherwise, the file is found by the note, and deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import VarIntCoder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import (
+    BagStateSpec,
+    ReadModifyWriteStateSpec,
+    TimerSpec,
+    on_timer,
+)
+from apache_beam.utils.timestamp import Duration, Timestamp
+
+from transforms.count_threats import event_time, shard_of, window_of
+from transforms.records import reasons
+from transforms.records.codecs import VersionedCoder, register_record
+from transforms.records.file_names import InvalidNameError, parse_name
+from transforms.records.images import JudgedImage, stem_of
+from transforms.records.precedence import CaptureTime, Version, key_of
+from transforms.records.text import printable
+from transforms.records.times import canonical_time
+from transforms.storage import stores
+from transforms.storage.packed_output import (
+    PERIOD,
+    PackedFile,
+    TornFileError,
+    file_named,
+    period_name,
+    read_file,
+    write_file,
+)
+from transforms.storage.packed_rows import PackedRow, Rows, rank_of
+
+_LOGGER = logging.getLogger(__name__)
+
+IMAGES_A_FILE = 2048
+"""How many decisions of a window and shard wait at most."""
+LONGEST_WAIT_SECONDS = 300
+"""How long a decision waits at most; less if the window is shorter."""
+_KEPT_ROWS = 100_000
+_LISTINGS = 10
+_HASH_BYTES = 32
+_PERIOD_SECONDS = 900
+_SLACK_SECONDS = 3600
+
+Key = tuple[str, str]
+"""A camera and a capture time, canonical."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a stream has decided on a camera and capture time, for its packed form.
+
+    Attributes:
+      camera: The camera's id.
+      timestamp: The capture time, canonical.
+      number: How many decisions there have been on this capture time; this is the newest of them.
+      winner: The image that wins; None if none is valid.
+      is_recorded: Whether the winner has a record in `alerts/`, and so a file in `final/`.
+      files: If no image is valid: the addresses and stored names of the files, whose earlier
+        verdicts are retracted.
+      late: A version that has come too late for the state of its capture time. It is handed on once
+        all earlier decisions on its window are in the output; the other fields say nothing.
+    """
+
+    camera: str
+    timestamp: str
+    number: int = 0
+    winner: JudgedImage | None = None
+    is_recorded: bool = False
+    files: tuple[tuple[str, str], ...] = ()
+    late: Version | None = None
+
+    @property
+    def key(self) -> Key:
+        """The camera and capture time."""
+        return self.camera, self.timestamp
+
+
+DECISIONS: VersionedCoder[Decision] = register_record(Decision)
+"""Encodes the decisions that wait, as the state of a window and shard."""
+
+Written = tuple[str, str, int]
+WRITTEN: VersionedCoder[Written] = VersionedCoder(Written)
+"""Encodes a camera, a capture time and the number of the newest decision on it that was written."""
+
+
+def decision_on(
+    known: CaptureTime, has_record: Callable[[JudgedImage], bool], number: int
+) -> Decision | None:
+    """Returns the decision on a capture time; None if an earlier verdict on it stays.
+
+    Args:
+      known: What is known of it.
+      has_record: Whether an image has a record in `alerts/`.
+      number: The number of the decision.
+    """
+    if not known.versions:
+        return None
+    camera, timestamp = key_of(next(iter(known.versions.values()))).split("\n")
+    decision = Decision(camera, timestamp, number)
+    if known.winner is not None:
+        return replace(decision, winner=known.winner, is_recorded=has_record(known.winner))
+    files = tuple(
+        (version.uri, version.name)
+        for version in known.versions.values()
+        if version.reason != reasons.READ_FAILED
+    )
+    return replace(decision, files=files) if files else None
+
+
+def late_version(version: Version) -> Decision:
+    """Returns what hands on a version that has come too late."""
+    camera, timestamp = key_of(version).split("\n")
+    return Decision(camera, timestamp, late=version)
+
+
+@dataclass(frozen=True)
+class PackedWindows:
+    """Which window and shard a capture time belongs to.
+
+    Attributes:
+      seconds: Length of a window.
+      shards: How many files a window has at a time.
+    """
+
+    seconds: int
+    shards: int = 1
+
+    def name_of(self, camera: str, timestamp: str) -> str:
+        """Returns what the names of its files begin with."""
+        name = period_name(*window_of(timestamp, self.seconds))
+        if self.shards > 1:
+            name += f"-{shard_of(camera, self.shards)}-of-{self.shards}"
+        return name
+
+    def is_of_another_shard(self, file: PackedFile, name: str) -> bool:
+        """Returns whether a file of the same window has the rows of other cameras only."""
+        window, _, shard = name.partition("-")
+        file_name = file.uri.rpartition("/")[2]
+        if self.shards == 1 or not file_name.startswith(f"{window}-"):
+            return False
+        other = file_name.removeprefix(f"{window}-").partition("_")[0]
+        return other != shard and other.endswith(f"-of-{self.shards}")
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What a row of the output says, as far as it is compared."""
+
+    rank: bytes
+    generation: int
+    is_retracted: bool
+    has_severity: bool
+    stem: str
+    uri: str
+
+    @classmethod
+    def of(cls, row: PackedRow) -> _Standing:
+        image = row.image
+        retracted, severe = row.is_retracted, row.has_severity
+        return cls(rank_of(row), row.generation, retracted, severe, image.stem, image.uri)
+
+
+class RowWriter:
+    """Writes the rows of decisions. Thread-safe.
+
+    Args:
+      output: The job's output.
+      windows: Which window a capture time belongs to.
+    """
+
+    def __init__(self, output: str, windows: PackedWindows) -> None:
+        self._output = output
+        self._windows = windows
+        self._folder = stores.packed_folder(output)
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[tuple[str, str], dict[Key, _Standing]] = OrderedDict()
+        """The rows of files, whose contents never change. What was used last comes last."""
+        self._long: list[PackedFile] | None = None
+        """The files of more than one day."""
+
+    def note(self, judged: JudgedImage) -> None:
+        """Leaves a note that an image is about to get a file in `final/`.
+
+        Raises:
+          OSError: It can't be written.
+        """
+        image = judged.image
+        period = self._windows.name_of(image.id, image.timestamp)
+        stores.write_bytes(stores.packed_note_uri(self._output, period, image.stem), b"")
+
+    def write(self, decisions: Iterable[Decision]) -> bool:
+        """Writes what decisions say otherwise than the output, as one file.
+
+        Args:
+          decisions: Decisions on different capture times of one window and shard.
+
+        Returns:
+          Whether there are notes of the window.
+
+        Raises:
+          OSError: The store can't be listed, read or written.
+        """
+        decisions = list(decisions)
+        period = self._windows.name_of(*decisions[0].key)
+        start, end = window_of(decisions[0].timestamp, self._windows.seconds)
+        standing, noted = self._standing(period, start, end)
+        rows = Rows()
+        for decision in decisions:
+            before = standing.get(decision.key)
+            if decision.winner is not None:
+                row = self._row_of(decision, decision.winner, before, noted)
+            else:
+                row = self._retraction(decision, before, start, end)
+            if row is not None:
+                rows.add([row])
+        uri = write_file(self._folder, period, rows)
+        if uri is not None:
+            own = {(row.image.id, row.image.timestamp): _Standing.of(row) for row in rows}
+            self._keep((uri, period), own)
+        return bool(noted)
+
+    def forget_notes(self, period: str) -> None:
+        """Deletes the notes of a window and shard.
+
+        Raises:
+          OSError: They can't be listed or deleted.
+        """
+        names = stores.names_with_prefix(self._folder, [period.partition("-")[0]])
+        for key, notes in self._noted(names).items():
+            if self._windows.name_of(*key) == period:
+                for _, name in notes:
+                    stores.delete(stores.join(self._folder, name))
+
+    def _noted(self, names: Iterable[str]) -> dict[Key, list[tuple[str, str]]]:
+        """Returns the stored names of images that may have a file in `final/`, and of their notes.
+
+        Args:
+          names: The names of the files in `packed/`.
+        """
+        noted: dict[Key, list[tuple[str, str]]] = {}
+        for name in names:
+            period = PERIOD.match(name)
+            if period is None or not name.endswith(stores.PACKED_NOTE):
+                continue
+            stem = name[period.end() + 1 :].removesuffix(stores.PACKED_NOTE)
+            try:
+                camera, at = parse_name(f"{stem}.jpg")
+            except InvalidNameError:
+                continue
+            noted.setdefault((camera, canonical_time(at)), []).append((stem, name))
+        return noted
+
+    def _row_of(
+        self,
+        decision: Decision,
+        winner: JudgedImage,
+        before: _Standing | None,
+        noted: dict[Key, list[tuple[str, str]]],
+    ) -> PackedRow | None:
+        image = winner.image
+        row = PackedRow(image, dict(winner.to_json()["threat"]))
+        stale = {stem for stem, _ in noted.get(decision.key, ())}
+        is_new = before is None or before.is_retracted or not _says_what(before, row)
+        if before is not None and is_new:
+            row = replace(row, generation=before.generation + 1)
+            if before.has_severity:
+                stale.add(before.stem)
+        if decision.is_recorded:
+            stale.discard(image.stem)
+        for stem in stale:
+            stores.delete(stores.final_uri(self._output, image.id, stem))
+        if decision.is_recorded and decision.number > 1:
+            # What was decided before may have been written after this one's file, and deleted it.
+            uri = stores.final_uri(self._output, image.id, image.stem)
+            stores.write_bytes(uri, stores.json_bytes(winner.to_json()))
+        return row if is_new else None
+
+    def _retraction(
+        self, decision: Decision, before: _Standing | None, start: datetime, end: datetime
+    ) -> PackedRow | None:
+        files = {(printable(uri), stem_of(name)) for uri, name in decision.files}
+        if before is None or before.is_retracted or (before.uri, before.stem) not in files:
+            return None
+        row = self._read_again(decision.key, before, start, end)
+        if before.has_severity:
+            stores.delete(stores.final_uri(self._output, decision.camera, before.stem))
+        blank = replace(row.image, detections=())
+        return PackedRow(blank, None, before.generation + 1, is_retracted=True)
+
+    def _read_again(self, key: Key, before: _Standing, start: datetime, end: datetime) -> PackedRow:
+        for _ in range(_LISTINGS):
+            for file in self._list(start, end)[0]:
+                try:
+                    for row in read_file(file.uri, key[0], since=start, until=end):
+                        if row.image.timestamp == key[1] and rank_of(row) == before.rank:
+                            return row
+                except (FileNotFoundError, TornFileError):
+                    continue
+        raise OSError(f"{self._output}: a row of {key[0]} at {key[1]} was deleted meanwhile")
+
+    def _standing(
+        self, period: str, start: datetime, end: datetime
+    ) -> tuple[dict[Key, _Standing], dict[Key, list[tuple[str, str]]]]:
+        """Returns what the rows of a window say that stand, and what is noted of its images."""
+        for _ in range(_LISTINGS):
+            standing: dict[Key, _Standing] = {}
+            files, names = self._list(start, end)
+            try:
+                for file in files:
+                    if not self._windows.is_of_another_shard(file, period):
+                        for key, row in self._rows_in(file, period, start, end).items():
+                            if key not in standing or row.rank > standing[key].rank:
+                                standing[key] = row
+            except FileNotFoundError:  # It was merged, and what holds its rows was not listed.
+                self._long = None
+                continue
+            noted = self._noted(names)
+            return standing, {
+                key: stems for key, stems in noted.items() if self._windows.name_of(*key) == period
+            }
+        raise OSError(
+            f"{self._output}: its packed files are deleted while they are read; is a job at work?"
+        )
+
+    def _list(self, start: datetime, end: datetime) -> tuple[list[PackedFile], list[str]]:
+        """Returns the files that may have rows of a window, and all names of its day.
+
+        If all runs have had windows of one length, the names of the files that have rows of a
+        window begin with its day, also if they were merged. Files of several days are looked for at
+        first, and when a file is gone.
+        """
+        day = f"{start:%Y%m%d}T"
+        names = stores.names_with_prefix(self._folder, [""] if self._long is None else [day])
+        files = list(filter(None, (file_named(stores.join(self._folder, one)) for one in names)))
+        if self._long is None:
+            self._long = [
+                file
+                for file in files
+                if file.start.date() != (file.end - timedelta(microseconds=1)).date()
+            ]
+        found = {file.uri: file for file in (*self._long, *files) if file.overlaps(start, end)}
+        return list(found.values()), [name for name in names if name.startswith(day)]
+
+    def _rows_in(
+        self, file: PackedFile, period: str, start: datetime, end: datetime
+    ) -> dict[Key, _Standing]:
+        with self._lock:
+            rows = self._cache.get((file.uri, period))
+        if rows is None:
+            rows = {}
+            try:
+                for row in read_file(file.uri, since=start, until=end):
+                    key = row.image.id, row.image.timestamp
+                    one = _Standing.of(row)
+                    if key not in rows or one.rank > rows[key].rank:
+                        rows[key] = one
+            except TornFileError as error:
+                _LOGGER.warning(
+                    "%s: can't be read (%s); what it holds is left as it is", file.uri, error
+                )
+        self._keep((file.uri, period), rows)
+        return rows
+
+    def _keep(self, key: tuple[str, str], rows: dict[Key, _Standing]) -> None:
+        with self._lock:
+            self._cache[key] = rows
+            self._cache.move_to_end(key)
+            while len(self._cache) > 1 and sum(map(len, self._cache.values())) > _KEPT_ROWS:
+                self._cache.popitem(last=False)
+
+
+def _says_what(before: _Standing, row: PackedRow) -> bool:
+    # A rank ends with the hash of what its row says.
+    return before.rank.endswith(rank_of(row)[-_HASH_BYTES:])
+
+
+class _Pack(beam.DoFn):
+    """Writes the decisions of a window and shard together, and hands on what came too late.
+
+    Args:
+      output: The job's output.
+      windows: Which window a capture time belongs to.
+      allowed_lateness_seconds: How long a window takes images after its end.
+      clock: Returns Unix seconds.
+    """
+
+    _WAITING = BagStateSpec("waiting", DECISIONS)
+    _NUMBER = ReadModifyWriteStateSpec("number", VarIntCoder())
+    _WRITTEN = BagStateSpec("written", WRITTEN)
+    _NOTED = ReadModifyWriteStateSpec("noted", VarIntCoder())
+    _WRITE = TimerSpec("write", TimeDomain.REAL_TIME)
+    _CLOSE = TimerSpec("close", TimeDomain.WATERMARK)
+    _FORGET = TimerSpec("forget", TimeDomain.WATERMARK)
+
+    def __init__(
+        self,
+        output: str,
+        windows: PackedWindows,
+        allowed_lateness_seconds: int,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._output = output
+        self._windows = windows
+        self._lateness_seconds = allowed_lateness_seconds
+        self._wait_seconds = min(windows.seconds, LONGEST_WAIT_SECONDS)
+        self._clock = clock
+
+    def setup(self) -> None:
+        self._rows = RowWriter(self._output, self._windows)
+
+    def process(
+        self,
+        element: tuple[str, Decision],
+        waiting: Any = beam.DoFn.StateParam(_WAITING),
+        number: Any = beam.DoFn.StateParam(_NUMBER),
+        written: Any = beam.DoFn.StateParam(_WRITTEN),
+        noted: Any = beam.DoFn.StateParam(_NOTED),
+        write: Any = beam.DoFn.TimerParam(_WRITE),
+        close: Any = beam.DoFn.TimerParam(_CLOSE),
+        forget: Any = beam.DoFn.TimerParam(_FORGET),
+    ) -> Iterator[Version]:
+        _, decision = element
+        if decision.late is not None:
+            self._flush(waiting, number, written, noted)
+            yield decision.late
+            return
+        waiting.add(decision)
+        now_waiting = (number.read() or 0) + 1
+        number.write(now_waiting)
+        if now_waiting == 1:
+            write.set(Timestamp.of(self._clock() + self._wait_seconds))
+            _, end = window_of(decision.timestamp, self._windows.seconds)
+            closed = event_time(canonical_time(end)) + Duration(self._lateness_seconds)
+            close.set(closed)
+            # By then, the states of all of its capture times have ended.
+            forget.set(closed + Duration(self._windows.seconds + _PERIOD_SECONDS + _SLACK_SECONDS))
+        elif now_waiting >= IMAGES_A_FILE:
+            self._flush(waiting, number, written, noted)
+
+    @on_timer(_WRITE)
+    def write_in_time(
+        self,
+        waiting: Any = beam.DoFn.StateParam(_WAITING),
+        number: Any = beam.DoFn.StateParam(_NUMBER),
+        written: Any = beam.DoFn.StateParam(_WRITTEN),
+        noted: Any = beam.DoFn.StateParam(_NOTED),
+    ) -> None:
+        """Writes what has waited long enough."""
+        self._flush(waiting, number, written, noted)
+
+    @on_timer(_CLOSE)
+    def write_at_the_end(
+        self,
+        waiting: Any = beam.DoFn.StateParam(_WAITING),
+        number: Any = beam.DoFn.StateParam(_NUMBER),
+        written: Any = beam.DoFn.StateParam(_WRITTEN),
+        noted: Any = beam.DoFn.StateParam(_NOTED),
+    ) -> None:
+        """Writes what waits when the window takes no more images."""
+        self._flush(waiting, number, written, noted)
+
+    @on_timer(_FORGET)
+    def forget(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        waiting: Any = beam.DoFn.StateParam(_WAITING),
+        number: Any = beam.DoFn.StateParam(_NUMBER),
+        written: Any = beam.DoFn.StateParam(_WRITTEN),
+        noted: Any = beam.DoFn.StateParam(_NOTED),
+    ) -> None:
+        """Ends the state of a window on which nothing is decided any more."""
+        self._flush(waiting, number, written, noted)
+        if noted.read():
+            self._rows.forget_notes(key)
+        written.clear()
+        noted.clear()
+
+    def _flush(self, waiting: Any, number: Any, written: Any, noted: Any) -> None:
+        """Writes what waits, unless something newer was written on its capture time.
+
+        A runner may give decisions of one capture time in another order. The numbers of those that
+        are not the first ones are kept for this.
+        """
+        decisions = list(waiting.read())
+        if not decisions:
+            return
+        numbers: dict[Key, int] = {}
+        for camera, timestamp, at in written.read():
+            numbers[camera, timestamp] = max(at, numbers.get((camera, timestamp), 0))
+        newest: dict[Key, Decision] = {}
+        for decision in decisions:
+            if decision.number > numbers.get(decision.key, 0):
+                numbers[decision.key] = decision.number
+                newest[decision.key] = decision
+        if newest and self._rows.write(newest.values()):
+            noted.write(1)
+        for decision in newest.values():
+            if decision.number > 1:
+                written.add((*decision.key, decision.number))
+        waiting.clear()
+        number.clear()
+
+
+class StorePackedStream(beam.PTransform):
+    """Stores the decisions of a stream in `packed/`, as further files of each window and shard.
+
+    Input: `PCollection[Decision]`. Output: `PCollection[Version]`, the versions that came too late,
+    each after all decisions on its window that were there before it are in the output.
+
+    Args:
+      output: The job's output.
+      windows: Which window a capture time belongs to.
+      allowed_lateness_seconds: How long a window takes images after its end.
+    """
+
+    def __init__(
+        self, output: str, windows: PackedWindows, *, allowed_lateness_seconds: int
+    ) -> None:
+        super().__init__()
+        self._windows = windows
+        self._pack = _Pack(output, windows, allowed_lateness_seconds)
+
+    def expand(self, decisions: beam.PCollection[Decision]) -> beam.PCollection[Version]:
+        return (
+            decisions
+            | "ByWindow" >> beam.Map(self._keyed).with_output_types(tuple[str, Decision])
+            | "Pack" >> beam.ParDo(self._pack).with_output_types(Version)
+        )
+
+    def _keyed(self, decision: Decision) -> tuple[str, Decision]:
+        return self._windows.name_of(*decision.key), decision
