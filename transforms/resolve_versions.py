@@ -621,6 +621,7 @@ class _StorePlan(ReadAheadDoFn):
         self._streaming = streaming
         self._has_file = has_file
         self._windows = windows
+        self._rows: RowWriter | None = None
         self._writes_rows = writes_rows
         self._store_validated = store_validated
         self._max_copied_bytes = max_copied_bytes
@@ -630,7 +631,8 @@ class _StorePlan(ReadAheadDoFn):
 
     def setup(self) -> None:
         self._lanes = _Lanes(_LANES)
-        self._rows = None if self._windows is None else RowWriter(self._output, self._windows)
+        if self._windows is not None:
+            self._rows = RowWriter(self._output, self._windows)
 
     def teardown(self) -> None:
         self._lanes.shutdown()
