@@ -77,9 +77,10 @@ bench-listing: $(READY)
 soak: $(READY)
 	$(BIN)/python -m soak $(ARGS)
 
+# Without C, as Beam builds its boot program: the packages that both have are compiled once.
 prism:
 	@command -v go >/dev/null || { echo "install Go 1.26 or newer: https://go.dev/doc/install" >&2; exit 1; }
-	GOBIN="$(PRISM)" go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(PRISM_VERSION)
+	CGO_ENABLED=0 GOBIN="$(PRISM)" go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(PRISM_VERSION)
 
 flink-up flink-args flink-down: flink-%: $(READY)
 	@$(BIN)/python deploy/flink/cluster.py $* $(ARGS)
