@@ -16,9 +16,11 @@ import functools
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.backtest import START, judged
+from transforms.records.images import JudgedImage
+from transforms.records.precedence import CAPTURE_TIMES, Version, settle
 from transforms.storage import stores
 from transforms.storage.packed_output import write_file
 from transforms.storage.packed_rows import PackedRow
@@ -63,14 +65,24 @@ def requests_of(
     return Requests(gets=1 + alert_share, puts=records + counts + copies + with_alert * alert_share)
 
 
-@functools.lru_cache(maxsize=1)
-def record_bytes() -> tuple[float, float]:
-    """Measures the bytes of an image's records: as JSON files, and as a row of a packed file."""
-    images = [
+def _images() -> list[JudgedImage]:
+    return [
         image
         for number in range(_CAMERAS)
         for image in judged(f"camera-{number:03}", _EACH, seed=1)
     ]
+
+
+def verdict_bytes() -> float:
+    """Measures the bytes of an image's verdict in the state of a packed stream."""
+    known = [replace(settle([Version(judged=image)]), counted=True) for image in _images()]
+    return sum(map(len, map(CAPTURE_TIMES.encode, known))) / len(known)
+
+
+@functools.lru_cache(maxsize=1)
+def record_bytes() -> tuple[float, float]:
+    """Measures the bytes of an image's records: as JSON files, and as a row of a packed file."""
+    images = _images()
     as_json = sum(
         len(stores.json_bytes(value))
         for image in images
@@ -132,6 +144,8 @@ def fleet_table(args: argparse.Namespace) -> str:
     of_flink = rate * args.flink_ms / 1000 / busy
     processors = of_images + of_flink
     state = rate * args.state_seconds * args.state_bytes / _GB
+    verdict = round(verdict_bytes())
+    packed_state = rate * args.state_seconds * (args.state_bytes + verdict) / _GB
     packed = requests_of(
         packed=True,
         copies=False,
@@ -167,6 +181,11 @@ def fleet_table(args: argparse.Namespace) -> str:
             "state in GB",
             f"{state:,.1f}",
             f"images/s x {args.state_seconds:g} s x {args.state_bytes:g} bytes",
+        ),
+        (
+            "state in GB, packed",
+            f"{packed_state:,.1f}",
+            f"images/s x {args.state_seconds:g} s x ({args.state_bytes:g} + {verdict}) bytes",
         ),
         (
             "GET/s",

@@ -826,6 +826,24 @@ def test_the_file_of_an_alert_outlives_what_was_decided_before_it(tmp_path):
     check_repositories(stream, {path: b"person 1"})
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_an_alert_of_which_nothing_is_noted_any_more_is_replaced_or_retracted(tmp_path, is_known):
+    for turn, data in enumerate((b"nothing 1", b"half")):
+        stream = PackedStream(tmp_path / f"{turn}")
+        path = stream.put("a", NAMES[0], b"person 1")
+        stream.look(path, 1.0, late=False)
+        stream.forget_window_comes()
+        if not is_known:  # Another run begins, on Prism without the state of the one before it.
+            stream.state.clear()
+            stream.start_worker()
+        path.write_bytes(data)
+        stream.look(path, 2.0, late=False)
+        if is_known:  # This does not wait.
+            assert not [name for name in tree(stream.output) if name.startswith("final/")]
+        stream.write_what_waits()
+        check_repositories(stream, {path: data})
+
+
 @pytest.mark.parametrize("is_written", [False, True])
 def test_a_late_file_is_compared_with_what_waits_to_be_written(tmp_path, is_written):
     stream = PackedStream(tmp_path)
@@ -841,6 +859,31 @@ def test_a_late_file_is_compared_with_what_waits_to_be_written(tmp_path, is_writ
     late.write_bytes(b"person 1")
     stream.comes(late, 3.0, late=True)
     check_repositories(stream, {first: b"dog", late: b"person 1"})
+
+
+def test_files_that_are_late_by_one_partition_only_are_compared(tmp_path):
+    stream = PackedStream(tmp_path)
+    late, on_time = stream.put("a", NAMES[0], b"dog"), stream.put("b", NAMES[1], b"person 1")
+    stream.look(late, 1.0, late=True)
+    stream.look(on_time, 2.0, late=False)
+    stream.write_what_waits()
+    stream.timers_come()
+    check_repositories(stream, {late: b"dog", on_time: b"person 1"})
+
+
+def test_a_file_that_is_gone_has_the_verdict_of_its_row(tmp_path):
+    """The stream has lost its state since."""
+    stream = PackedStream(tmp_path)
+    path = stream.put("a", NAMES[0], b"dog")
+    stream.look(path, 1.0, late=False)
+    stream.write_what_waits()
+    stream.state.clear()
+    stream.start_worker()
+    path.unlink()
+    stream.look(path, 1.0, late=False)
+    stream.write_what_waits()
+    check_repositories(stream, {path: b"dog"})
+    assert stream.counts["images"] == 2
 
 
 def test_a_stream_that_forgets_a_window_leaves_no_note(tmp_path):
