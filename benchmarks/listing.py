@@ -1,9 +1,14 @@
 """`python -m benchmarks.listing`: what it costs a stream to find the files of a large input.
 
 A flat folder of the local disk is watched without a runner: how fast a backlog is emitted, what a
-look costs in which nothing has come, and how much memory all of this takes. Of a bucket in an S3
+look costs in which nothing has come, and how much memory all of this takes. Then as many files in a
+folder for each camera: what a look costs in five seconds of which a twelfth of the cameras has sent
+an image, as if each sent one a minute. Of a bucket in an S3
 server on the loopback, the requests of a look are counted. Both are looked at with a clock that is
 ahead, as if they had been there for longer.
+
+`--flink` also measures how fast a stream on a real Flink emits the backlog of such a folder, to a
+step that only counts its files.
 """
 
 from __future__ import annotations
@@ -11,23 +16,49 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import apache_beam as beam
+from apache_beam.internal.cloudpickle import cloudpickle
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, Watcher
+from beam_pipeline.runners import launching
+from beam_pipeline.runners.beam_options import beam_options
+from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, Watcher, WatchImages
+from tests.flink.stream_job import flink_cluster, wait_for
 from tests.stores.bucket import Bucket, s3_client
 from tests.stores.servers import Proxy, moto
 
 _LINKS = 60_000
 """Links to one file; ext4 takes 65,000."""
 _CAMERAS = 2
+_FILES_OF_A_CAMERA = 100
 _MIB = 1 << 20
+
+
+class _Note(beam.DoFn):
+    """Notes how many files each bundle has had, and when it ended."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def start_bundle(self) -> None:
+        self._files = 0
+
+    def process(self, file: Any) -> None:
+        self._files += 1
+
+    def finish_bundle(self) -> None:
+        if self._files:
+            with open(self._path, "a", encoding="utf-8") as notes:
+                notes.write(f"{time.time()} {self._files}\n")
 
 
 def _peak_mib() -> float:
@@ -63,13 +94,7 @@ class _Stream:
         return number
 
 
-def local(folder: Path, files: int) -> list[tuple[str, str]]:
-    """Returns what a flat folder with so many files costs.
-
-    Args:
-      folder: Where to make it.
-      files: How many files it has.
-    """
+def _fill(folder: Path, files: int) -> Path:
     flat = folder / "in"
     flat.mkdir()
     ends = time.time()
@@ -78,6 +103,51 @@ def local(folder: Path, files: int) -> list[tuple[str, str]]:
             linked = folder / str(number)
             linked.write_bytes(b"")
         os.link(linked, flat / _name(number, ends))
+    return flat
+
+
+def on_flink(folder: Path, files: int) -> list[tuple[str, str]]:
+    """Returns how fast a stream on a Flink of two slots emits a backlog.
+
+    Args:
+      folder: Where to make the files.
+      files: How many there are.
+    """
+    cloudpickle.register_pickle_by_value(sys.modules[_Note.__module__])
+    flat, notes = _fill(folder, files), folder / "notes"
+    notes.touch()
+
+    def rows() -> list[tuple[float, int]]:
+        lines = (line.split() for line in notes.read_text(encoding="utf-8").splitlines())
+        return [(float(ended), int(found)) for ended, found in lines]
+
+    def is_done() -> bool:
+        return sum(found for _, found in rows()) >= files
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            cluster = flink_cluster.up(Path(scratch, "flink"), rest_port=0, worker_pool_port=0)
+            options = beam_options(cluster.pipeline_options(), streaming=True)
+            pipeline = launching.new_pipeline(options)
+            found = pipeline | WatchImages(str(flat), poll_seconds=1.0)
+            found | "Note" >> beam.ParDo(_Note(str(notes)))
+            pipeline.run()
+            wait_for("all files", is_done, 600)
+        finally:
+            flink_cluster.down(Path(scratch, "flink"))
+    (began, first), *others = rows()
+    pace = (files - first) / (others[-1][0] - began)
+    return [(f"the same with {files:,} files on Flink, files/s", f"{pace:,.0f}")]
+
+
+def local(folder: Path, files: int) -> list[tuple[str, str]]:
+    """Returns what a flat folder with so many files costs.
+
+    Args:
+      folder: Where to make it.
+      files: How many files it has.
+    """
+    flat = _fill(folder, files)
     stream = _Stream(str(flat))
     stream.ahead = 120.0
     before, began = _peak_mib(), time.perf_counter()
@@ -100,6 +170,43 @@ def local(folder: Path, files: int) -> list[tuple[str, str]]:
         ("memory for all of this, MiB", f"{memory:,.0f}"),
         ("memory of the process before, MiB", f"{before:,.0f}"),
         ("state after the backlog, MiB", f"{state / _MIB:,.1f}"),
+    ]
+
+
+def by_camera(folder: Path, files: int) -> list[tuple[str, str]]:
+    """Returns what looks at a folder for each camera cost.
+
+    Args:
+      folder: Where to make them.
+      files: How many files they have together.
+    """
+    cameras = max(files // _FILES_OF_A_CAMERA, 12)
+    image, ends = folder / "image", time.time()
+    for camera in range(cameras):
+        of_camera = folder / "in" / str(camera)
+        of_camera.mkdir(parents=True)
+        for number in range(_FILES_OF_A_CAMERA):
+            if camera * _FILES_OF_A_CAMERA % _LINKS == number == 0:
+                image = folder / str(camera)
+                image.write_bytes(b"")
+            os.link(image, of_camera / _name(number * _CAMERAS, ends))
+    stream = _Stream(str(folder / "in"))
+    stream.ahead = 120.0
+    stream.look()
+    stream.look()
+    seconds = []
+    for came in (0, cameras // 12):
+        for camera in range(came):
+            (folder / "in" / str(camera * 12) / _name(0, ends + 60)).write_bytes(b"")
+        began = time.perf_counter()
+        found = stream.look()
+        seconds.append(time.perf_counter() - began)
+        if found != came:
+            raise SystemExit(f"{found} files were emitted, not {came}")
+    nothing, some = seconds
+    return [
+        (f"look at {cameras:,} folders in which nothing has come, ms", f"{nothing * 1000:,.1f}"),
+        ("look in which an image has come into each twelfth, ms", f"{some * 1000:,.1f}"),
     ]
 
 
@@ -150,9 +257,12 @@ def main(words: Sequence[str] | None = None) -> None:
         "--objects", type=int, default=20_000, help="objects in the bucket; 0: none"
     )
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the folder is made")
+    parser.add_argument("--flink", action="store_true", help="measure a stream on Flink, too")
     args = parser.parse_args(words)
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        rows = local(Path(folder), args.files)
+    rows = []
+    for measure in (local, by_camera, on_flink) if args.flink else (local, by_camera):
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            rows += measure(Path(folder), args.files)
     if args.objects:
         rows += bucket(args.objects)
     print("| | |\n|---|---|")

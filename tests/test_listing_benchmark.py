@@ -21,5 +21,7 @@ def test_a_backlog_is_emitted_and_then_nothing_is_listed(
         "memory for all of this, MiB",
         "memory of the process before, MiB",
         "state after the backlog, MiB",
+        "look at 30 folders in which nothing has come, ms",
+        "look in which an image has come into each twelfth, ms",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -100,7 +100,7 @@ REMEMBER_GONE_SECONDS = 7 * 86400.0
 BACKLOG_SECONDS = 30.0
 """For how long files of one listing are emitted before the input is listed again; longer if the
 listing itself took longer."""
-MAX_FILES_PER_POLL = 2000
+MAX_FILES_PER_POLL = 5000
 """Files that are emitted before the source's state is kept."""
 
 _TEMPORARY = re.compile(r"\..*|.*\.(?:tmp|temp|part|partial|filepart|crdownload|upload)|.*~", re.I)

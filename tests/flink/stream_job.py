@@ -90,6 +90,14 @@ class FlinkJob:
                     total += found["sum"]
         return total
 
+    def received(self) -> dict[str, list[int]]:
+        """Returns how many records each slot has received, by the names of the job's stages."""
+        found = {}
+        for vertex in self._cluster.get(f"/jobs/{self.id}")["vertices"]:
+            subtasks = self._cluster.get(f"/jobs/{self.id}/vertices/{vertex['id']}")["subtasks"]
+            found[vertex["name"]] = [subtask["metrics"]["read-records"] for subtask in subtasks]
+        return found
+
     def checkpoints(self) -> dict[str, Any]:
         """What Flink says of the job's checkpoints."""
         found: dict[str, Any] = self._cluster.get(f"/jobs/{self.id}/checkpoints")

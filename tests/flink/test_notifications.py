@@ -19,6 +19,8 @@ from tests.stores.bucket import Bucket
 from tests.stores.servers import KEY_ID, SECRET, Server
 
 WINDOW_SECONDS = 5
+PARTITIONS = 13
+"""No other stage of the job gets as many records."""
 MALFORMED = b'{"Records": [{"eventName": "ObjectCreated:Put"}]}'
 
 
@@ -29,14 +31,17 @@ def test_a_stream_judges_each_picture_of_which_it_is_told_once(
     moto_server: Server,
     tmp_path: Path,
 ) -> None:
-    """Also when its workers die right after they were told of pictures."""
+    """Also when its workers die right after they were told of pictures.
+
+    The partitions of the topic are spread over the slots.
+    """
     samples = sorted((BUNDLED_SAMPLES / "hall").glob("*.jpg"))[:18]
     bucket = Bucket.make(moto_server, "told-of")
     for file in samples:
         bucket.put(f"in/hall 1/{file.name}", file.read_bytes())
     bucket.put("other/hall_20260131T235959Z.jpg", samples[0].read_bytes())
     topic = bucket.name  # A new one for each test, as its messages are counted.
-    kafka.create_topic(topic, partitions=2)
+    kafka.create_topic(topic, partitions=PARTITIONS)
     first, second, third = samples[:6], samples[6:12], samples[12:]
     output = tmp_path / "out"
 
@@ -73,6 +78,14 @@ def test_a_stream_judges_each_picture_of_which_it_is_told_once(
     counters = {"images.repeated": 3, "notifications.ignored": 1, "notifications.elsewhere": 1}
     wait_for(  # Flink's REST shows counters with a delay.
         "the counters", lambda: {name: job.counter(name) for name in counters} == counters
+    )
+    # The stage that reads partitions has got each of them once, and each slot some of them.
+    wait_for(
+        "partitions in each slot",
+        lambda: [
+            read for read in job.received().values() if sum(read) == PARTITIONS and min(read) > 0
+        ],
+        30,
     )
     tell(second)
     kill(cluster, "workers")

@@ -779,13 +779,13 @@ def test_event_time_waits_while_the_top_is_away(
 
 
 def test_event_time_waits_for_a_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(2001):
+    for number in range(5001):
         (tmp_path / f"{number}.jpg").write_bytes(b"")
     clock, now = _Clock(), later()
     watch = _Watch(str(tmp_path), 5.0, lambda: now, follow_links=False)
     watch.setup()
     tracker = _Tracker(KnownFiles())
-    assert len(list(watch.process(b"", tracker=tracker, estimator=clock))) == 2000
+    assert len(list(watch.process(b"", tracker=tracker, estimator=clock))) == 5000
     assert (tracker.paused, clock.mark) == (0, None)
     assert len(list(watch.process(b"", tracker=tracker, estimator=clock))) == 1
     assert float(clock.mark) == pytest.approx(now - 10, abs=0.01)
