@@ -353,9 +353,15 @@ class CameraRules:
     @property
     def needs_history(self) -> bool:
         """Whether any rule depends on earlier images."""
-        return any(
-            rule is not None for rule in (self.repeats, self.track, self.confirm, self.cooldown)
-        )
+        return self.looks_back or self.cooldown is not None
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the threats in an image depend on earlier images.
+
+        If not, earlier images can only affect an image that has an alert, by a cooldown.
+        """
+        return any(rule is not None for rule in (self.repeats, self.track, self.confirm))
 
     @property
     def horizon(self) -> timedelta:

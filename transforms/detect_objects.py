@@ -7,17 +7,15 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
-from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 import rules
 from transforms.count_threats import event_time
-from transforms.models.detector import Detector, ModelSpec, RawDetections
+from transforms.models.detector import Batch, Detector, ModelSpec, RawDetections
 from transforms.models.model_files import fetch_model
 from transforms.models.runtime_names import AUTO
 from transforms.models.runtimes import runtime_of
@@ -27,6 +25,7 @@ from transforms.records import reasons
 from transforms.records.images import DetectedImage, InvalidImage, ModelInfo, ValidImage
 from transforms.records.text import printable
 from transforms.runtime.counters import count
+from transforms.runtime.read_ahead import ReadAheadDoFn
 from transforms.validate_image import CONTESTED, tagged_invalid
 
 DETECTED = "detected"
@@ -126,6 +125,49 @@ def _within(value: float, start: float, end: float) -> float:
     return round(start + fraction * (end - start), DECIMALS)
 
 
+class Predicted(NamedTuple):
+    """The prediction for an image.
+
+    Attributes:
+      prediction: The outputs for the image and its tiles, the first failure, or None if the
+        detections are known already.
+      microseconds: The duration of the batch, if the image is its last one; otherwise 0.
+    """
+
+    prediction: Prediction
+    microseconds: int
+
+    def result(self) -> Predicted:
+        return self
+
+
+class PendingPrediction:
+    """The prediction for an image that the model may still be processing.
+
+    A runner that passes it to another process gets the finished prediction.
+
+    Args:
+      batch: The batch of the image.
+      first: The index of the image's first input in the batch.
+      number: The number of its inputs.
+      is_last: Whether it is the last image of the batch.
+    """
+
+    def __init__(self, batch: Batch, first: int, number: int, is_last: bool) -> None:
+        self._batch = batch
+        self._first = first
+        self._number = number
+        self._is_last = is_last
+
+    def result(self) -> Predicted:
+        """Waits for the prediction, and returns it."""
+        prediction = _prediction(self._batch.outputs(self._first, self._number))
+        return Predicted(prediction, round(self._batch.duration() * 1e6) if self._is_last else 0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Predicted, tuple(self.result())
+
+
 class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
     """Beam's ModelHandler for SavedModels by `tf.saved_model.load`, for TFLite and for ONNX.
 
@@ -171,27 +213,31 @@ class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
         model: Detector,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
-        """Returns one result per image; `inference` is None if the detections are known already.
+        """Starts the model on a batch; returns one result per image.
 
-        The model is given the images and their tiles together.
+        Its `inference` is a :class:`PendingPrediction`, so that the model can process a batch while
+        the next one is gathered and the results of the one before are handed on. The model is given
+        the images and their tiles together.
 
         Its `model_id` is the runtime of the model.
 
-        Counts batches, their images and their duration: Flink's reporters treat RunInference's
-        distributions as objects, and Prometheus shows 0 for values that are no numbers.
+        Counts batches and their images: Flink's reporters treat RunInference's distributions as
+        objects, and Prometheus shows 0 for values that are no numbers.
         """
         inputs = [pixels for image in batch for pixels in image.inputs]
-        started = perf_counter()
-        raw = iter(model.detect(inputs))
+        pending = model.start(inputs)
         if inputs:
             count("model.batches")
             count("model.images", sum(image.pixels is not None for image in batch))
-            count("model.microseconds", round((perf_counter() - started) * 1e6))
         if tiles := sum(len(image.tiles) for image in batch):
             count("model.tiles", tiles)
+        first = 0
         for image in batch:
-            outputs = [next(raw) for _ in image.inputs]
-            yield PredictionResult(image, _prediction(outputs), model.runtime)
+            end = first + len(image.inputs)
+            is_last = first < end == len(inputs)
+            prediction = PendingPrediction(pending, first, end - first, is_last)
+            yield PredictionResult(image, prediction, model.runtime)
+            first = end
 
     def get_num_bytes(self, batch: Sequence[ValidImage]) -> int:
         return sum(pixels.nbytes for image in batch for pixels in image.inputs)
@@ -307,8 +353,8 @@ def outputs_of(
     yield outcome
 
 
-class _ReadPrediction(beam.DoFn):
-    """Reads the results for the images.
+class _ReadPrediction(ReadAheadDoFn):
+    """Waits for the results for the images, and reads them.
 
     Beam gives batches, and so what comes of them, the latest timestamp that there is. A runner that
     processes the elements and timers of a key in the order of their timestamps (Prism) would keep
@@ -316,35 +362,53 @@ class _ReadPrediction(beam.DoFn):
     time has arrived.
     """
 
-    def __init__(self, model: Model, min_score_kept: float, restores_timestamps: bool) -> None:
+    def __init__(
+        self, model: Model, min_score_kept: float, restores_timestamps: bool, batch_size: int
+    ) -> None:
+        # As many as a batch: the model processes one batch while the next one is gathered.
+        super().__init__(threads=1, max_waiting=batch_size)
         self._model = model.info
         self._labels = dict(model.labels)
         self._min_score_kept = min_score_kept
         self._restores_timestamps = restores_timestamps
 
-    def process(self, element: PredictionResult) -> Iterator[Any]:
-        found = element.example.named.file.stream_time
-        timestamp = MIN_TIMESTAMP if found is None else event_time(found)
-        for output in self._outputs(element):
-            yield _stamped(output, timestamp) if self._restores_timestamps else output
+    def process(
+        self,
+        element: PredictionResult,
+        timestamp: Any = beam.DoFn.TimestampParam,
+        window: Any = beam.DoFn.WindowParam,
+    ) -> Iterator[Any]:
+        if self._restores_timestamps:
+            found = element.example.named.file.stream_time
+            timestamp = MIN_TIMESTAMP if found is None else event_time(found)
+        yield from super().process(element, timestamp, window)
 
-    def _outputs(self, element: PredictionResult) -> Iterator[Any]:
+    def weight(self, element: PredictionResult) -> int:
+        image: ValidImage = element.example
+        return len(image.data) + sum(pixels.nbytes for pixels in image.inputs)
+
+    def work(
+        self, element: PredictionResult
+    ) -> tuple[ValidImage, DetectedImage | InvalidImage, int]:
         image: ValidImage = element.example
         looked_now = image.known is None
+        predicted = element.inference.result()
         outcome = detected_or_failed(
             image,
-            element.inference,
+            predicted.prediction,
             model=(replace(self._model, runtime=element.model_id) if looked_now else self._model),
             labels=self._labels,
             min_score_kept=self._min_score_kept,
         )
+        return image, outcome, predicted.microseconds
+
+    def outputs(
+        self, result: tuple[ValidImage, DetectedImage | InvalidImage, int]
+    ) -> Iterator[Any]:
+        image, outcome, microseconds = result
+        if microseconds:
+            count("model.microseconds", microseconds)
         yield from outputs_of(image, outcome)
-
-
-def _stamped(output: Any, timestamp: Timestamp) -> Any:
-    if isinstance(output, beam.pvalue.TaggedOutput):
-        return beam.pvalue.TaggedOutput(output.tag, TimestampedValue(output.value, timestamp))
-    return TimestampedValue(output, timestamp)
 
 
 class DetectObjects(beam.PTransform):
@@ -377,7 +441,7 @@ class DetectObjects(beam.PTransform):
     ) -> None:
         super().__init__()
         self._handler = DetectorHandler(model, batch_size=batch_size, threads=threads)
-        self._read = _ReadPrediction(model, min_score_kept, restores_timestamps)
+        self._read = _ReadPrediction(model, min_score_kept, restores_timestamps, batch_size)
 
     def expand(self, valid: beam.PCollection[ValidImage]) -> beam.pvalue.DoOutputsTuple:
         return (

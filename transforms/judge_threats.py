@@ -93,16 +93,23 @@ def judge_in_order(images: Iterable[DetectedImage], ruleset: rules.Rules) -> Ite
 
 
 class _Judge(beam.DoFn):
-    """Judges images without a history, and passes the others on."""
+    """Judges images on whose verdict earlier images have no effect, and passes the others on.
+
+    Where only a cooldown looks back, these are the images without an incident: they neither need
+    the history nor change it.
+    """
 
     def __init__(self, ruleset: rules.Rules) -> None:
         self._rules = ruleset
 
     def process(self, element: DetectedImage) -> Iterator[Any]:
-        if self._rules.needs_history(element.id):
-            yield beam.pvalue.TaggedOutput(LOOKS_BACK, element)
-            return
-        yield judge(element, self._rules)
+        camera = self._rules.for_camera(element.id)
+        if not camera.looks_back:
+            judged = judge(element, self._rules)
+            if not camera.needs_history or judged.verdict.incident_number is None:
+                yield judged
+                return
+        yield beam.pvalue.TaggedOutput(LOOKS_BACK, element)
 
 
 class _JudgeCameraInBatch(beam.DoFn):
@@ -251,9 +258,10 @@ class JudgeThreats(beam.PTransform):
     Input: `PCollection[DetectedImage]`, which may hold several images of one camera and capture
     time: each is judged by earlier images. Output: `PCollection[JudgedImage]`.
 
-    In a batch, the images of cameras whose rules look back are grouped by camera. A worker holds
-    all records of one camera at a time: about 3 kB for an image with six detections, or 5 MB for a
-    day with an image per minute. Other images are judged without grouping. In a stream, all images
+    In a batch, images are grouped by camera if its rules look back, but where only a cooldown does,
+    only those with an incident. A worker holds all these records of one camera at a time: about
+    3 kB for an image with six detections, or 5 MB for a day with an image per minute. Other images
+    are judged without grouping. In a stream, all images
     are keyed by camera, as an edit of the rules may add a rule that looks back. The state of a
     camera is its :class:`rules.History` of some kilobytes; it is empty if no rule looks back.
 

@@ -1,12 +1,17 @@
 import functools
 import hashlib
+import itertools
+import pickle
+import threading
 from dataclasses import replace
 
 import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.metrics.metric import MetricsFilter
+from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +27,7 @@ from transforms.detect_objects import (
     detected_or_failed,
     to_detections,
 )
-from transforms.models.detector import RawDetections, inspect_model
+from transforms.models.detector import Detector, RawDetections, inspect_model
 from transforms.models.labels import COCO
 from transforms.models.model_files import ModelError, fetch_model
 from transforms.models.tiling import merge
@@ -293,7 +298,7 @@ def test_batches_of_tiles_of_several_images_are_not_mixed_up(
         for result in handler.run_inference(images[start : start + batch_size], detector):
             image = detected_or_failed(
                 result.example,
-                result.inference,
+                result.inference.result().prediction,
                 model=model.info,
                 labels=model.labels,
                 min_score_kept=0.05,
@@ -431,14 +436,58 @@ def test_batches_and_latencies_are_among_the_job_s_metrics(run_pipeline, model):
 
 
 def test_batches_their_images_and_their_time_are_counters(run_pipeline, model, monkeypatch):
-    """Prometheus shows 0 for Beam's distributions on Flink; images seen before are not counted."""
-    clock = iter([10.0, 10.25, 20.0, 20.5, 30.0])
-    monkeypatch.setattr("transforms.detect_objects.perf_counter", lambda: next(clock))
+    """Prometheus shows 0 for Beam's distributions on Flink; images seen before are not counted.
+
+    A batch lasts from the start of its first call to the end of its last one.
+    """
+    clock = itertools.count(10, 0.25)
+    monkeypatch.setattr("transforms.models.detector.perf_counter", lambda: next(clock))
     images = [valid(str(shade), shade) for shade in range(8)]
     images += [valid("known", 9, known=()), valid("known too", 10, known=())]
-    result, _ = detect(run_pipeline, model, images, batch_size=4)
+    result, _ = detect(run_pipeline, model, images, batch_size=4, threads=1)
     counts = {name: n for name, n in counted(result).items() if name.startswith("model.")}
-    assert counts == {"model.batches": 2, "model.images": 8, "model.microseconds": 750_000}
+    assert counts == {"model.batches": 2, "model.images": 8, "model.microseconds": 3_500_000}
+
+
+def test_the_model_processes_a_batch_while_the_next_one_is_gathered(model, monkeypatch):
+    """The steps wait for no result of a batch before all images of the next one are there."""
+    may_begin = threading.Event()
+    outputs_of = Detector._outputs
+
+    def wait(detector, images):
+        assert may_begin.wait(60)
+        return outputs_of(detector, images)
+
+    monkeypatch.setattr(Detector, "_outputs", wait)
+    handler, read = DetectorHandler(model, batch_size=4), DetectObjects(model, batch_size=4)._read
+    detector = detector_of(model, 2, 1)
+    images = [valid(str(shade), shade) for shade in range(8)]
+    first, second = (list(handler.run_inference(images[i : i + 4], detector)) for i in (0, 4))
+    read.setup()
+    read.start_bundle()
+    assert [list(read.process(result, MIN_TIMESTAMP, GlobalWindow())) for result in first] == [
+        []
+    ] * 4
+    may_begin.set()
+    found = [output for result in second for output in read.process(result, MIN_TIMESTAMP, None)]
+    found += read.finish_bundle()
+    read.teardown()
+    files = [output.value.file for output in found if isinstance(output, WindowedValue)]
+    assert files == [f"cam_{shade}.jpg" for shade in range(8)]
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_result_that_is_passed_to_another_process_is_finished(model, first):
+    """A runner may put another process between the model and the next step."""
+    images = [valid("a", 51), valid("known", 1, known=()), tiled("b", (102, 153, 204))]
+    results = list(DetectorHandler(model).run_inference(images, detector_of(model, 2, 1)))
+    sent = pickle.loads(pickle.dumps(results[first]))
+    here, there = results[first].inference.result(), sent.inference.result()
+    assert (here.microseconds, bool(here.microseconds)) == (there.microseconds, first == 2)
+    for one, other in zip(here.prediction, there.prediction, strict=True):
+        assert one.scores.tolist() == other.scores.tolist()
+        assert one.boxes.tolist() == other.boxes.tolist()
+    assert results[1].inference.result().prediction is None
 
 
 def test_the_handler_says_how_many_bytes_a_batch_holds(model):

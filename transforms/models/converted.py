@@ -116,31 +116,31 @@ def open_converted(
     output_indexes = [details["index"] for details in interpreter.get_output_details()]
 
     def run(pixels: np.ndarray[Any, Any]) -> Arrays:
-        tensors: dict[str, Any] = {model.image: tf.constant(pixels)}
-        tensors.update(before(tensors))
+        arrays: Arrays = {model.image: pixels}
+        arrays.update(before(arrays))
         interpreter = interpreters.get()
         try:
             for index, tensor in zip(input_indexes, model.middle_inputs, strict=True):
-                interpreter.set_tensor(index, tensors[tensor].numpy())
+                interpreter.set_tensor(index, arrays[tensor])
             interpreter.invoke()
             for index, tensor in zip(output_indexes, model.middle_outputs, strict=True):
-                tensors[tensor] = tf.constant(interpreter.get_tensor(index))
+                arrays[tensor] = interpreter.get_tensor(index)
         finally:
             interpreters.put(interpreter)
-        results = after(tensors)
+        results = after(arrays)
         return {
-            key: results[tensor].numpy()
+            key: results[tensor]
             for key, tensor in zip(model.results, model.after.outputs, strict=True)
         }
 
     return run
 
 
-def _function(part: Part, graph: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _function(part: Part, graph: Any) -> Callable[[Arrays], Arrays]:
     """Returns a function that computes the outputs of a part from the tensors known so far."""
     tf = load_tensorflow()
     if not part.outputs:
-        return lambda tensors: {}
+        return lambda arrays: {}
     from tensorflow.python.eager import context
 
     for function in graph.library.function:  # Importing a graph does not register its functions.
@@ -158,8 +158,9 @@ def _function(part: Part, graph: Any) -> Callable[[dict[str, Any]], dict[str, An
 
     concrete = make.get_concrete_function()
 
-    def call(tensors: dict[str, Any]) -> dict[str, Any]:
-        values = dict(zip(computed, concrete(*(tensors[name] for name in names)), strict=True))
-        return {name: values.get(name, tensors.get(name)) for name in part.outputs}
+    def call(arrays: Arrays) -> Arrays:
+        outputs = concrete(*(tf.constant(arrays[name]) for name in names))
+        values = {name: output.numpy() for name, output in zip(computed, outputs, strict=True)}
+        return {name: values[name] if name in values else arrays[name] for name in part.outputs}
 
     return call

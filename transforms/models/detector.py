@@ -8,10 +8,11 @@ from __future__ import annotations
 import queue
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -220,6 +221,50 @@ def _inspect_onnx(path: str, free_input_size: int) -> ModelSpec:
     )
 
 
+class _Call(NamedTuple):
+    """The outputs of one call of the model, and when it began and ended, in seconds."""
+
+    outputs: list[RawDetections | Exception]
+    began: float
+    ended: float
+
+
+class Batch:
+    """A batch of images that a model is processing.
+
+    Args:
+      calls: The calls of the model, in the order of the images.
+      call_size: The number of images in each call but the last.
+    """
+
+    def __init__(self, calls: Sequence[Future[_Call]], call_size: int) -> None:
+        self._calls = calls
+        self._call_size = call_size
+
+    def outputs(self, first: int, number: int) -> list[RawDetections | Exception]:
+        """Waits for the outputs for some of the images.
+
+        Args:
+          first: The index of the first image.
+          number: The number of images.
+
+        Returns:
+          The output for each image, or an exception for one on which the model failed.
+        """
+        calls = self._calls
+        places = (divmod(index, self._call_size) for index in range(first, first + number))
+        return [calls[call].result().outputs[place] for call, place in places]
+
+    def duration(self) -> float:
+        """Waits for the end of the batch.
+
+        Returns:
+          The seconds from the start of its first call to the end of its last one.
+        """
+        calls = [call.result() for call in self._calls]
+        return max(call.ended for call in calls) - min(call.began for call in calls)
+
+
 class Detector:
     """A loaded model.
 
@@ -259,27 +304,37 @@ class Detector:
             self._run = _tflite_runner(spec, self._threads) if spec.is_tflite else _runner(spec)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="detect")
 
-    def detect(self, images: Sequence[Pixels]) -> list[RawDetections | Exception]:
-        """Detects the objects in each image; returns an exception for an image on which it failed.
+    def start(self, images: Sequence[Pixels]) -> Batch:
+        """Starts to detect the objects in each image.
 
         Args:
           images: Each uint8 [height, width, 3] RGB, of the model's input size.
         """
         size = self._call_size
         calls = [images[at : at + size] for at in range(0, len(images), size)]
-        return [result for call in self._pool.map(self._call, calls) for result in call]
+        return Batch([self._pool.submit(self._call, call) for call in calls], size)
 
-    def _call(self, images: Sequence[Pixels]) -> list[RawDetections | Exception]:
+    def detect(self, images: Sequence[Pixels]) -> list[RawDetections | Exception]:
+        """Detects the objects in each image; see :meth:`start` and :meth:`Batch.outputs`."""
+        return self.start(images).outputs(0, len(images))
+
+    def _call(self, images: Sequence[Pixels]) -> _Call:
+        began = perf_counter()
+        return _Call(self._outputs(images), began, perf_counter())
+
+    def _outputs(self, images: Sequence[Pixels]) -> list[RawDetections | Exception]:
         try:
             return list(self._run(_stack(images, self._call_size))[: len(images)])
         except Exception as error:  # An error of one image must not affect the others.
             if len(images) == 1:
                 return [error]
-            return [result for image in images for result in self._call([image])]
+            return [result for image in images for result in self._outputs([image])]
 
 
 def _stack(images: Sequence[Pixels], size: int) -> Pixels:
     """Stacks the images to one tensor; the last one is repeated to fill it."""
+    if size == 1:
+        return images[0][np.newaxis]  # Without a copy.
     return np.stack([*images, *[images[-1]] * (size - len(images))])
 
 

@@ -747,7 +747,6 @@ def _write_locally(uri: str, chunks: Iterator[bytes], *, only_new: bool = False)
 def _write_local(uri: str, chunks: Iterator[bytes], only_new: bool) -> bool:
     folder, name = os.path.split(os.path.abspath(uri))
     partial = os.path.join(folder, f".{name}.partial")
-    os.makedirs(folder, exist_ok=True)
     with _local_writes.writing(partial), _locked(partial) as file:
         try:
             if only_new and os.path.exists(uri):  # Known while no other writer can write it.
@@ -768,17 +767,23 @@ def _locked(partial: str) -> IO[bytes]:
     """Opens the temporary file, empty, for one writer at a time until it is closed.
 
     A stream may judge two files of one name at once, in two processes. The lock ends with its
-    process.
+    process. The folder is made if it is missing.
     """
     while True:
-        file = open(partial, "ab")  # noqa: SIM115 - the caller closes it
+        try:
+            file = open(partial, "ab")  # noqa: SIM115 - the caller closes it
+        except (FileNotFoundError, NotADirectoryError):
+            os.makedirs(os.path.dirname(partial), exist_ok=True)
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # A filesystem without locks.
             pass
+        held = os.fstat(file.fileno())
         try:
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
-                file.truncate(0)
+            if os.path.samestat(held, os.stat(partial)):
+                if held.st_size:  # Truncating it would make ext4 write it to the disk at its end.
+                    file.truncate(0)
                 return file
         except FileNotFoundError:  # The previous writer has renamed it.
             pass
