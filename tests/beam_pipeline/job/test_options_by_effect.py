@@ -401,13 +401,13 @@ def test_images_that_are_handed_to_the_model_at_once(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    detect = Detector.detect
+    start = Detector.start
 
     def counted(self: Detector, images: Sequence[Any]) -> Any:
         sizes.append(len(images))
-        return detect(self, images)
+        return start(self, images)
 
-    monkeypatch.setattr(Detector, "detect", counted)
+    monkeypatch.setattr(Detector, "start", counted)
     for second in range(20):
         folder.put(f"hall_20260131T1200{second:02}Z.jpg")
 
