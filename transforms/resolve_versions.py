@@ -466,7 +466,7 @@ class _ResolveInStream(beam.DoFn):
         known = replace(known, is_kept=known.is_kept or must_store)
         is_new = change is not None and change.is_new
         decision = None
-        if is_new or emits_again or (change is not None and known.winner is None):
+        if is_new or (change is not None and known.winner is None):
             decision = self._decision_on(known)
         if decision is not None:
             known = replace(known, decisions=decision.number)
