@@ -122,6 +122,7 @@ class Stream:
             f"{one.image.stem}.json": one.image.sha256
             for camera in archive.ids
             for one in archive.images(camera)
+            if one.threat is not None
         }
 
     def counted(self) -> int:

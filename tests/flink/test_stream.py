@@ -19,6 +19,7 @@ from tests.flink.feeder import AHEAD, AHEAD_SECONDS, Fed, Feeder
 from tests.flink.stream_job import StreamJob, kill, wait_for
 from tests.transforms.web_service import WebService, status
 from transforms.records.times import parse_time
+from transforms.storage.archive import ArchiveError, open_archive
 
 WINDOW_SECONDS = 60
 
@@ -60,8 +61,16 @@ class Scene:
         return {name for fed in self.fed for name in getattr(fed, kind)}
 
     def finals(self) -> dict[str, dict[str, Any]]:
-        paths = (self.output / "final").glob("*/*.json")
-        return {f"{path.stem}.jpg": json.loads(path.read_text()) for path in paths}
+        try:
+            archive = open_archive(str(self.output))
+        except ArchiveError:
+            return {}
+        return {
+            f"{one.image.stem}.jpg": {**one.image.to_json(), "threat": one.threat}
+            for id in archive.ids
+            for one in archive.images(id)
+            if one.threat is not None
+        }
 
     def received(self) -> dict[str, set[tuple[str, str]]]:
         """Events by the alert id under which they came, of requests that were answered well."""
@@ -131,11 +140,11 @@ def scene(tmp_path: Path, stream: Callable[..., StreamJob]) -> Any:
     with_service.alerts.stop()
 
 
-@pytest.mark.parametrize("dies", ["taskmanager-1", "workers"])
+@pytest.mark.parametrize(("dies", "repository"), [("taskmanager-1", "packed"), ("workers", "json")])
 def test_a_process_that_dies_in_mid_stream_loses_nothing(
-    scene: Scene, cluster: Any, dies: str
+    scene: Scene, cluster: Any, dies: str, repository: str
 ) -> None:
-    scene.start()
+    scene.start("--repository", repository)
     feeder = scene.feed(300, seconds=60)
     wait_for("the first verdicts", lambda: len(scene.finals()) > 40)
     time.sleep(8)
