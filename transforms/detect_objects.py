@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -102,9 +103,10 @@ def to_detections(
     content_width, content_height = content
     left, top, right, bottom = region
     detections = []
-    for box, score, category in zip(raw.boxes, raw.scores, raw.classes, strict=True):
-        y_min, x_min, y_max, x_max = (float(edge) for edge in box)
-        conf = round(float(score), DECIMALS)
+    kept = raw.scores > min_score_kept - 10**-DECIMALS  # Those that can be kept once rounded.
+    outputs = (part[kept].tolist() for part in (raw.boxes, raw.scores, raw.classes))
+    for (y_min, x_min, y_max, x_max), score, category in zip(*outputs, strict=True):
+        conf = round(score, DECIMALS)
         if not all(map(math.isfinite, (y_min, x_min, y_max, x_max, conf, category))):
             continue
         x_min, x_max = (_within(x / content_width, left, right) for x in (x_min, x_max))
@@ -168,7 +170,40 @@ class PendingPrediction:
         return Predicted, tuple(self.result())
 
 
-class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
+class PendingResult(PredictionResult):
+    """RunInference's result for an image; its `inference` is a :class:`PendingPrediction`."""
+
+
+class _PendingResultCoder(beam.coders.Coder):
+    """Encodes the results of RunInference, where a runner does not fuse it with the next step.
+
+    Runners estimate the size of some elements. By default, they encode them for that, and would
+    wait for the model.
+    """
+
+    def encode(self, value: PendingResult) -> bytes:
+        return pickle.dumps(value)
+
+    def decode(self, encoded: bytes) -> PendingResult:
+        result: PendingResult = pickle.loads(encoded)
+        return result
+
+    def estimate_size(self, value: PendingResult) -> int:
+        return _held_bytes(value.example)
+
+    def is_deterministic(self) -> bool:
+        return False
+
+
+beam.coders.registry.register_coder(PendingResult, _PendingResultCoder)
+
+
+def _held_bytes(image: ValidImage) -> int:
+    """Returns the bytes of an image as received and of the inputs for the model."""
+    return len(image.data) + sum(pixels.nbytes for pixels in image.inputs)
+
+
+class DetectorHandler(ModelHandler[ValidImage, PendingResult, Detector]):
     """Beam's ModelHandler for SavedModels by `tf.saved_model.load`, for TFLite and for ONNX.
 
     Beam's own handlers load Keras models, which SavedModels are not (apache/beam#30616).
@@ -212,7 +247,7 @@ class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
         batch: Sequence[ValidImage],
         model: Detector,
         inference_args: dict[str, Any] | None = None,
-    ) -> Iterable[PredictionResult]:
+    ) -> Iterable[PendingResult]:
         """Starts the model on a batch; returns one result per image.
 
         Its `inference` is a :class:`PendingPrediction`, so that the model can process a batch while
@@ -236,7 +271,7 @@ class DetectorHandler(ModelHandler[ValidImage, PredictionResult, Detector]):
             end = first + len(image.inputs)
             is_last = first < end == len(inputs)
             prediction = PendingPrediction(pending, first, end - first, is_last)
-            yield PredictionResult(image, prediction, model.runtime)
+            yield PendingResult(image, prediction, model.runtime)
             first = end
 
     def get_num_bytes(self, batch: Sequence[ValidImage]) -> int:
@@ -374,7 +409,7 @@ class _ReadPrediction(ReadAheadDoFn):
 
     def process(
         self,
-        element: PredictionResult,
+        element: PendingResult,
         timestamp: Any = beam.DoFn.TimestampParam,
         window: Any = beam.DoFn.WindowParam,
     ) -> Iterator[Any]:
@@ -383,13 +418,10 @@ class _ReadPrediction(ReadAheadDoFn):
             timestamp = MIN_TIMESTAMP if found is None else event_time(found)
         yield from super().process(element, timestamp, window)
 
-    def weight(self, element: PredictionResult) -> int:
-        image: ValidImage = element.example
-        return len(image.data) + sum(pixels.nbytes for pixels in image.inputs)
+    def weight(self, element: PendingResult) -> int:
+        return _held_bytes(element.example)
 
-    def work(
-        self, element: PredictionResult
-    ) -> tuple[ValidImage, DetectedImage | InvalidImage, int]:
+    def work(self, element: PendingResult) -> tuple[ValidImage, DetectedImage | InvalidImage, int]:
         image: ValidImage = element.example
         looked_now = image.known is None
         predicted = element.inference.result()
@@ -446,7 +478,7 @@ class DetectObjects(beam.PTransform):
     def expand(self, valid: beam.PCollection[ValidImage]) -> beam.pvalue.DoOutputsTuple:
         return (
             valid
-            | "RunInference" >> RunInference(self._handler)
+            | "RunInference" >> RunInference(self._handler).with_output_types(PendingResult)
             | "ReadPrediction"
             >> beam.ParDo(self._read).with_outputs(INVALID, CONTESTED, KEPT, main=DETECTED)
         )
