@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -181,11 +180,15 @@ class _PendingResultCoder(beam.coders.Coder):
     wait for the model.
     """
 
+    def __init__(self) -> None:
+        self._default = beam.coders.FastPrimitivesCoder()
+
     def encode(self, value: PendingResult) -> bytes:
-        return pickle.dumps(value)
+        encoded: bytes = self._default.encode(value)
+        return encoded
 
     def decode(self, encoded: bytes) -> PendingResult:
-        result: PendingResult = pickle.loads(encoded)
+        result: PendingResult = self._default.decode(encoded)
         return result
 
     def estimate_size(self, value: PendingResult) -> int:

@@ -1,7 +1,6 @@
 import functools
 import hashlib
 import itertools
-import pickle
 import threading
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from transforms.detect_objects import (
     DetectorHandler,
     Model,
     PendingPrediction,
+    PendingResult,
     detected_or_failed,
     to_detections,
 )
@@ -487,7 +487,9 @@ def test_a_result_that_is_passed_to_another_process_is_finished(model, first):
     """A runner may put another process between the model and the next step."""
     images = [valid("a", 51), valid("known", 1, known=()), tiled("b", (102, 153, 204))]
     results = list(DetectorHandler(model).run_inference(images, detector_of(model, 2, 1)))
-    sent = pickle.loads(pickle.dumps(results[first]))
+    coder = beam.coders.registry.get_coder(PendingResult)
+    sent = coder.decode(coder.encode(results[first]))
+    assert isinstance(sent, PendingResult)
     here, there = results[first].inference.result(), sent.inference.result()
     assert (here.microseconds, bool(here.microseconds)) == (there.microseconds, first == 2)
     for one, other in zip(here.prediction, there.prediction, strict=True):
