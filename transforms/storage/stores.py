@@ -42,6 +42,8 @@ _LIMITS, _COOLDOWNS = "_limits", "_cooldowns"
 _KNOWN = "_known"
 _FORMER_DIGESTS, _FORMER_UNDELIVERED = "digests", "undelivered"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_FOLDERS_MADE = 10
+"""How often a folder is made again that is deleted before a file in it can be opened."""
 _MAX_NAME_BYTES = 180  # Leaves room for extensions within the 255 bytes of filesystems.
 
 PACKED_NOTE = ".recorded"
@@ -769,10 +771,14 @@ def _locked(partial: str) -> IO[bytes]:
     A stream may judge two files of one name at once, in two processes. The lock ends with its
     process. The folder is made if it is missing.
     """
+    made = 0
     while True:
         try:
             file = open(partial, "ab")  # noqa: SIM115 - the caller closes it
         except (FileNotFoundError, NotADirectoryError):
+            if made == _FOLDERS_MADE:  # It is not the folder that is missing.
+                raise
+            made += 1
             os.makedirs(os.path.dirname(partial), exist_ok=True)
             continue
         try:

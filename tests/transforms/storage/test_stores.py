@@ -325,6 +325,13 @@ def test_leftovers_of_a_killed_writer_are_overwritten(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"whole"}
 
 
+@pytest.mark.timeout(20)
+def test_a_temporary_file_that_is_a_link_to_nowhere_is_an_error_and_not_opened_forever(tmp_path):
+    (tmp_path / ".a.partial").symlink_to(tmp_path / "gone" / "a")
+    with pytest.raises(FileNotFoundError):
+        stores.write_bytes(str(tmp_path / "a"), b"whole")
+
+
 @pytest.mark.parametrize(
     "read", [stores.read_bytes, lambda path: b"".join(stores.read_chunks(path))]
 )
