@@ -14,7 +14,7 @@ is compared with what the output holds for its capture time, under any file name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,9 @@ from transforms.records.precedence import CAPTURE_TIMES, CaptureTime, Version, k
 from transforms.records.text import printable
 from transforms.repositories import InvalidRepository, judged_in, read_final
 from transforms.storage import stores
-from transforms.storage.packed_output import find_verdict
+from transforms.storage.packed_rows import PackedRow
+
+FindRow = Callable[[str, str], PackedRow | None]
 
 MAX_REQUESTS = len(reasons.OF_CONTENT)
 """How many requests to a store are made at once, if the pool has as many threads."""
@@ -55,7 +57,7 @@ def known_from_output(
     pool: Executor,
     known: CaptureTime | None = None,
     *,
-    is_packed: bool = False,
+    find_row: FindRow | None = None,
 ) -> CaptureTime:
     """Reads what the output holds of a capture time.
 
@@ -64,13 +66,13 @@ def known_from_output(
       version: The version that has arrived.
       pool: Reads files concurrently, as a store may be slow.
       known: What was read when other files of the capture time arrived.
-      is_packed: Whether the repositories are packed.
+      find_row: Finds the row of a camera and capture time, if the repositories are packed.
 
     Raises:
       OSError: The output can't be read.
     """
     if known is None:
-        known = _read_known(output, version, pool, is_packed)
+        known = _read_known(output, version, pool, find_row)
     if is_complete(known, version):
         return known
     records = {record.uri: record for record in _records(output, version, pool)}
@@ -79,12 +81,14 @@ def known_from_output(
     return settle({**records, **known.versions}.values(), known)
 
 
-def _read_known(output: str, version: Version, pool: Executor, is_packed: bool) -> CaptureTime:
+def _read_known(
+    output: str, version: Version, pool: Executor, find_row: FindRow | None
+) -> CaptureTime:
     camera, timestamp = key_of(version).split("\n")
     state = stores.read_if_there(stores.known_uri(output, camera, timestamp))
     if state is not None:
         return CAPTURE_TIMES.decode(state)
-    row = find_verdict(output, camera, timestamp) if is_packed else None
+    row = None if find_row is None else find_row(camera, timestamp)
     if row is not None:
         verdicts = [judged for judged in (judged_in(row),) if judged is not None]
     else:

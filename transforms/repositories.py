@@ -488,10 +488,14 @@ def verdict_from_json(threat: Mapping[str, Any]) -> rules.Verdict:
 
 
 def judged_in(row: PackedRow) -> JudgedImage | None:
-    """Returns the image of a packed row with its verdict; None if the row has none."""
+    """Returns the image of a packed row with its verdict; None if the row has none, or none that
+    the job has written."""
     if row.is_retracted or row.threat is None:
         return None
-    return JudgedImage(row.image, verdict_from_json(row.threat))
+    try:
+        return JudgedImage(row.image, verdict_from_json(row.threat))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def forget_valid(output: str, camera: str, uri: str, file: str) -> None:

@@ -71,7 +71,6 @@ from transforms.repositories import (
 from transforms.runtime.counters import count
 from transforms.runtime.read_ahead import ReadAheadDoFn
 from transforms.storage import stores
-from transforms.storage.packed_output import find_verdict
 from transforms.store_packed_stream import (
     Decision,
     PackedWindows,
@@ -284,6 +283,7 @@ class _ResolveInStream(beam.DoFn):
       allowed_lateness_seconds: How long a window takes images after its end.
       keeps_verdicts: See :class:`ResolveVersions`.
       has_file: See :class:`ResolveVersions`. If it is given, the repositories are packed.
+      windows: See :class:`ResolveVersions`.
       passes_on: Whether decisions on verdicts are handed on, and versions that come too late for
         the state of their capture time, too: what was decided may not be in the output yet.
     """
@@ -301,6 +301,7 @@ class _ResolveInStream(beam.DoFn):
         *,
         keeps_verdicts: bool = False,
         has_file: Callable[[JudgedImage], bool] | None = None,
+        windows: PackedWindows | None = None,
         passes_on: bool = False,
     ) -> None:
         self._output = output
@@ -308,11 +309,15 @@ class _ResolveInStream(beam.DoFn):
         self._lateness_seconds = allowed_lateness_seconds
         self._keeps_verdicts = keeps_verdicts or has_file is not None
         self._has_file = has_file
+        self._windows = windows
+        self._rows: RowWriter | None = None
         self._passes_on = passes_on
         self._verdicts = beam.coders.registry.get_coder(JudgedImage)
 
     def setup(self) -> None:
         self._pool = ThreadPoolExecutor(MAX_REQUESTS, thread_name_prefix="read")
+        if self._windows is not None:
+            self._rows = RowWriter(self._output, self._windows)
 
     def teardown(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -344,9 +349,8 @@ class _ResolveInStream(beam.DoFn):
             first = known
             known = self._read_first(key, first)
         if self._is_late(version) and (known is None or not is_complete(known, version)):
-            known = known_from_output(
-                self._output, version, self._pool, known, is_packed=self._has_file is not None
-            )
+            find_row = None if self._rows is None else self._rows.find
+            known = known_from_output(self._output, version, self._pool, known, find_row=find_row)
             known = replace(known, waiting=(*known.waiting, version))
             resolve.set(self._forget_at(key))
         elif known is not None and known.waiting:
@@ -504,8 +508,8 @@ class _ResolveInStream(beam.DoFn):
         """
         camera, timestamp = key_of(version).split("\n")
         row = None
-        if self._has_file is not None:
-            row = find_verdict(self._output, camera, timestamp)
+        if self._rows is not None:
+            row = self._rows.find(camera, timestamp)
         if row is not None:
             stored = judged_in(row)
         else:
@@ -913,6 +917,7 @@ class ResolveVersions(beam.PTransform):
             *(output, window_seconds, allowed_lateness_seconds),
             keeps_verdicts=keeps_verdicts,
             has_file=has_file,
+            windows=windows,
         )
         self._store = partial(
             _StorePlan,

@@ -21,7 +21,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -189,7 +189,7 @@ class _Standing:
 
 
 class RowWriter:
-    """Writes the rows of decisions. Thread-safe.
+    """Writes the rows of decisions, and finds those that stand. Thread-safe.
 
     Args:
       output: The job's output.
@@ -203,6 +203,10 @@ class RowWriter:
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[str, str], dict[Key, _Standing]] = OrderedDict()
         """The rows of files, whose contents never change. What was used last comes last."""
+        self._kept = 0
+        """How many rows these are."""
+        self._named: dict[str, PackedFile | None] = {}
+        """The names of the last listing, and the packed files that have them."""
         self._long: list[PackedFile] | None = None
         """The files of more than one day."""
 
@@ -231,7 +235,8 @@ class RowWriter:
         decisions = list(decisions)
         period = self._windows.name_of(*decisions[0].key)
         start, end = window_of(decisions[0].timestamp, self._windows.seconds)
-        standing, noted = self._standing(period, start, end)
+        keys = {decision.key for decision in decisions}
+        standing, noted = self._standing(period, start, end, keys)
         rows = Rows()
         for decision in decisions:
             before = standing.get(decision.key)
@@ -246,6 +251,25 @@ class RowWriter:
             own = {(row.image.id, row.image.timestamp): _Standing.of(row) for row in rows}
             self._keep((uri, period), own)
         return bool(noted)
+
+    def find(self, camera: str, timestamp: str) -> PackedRow | None:
+        """Returns the row of a camera and capture time, which may be retracted; None if there is
+        none.
+
+        Each file is read once, as many late images of a window have a file each.
+
+        Args:
+          camera: The camera.
+          timestamp: The capture time, canonical.
+
+        Raises:
+          OSError: The store can't be listed or read.
+        """
+        key = camera, timestamp
+        period = self._windows.name_of(*key)
+        start, end = window_of(timestamp, self._windows.seconds)
+        before = self._standing(period, start, end, {key})[0].get(key)
+        return None if before is None else self._read_again(key, before, start, end)
 
     def forget_notes(self, period: str) -> None:
         """Deletes the notes of a window and shard.
@@ -316,9 +340,13 @@ class RowWriter:
         return PackedRow(blank, None, before.generation + 1, is_retracted=True)
 
     def _read_again(self, key: Key, before: _Standing, start: datetime, end: datetime) -> PackedRow:
+        period = self._windows.name_of(*key)
         for _ in range(_LISTINGS):
             for file in self._list(start, end)[0]:
                 try:
+                    found = self._rows_in(file, period, start, end).get(key)
+                    if found is None or found.rank != before.rank:
+                        continue
                     for row in read_file(file.uri, key[0], since=start, until=end):
                         if row.image.timestamp == key[1] and rank_of(row) == before.rank:
                             return row
@@ -327,18 +355,20 @@ class RowWriter:
         raise OSError(f"{self._output}: a row of {key[0]} at {key[1]} was deleted meanwhile")
 
     def _standing(
-        self, period: str, start: datetime, end: datetime
+        self, period: str, start: datetime, end: datetime, keys: Set[Key]
     ) -> tuple[dict[Key, _Standing], dict[Key, list[tuple[str, str]]]]:
-        """Returns what the rows of a window say that stand, and what is noted of its images."""
+        """Returns what the rows say that stand, of some capture times of a window, and what is
+        noted of its images."""
         for _ in range(_LISTINGS):
             standing: dict[Key, _Standing] = {}
             files, names = self._list(start, end)
             try:
                 for file in files:
                     if not self._windows.is_of_another_shard(file, period):
-                        for key, row in self._rows_in(file, period, start, end).items():
-                            if key not in standing or row.rank > standing[key].rank:
-                                standing[key] = row
+                        rows = self._rows_in(file, period, start, end)
+                        for key in rows.keys() & keys:
+                            if key not in standing or rows[key].rank > standing[key].rank:
+                                standing[key] = rows[key]
             except FileNotFoundError:  # It was merged, and what holds its rows was not listed.
                 self._long = None
                 continue
@@ -359,7 +389,11 @@ class RowWriter:
         """
         day = f"{start:%Y%m%d}T"
         names = stores.names_with_prefix(self._folder, [""] if self._long is None else [day])
-        files = list(filter(None, (file_named(stores.join(self._folder, one)) for one in names)))
+        before = self._named
+        self._named = named = {
+            name: before.get(name) or file_named(stores.join(self._folder, name)) for name in names
+        }
+        files = list(filter(None, named.values()))
         if self._long is None:
             self._long = [
                 file
@@ -391,10 +425,11 @@ class RowWriter:
 
     def _keep(self, key: tuple[str, str], rows: dict[Key, _Standing]) -> None:
         with self._lock:
+            self._kept += len(rows) - len(self._cache.get(key, ()))
             self._cache[key] = rows
             self._cache.move_to_end(key)
-            while len(self._cache) > 1 and sum(map(len, self._cache.values())) > _KEPT_ROWS:
-                self._cache.popitem(last=False)
+            while len(self._cache) > 1 and self._kept > _KEPT_ROWS:
+                self._kept -= len(self._cache.popitem(last=False)[1])
 
 
 def _says_what(before: _Standing, row: PackedRow) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow.parquet
 import pytest
 from apache_beam.coders import Coder
 from hypothesis import given
@@ -57,7 +58,8 @@ from transforms.resolve_versions import (
     _StorePlan,
 )
 from transforms.storage import stores
-from transforms.storage.packed_output import merge_by_day, read_output
+from transforms.storage.packed_output import merge_by_day, read_output, write_file
+from transforms.storage.packed_rows import PackedRow, Rows
 from transforms.store_packed_stream import WRITTEN, Decision, PackedWindows, _Pack
 
 CAMERA, TIME = "hall", "2026-01-31T10:00:00Z"
@@ -347,9 +349,11 @@ class PackedStream(Stream):
         super().__init__(top)
         has_file = _is_recorded
         self.resolve = _ResolveInStream(
-            str(self.output), 300, 3600, has_file=has_file, passes_on=True
+            str(self.output), 300, 3600, has_file=has_file, windows=WINDOWS, passes_on=True
         )
-        self.resolve_late = _ResolveInStream(str(self.output), 300, 3600, has_file=has_file)
+        self.resolve_late = _ResolveInStream(
+            str(self.output), 300, 3600, has_file=has_file, windows=WINDOWS
+        )
         for resolve in (self.resolve, self.resolve_late):
             resolve.setup()
             resolve.start_bundle()
@@ -859,6 +863,50 @@ def test_a_late_file_is_compared_with_what_waits_to_be_written(tmp_path, is_writ
     late.write_bytes(b"person 1")
     stream.comes(late, 3.0, late=True)
     check_repositories(stream, {first: b"dog", late: b"person 1"})
+
+
+def test_a_late_file_costs_the_same_however_many_came_before_it(tmp_path, monkeypatch):
+    """Each has a packed file of its own, which a step reads once."""
+    stream, reads = PackedStream(tmp_path), Counter()
+    opened = pyarrow.parquet.ParquetFile
+
+    def counting(path, **options):
+        reads[path] += 1
+        return opened(path, **options)
+
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", counting)
+    path = stream.put("a", NAMES[0], b"dog")
+    version = version_of(path, 1.0, TOO_LATE, b"dog")
+    for number in range(6):
+        image = replace(version.judged.image, id=f"{number}", file=f"{number}_20260131T100000Z.jpg")
+        for output in stream._process(Version(judged=replace(version.judged, image=image))):
+            stream._take(output)
+        stream.end_bundle()
+        stream.timers_come()
+        stream.state.clear()
+        stream.late_state.clear()
+    assert len(rows_as_files(stream)) == 6
+    assert sorted(reads.values()) == [1, 2, 2, 2, 2, 2]  # Once by the search, and at the end.
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_row_that_another_program_has_written_stops_no_stream(tmp_path, late):
+    """A file that is gone is looked up in the output, as is a late one."""
+    stream = PackedStream(tmp_path)
+    path = stream.put("a", NAMES[0], b"dog")
+    image = version_of(path, 1.0, ON_TIME, b"dog").judged.image
+    folder = stores.packed_folder(str(stream.output))
+    rows = Rows()
+    rows.add([PackedRow(image, {"is_threat": True})])
+    write_file(folder, WINDOWS.name_of(CAMERA, TIME), rows)
+    if late:
+        stream.comes(path, 2.0, late=True)
+        check_repositories(stream, {path: b"dog"})
+    else:
+        path.unlink()
+        stream.look(path, 1.0, late=False)
+        stream.write_what_waits()
+        assert list(tree(stream.output / "invalid"))
 
 
 def test_files_that_are_late_by_one_partition_only_are_compared(tmp_path):

@@ -589,24 +589,6 @@ def find_image(output: str, id: str, stem: str, copies: Copies = local_copy) -> 
     return None
 
 
-def find_verdict(output: str, id: str, timestamp: str) -> PackedRow | None:
-    """Returns the row of a camera and capture time, which may be retracted; None if there is none.
-
-    What is in a file that can't be read is left out.
-
-    Args:
-      output: The job's output.
-      id: The camera.
-      timestamp: The capture time, canonical.
-
-    Raises:
-      OSError: The store can't be listed or reached.
-    """
-    time = parse_time(timestamp)
-    until = time + _MICROSECOND if time < _LAST else None
-    return read_output(output, [], since=time, until=until, id=id).get(id, timestamp)
-
-
 def newest_image(output: str, id: str) -> PackedRow | None:
     """Returns the newest image of a camera with a verdict; None if there is none.
 
