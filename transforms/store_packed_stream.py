@@ -21,12 +21,14 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 from apache_beam.coders import VarIntCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import (
@@ -64,6 +66,7 @@ IMAGES_A_FILE = 2048
 LONGEST_WAIT_SECONDS = 300
 """How long a decision waits at most; less if the window is shorter."""
 _KEPT_ROWS = 100_000
+_KEPT_HASHES = 4_000_000
 _LISTINGS = 10
 _HASH_BYTES = 32
 _PERIOD_SECONDS = 900
@@ -205,6 +208,9 @@ class RowWriter:
         """The rows of files, whose contents never change. What was used last comes last."""
         self._kept = 0
         """How many rows these are."""
+        self._hashes: OrderedDict[tuple[str, str], npt.NDArray[np.int64]] = OrderedDict()
+        """The sorted hashes of the keys in files, also of those whose rows are kept no longer."""
+        self._kept_hashes = 0
         self._named: dict[str, PackedFile | None] = {}
         """The names of the last listing, and the packed files that have them."""
         self._long: list[PackedFile] | None = None
@@ -344,7 +350,7 @@ class RowWriter:
         for _ in range(_LISTINGS):
             for file in self._list(start, end)[0]:
                 try:
-                    found = self._rows_in(file, period, start, end).get(key)
+                    found = self._rows_in(file, period, start, end, {key}).get(key)
                     if found is None or found.rank != before.rank:
                         continue
                     for row in read_file(file.uri, key[0], since=start, until=end):
@@ -365,7 +371,7 @@ class RowWriter:
             try:
                 for file in files:
                     if not self._windows.is_of_another_shard(file, period):
-                        rows = self._rows_in(file, period, start, end)
+                        rows = self._rows_in(file, period, start, end, keys)
                         for key in rows.keys() & keys:
                             if key not in standing or rows[key].rank > standing[key].rank:
                                 standing[key] = rows[key]
@@ -404,11 +410,15 @@ class RowWriter:
         return list(found.values()), [name for name in names if name.startswith(day)]
 
     def _rows_in(
-        self, file: PackedFile, period: str, start: datetime, end: datetime
+        self, file: PackedFile, period: str, start: datetime, end: datetime, keys: Set[Key]
     ) -> dict[Key, _Standing]:
+        """Returns the rows of a file and window, or none if it has none of some capture times."""
         with self._lock:
             rows = self._cache.get((file.uri, period))
+            hashes = self._hashes.get((file.uri, period))
         if rows is None:
+            if hashes is not None and not np.isin(_hashes_of(keys), hashes).any():
+                return {}
             rows = {}
             try:
                 for row in read_file(file.uri, since=start, until=end):
@@ -430,6 +440,15 @@ class RowWriter:
             self._cache.move_to_end(key)
             while len(self._cache) > 1 and self._kept > _KEPT_ROWS:
                 self._kept -= len(self._cache.popitem(last=False)[1])
+            if key not in self._hashes:
+                self._hashes[key] = _hashes_of(rows)
+                self._kept_hashes += len(rows)
+            while len(self._hashes) > 1 and self._kept_hashes > _KEPT_HASHES:
+                self._kept_hashes -= len(self._hashes.popitem(last=False)[1])
+
+
+def _hashes_of(keys: Collection[Key]) -> npt.NDArray[np.int64]:
+    return np.sort(np.fromiter(map(hash, keys), np.int64, len(keys)))
 
 
 def _says_what(before: _Standing, row: PackedRow) -> bool:

@@ -60,7 +60,13 @@ from transforms.resolve_versions import (
 from transforms.storage import stores
 from transforms.storage.packed_output import merge_by_day, read_output, write_file
 from transforms.storage.packed_rows import PackedRow, Rows
-from transforms.store_packed_stream import WRITTEN, Decision, PackedWindows, _Pack
+from transforms.store_packed_stream import (
+    WRITTEN,
+    Decision,
+    PackedWindows,
+    RowWriter,
+    _Pack,
+)
 
 CAMERA, TIME = "hall", "2026-01-31T10:00:00Z"
 ON_TIME, TOO_LATE = "2026-01-31T10:00:10Z", "2026-01-31T12:00:00Z"
@@ -865,9 +871,9 @@ def test_a_late_file_is_compared_with_what_waits_to_be_written(tmp_path, is_writ
     check_repositories(stream, {first: b"dog", late: b"person 1"})
 
 
-def test_a_late_file_costs_the_same_however_many_came_before_it(tmp_path, monkeypatch):
-    """Each has a packed file of its own, which a step reads once."""
-    stream, reads = PackedStream(tmp_path), Counter()
+def counted_reads(monkeypatch) -> Counter[str]:
+    """Counts how often each packed file is read from now on."""
+    reads: Counter[str] = Counter()
     opened = pyarrow.parquet.ParquetFile
 
     def counting(path, **options):
@@ -875,6 +881,12 @@ def test_a_late_file_costs_the_same_however_many_came_before_it(tmp_path, monkey
         return opened(path, **options)
 
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", counting)
+    return reads
+
+
+def test_a_late_file_costs_the_same_however_many_came_before_it(tmp_path, monkeypatch):
+    """Each has a packed file of its own, which a step reads once."""
+    stream, reads = PackedStream(tmp_path), counted_reads(monkeypatch)
     path = stream.put("a", NAMES[0], b"dog")
     version = version_of(path, 1.0, TOO_LATE, b"dog")
     for number in range(6):
@@ -887,6 +899,29 @@ def test_a_late_file_costs_the_same_however_many_came_before_it(tmp_path, monkey
         stream.late_state.clear()
     assert len(rows_as_files(stream)) == 6
     assert sorted(reads.values()) == [1, 2, 2, 2, 2, 2]  # Once by the search, and at the end.
+
+
+def test_files_of_a_window_with_more_rows_than_are_kept_are_read_again_only_for_their_images(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("transforms.store_packed_stream._KEPT_ROWS", 1)
+    reads = counted_reads(monkeypatch)
+    image = version_of(tmp_path / NAMES[0], 1.0, ON_TIME, b"dog").judged
+    decisions = [
+        Decision(id, TIME, 1, replace(image, image=replace(image.image, id=id)))
+        for id in ("a", "b", "c", "d")
+    ]
+    writer = RowWriter(str(tmp_path), WINDOWS)
+    for decision in decisions:
+        writer.write([decision])
+    assert not reads
+    other = version_of(tmp_path / NAMES[0], 2.0, ON_TIME, b"nothing 1").judged
+    assert other is not None
+    replaced = replace(decisions[0], winner=replace(other, image=replace(other.image, id="a")))
+    writer.write([replaced])
+    assert list(reads.values()) == [1]
+    rows = read_output(str(tmp_path), [])
+    assert [row.generation for row in map(rows.get, "abcd", [TIME] * 4)] == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("late", [False, True])
