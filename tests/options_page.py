@@ -53,7 +53,7 @@ def options_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 def _invocation(action: argparse.Action) -> str:
     formatter = argparse.HelpFormatter("", width=1000)
     metavar = formatter._format_args(action, action.dest)
-    return " ".join([*action.option_strings[-1:], metavar]).strip()
+    return " ".join([*action.option_strings[:1], metavar]).strip()
 
 
 def _cell(text: str) -> str:

@@ -31,7 +31,7 @@ def parser() -> OneLineParser:
     parser.add_argument(
         "--against",
         metavar="FILE",
-        help="the rules to compare with (default: the verdicts in the archive's final/)",
+        help="the rules to compare with (default: the verdicts of the archive)",
     )
     add_labels(parser)
     add_table_or_json(parser)

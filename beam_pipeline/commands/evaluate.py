@@ -26,12 +26,12 @@ def parser() -> OneLineParser:
         "--rules",
         metavar="FILE",
         help="judge the archive again by this rule file, which also defines what a threat is "
-        "(default: use the verdicts of final/)",
+        "(default: use the stored verdicts)",
     )
     parser.add_argument(
         "--verdicts",
         choices=("anew", "final"),
-        help="with --rules: anew judges by these rules; final uses the verdicts of final/, and "
+        help="with --rules: anew judges by these rules; final uses the stored verdicts, and "
         "the rules only define what a threat is (default: anew)",
     )
     add_table_or_json(parser)

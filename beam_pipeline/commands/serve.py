@@ -21,8 +21,10 @@ def parser() -> OneLineParser:
     parser = command_parser(
         "serve",
         "Serves a web application over an output: alerts as they come, with their images; marks of "
-        "operators; cameras, the fleet and its health. It writes nothing but marks and audit "
-        "entries. `serve users` manages who may log in, `serve tokens` which programs may mark.",
+        "operators; cameras, the fleet and its health; zones, and proposals that silence false "
+        "alerts. It writes only marks, audit entries, and what an admin changes: the rule file and "
+        "its versions in rules/history/. `serve users` manages who may log in, `serve tokens` "
+        "which programs may mark.",
     )
     parser.add_argument(
         "--output",
@@ -32,7 +34,10 @@ def parser() -> OneLineParser:
         help="the job's output, on a local disk or in a store (default: %(default)s)",
     )
     parser.add_argument(
-        "--rules", metavar="FILE", help="the rule file, which the pages of cameras explain"
+        "--rules",
+        metavar="FILE",
+        help="the rule file, which the pages of cameras explain, and which admins change by "
+        "proposals and zones",
     )
     add_labels(parser)
     parser.add_argument(
@@ -119,8 +124,9 @@ def _user_commands() -> tuple[OneLineParser, dict[str, OneLineParser]]:
         "--role",
         choices=("viewer", "operator", "admin"),
         required=True,
-        help="viewer: sees everything but the audit; operator: also marks alerts; admin: also sees "
-        "who did what",
+        help="viewer: sees everything but the audit and the changes of the rules; operator: also "
+        "marks alerts, and draws zones and masks; admin: also sees who did what, saves zones and "
+        "masks, applies proposals, and puts versions of the rules back",
     )
     for one in parsers.values():
         one.add_argument("--users", metavar="FILE", required=True, help="the file")

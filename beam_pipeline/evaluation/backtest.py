@@ -47,7 +47,7 @@ def backtest(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
     chosen = selection.select(parsed)
     if against is None and not chosen.archive.has_verdicts:
         raise SetupError(
-            f"--output {', '.join(parsed.archive)}: has no final/ to compare with; give rules to "
+            f"--output {', '.join(parsed.archive)}: has no verdicts to compare with; give rules to "
             "compare with by --against"
         )
     with archive_job.result_file(options) as result:
@@ -119,7 +119,7 @@ def _print_notes(report: Report) -> None:
     selection.print_problems(report.problems, "--format json lists all")
     if report.not_compared:
         print(
-            f"{report.not_compared:,} images have no verdict in final/ to compare with",
+            f"{report.not_compared:,} images have no stored verdict to compare with",
             file=sys.stderr,
         )
     if report.other_tiles:

@@ -84,7 +84,7 @@ class Report:
     Attributes:
       archive: What was judged.
       rules: File and version of the rules.
-      against: The same of what is compared with; None for `final/`.
+      against: The same of what is compared with; None for the stored verdicts.
       since: Start of the period, canonical; None for all.
       until: End of the period, exclusive; None for all.
       total: The numbers of all cameras.
@@ -116,7 +116,7 @@ class Report:
 
     @property
     def not_compared(self) -> int:
-        """The number of images without a verdict in `final/`."""
+        """The number of images without a stored verdict."""
         return sum(camera["not_compared"] for camera in self.cameras)
 
     @property
@@ -140,7 +140,7 @@ class Report:
     def compared_with(self) -> str:
         """What is compared with, in words."""
         if self.against is None:
-            return "what final/ says"
+            return "the stored verdicts"
         return f"{self.against[0]} (version {self.against[1]})"
 
     def to_json(self) -> dict[str, Any]:

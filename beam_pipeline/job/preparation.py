@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -125,7 +126,7 @@ def prepare(options: JobOptions, *, sends_here: bool = False) -> Job:
     _check_output_outside_input(source, output)
     if options.notifications is None:
         _check_input(source, options)
-    _check_output(output, options.window_seconds)
+    _check_output(output, options.window_seconds, options.repository)
     _check_repository(output, options.repository)
     with target_errors_as_setup_errors():
         check_alert_urls(options.alert_urls, sends_here=sends_here)
@@ -371,7 +372,7 @@ def _check_local_input(source: str, options: JobOptions) -> None:
     raise SetupError(f"--input {source}: {what}; give a directory with images, a file or a glob")
 
 
-def _check_output(output: str, window_seconds: int) -> None:
+def _check_output(output: str, window_seconds: int, repository: str) -> None:
     if stores.is_local(output):
         try:
             os.makedirs(output, exist_ok=True)
@@ -393,8 +394,17 @@ def _check_output(output: str, window_seconds: int) -> None:
         if seconds != window_seconds:
             raise SetupError(
                 f"--window_seconds {window_seconds}: {output}/counts holds windows of {seconds} s, "
-                "and images would be counted twice; choose another --output, or delete its counts/"
+                f"and images would be counted twice; give --window_seconds {seconds}"
+                f"{_packed_too(output, repository)}, choose another --output, or delete its counts/"
             )
+
+
+def _packed_too(output: str, repository: str) -> str:
+    """Returns what else an output needs if it is packed and the job's results are not."""
+    with contextlib.suppress(OSError):  # `_check_repository` reports it.
+        if repository != PACKED and is_packed(output):
+            return " and --repository packed, as its results are packed"
+    return ""
 
 
 def _check_repository(output: str, repository: str) -> None:

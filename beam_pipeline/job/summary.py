@@ -129,7 +129,7 @@ def _alerts(outcomes: dict[str, int], targets: int) -> str:
             "tries them again"
         )
     elif missing:
-        text += "; give --alert_url to send them"
+        text += "; the same command with --alert_url sends them"
     if earlier := outcomes.get(DELIVERED_EARLIER):
         text += f"; {earlier} more delivered before"
     if suppressed := outcomes.get(SUPPRESSED):

@@ -160,8 +160,16 @@ def test_counts_of_other_windows_in_the_output_are_not_mixed(
     counts = tmp_path / "out" / "counts"
     counts.mkdir(parents=True)
     (counts / "20260131T120000Z_20260131T121000Z.jsonl").write_text("")
-    line = refused(capsys, "--input", images, "--output", tmp_path / "out", "--model", "bundled")
+    arguments = ("--input", images, "--output", tmp_path / "out", "--model", "bundled")
+    line = refused(capsys, *arguments)
     assert "holds windows of 600 s" in line
+    assert "; give --window_seconds 600, choose another --output, or delete its counts/" in line
+    (tmp_path / "out" / "packed").mkdir()
+    period = "20260131T120000Z_20260131T121000Z"
+    (tmp_path / "out" / "packed" / f"{period}_{'0' * 16}.parquet").write_bytes(b"")
+    both = "; give --window_seconds 600 and --repository packed, as its results are packed, "
+    assert both in refused(capsys, *arguments)
+    assert both not in refused(capsys, *arguments, "--repository", "packed")
 
 
 def test_a_model_that_cannot_be_downloaded_says_how_to_give_one(

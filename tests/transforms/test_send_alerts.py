@@ -138,13 +138,16 @@ def test_each_alert_is_delivered_and_recorded(run_pipeline, tmp_path, web):
     assert counts == {"alerts.delivered": 2}
 
 
-def test_without_a_service_alerts_are_recorded_as_not_sent(run_pipeline, tmp_path):
+def test_without_a_service_alerts_are_recorded_as_not_sent_until_there_is_one(
+    run_pipeline, tmp_path, web
+):
     assert send(run_pipeline, tmp_path) == {"alerts.not_sent": 2}
     assert (
         targets(tmp_path)
         == [{None: ("not_sent", "no --alert_url was given, and the rules name no target for it")}]
         * 2
     )
+    assert send(run_pipeline, tmp_path, f"{web.url}/hook") == {"alerts.delivered": 2}
 
 
 def test_two_services_have_their_own_fates(run_pipeline, tmp_path, web):

@@ -233,6 +233,7 @@ def test_changes_are_reported_by_camera_and_rule_in_a_table(
     assert cli.main(["backtest", "--archive", str(archive), "--rules", str(new)]) == 0
     captured = capsys.readouterr()
     lines = [re.split(r"  +", line.strip()) for line in captured.out.splitlines()]
+    assert captured.out.splitlines()[0].endswith(" against the stored verdicts")
     assert lines[1] == [f"5 images of 2 cameras in {archive}"]
     assert [
         "hall",
@@ -288,7 +289,7 @@ def test_a_second_rule_file_is_compared_with_where_there_is_no_final(
 ) -> None:
     (archive / "final").rename(tmp_path / "away")
     assert cli.main(["backtest", "--archive", str(archive), "--rules", str(new)]) == 2
-    assert "has no final/ to compare with" in capsys.readouterr().err
+    assert "has no verdicts to compare with" in capsys.readouterr().err
     old = tmp_path / "old.yaml"
     old.write_text(OLD)
     text, _ = run(capsys, "--archive", archive, "--rules", new, "--against", old, "--id", "hall")

@@ -11,7 +11,7 @@ from beam_pipeline.job.summary import _alerts
         ({}, 0, "0"),
         ({"delivered": 3}, 1, "3 (delivered 3)"),
         ({"delivered": 6}, 2, "6 to 2 targets (delivered 6)"),
-        ({"not_sent": 3}, 0, "3 (not_sent 3); give --alert_url to send them"),
+        ({"not_sent": 3}, 0, "3 (not_sent 3); the same command with --alert_url sends them"),
         (
             {"delivered": 2, "failed": 1},
             1,
@@ -26,8 +26,8 @@ from beam_pipeline.job.summary import _alerts
         (
             {"suppressed": 5, "not_sent": 3},
             0,
-            "3 (not_sent 3); give --alert_url to send them; 5 more suppressed in the cooldown of "
-            "an alert",
+            "3 (not_sent 3); the same command with --alert_url sends them; 5 more suppressed in "
+            "the cooldown of an alert",
         ),
         (
             {"delivered": 4, "in_digest": 90, "too_old": 2},
