@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.transforms.timeutil import TimeDomain
@@ -252,11 +252,24 @@ def _key_by_camera(image: DetectedImage) -> tuple[str, DetectedImage]:
     return image.id, image
 
 
+class Judged(NamedTuple):
+    """The judged images.
+
+    Attributes:
+      images: All of them. Beam's in-process runner hands them on once all have been judged.
+      parts: The same images in one or two collections, which are handed on earlier: in a batch,
+        those that were judged at once, and those that were judged in the order of time.
+    """
+
+    images: beam.PCollection[JudgedImage]
+    parts: tuple[beam.PCollection[JudgedImage], ...]
+
+
 class JudgeThreats(beam.PTransform):
     """Judges each image by its camera's rules.
 
     Input: `PCollection[DetectedImage]`, which may hold several images of one camera and capture
-    time: each is judged by earlier images. Output: `PCollection[JudgedImage]`.
+    time: each is judged by earlier images. Output: :class:`Judged`.
 
     In a batch, images are grouped by camera if its rules look back, but where only a cooldown does,
     only those with an incident. A worker holds all these records of one camera at a time: about
@@ -287,14 +300,16 @@ class JudgeThreats(beam.PTransform):
         self._streaming = streaming
         self._judge_in_stream = JudgeInStream(self._rules, allowed_lateness_seconds, output)
 
-    def expand(self, images: beam.PCollection[DetectedImage]) -> beam.PCollection[JudgedImage]:
+    def expand(self, images: beam.PCollection[DetectedImage]) -> Judged:
         by_camera = beam.Map(_key_by_camera).with_output_types(tuple[str, DetectedImage])
         if self._streaming:
             judge_in_stream = beam.ParDo(self._judge_in_stream).with_output_types(JudgedImage)
-            return images | "ByCamera" >> by_camera | "JudgeAsTheyCome" >> judge_in_stream
+            judged = images | "ByCamera" >> by_camera | "JudgeAsTheyCome" >> judge_in_stream
+            return Judged(judged, (judged,))
         judge_now = beam.ParDo(_Judge(self._rules.current))
         if not self._rules.current.any_needs_history:
-            return images | "Judge" >> judge_now.with_output_types(JudgedImage)
+            judged = images | "Judge" >> judge_now.with_output_types(JudgedImage)
+            return Judged(judged, (judged,))
         judged = images | "Judge" >> judge_now.with_outputs(LOOKS_BACK, main=JUDGED)
         in_order = (
             judged[LOOKS_BACK]
@@ -302,4 +317,5 @@ class JudgeThreats(beam.PTransform):
             | "GroupByCamera" >> beam.GroupByKey()
             | "JudgeInOrder" >> beam.ParDo(_JudgeCameraInBatch(self._rules.current))
         )
-        return (judged[JUDGED], in_order) | "All" >> beam.Flatten()
+        parts = judged[JUDGED], in_order
+        return Judged(parts | "All" >> beam.Flatten(), parts)

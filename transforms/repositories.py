@@ -152,7 +152,8 @@ class StoreFinal(beam.PTransform):
 
     :class:`transforms.resolve_versions.ResolveVersions` stores those of the other images.
 
-    Input: `PCollection[JudgedImage]`.
+    Input: one or several `PCollection[JudgedImage]`. Each is stored as its images come: to bring
+    them together first, Beam's in-process runner would wait for all images.
 
     Args:
       output: The job's output.
@@ -166,7 +167,7 @@ class StoreFinal(beam.PTransform):
         self._output = output
         self._has_file = has_file
 
-    def expand(self, judged: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
+    def expand(self, parts: tuple[beam.PCollection[JudgedImage], ...]) -> tuple[Any, ...]:
         def to_file(judged: JudgedImage) -> tuple[str, bytes]:
             uri = stores.final_uri(self._output, judged.image.id, judged.image.stem)
             return uri, stores.json_bytes(judged.to_json())
@@ -176,8 +177,12 @@ class StoreFinal(beam.PTransform):
         def is_written(judged: JudgedImage) -> bool:
             return not judged.image.is_contested and (has_file is None or has_file(judged))
 
-        written = judged | "Alone" >> beam.Filter(is_written)
-        return written | "Write" >> beam.ParDo(WriteFiles(to_file))
+        return tuple(
+            part
+            | f"Alone{label}" >> beam.Filter(is_written)
+            | f"Write{label}" >> beam.ParDo(WriteFiles(to_file))
+            for label, part in zip(("", "InOrder"), parts, strict=False)
+        )
 
 
 class InvalidRepository:

@@ -104,7 +104,7 @@ def test_the_step_judges_each_image(run_pipeline):
     ]
 
     def build(pipeline):
-        return {"judged": pipeline | beam.Create(images) | JudgeThreats(RULES)}
+        return {"judged": (pipeline | beam.Create(images) | JudgeThreats(RULES)).images}
 
     result, results = run_pipeline(build)
     expected = [judge(image, RULES) for image in images]
@@ -161,7 +161,7 @@ def as_json(judged):
 
 def in_batch(run_pipeline, images, ruleset):
     def build(pipeline):
-        return {"judged": pipeline | beam.Create(images) | JudgeThreats(ruleset)}
+        return {"judged": (pipeline | beam.Create(images) | JudgeThreats(ruleset)).images}
 
     _, results = run_pipeline(build)
     return sorted(map(as_json, results["judged"]))
@@ -178,14 +178,13 @@ def check_stream(events, ruleset, expected):
     with beam.Pipeline(
         runner=BundleBasedDirectRunner(), options=PipelineOptions(streaming=True)
     ) as pipeline:
-        results = (
+        judged = (
             pipeline
             | stream.advance_watermark_to_infinity()
             | beam.Map(lambda image: image).with_output_types(type(at(0)))
             | JudgeThreats(ruleset, streaming=True, allowed_lateness_seconds=LATENESS)
-            | beam.Map(as_json)
         )
-        assert_that(results, equal_to(list(expected)))
+        assert_that(judged.images | beam.Map(as_json), equal_to(list(expected)))
 
 
 def test_images_that_rules_look_back_on_are_judged_in_the_order_of_time():

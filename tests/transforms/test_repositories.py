@@ -67,19 +67,29 @@ def test_valid_images_are_kept_byte_for_byte_and_then_handed_on(run_pipeline, tm
     }
 
 
-@pytest.mark.parametrize(
-    ("step", "folder", "images"),
-    [
-        (StoreDetections, "detections", [detected(labels=["person"]), detected("yard")]),
-        (StoreFinal, "final", [judged(threats=[("person", "alert")]), judged("yard")]),
-    ],
-)
-def test_the_json_of_each_image_is_kept_under_its_id(run_pipeline, tmp_path, step, folder, images):
-    store(run_pipeline, step(str(tmp_path)), images)
-    assert kept(tmp_path) == {
+def json_of(images, folder):
+    return {
         f"{folder}/{camera}/{camera}_2026-01-31T23-59-59Z.json": stores.json_bytes(image.to_json())
         for camera, image in zip(("hall", "yard"), images, strict=True)
     }
+
+
+def test_the_json_of_each_image_is_kept_under_its_id(run_pipeline, tmp_path):
+    images = [detected(labels=["person"]), detected("yard")]
+    store(run_pipeline, StoreDetections(str(tmp_path)), images)
+    assert kept(tmp_path) == json_of(images, "detections")
+
+
+def test_the_verdicts_of_several_collections_are_kept_under_their_ids(run_pipeline, tmp_path):
+    images = [judged(threats=[("person", "alert")]), judged("yard")]
+
+    def build(pipeline):
+        parts = tuple(pipeline | image.image.id >> beam.Create([image]) for image in images)
+        parts | StoreFinal(str(tmp_path))
+        return {}
+
+    run_pipeline(build)
+    assert kept(tmp_path) == json_of(images, "final")
 
 
 def invalid(uri, reason, *, data=None, **fields):

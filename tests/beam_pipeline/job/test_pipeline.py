@@ -64,23 +64,37 @@ def test_steps_that_see_the_bytes_of_an_image_are_one_fused_stage(
     """What a stage hands to another is encoded and kept: image bytes never are."""
     job = replace(job, options=replace(job.options, model_min_ram=min_ram))
     job = looking_back(job) if "looks back" in kind else job
-    pipeline = beam.Pipeline(runner=FnApiRunner())
-    build_pipeline(pipeline, as_stream(job) if kind == "stream" else job)
-    environment = pipeline.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())
-    _, stages = FnApiRunner().create_stages(environment)
     with_bytes = (
         *("ValidateImage/ReadAndDecode", "DetectObjects/RunInference"),
         *("DetectObjects/ReadPrediction", "StoreValidated", "StoreInvalidImages"),
         "StoreFailedInferences",
     )
+    homes = stages_of(as_stream(job) if kind == "stream" else job, with_bytes)
+    assert set(homes) == set(with_bytes)
+    assert len(set.union(*homes.values())) == 1, homes
+
+
+def stages_of(job: Job, names: tuple[str, ...]) -> dict[str, set[str]]:
+    """The stages of Beam's in-process runner that have steps whose labels begin so."""
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    build_pipeline(pipeline, job)
+    environment = pipeline.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())
+    _, stages = FnApiRunner().create_stages(environment)
     homes: dict[str, set[str]] = {}
     for stage in stages:
         for transform in stage.transforms:
-            for name in with_bytes:
-                if transform.unique_name.startswith(name):
+            for name in names:
+                if f"{transform.unique_name}/".startswith(f"{name}/"):
                     homes.setdefault(name, set()).add(stage.name)
-    assert set(homes) == set(with_bytes)
-    assert len(set.union(*homes.values())) == 1, homes
+    return homes
+
+
+def test_a_batch_stores_verdicts_without_an_incident_while_it_detects(job: Job) -> None:
+    """Those with an incident are stored after all images were detected, in the order of time."""
+    steps = "DetectObjects/RunInference", "StoreFinal/Write", "StoreFinal/WriteInOrder"
+    homes = stages_of(looking_back(job), steps)
+    assert homes["StoreFinal/Write"] == homes["DetectObjects/RunInference"]
+    assert homes["StoreFinal/WriteInOrder"].isdisjoint(homes["StoreFinal/Write"])
 
 
 def test_invalid_images_windowed_counts_and_verdicts_can_be_built_on(
