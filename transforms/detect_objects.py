@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -164,6 +166,10 @@ class PendingPrediction:
         """Waits for the prediction, and returns it."""
         prediction = _prediction(self._batch.outputs(self._first, self._number))
         return Predicted(prediction, round(self._batch.duration() * 1e6) if self._is_last else 0)
+
+    def cancel(self) -> None:
+        """Gives up the calls of its batch that have not begun."""
+        self._batch.cancel()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Predicted, tuple(self.result())
@@ -405,10 +411,31 @@ class _ReadPrediction(ReadAheadDoFn):
     ) -> None:
         # As many as a batch: the model processes one batch while the next one is gathered.
         super().__init__(threads=1, max_waiting=batch_size)
+        self._batch_size = batch_size
         self._model = model.info
         self._labels = dict(model.labels)
         self._min_score_kept = min_score_kept
         self._restores_timestamps = restores_timestamps
+
+    def setup(self) -> None:
+        super().setup()
+        self._begun: deque[PendingPrediction | Predicted] = deque(maxlen=self._batch_size)
+        """What may not be finished yet."""
+
+    def teardown(self) -> None:
+        super().teardown()
+        # After a bundle that failed: the model is shared, and the next attempt would wait for it.
+        for prediction in self._begun:
+            if isinstance(prediction, PendingPrediction):
+                prediction.cancel()
+
+    def submit(self, element: PendingResult) -> Future[Any]:
+        self._begun.append(element.inference)
+        return super().submit(element)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from super().finish_bundle()
+        self._begun.clear()
 
     def process(
         self,

@@ -23,6 +23,7 @@ from transforms.detect_objects import (
     Model,
     PendingPrediction,
     PendingResult,
+    _ReadPrediction,
     detected_or_failed,
     to_detections,
 )
@@ -480,6 +481,30 @@ def test_the_model_processes_a_batch_while_the_next_one_is_gathered(
     second_batch_began.clear()
     _, results = run_pipeline(build)
     assert len(results["detected"]) == 80
+
+
+def test_a_bundle_that_fails_leaves_the_model_no_calls_for_the_next_attempt(model, monkeypatch):
+    outputs_of, may_go_on, calls = Detector._outputs, threading.Event(), []
+
+    def wait(detector, images):
+        calls.append(len(images))
+        assert may_go_on.wait(20)
+        return outputs_of(detector, images)
+
+    monkeypatch.setattr(Detector, "_outputs", wait)
+    images = [valid(str(shade), shade) for shade in range(8)]
+    detector = detector_of(model, 1, 1)
+    handler = DetectorHandler(model)
+    for _ in range(3):
+        read = _ReadPrediction(model, 0.05, False, len(images))
+        read.setup()
+        read.start_bundle()
+        for result in handler.run_inference(images, detector):
+            assert not list(read.process(result, MIN_TIMESTAMP, None))
+        read.teardown()
+    may_go_on.set()
+    assert all(detector.detect([images[0].pixels]))
+    assert len(calls) == 2  # The one that had begun, and the last one.
 
 
 @pytest.mark.parametrize("first", [0, 2])

@@ -255,6 +255,11 @@ class Batch:
         places = (divmod(index, self._call_size) for index in range(first, first + number))
         return [calls[call].result().outputs[place] for call, place in places]
 
+    def cancel(self) -> None:
+        """Gives up the calls that have not begun."""
+        for call in self._calls:
+            call.cancel()
+
     def duration(self) -> float:
         """Waits for the end of the batch.
 
