@@ -42,16 +42,28 @@ _ARCHIVE = (
 )
 
 
-def parse(parser: OneLineParser, words: Sequence[str]) -> argparse.Namespace:
+def parse(
+    parser: OneLineParser, words: Sequence[str], last: str | None = None
+) -> argparse.Namespace:
     """Returns a command's own arguments; Beam's options for S3 and Google Cloud are taken beside
     them.
+
+    Args:
+      parser: The command's parser.
+      words: The command line after the name of the command.
+      last: The name of an optional argument. Options may stand between it and the argument before
+        it, which `argparse` does not know by itself.
     """
     parsed, rest = parser.parse_known_args(words)
     if rest:
         # Beam takes a second to import, and few calls give one of its options.
         from beam_pipeline.inputs.store_options import take_store_options
 
-        take_store_options(parser.prog, rest)
+        command = " ".join([parser.prog, *filter(None, [getattr(parsed, "command", None)])])
+        may_follow = last is not None and getattr(parsed, last, "") is None
+        argument = take_store_options(command, rest, last if may_follow else None)
+        if last is not None and argument is not None:
+            setattr(parsed, last, argument)
     return parsed
 
 

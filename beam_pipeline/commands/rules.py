@@ -57,12 +57,18 @@ def parser() -> OneLineParser:
         "explain",
         help="print the effective rules of one camera, and why an image raised an alert or did not",
         description="Prints the effective rules of a camera, and the layer that sets each value. "
-        "With a file of final/, prints why the image raised an alert or did not.",
+        "With an image, prints why it raised an alert or did not.",
         epilog=STORES_EPILOG,
         allow_abbrev=False,
     )
     explain.add_argument("id", metavar="ID", help="the camera")
-    explain.add_argument("file", metavar="FILE", nargs="?", help="an image's JSON in final/")
+    explain.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="an image: its stored name, such as hall_20260131T235959Z.jpg, whose verdict is in "
+        "--output, packed or not; or its JSON in final/",
+    )
     explain.add_argument(
         "--rules",
         metavar="FILE",
@@ -74,7 +80,8 @@ def parser() -> OneLineParser:
         "--output",
         "--archive",
         metavar="DIR",
-        help="the job's output, without --rules; its rule file is looked for here and beside it "
+        help="the job's output, where the verdict on an image is looked up by its name; without "
+        "--rules, the rule file is looked for here and beside it "
         f"(default: {DEFAULT_OUTPUT}, if there is one)",
     )
     propose = commands.add_parser(
@@ -135,7 +142,7 @@ def parser() -> OneLineParser:
 
 def main(words: Sequence[str]) -> int:
     """Checks, explains or proposes rules; returns the exit code."""
-    parsed = parse(parser(), words)
+    parsed = parse(parser(), words, last="file")
     from beam_pipeline.inputs import rule_commands  # A store's client takes a second to import.
 
     if parsed.command == "check":

@@ -33,6 +33,7 @@ from transforms.records.times import canonical_time
 from transforms.storage import stores
 from transforms.storage.packed_output import find_image, newest_image
 
+_IMAGE = re.compile(r"(.+)\.(?:jpe?g|json)", re.IGNORECASE | re.DOTALL)
 _FINAL_FILE = re.compile(r"(?:(.*)/)?final/([^/]+)/([^/]+)\.json")
 
 
@@ -78,7 +79,8 @@ def explain(
 
     Args:
       camera: Its id.
-      file: The image's JSON in `final/`; None: only the camera's rules are explained.
+      file: The image: its stored name, or its JSON in `final/`; None: only the camera's rules are
+        explained.
       path: The rule file; None: with an image none, otherwise that of the output.
       labels: A label map; None for COCO's.
       output: The job's output; None for the default one, or the bundled rules if there is none.
@@ -86,7 +88,10 @@ def explain(
     Raises:
       SetupError: A file can't be read or isn't right, or is another camera's.
     """
+    _check_camera(camera)
     check_readable("rules explain", path, is_file=True)
+    if file is not None:
+        file = _address(camera, file, output)
     may_be_packed = file is not None and _FINAL_FILE.fullmatch(file) is not None
     check_readable("rules explain", file, is_file=True, may_be_missing=may_be_packed)
     parts = []
@@ -110,6 +115,52 @@ def explain(
         except ValueError as error:
             raise SetupError(f"rules explain {file}: {error}") from None
     return "\n".join(parts)
+
+
+def _check_camera(camera: str) -> None:
+    """Checks whether a camera is named, and not an image in its place.
+
+    Raises:
+      SetupError: It is not.
+    """
+    name = re.split(r"[/\\]", camera)[-1]
+    named = _camera_in(name)
+    if rules.is_camera_id(camera) and named is None:
+        return
+    raise SetupError(
+        f"rules explain {camera}: is no id of a camera; give the id first, then the image, such as "
+        f"rules explain {named or 'ID'} {camera}"
+    )
+
+
+def _camera_in(name: str) -> str | None:
+    """Returns the camera that the name of an image or of its JSON has; None if it is neither."""
+    match = _IMAGE.fullmatch(name)
+    with contextlib.suppress(InvalidNameError):
+        return None if match is None else parse_name(f"{match[1]}.jpg")[0]
+    return None
+
+
+def _address(camera: str, file: str, output: str | None) -> str:
+    """Returns the address of an image's JSON in `final/`, where the output may be packed.
+
+    Args:
+      camera: Its camera's id.
+      file: The address; or the name of the image or of its JSON, which is then in the output.
+      output: The job's output; None for the default one.
+
+    Raises:
+      SetupError: The image is another camera's, or the output can't be read.
+    """
+    name = file.rsplit("/", 1)[-1]
+    match = _IMAGE.fullmatch(name)
+    is_json = name.lower().endswith(".json")
+    if match is None or (is_json and (name != file or os.path.exists(file))):
+        return file
+    if (named := _camera_in(name)) not in (None, camera):
+        raise SetupError(f"rules explain {file}: is of {named!r}, not of {camera!r}")
+    check_readable("--output", output)
+    return stores.final_uri(output or DEFAULT_OUTPUT, camera, match[1])
 
 
 def _capture_time(name: str) -> tuple[str, str]:
@@ -198,7 +249,13 @@ def _verdict(file: str, camera: str) -> Any:
         content = stores.read_if_there(file)
         data = _packed_verdict(file) if content is None else json.loads(content)
     except FileNotFoundError:
-        raise SetupError(f"rules explain {file}: no such file; give one of final/") from None
+        place = "" if (match := _FINAL_FILE.fullmatch(file)) is None else f"{match[1] or '.'}/"
+        raise SetupError(
+            f"rules explain {file}: no such file"
+            + (place and f", and no verdict on this image in {place}packed/")
+            + "; give the stored name of an image, such as hall_20260131T235959Z.jpg, and its "
+            "--output, or a file of final/"
+        ) from None
     except ValueError:
         raise SetupError(f"rules explain {file}: is not JSON; give a file of final/") from None
     except OSError as error:

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+from datetime import datetime, timedelta, timezone
+from itertools import permutations
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
+from apache_beam.io.filesystems import FileSystems
 
 from beam_pipeline import cli
 from beam_pipeline.bundled import BUNDLED_RULES
@@ -12,6 +16,9 @@ from rules import alert_id
 from tests.rules.final_json import final_json
 from tests.rules.one_camera import make_detection, make_image, rules_of
 from tests.transforms.archives import seen, write_output
+from transforms.storage import stores
+from transforms.storage.packed_output import period_name, write_file
+from transforms.storage.packed_rows import PackedRow
 
 TEXT = "version: 1\ndefaults: {objects: {person: {min_score: 0.6}}}\ncameras: {hall: }\n"
 
@@ -123,6 +130,76 @@ def test_a_verdict_is_explained_without_the_rules(final_file, capsys):
     assert "profile" not in shown
 
 
+@pytest.fixture(params=["final", "packed"])
+def stored(tmp_path, request):
+    """An output with a verdict that calls for no alert."""
+    output = tmp_path / "stored"
+    (judged,) = write_output(output, [seen("hall", "2026-01-31T12:00:00Z", ("person", 0.3))], ONE)
+    if request.param == "packed":
+        rmtree(output)
+        start = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+        period = period_name(start, start + timedelta(minutes=5))
+        row = PackedRow(judged.image, judged.to_json()["threat"])
+        assert write_file(stores.packed_folder(str(output)), period, [row]) is not None
+    return str(output)
+
+
+STEM = "hall_2026-01-31T12-00-00Z"
+
+
+@pytest.mark.parametrize("name", [f"{STEM}.jpg", f"/in/{STEM}.jpg", f"{STEM}.json", "final"])
+def test_an_image_is_explained_by_its_name_in_either_form_of_output(
+    stored, tmp_path, monkeypatch, capsys, name
+):
+    monkeypatch.chdir(tmp_path)
+    name = f"{stored}/final/hall/{STEM}.json" if name == "final" else name
+    assert cli.main(["rules", "explain", "hall", name, "--output", stored]) == 0
+    shown = capsys.readouterr().out
+    assert "2026-01-31 12:00:00" in shown
+    assert "person" in shown
+    assert cli.main(["rules", "explain", "hall", STEM[:-3] + "1Z.jpg", "--output", stored]) == 2
+    error = capsys.readouterr().err
+    assert f"no such file, and no verdict on this image in {stored}/packed/; give the" in error
+    assert cli.main(["rules", "explain", "yard", f"{STEM}.jpg", "--output", stored]) == 2
+    assert "is of 'hall', not of 'yard'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("order", list(permutations(["image", "rules", "output", "store"])))
+def test_options_may_stand_between_the_camera_and_the_image(
+    final_file, rule_file, tmp_path, monkeypatch, capsys, order
+):
+    monkeypatch.setattr(FileSystems, "_pipeline_options", FileSystems._pipeline_options)
+    words = {
+        "image": [final_file],
+        "rules": ["--rules", rule_file],
+        "output": ["--output", str(tmp_path)],
+        "store": ["--s3_region_name", "eu-central-1"],
+    }
+    given = [word for name in order for word in words[name]]
+    assert cli.main(["rules", "explain", "hall", *given]) == 0
+    assert "It calls for an alert." in capsys.readouterr().out
+    assert cli.main(["rules", "explain", "hall", *given, "again.json"]) == 2
+    error = capsys.readouterr().err
+    assert "unrecognized arguments: again.json (see python -m beam_pipeline rules explain" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ([f"out/final/hall/{STEM}.json"], f"explain hall out/final/hall/{STEM}.json"),
+        ([f"{STEM}.jpg"], f"explain hall {STEM}.jpg"),
+        ([f"{STEM}.jpg", "hall"], f"explain hall {STEM}.jpg"),
+        (["in/image.json"], "explain ID in/image.json"),
+    ],
+)
+def test_an_image_in_place_of_the_camera_is_refused(words, advice, capsys):
+    assert cli.main(["rules", "explain", *words]) == 2
+    assert capsys.readouterr().err == (
+        f"beam_pipeline: rules explain {words[0]}: is no id of a camera; give the id first, then "
+        f"the image, such as rules {advice}\n"
+    )
+
+
 def test_a_verdict_by_other_rules_is_reported_as_such(final_file, rule_file, capsys):
     assert cli.main(["rules", "explain", "hall", final_file, "--rules", rule_file]) == 0
     shown = capsys.readouterr().out
@@ -133,7 +210,7 @@ def test_a_verdict_by_other_rules_is_reported_as_such(final_file, rule_file, cap
 @pytest.mark.parametrize(
     ("camera", "content", "message"),
     [
-        ("hall", None, "no such file; give one of final/"),
+        ("hall", None, "no such file; give the stored name of an image"),
         ("hall", "{", "is not JSON; give a file of final/"),
         ("hall", '{"id": "hall", "detections": []}', "holds no verdict; give a file of final/"),
         ("hall", "[]", "holds no verdict; give a file of final/"),
