@@ -575,7 +575,9 @@ class _Pack(beam.DoFn):
             if decision.number > numbers.get(decision.key, 0):
                 numbers[decision.key] = decision.number
                 newest[decision.key] = decision
-        if newest and self._rows.write(newest.values()):
+        has_notes = bool(newest) and self._rows.write(newest.values())
+        # The note of an image may be written later than its row.
+        if has_notes or any(decision.is_recorded for decision in newest.values()):
             noted.write(1)
         for decision in newest.values():
             if decision.number > 1:

@@ -969,11 +969,19 @@ def test_a_file_that_is_gone_has_the_verdict_of_its_row(tmp_path):
     assert stream.counts["images"] == 2
 
 
-def test_a_stream_that_forgets_a_window_leaves_no_note(tmp_path):
-    stream = PackedStream(tmp_path)
-    stream.comes(stream.put("a", NAMES[0], b"person 1"), 1.0, late=False)
+@pytest.mark.parametrize("is_noted_late", [False, True])
+def test_a_stream_that_forgets_a_window_leaves_no_note(tmp_path, monkeypatch, is_noted_late):
+    stream, plans = PackedStream(tmp_path), []
+    with monkeypatch.context() as patch:
+        patch.setattr(stream.store, "work", plans.append)
+        stream.look(stream.put("a", NAMES[0], b"person 1"), 1.0, late=False)
+    if is_noted_late:
+        stream.write_what_waits()
+    for plan in plans:
+        stream.store.work(plan)
     names = [path.name for path in (stream.output / "packed").iterdir()]
-    assert names == ["20260131T100000Z_20260131T100500Z_hall_20260131T100000Z.recorded"]
+    note = "20260131T100000Z_20260131T100500Z_hall_20260131T100000Z.recorded"
+    assert [name for name in names if not name.endswith(".parquet")] == [note]
     stream.forget_window_comes()
     (name,) = (path.name for path in (stream.output / "packed").iterdir())
     assert name.endswith(".parquet")
