@@ -20,7 +20,7 @@ from rules.retention import FOR_GOOD, Retention
 from rules.ruleset import Rules
 from rules.schedule import DAYS, WeeklyPeriod
 from rules.targets import Alerting
-from rules.text import escaped
+from rules.text import escaped, number_of
 from rules.tiling import Tiles
 
 _OBJECT_VALUES = (
@@ -49,7 +49,7 @@ def describe(rules: Rules) -> str:
     name. Lines end in ``\\n``.
     """
     count = len(rules.cameras)
-    lines = [f"rules {rules.version}: {count} camera{'' if count == 1 else 's'}"]
+    lines = [f"rules {rules.version}: {number_of(count, 'camera')}"]
     if for_all := [*_alerting(rules.alerting), *_retention(rules.retention)]:
         lines += ["", *for_all]
     for camera_id in rules.cameras:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from beam_pipeline.console.tables import align
+from rules.text import number_of
 from transforms.records.text import printable
 
 
@@ -219,7 +220,7 @@ def format_table(report: Report) -> str:
     )
     lines = [
         f"{report.rules[0]} (version {report.rules[1]}) against {report.compared_with}",
-        f"{report.images:,} images of {len(report.cameras):,} cameras in "
+        f"{number_of(report.images, 'image')} of {number_of(len(report.cameras), 'camera')} in "
         f"{', '.join(report.archive)}{period}",
         "",
     ]

@@ -10,6 +10,7 @@ from beam_pipeline.inputs import paths, selection
 from beam_pipeline.inputs.preflight import check_readable, check_writable
 from beam_pipeline.inputs.store_options import take_store_options
 from beam_pipeline.runners import archive_job
+from rules.text import number_of
 from transforms.pack import Pack, read_problems
 from transforms.runtime.counters import counted
 from transforms.storage import stores
@@ -57,7 +58,8 @@ def pack(parsed: argparse.Namespace, beam_arguments: Sequence[str]) -> int:
     problems = read_problems(packed)
     selection.print_problems(problems, f"all are in {packed}/problems.jsonl")
     images = counted(result)["images.packed"]
-    print(f"{images:,} images of {len(chosen.ids):,} cameras packed into {packed}")
+    cameras = number_of(len(chosen.ids), "camera")
+    print(f"{number_of(images, 'image')} of {cameras} packed into {packed}")
     return 0
 
 
@@ -87,6 +89,5 @@ def merge(prog: str, output: str, store_arguments: Sequence[str]) -> int:
         merged = merge_by_day(output)
     folder = stores.packed_folder(output)
     selection.print_problems(merged.problems, f"they stay in {folder}")
-    what = "1 file" if merged.files == 1 else f"{merged.files:,} files"
-    print(f"{folder} had {what}, and has {merged.left:,} now")
+    print(f"{folder} had {number_of(merged.files, 'file')}, and has {merged.left:,} now")
     return int(bool(merged.problems))

@@ -20,6 +20,7 @@ from beam_pipeline.inputs import selection
 from beam_pipeline.inputs.preflight import check_readable
 from beam_pipeline.inputs.rule_files import load_labels, load_rules, read_file, replace_rules
 from beam_pipeline.inputs.selection import Selection
+from rules.text import number_of
 
 
 def propose_rules(args: argparse.Namespace) -> int:
@@ -52,7 +53,10 @@ def propose_rules(args: argparse.Namespace) -> int:
         if of.nothing is not None and (chosen.by_id or id in marked):
             print(f"nothing to propose for {id}: {of.nothing}", file=sys.stderr)
     if not chosen.by_id and (unmarked := found.keys() - marked):
-        print(f"nothing to propose for {len(unmarked)} cameras without marks", file=sys.stderr)
+        print(
+            f"nothing to propose for {number_of(len(unmarked), 'camera')} without marks",
+            file=sys.stderr,
+        )
     selection.print_problems([*chosen.archive.problems, *truth.problems], "they were left out")
     if written is not None:
         _write(args, text, labels, written)
@@ -122,9 +126,13 @@ def _json(proposal: Proposal) -> dict[str, Any]:
     }
 
 
+def _were_sent(false: int) -> str:
+    return f"{number_of(false, 'alert')} marked false {'was' if false == 1 else 'were'} sent"
+
+
 def _table(id: str, proposals: Sequence[Proposal]) -> str:
     first = proposals[0].effect
-    lines = [f"{id}: {first.false} alerts marked false were sent, {first.right} right"]
+    lines = [f"{id}: {_were_sent(first.false)}, {first.right} right"]
     for number, proposal in enumerate(proposals, 1):
         effect = proposal.effect
         warning = "LOSES RIGHT ALERTS  " if proposal.loses_right else ""

@@ -25,6 +25,7 @@ from beam_pipeline.evaluation.metrics import wilson
 from beam_pipeline.evaluation.rule_edits import Setting, Value, apply_settings
 from rules.geometry import iou
 from rules.schedule import local_time
+from rules.text import number_of
 from transforms.records.images import DetectedImage
 from transforms.records.times import parse_time
 
@@ -253,11 +254,21 @@ def _why_no_false_alert(seen: Sequence[_Seen], facts: Mapping[Key, Facts], id: s
     if not known:
         return f"none of the {of_id} marked images of {id} is among those of the archive that count"
     silent = sum(bool(one.absent) for one in known)
+    in_part = sum(one.row.is_sent and bool(one.row.facts and one.row.facts.absent) for one in seen)
     disputed = sum(bool(one.disputed) for one in known)
+    if in_part:
+        return (
+            f"no alert of {id} is false as a whole: {number_of(in_part, 'alert')} with a label "
+            f"that is marked false {'is' if in_part == 1 else 'are'} sent for a label that is not; "
+            "mark that label too if it is false"
+        )
     if silent:
         return f"the rules now send no alert of {id} that is marked false (marked: {silent})"
     if disputed:
-        return f"people disagree on {disputed} images of {id}, so nothing is known of their alerts"
+        return (
+            f"people disagree on {number_of(disputed, 'image')} of {id}, so nothing is known of "
+            "alerts there"
+        )
     return f"no alert of {id} is marked false; {len(known)} of its images have another mark"
 
 

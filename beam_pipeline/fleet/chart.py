@@ -23,6 +23,7 @@ from beam_pipeline.fleet.fleet_end import FleetEnd, find_end
 from beam_pipeline.fleet.output_scan import CountsError, NoCountsError, OutputScan
 from beam_pipeline.fleet.statistics.outliers import MIN_JUDGED_IDS, Mark, unusual_ids
 from beam_pipeline.inputs.preflight import check_arguments
+from rules.text import number_of
 from transforms.records.count_rows import CountRow, sum_by_id, sum_total
 from transforms.records.times import canonical_time
 from transforms.storage import stores
@@ -146,9 +147,9 @@ def period_model(
     peers = percent(usual[0].threat_images, usual[0].images) if usual else "-"
     bars = [_bar(row, marks.get(row.id), peers) for row in ordered]
     subtitle = (
-        f"{period_text(start, end)}\n{_number(total.images, 'image')} from "
-        f"{_number(len(by_id), 'id')}   ·   {total.threats:,} threats in "
-        f"{_number(total.threat_images, 'image')}   ·   {_number(total.alerts, 'alert')}"
+        f"{period_text(start, end)}\n{number_of(total.images, 'image')} from "
+        f"{number_of(len(by_id), 'id')}   ·   {total.threats:,} threats in "
+        f"{number_of(total.threat_images, 'image')}   ·   {number_of(total.alerts, 'alert')}"
     )
     notes = []
     if not total.threats:
@@ -156,7 +157,7 @@ def period_model(
     judged = sum(row.images > 0 for row in by_id.values())
     if judged < MIN_JUDGED_IDS:
         notes.append(
-            f"Nothing can be marked with {_number(judged, 'id')}: an id is compared with its "
+            f"Nothing can be marked with {number_of(judged, 'id')}: an id is compared with its "
             f"peers, from {MIN_JUDGED_IDS} ids on."
         )
     elif total.threats and not marks:
@@ -222,9 +223,9 @@ def _shorten(bars: Sequence[Bar]) -> list[Bar | Gap]:
 
 def _gap(bars: Sequence[Bar]) -> Gap:
     most, least = bars[0].row.threats, bars[-1].row.threats
-    threats = _number(most, "threat") if most == least else f"{least:,} to {most:,} threats"
+    threats = number_of(most, "threat") if most == least else f"{least:,} to {most:,} threats"
     each = " each" if len(bars) > 1 else ""
-    return Gap(len(bars), f"… and {_number(len(bars), 'more id')} between, {threats}{each}")
+    return Gap(len(bars), f"… and {number_of(len(bars), 'more id')} between, {threats}{each}")
 
 
 def period_text(start: datetime, end: datetime) -> str:
@@ -234,10 +235,6 @@ def period_text(start: datetime, end: datetime) -> str:
         return canonical_time(time).replace("T", " ").removesuffix("Z").removesuffix(":00")
 
     return f"{text(start)} to {text(end)} UTC ({(end - start) / timedelta(hours=1):,.4g} h)"
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def percent(part: int, whole: int) -> str:

@@ -8,6 +8,7 @@ from beam_pipeline.console.progress import done
 from beam_pipeline.job.name_notes import name_notes
 from beam_pipeline.job.options import PACKED
 from beam_pipeline.job.preparation import Job
+from rules.text import number_of
 from transforms.alerting.ledger import DELIVERED, SUPPRESSED, WAITING
 from transforms.records import reasons
 from transforms.send_alerts import DELIVERED_EARLIER, IN_DIGEST, TOO_OLD
@@ -101,7 +102,9 @@ def _inference(counts: Counter[str]) -> str:
     images, tiles = counts["model.images"] / batches, counts["model.tiles"] / batches
     size = f"{images:.1f} images and {tiles:.1f} tiles" if tiles else f"{images:.1f} images"
     milliseconds = counts["model.microseconds"] / batches / 1000
-    return f"{batches} batches of {size} and {milliseconds:.0f} ms on average"
+    return (
+        f"{number_of(batches, 'batch', 'batches')} of {size} and {milliseconds:.0f} ms on average"
+    )
 
 
 def _shadow(counts: Counter[str]) -> str:

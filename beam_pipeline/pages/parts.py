@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from rules.text import number_of
 from transforms.images.annotating import AnnotatedImage
 
 
@@ -85,6 +86,7 @@ def environment(*packages: str) -> Environment:
         loader=FunctionLoader(find),
     )
     made.filters["number"] = "{:,}".format
+    made.filters["number_of"] = number_of
     return made
 
 

@@ -351,7 +351,7 @@ def test_a_torn_file_is_named_and_the_rest_is_read(
     assert cli.main([str(word) for word in words]) == 0
     said = capsys.readouterr()
     # An image with an alert has a file of its own, too.
-    assert said.out.startswith("2 images of 1 cameras")
+    assert said.out.startswith("2 images of 1 camera ")
     assert said.err.splitlines()[0] == "problems with the archive, skipped: 1"
     assert torn.uri in said.err
     assert cli.main(["pack", "--by_day", "--output", str(folder.output)]) == 1

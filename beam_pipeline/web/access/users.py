@@ -31,7 +31,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.inputs.local_files import replace_file
-from rules.text import escaped, shortened
+from rules.text import escaped, number_of, shortened
 
 VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
 ROLES = (VIEWER, OPERATOR, ADMIN)
@@ -179,8 +179,8 @@ def add_user(path: str, name: str, role: str, password: str) -> bool:
     _check_name(name, "user")
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise SetupError(
-            f"the password has {len(password):,} characters; give {SHORTEST_PASSWORD} or more, and "
-            f"{LONGEST_PASSWORD:,} at most"
+            f"the password has {number_of(len(password), 'character')}; give {SHORTEST_PASSWORD} "
+            f"or more, and {LONGEST_PASSWORD:,} at most"
         )
     user = {"role": role, "password": _HASHER.hash(password)}
     with _changing(path) as content:

@@ -418,11 +418,13 @@ class FleetView:
       fleet: What was gathered; None before it was.
       at: When it was gathered (UTC); None before.
       problem: Why it could not be gathered anew; None if it could.
+      pictures_due: Whether the first look for blind and frozen cameras is not over.
     """
 
     fleet: Fleet | None = None
     at: datetime | None = None
     problem: str | None = None
+    pictures_due: bool = True
 
 
 class FleetFollower:
@@ -443,6 +445,7 @@ class FleetFollower:
         self._hours = period_hours
         self._rules = rules_file
         self._picture_findings: Sequence[Finding] | None = None
+        self._pictures_due = True
         self.view = FleetView()
 
     def run(self, stopped: threading.Event) -> None:
@@ -457,6 +460,7 @@ class FleetFollower:
 
     def look(self) -> None:
         """Gathers once; a failure is in the view."""
+        pictures_due = self._pictures_due  # Read before what was found.
         options = ReportOptions(
             self._hours,
             ruleset=self._rules.ruleset,
@@ -470,7 +474,7 @@ class FleetFollower:
             scan = OutputScan(self._output, self._kept)
             fleet = gather(scan, options)
             self._kept = scan.kept()
-            self.view = FleetView(fleet, datetime.now(timezone.utc))
+            self.view = FleetView(fleet, datetime.now(timezone.utc), pictures_due=pictures_due)
         except CountsError as error:
             self.view = replace(self.view, problem=str(error))
         except Exception as error:  # As in `Follower.look`.
@@ -487,6 +491,7 @@ class FleetFollower:
         except Exception as error:  # As in `Follower.look`.
             self._picture_findings = None
             _LOGGER.warning("no look for blind and frozen cameras: %s", one_line(error))
+        self._pictures_due = False
 
     def _found_in_pictures(self) -> Sequence[Finding] | None:
         fleet = self.view.fleet

@@ -136,7 +136,16 @@ class IndexedIncident:
     @property
     def until(self) -> str:
         """The local time of the last alert, with its date if that is another one."""
-        return Incident(tuple(alert.record for alert in self.alerts)).until
+        return self._of_records.until
+
+    @property
+    def labels(self) -> Mapping[str, float]:
+        """What its threats are, with the highest score of each, as in the report."""
+        return self._of_records.labels
+
+    @property
+    def _of_records(self) -> Incident:
+        return Incident(tuple(alert.record for alert in self.alerts))
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ from beam_pipeline.web.pages.console import Console, known_camera
 from beam_pipeline.web.pages.forms import FormError, check_token, read_form
 from rules.effective import Mask, Zone
 from rules.geometry import Anchor
+from rules.text import number_of
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
 _BETWEEN = re.compile(r"[\s,;\[\]()]+")
@@ -451,28 +452,24 @@ def _in_words(tried: Tried) -> Iterable[str]:
         yield "No image of this camera is known, so nothing can be counted."
         return
     if trial.lost_right:
-        yield f"It LOSES {_some(trial.lost_right, 'alert')} marked as right."
+        yield f"It LOSES {number_of(trial.lost_right, 'alert')} marked as right."
     rest = trial.lost - trial.lost_right - trial.lost_false
     yield (
-        f"Of {_some(trial.alerts, 'alert')}, {trial.lost:,} would not have been sent"
+        f"Of {number_of(trial.alerts, 'alert')}, {trial.lost:,} would not have been sent"
         + f" ({trial.lost_false:,} marked false, {trial.lost_right:,} right, {rest:,} neither)"
         * bool(trial.lost)
         + f"; {trial.gained:,} more would have been."
     )
-    yield f"Of {_some(trial.threats, 'threat')}, {trial.inside:,} lie in it, by its anchor."
+    yield f"Of {number_of(trial.threats, 'threat')}, {trial.inside:,} lie in it, by its anchor."
     days = "day" if tried.days == 1 else f"{tried.days} days"
     yield (
-        f"Judged: {_some(trial.images, 'image')} of the {days} until "
+        f"Judged: {number_of(trial.images, 'image')} of the {days} until "
         f"{tried.newest:%Y-%m-%d %H:%M} UTC, by the rules as they are and with this change."
     )
     if tried.is_cut:
         yield f"There are more images; only the newest {MOST_IMAGES:,} were judged."
     if tried.unread:
-        yield f"{_some(tried.unread, 'record')} could not be read."
-
-
-def _some(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+        yield f"{number_of(tried.unread, 'record')} could not be read."
 
 
 # Changes of the rule file

@@ -179,7 +179,7 @@ def test_a_longer_cooldown_and_a_score_by_night_where_the_rules_have_them() -> N
         (0.9, known(), RULES, "no alert of hall is marked false; 1 of its images have another"),
         (
             *(0.9, Facts({}, frozenset(), disputed=frozenset(["person"])), RULES),
-            "people disagree on 1 images of hall, so nothing is known of their alerts",
+            "people disagree on 1 image of hall, so nothing is known of alerts there",
         ),
         (
             *(0.9, FALSE, "version: 1\nstrict_ids: true\ncameras: {gate: {objects: {car: }}}\n"),
@@ -195,6 +195,20 @@ def test_without_a_false_alert_it_says_why_nothing_is_proposed(
     assert found.proposals == ()
     assert found.nothing is not None
     assert found.nothing.startswith(why)
+
+
+@pytest.mark.parametrize("present", [{}, {"car": ()}])
+def test_a_label_marked_false_of_an_alert_for_several_is_not_said_to_be_silenced(
+    present: dict[str, tuple[()]],
+) -> None:
+    """A new user marked the person of an alert for a person and a car, under the same rules."""
+    one = seen("hall", time_of(0), ("person", 0.8), ("car", 0.8), bbox=DOOR)
+    person = Facts(present, frozenset(["person"]))
+    found = findings([(one, person)], {("hall", one.timestamp): person})
+    assert found.nothing == (
+        "no alert of hall is false as a whole: 1 alert with a label that is marked false is sent "
+        "for a label that is not; mark that label too if it is false"
+    )
 
 
 def test_marks_of_images_that_are_not_in_the_archive_are_said_to_be() -> None:
@@ -471,4 +485,4 @@ def test_images_before_since_are_judged_but_do_not_count(
         )
     assert run(capsys, output)[0].startswith("hall: 2 alerts marked false were sent, 0 right")
     since = run(capsys, output, "--since", "2026-01-31T08:02:00Z")[0]
-    assert since.startswith("hall: 1 alerts marked false were sent, 0 right")
+    assert since.startswith("hall: 1 alert marked false was sent, 0 right")

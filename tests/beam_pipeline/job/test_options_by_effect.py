@@ -416,7 +416,7 @@ def test_images_that_are_handed_to_the_model_at_once(
         assert len(finals(folder.run(*arguments))) == 20
         average = 20 / len(sizes)
         pattern = (
-            rf"inference +{len(sizes)} batches of {average:.1f} images and [0-9]+ ms on average"
+            rf"inference +{len(sizes)} batch(es)? of {average:.1f} images and [0-9]+ ms on average"
         )
         assert re.search(pattern, folder.done.out)
         return Counter(sizes)

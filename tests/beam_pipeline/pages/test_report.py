@@ -230,6 +230,7 @@ def test_pictures_are_bounded_and_one_camera_does_not_take_them_all(
     assert text.split('<section id="each"')[0].count(": not_sent</li>") == 5
     assert text.count("more in alerts/hall/") == 19
     assert "11 earlier incidents" in text
+    assert "newest image comes first. Each label has its highest score" in text
 
 
 def test_hostile_names_and_labels_are_text(tmp_path: Path) -> None:

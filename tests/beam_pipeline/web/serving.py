@@ -34,7 +34,7 @@ def small_images() -> list[DetectedImage]:
     alert."""
     return [
         seen("hall", "2026-01-31T10:00:00Z", ("person", 0.9), ("car", 0.7), sha256=SHA256),
-        seen("hall", "2026-01-31T10:02:00Z", ("person", 0.8), sha256=SHA256),
+        seen("hall", "2026-01-31T10:02:00Z", ("person", 0.93), sha256=SHA256),
         seen("hall", "2026-01-31T12:00:00Z", ("car", 0.85), sha256=SHA256),
         seen("hall", "2026-01-31T12:30:00Z", ("person", 0.3), sha256=SHA256),
         seen("gate", "2026-01-31T11:00:00Z", ("person", 0.95), sha256=SHA256),

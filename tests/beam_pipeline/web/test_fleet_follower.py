@@ -8,11 +8,27 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.gathering import Fleet, ReportOptions, gather
 from beam_pipeline.web.output import following
 from beam_pipeline.web.output.following import FleetFollower, RulesFollower
+from beam_pipeline.web.pages.views import fleet_values
 from tests.beam_pipeline.dated_output import DatedOutput
 from tests.beam_pipeline.drawn_output import END, HOUR, write_counts, write_picture
+
+NOT_YET = "have not been looked for yet since the console was started"
+NOT_HERE = "does not check for blind cameras"
+
+
+def health_page(follower: FleetFollower) -> str:
+    """The findings as the console's page of the health shows them."""
+    shown = fleet_values(follower.view)
+    page = parts.environment("beam_pipeline.web", "beam_pipeline.pages.report")
+    of_console = dict.fromkeys(("version", "live", "person", "stale", "reading"))
+    of_console |= dict.fromkeys(("rules_problem", "can_mark"))
+    return page.get_template("templates/health.html").render(
+        **shown, problems=(), page={**of_console, "pages": ()}
+    )
 
 
 def scans_in_memory() -> int:
@@ -62,8 +78,10 @@ def test_blind_cameras_are_found_as_by_the_report(tmp_path: Path) -> None:
     assert found_by(follower) == [("yard", "silent")]
     assert follower.view.fleet is not None
     assert not follower.view.fleet.each_image
+    assert (NOT_YET in health_page(follower), NOT_HERE in health_page(follower)) == (True, False)
     follower.look_at_pictures()
     follower.look()
+    assert (NOT_YET in health_page(follower), NOT_HERE in health_page(follower)) == (False, False)
     assert found_by(follower) == [("yard", "silent"), ("hall", "blind")]
     assert list(follower.view.fleet.findings) == list(report.findings)
     assert follower.view.fleet.each_image
@@ -81,6 +99,8 @@ def test_too_many_images_are_not_read_and_the_page_says_so(
         follower.look()
         assert follower.view.fleet is not None
         assert follower.view.fleet.each_image == is_looked_for
+        assert NOT_YET not in health_page(follower)
+        assert (NOT_HERE in health_page(follower)) == (not is_looked_for)
 
 
 def test_a_look_that_fails_says_so(

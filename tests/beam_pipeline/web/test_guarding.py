@@ -462,6 +462,7 @@ def test_a_proxy_that_is_not_trusted_is_named_once(
     ("words", "password", "says"),
     [
         (("add", "anna", "--role", "viewer"), "short", "the password has 5 characters; give 10"),
+        (("add", "anna", "--role", "viewer"), "x", "the password has 1 character; give 10"),
         (("add", "anna", "--role", "viewer"), "x" * 1001, "1,000 at most"),
         (("add", " anna", "--role", "viewer"), PASSWORD, "no name of a user"),
         (("add", "a\nb", "--role", "viewer"), PASSWORD, "no name of a user"),

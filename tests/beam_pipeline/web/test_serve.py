@@ -99,8 +99,9 @@ def test_the_first_page_shows_the_incidents_the_newest_first(small: Served) -> N
     )]  # fmt: skip
     assert places == sorted(places)
     assert page.text.count('class="card"') == 3
-    assert "person 0.90" in page.text
-    assert "and 1 more image" in page.text
+    assert "<bdi>person 0.93</bdi>" in page.text  # Of the second image.
+    assert "and 1 more image, until" in page.text
+    assert "newest image comes first. Each label has its highest score" in page.text
 
 
 @pytest.mark.parametrize(
