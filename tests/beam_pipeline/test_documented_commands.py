@@ -77,7 +77,7 @@ WRITES = {
     "all.html": ["all.html"],
     "page.html": ["page.html"],
     "--repository packed": ["srv/packed/chart/threats.png"],
-    "--to packed": ["packed/hall.parquet"],
+    "--to archive": ["archive/hall.parquet"],
     "megadetector.json": ["megadetector.json"],
     "health.json": ["health.json"],
     "marks.csv": ["marks.csv"],

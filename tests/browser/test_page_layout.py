@@ -128,6 +128,10 @@ def test_the_page_of_a_backtest_fits_a_phone_and_each_column_has_room(
     tab.context.close()
 
 
+HAS_HINT = "(element) => getComputedStyle(element, '::before').maxHeight !== '0px'"
+IS_WIDER = "(element) => element.scrollWidth > element.clientWidth"
+
+
 @pytest.mark.parametrize("script", [False, True])
 def test_wide_tables_and_the_chart_say_on_a_phone_that_they_can_be_scrolled(
     browser: Browser, pages: dict[str, Path], script: bool
@@ -141,6 +145,16 @@ def test_wide_tables_and_the_chart_say_on_a_phone_that_they_can_be_scrolled(
     for hint in hints:
         shown = hint.evaluate("(element) => getComputedStyle(element, '::before').content")
         assert "scroll sideways" in shown
+    of_hours = hints[0]
+    of_hours.evaluate("(e) => { e.querySelector('table').style.width = '800px'; }")
+    tab.screenshot()  # It draws a frame.
+    assert (of_hours.evaluate(HAS_HINT), of_hours.evaluate(IS_WIDER)) == (True, True)
+    of_hours.evaluate(
+        "(e) => e.querySelectorAll('tr > :nth-child(n+4)').forEach((c) => c.remove())"
+    )
+    of_hours.evaluate("(e) => { e.querySelector('table').style.width = 'auto'; }")
+    tab.screenshot()
+    assert (of_hours.evaluate(HAS_HINT), of_hours.evaluate(IS_WIDER)) == (False, False)
     context.close()
 
 
