@@ -62,6 +62,7 @@ WHERE: dict[str, dict[str, str]] = {
         f"{PYTHON} --streaming": PRISM,
     },
     "docs/output.md": {
+        f"{PYTHON} --streaming": "not here: test_prism_job.py runs such streams",
         f"{PYTHON} --input /srv/pictures": SAMPLES,
         f"{PYTHON} pack": SAMPLES,
         f"{PYTHON} counts": SAMPLES,
