@@ -14,7 +14,13 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.judge_threats import JudgeInStream, judge, judge_in_order
+from transforms.judge_threats import (
+    PARTS,
+    JudgedParts,
+    JudgeInStream,
+    judge,
+    judge_in_order,
+)
 from transforms.records.images import JudgedImage
 from transforms.records.precedence import Version, settle
 from transforms.records.text import one_line
@@ -184,7 +190,7 @@ def _key_by_capture_time(pair: Pair) -> tuple[str, Pair]:
 class JudgeShadow(beam.PTransform):
     """Judges each image by the shadow rules too, and writes where an alert is or would be.
 
-    Input: `PCollection[JudgedImage]`, all images that the rules have judged, in a batch also those
+    Input: `JudgedParts`, all images that the rules have judged, in a batch also those
     that do not stand for their capture time.
 
     The shadow rules see the same images with the same detections, and decide only which of them are
@@ -215,17 +221,19 @@ class JudgeShadow(beam.PTransform):
         self._streaming = streaming
         self._lateness_seconds = allowed_lateness_seconds
 
-    def expand(self, judged: beam.PCollection[JudgedImage]) -> beam.PCollection[Any]:
+    def expand(self, parts: JudgedParts) -> beam.PCollection[Any]:
         by_camera = beam.Map(_key_by_camera).with_output_types(tuple[str, JudgedImage])
         write = beam.ParDo(_Write(streaming=self._streaming))
         if self._streaming:
             in_stream = _JudgeInStream(self._shadow, self._lateness_seconds, self._output)
             return (
-                judged
+                parts[0]
                 | "ByCamera" >> by_camera
                 | "JudgeAsTheyCome" >> beam.ParDo(in_stream).with_output_types(File)
                 | "Write" >> write
             )
+        # Apart from the steps before, so that Flink runs the next one in one stage.
+        judged = parts | "AllJudged" >> beam.Flatten() | "Apart" >> beam.Reshuffle()
         pairs = judged | "Judge" >> beam.ParDo(_JudgeNow(self._shadow)).with_outputs(
             _OTHERS, main=_ONE
         )
@@ -235,24 +243,28 @@ class JudgeShadow(beam.PTransform):
             | "GroupByCamera" >> beam.GroupByKey()
             | "JudgeInOrder" >> beam.ParDo(_JudgeInOrder(self._shadow)).with_output_types(Pair)
         )
-        split = (
-            (pairs[_ONE], in_order)
-            | "All" >> beam.Flatten()
-            | "Split" >> beam.ParDo(_Split()).with_outputs(_OTHERS, main=_ONE)
-        )
         compare_in_batch = _CompareInBatch(self._output)
-        alone = (
-            split[_ONE]
-            | "Alone" >> beam.Map(_alone).with_output_types(tuple[str, Iterable[Pair]])
-            | "CompareAlone" >> beam.ParDo(compare_in_batch).with_output_types(File)
-        )
+        splits = [
+            (
+                label,
+                pairs | f"Split{label}" >> beam.ParDo(_Split()).with_outputs(_OTHERS, main=_ONE),
+            )
+            for label, pairs in zip(PARTS, (pairs[_ONE], in_order), strict=True)
+        ]
+        alone = [
+            part[_ONE]
+            | f"Alone{label}" >> beam.Map(_alone).with_output_types(tuple[str, Iterable[Pair]])
+            | f"CompareAlone{label}" >> beam.ParDo(compare_in_batch).with_output_types(File)
+            for label, part in splits
+        ]
         together = (
-            split[_OTHERS]
+            [part[_OTHERS] for _, part in splits]
+            | "Contested" >> beam.Flatten()
             | "ByCaptureTime" >> beam.Map(_key_by_capture_time).with_output_types(tuple[str, Pair])
             | "GroupByCaptureTime" >> beam.GroupByKey()
             | "CompareTogether" >> beam.ParDo(compare_in_batch).with_output_types(File)
         )
-        return (alone, together) | "Files" >> beam.Flatten() | "Write" >> write
+        return (*alone, together) | "Files" >> beam.Flatten() | "Write" >> write
 
 
 def _alone(pair: Pair) -> tuple[str, Iterable[Pair]]:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.timeutil import TimeDomain
@@ -252,24 +252,21 @@ def _key_by_camera(image: DetectedImage) -> tuple[str, DetectedImage]:
     return image.id, image
 
 
-class Judged(NamedTuple):
-    """The judged images.
+JudgedParts = tuple[beam.PCollection[JudgedImage], ...]
+"""Judged images, in one or two collections: in a batch, those that were judged at once, and those
+that were judged in the order of time. What comes next is applied to each, because Beam's in-process
+runner would bring them together only after all images were detected, and Flink would show wrong
+counters: it runs a step behind both in two stages, and shows the counters of only one of them."""
 
-    Attributes:
-      images: All of them. Beam's in-process runner hands them on once all have been judged.
-      parts: The same images in one or two collections, which are handed on earlier: in a batch,
-        those that were judged at once, and those that were judged in the order of time.
-    """
-
-    images: beam.PCollection[JudgedImage]
-    parts: tuple[beam.PCollection[JudgedImage], ...]
+PARTS = ("", "InOrder")
+"""Ends the labels of the steps that are applied to each collection."""
 
 
 class JudgeThreats(beam.PTransform):
     """Judges each image by its camera's rules.
 
     Input: `PCollection[DetectedImage]`, which may hold several images of one camera and capture
-    time: each is judged by earlier images. Output: :class:`Judged`.
+    time: each is judged by earlier images. Output: `JudgedParts`.
 
     In a batch, images are grouped by camera if its rules look back, but where only a cooldown does,
     only those with an incident. A worker holds all these records of one camera at a time: about
@@ -300,16 +297,14 @@ class JudgeThreats(beam.PTransform):
         self._streaming = streaming
         self._judge_in_stream = JudgeInStream(self._rules, allowed_lateness_seconds, output)
 
-    def expand(self, images: beam.PCollection[DetectedImage]) -> Judged:
+    def expand(self, images: beam.PCollection[DetectedImage]) -> JudgedParts:
         by_camera = beam.Map(_key_by_camera).with_output_types(tuple[str, DetectedImage])
         if self._streaming:
             judge_in_stream = beam.ParDo(self._judge_in_stream).with_output_types(JudgedImage)
-            judged = images | "ByCamera" >> by_camera | "JudgeAsTheyCome" >> judge_in_stream
-            return Judged(judged, (judged,))
+            return (images | "ByCamera" >> by_camera | "JudgeAsTheyCome" >> judge_in_stream,)
         judge_now = beam.ParDo(_Judge(self._rules.current))
         if not self._rules.current.any_needs_history:
-            judged = images | "Judge" >> judge_now.with_output_types(JudgedImage)
-            return Judged(judged, (judged,))
+            return (images | "Judge" >> judge_now.with_output_types(JudgedImage),)
         judged = images | "Judge" >> judge_now.with_outputs(LOOKS_BACK, main=JUDGED)
         in_order = (
             judged[LOOKS_BACK]
@@ -317,5 +312,4 @@ class JudgeThreats(beam.PTransform):
             | "GroupByCamera" >> beam.GroupByKey()
             | "JudgeInOrder" >> beam.ParDo(_JudgeCameraInBatch(self._rules.current))
         )
-        parts = judged[JUDGED], in_order
-        return Judged(parts | "All" >> beam.Flatten(), parts)
+        return judged[JUDGED], in_order

@@ -19,6 +19,7 @@ import apache_beam as beam
 import msgspec
 
 import rules
+from transforms.judge_threats import PARTS, JudgedParts
 from transforms.records import reasons
 from transforms.records.images import (
     DetectedImage,
@@ -152,8 +153,7 @@ class StoreFinal(beam.PTransform):
 
     :class:`transforms.resolve_versions.ResolveVersions` stores those of the other images.
 
-    Input: one or several `PCollection[JudgedImage]`. Each is stored as its images come: to bring
-    them together first, Beam's in-process runner would wait for all images.
+    Input: `JudgedParts`.
 
     Args:
       output: The job's output.
@@ -167,7 +167,7 @@ class StoreFinal(beam.PTransform):
         self._output = output
         self._has_file = has_file
 
-    def expand(self, parts: tuple[beam.PCollection[JudgedImage], ...]) -> tuple[Any, ...]:
+    def expand(self, parts: JudgedParts) -> tuple[Any, ...]:
         def to_file(judged: JudgedImage) -> tuple[str, bytes]:
             uri = stores.final_uri(self._output, judged.image.id, judged.image.stem)
             return uri, stores.json_bytes(judged.to_json())
@@ -181,7 +181,7 @@ class StoreFinal(beam.PTransform):
             part
             | f"Alone{label}" >> beam.Filter(is_written)
             | f"Write{label}" >> beam.ParDo(WriteFiles(to_file))
-            for label, part in zip(("", "InOrder"), parts, strict=False)
+            for label, part in zip(PARTS, parts, strict=False)
         )
 
 

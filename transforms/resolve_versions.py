@@ -36,6 +36,7 @@ from apache_beam.transforms.userstate import (
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from transforms.count_threats import CountedImage, event_time, is_too_late, late_row, window_of
+from transforms.judge_threats import PARTS, JudgedParts
 from transforms.known_periods import (
     FirstImage,
     KnownPeriod,
@@ -873,7 +874,7 @@ class Resolved:
 class ResolveVersions(beam.PTransform):
     """Decides which image wins for each camera and capture time, and stores the results.
 
-    Input: `PCollection[JudgedImage]`. Output: :class:`Resolved`.
+    Input: `JudgedParts`. Output: :class:`Resolved`.
 
     Args:
       contested: Invalid images of files that claim a capture time with others.
@@ -931,10 +932,18 @@ class ResolveVersions(beam.PTransform):
             windows=windows,
         )
 
-    def expand(self, judged: beam.PCollection[JudgedImage]) -> Resolved:
-        split = judged | "Split" >> beam.ParDo(_Split()).with_outputs(CONTESTED, main=WINNERS)
+    def expand(self, parts: JudgedParts) -> Resolved:
+        split = beam.ParDo(_Split()).with_outputs(CONTESTED, main=WINNERS)
+        splits = [
+            (label, part | f"Split{label}" >> split)
+            for label, part in zip(PARTS, parts, strict=False)
+        ]
         contested = (
-            split[CONTESTED] | "Judged" >> beam.Map(_of_judged).with_output_types(Version),
+            *(
+                part[CONTESTED]
+                | f"Judged{label}" >> beam.Map(_of_judged).with_output_types(Version)
+                for label, part in splits
+            ),
             self._contested | "Invalid" >> beam.Map(_of_invalid).with_output_types(Version),
         ) | "Contested" >> beam.Flatten()
         keyed = tuple[str, Version]
@@ -950,10 +959,9 @@ class ResolveVersions(beam.PTransform):
                 | "GroupByCaptureTime" >> beam.GroupByKey()
                 | "Together" >> beam.ParDo(_ResolveInBatch()).with_outputs(PLANS, main=WINNERS)
             )
-            alone = split[WINNERS] | "RetractEarlier" >> beam.ParDo(
-                _RetractEarlier(self._output)
-            ).with_output_types(JudgedImage)
-            counted = winners = (alone, resolved[WINNERS]) | "Stand" >> beam.Flatten()
+            retract = beam.ParDo(_RetractEarlier(self._output)).with_output_types(JudgedImage)
+            alone = (part[WINNERS] | f"RetractEarlier{label}" >> retract for label, part in splits)
+            counted = winners = (*alone, resolved[WINNERS]) | "Stand" >> beam.Flatten()
         records = resolved[PLANS] | "Store" >> beam.ParDo(self._store())
         return Resolved(winners, counted, records)
 

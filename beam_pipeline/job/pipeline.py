@@ -180,7 +180,7 @@ def judge_and_store(
     """
     options, output, streaming = job.options, job.output, job.options.streaming
     top = source_of(job.input).top if stores.is_local(job.input) else None
-    judged, parts = detected | "JudgeThreats" >> JudgeThreats(
+    judged = detected | "JudgeThreats" >> JudgeThreats(
         job.rules,
         streaming=streaming,
         allowed_lateness_seconds=options.allowed_lateness_seconds,
@@ -197,7 +197,7 @@ def judge_and_store(
     stored = detected | "StoreDetections" >> (
         StoreDetections(output) if has_file is None else StorePackedDetections(output)
     )
-    parts | "StoreFinal" >> StoreFinal(output, has_file=has_file)
+    judged | "StoreFinal" >> StoreFinal(output, has_file=has_file)
     resolved = judged | "ResolveVersions" >> ResolveVersions(
         contested,
         output,

@@ -103,7 +103,7 @@ def batch(
     if in_pipeline:
         with beam.Pipeline(runner=BundleBasedDirectRunner()) as pipeline:
             found = pipeline | beam.Create(of, reshuffle=False).with_output_types(DetectedImage)
-            judged = (found | JudgeThreats(by_rules)).images
+            judged = found | JudgeThreats(by_rules)
             judged | JudgeShadow(LiveRules.of(by_shadow), str(output))
     else:
         _run_steps(of, by_rules, by_shadow, output)
