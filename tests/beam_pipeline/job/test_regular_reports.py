@@ -90,7 +90,7 @@ def test_between_two_reports_no_scan_is_in_memory(
         return uri
 
     monkeypatch.setattr(regular_reports, "write_report", noting)
-    with reported_regularly(str(tmp_path), LIVE, period_hours=24, seconds_between=1):
+    with reported_regularly(str(tmp_path), LIVE, period_hours=24, seconds_between=5):
         assert asked.wait(60)
         until(lambda: scans_in_memory() <= before)
 
