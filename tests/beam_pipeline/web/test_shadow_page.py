@@ -22,7 +22,7 @@ from tests.beam_pipeline.web.serving import (
 )
 from tests.transforms.archives import seen
 
-LESS = "version: 1\ndefaults:\n  objects: {person: {min_score: 0.92}, car: {min_score: 0.65}}\n"
+LESS = "version: 1\ndefaults:\n  objects: {person: {min_score: 0.94}, car: {min_score: 0.65}}\n"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_it_shows_the_numbers_and_the_newest_differences_first(here: Served) -> 
         "hall": [3, 2, 2, 0, 1, 0, 0, 0, 0, 0],
     }
     assert cards(page) == ["hall_2026-01-31T10-02-00Z"]
-    assert "by the shadow rules no threat: score 0.8, minimum 0.92" in page
+    assert "by the shadow rules no threat: score 0.93, minimum 0.94" in page
     assert cards(browser.get("/shadow?camera=gate").text) == []
     assert browser.get("/cameras/hall/images/hall_2026-01-31T10-02-00Z").status_code == 303
     # A mark counts at once.
