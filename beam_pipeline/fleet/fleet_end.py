@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Literal
 
 from beam_pipeline.fleet.output_scan import CountsError, OutputScan
+from rules.text import number_of
 from transforms.records.count_rows import CountRow
 from transforms.records.times import canonical_time
 
@@ -59,7 +60,7 @@ class AheadImages:
         Args:
           end: The end of the period.
         """
-        number = f"{self.images:,} image{'' if self.images == 1 else 's'}"
+        number = number_of(self.images, "image")
         ahead_of = "this machine's clock" if self.of == "clock" else "all other cameras"
         hours = (self.last - end) / timedelta(hours=1)
         lead = f"{hours:,.0f} hours" if hours >= 2 else f"{hours * 60:,.0f} minutes"

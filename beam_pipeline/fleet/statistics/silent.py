@@ -21,6 +21,7 @@ from beam_pipeline.fleet.statistics.thresholds import (
     WEEK,
 )
 from beam_pipeline.fleet.statistics.words import in_words, length_in_words, rounded
+from rules.text import number_of
 from transforms.records.times import from_unix
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def _misdated(
     finding: Finding | None,
     period: TimeSpan,
 ) -> Finding:
-    number = f"{images.images:,} image{'' if images.images == 1 else 's'}"
+    number = number_of(images.images, "image")
     dates = " to ".join(in_words(time.timestamp()) for time in (images.first, images.last))
     sentence = f"has sent {number} dated {dates}"
     since = period.times[0]
