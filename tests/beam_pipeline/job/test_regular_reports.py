@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,28 +71,22 @@ def test_without_an_interval_there_is_none(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
-def scans_in_memory() -> int:
-    gc.collect()
-    return sum(isinstance(each, OutputScan) for each in gc.get_objects())
-
-
 def test_between_two_reports_no_scan_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = scans_in_memory()
     DatedOutput(tmp_path).count(0, 4_321, 1000)
-    asked = threading.Event()
+    scans: list[weakref.ref[OutputScan]] = []
 
     def noting(scan: OutputScan, options: ReportOptions, **others: Any) -> str:
         assert options.past_rows == 2_000_000
-        uri = write_report(scan, options, **others)
-        asked.set()
-        return uri
+        scans.append(weakref.ref(scan))
+        return write_report(scan, options, **others)
 
     monkeypatch.setattr(regular_reports, "write_report", noting)
     with reported_regularly(str(tmp_path), LIVE, period_hours=24, seconds_between=5):
-        assert asked.wait(60)
-        until(lambda: scans_in_memory() <= before)
+        until(lambda: bool(scans))
+        until(lambda: scans[0]() is None)
+        assert len(scans) == 1
 
 
 def test_a_report_that_is_not_done_at_the_end_of_the_stream_replaces_no_later_one(
