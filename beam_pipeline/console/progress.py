@@ -22,7 +22,8 @@ _SECONDS_BETWEEN_LINES = 10.0
 def done(counts: Counter[str]) -> int:
     """Returns the images that have passed the model, or were found invalid before.
 
-    A batch judges its images after all have passed the model, which takes nearly all of its time.
+    A batch judges images with an incident after all have passed the model, which takes nearly all
+    of its time.
     """
     after_the_model = f"{_INVALID}{reasons.DUPLICATE}"
     return counts["images.detected"] + sum(

@@ -60,7 +60,7 @@ def test_lines_tell_of_this_job_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_progress_of_a_batch_follows_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images are judged after all have passed the model; the progress must not wait for that."""
+    """Images with an incident are judged later; the progress must not wait for that."""
     shown: list[tuple[int, int]] = []
     before = counted_here()
 
