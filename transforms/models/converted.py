@@ -15,11 +15,10 @@ import numpy as np
 
 from transforms.models.model_files import ModelError
 from transforms.models.model_safety import unsafe_graph_ops, unsafe_tflite_ops
+from transforms.models.suppression import Arrays, suppression_in
 from transforms.models.tensorflow_runtime import load_tensorflow
 from transforms.models.tflite import custom_ops, open_interpreter
 from transforms.records.text import one_line
-
-Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -147,11 +146,16 @@ def _function(part: Part, graph: Any) -> Callable[[Arrays], Arrays]:
         context.context().add_function_def(function)
     names = [tensor.name for tensor in part.inputs]
     computed = [name for name in part.outputs if name not in names]
+    suppression = suppression_in(graph, names)
+    narrowed = () if suppression is None else (suppression.boxes, suppression.scores)
 
-    @tf.function(
-        autograph=False,
-        input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in part.inputs],
-    )
+    def spec(tensor: Tensor) -> Any:
+        shape = tensor.shape
+        if shape is not None and tensor.name in narrowed:
+            shape = (shape[0], None, *shape[2:])
+        return tf.TensorSpec(shape, tensor.dtype)
+
+    @tf.function(autograph=False, input_signature=[spec(tensor) for tensor in part.inputs])
     def make(*tensors: Any) -> list[Any]:
         known = dict(zip(names, tensors, strict=True))
         return list(tf.graph_util.import_graph_def(graph, known, computed, name=""))
@@ -159,7 +163,8 @@ def _function(part: Part, graph: Any) -> Callable[[Arrays], Arrays]:
     concrete = make.get_concrete_function()
 
     def call(arrays: Arrays) -> Arrays:
-        outputs = concrete(*(tf.constant(arrays[name]) for name in names))
+        given = arrays if suppression is None else {**arrays, **suppression.narrowed(arrays)}
+        outputs = concrete(*(tf.constant(given[name]) for name in names))
         values = {name: output.numpy() for name, output in zip(computed, outputs, strict=True)}
         return {name: values[name] if name in values else arrays[name] for name in part.outputs}
 
