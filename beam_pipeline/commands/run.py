@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from beam_pipeline.console.parsing import OneLineParser
-from beam_pipeline.job import options
+from beam_pipeline.job import collector, options
 
 EPILOG = """\
 Every option of Apache Beam is accepted too: --runner, --direct_num_workers, --flink_master,
@@ -40,6 +40,7 @@ def main(words: Sequence[str]) -> int:
     """Runs the job; returns the exit code."""
     parsed, beam_arguments = parser().parse_known_args(words)
     job_options = options.to_options(parsed)
-    from beam_pipeline.job.run import run  # Beam and TensorFlow take seconds to import.
-
-    return run(job_options, beam_arguments)
+    with collector.objects_kept():
+        from beam_pipeline.job.run import run  # Beam and TensorFlow take seconds to import.
+    with collector.kept_until_its_end():
+        return run(job_options, beam_arguments)

@@ -19,6 +19,7 @@ from beam_pipeline.console.exceptions import CommandFailedError, SetupError
 from beam_pipeline.console.progress import Progress
 from beam_pipeline.fleet import chart
 from beam_pipeline.fleet.output_scan import OutputScan
+from beam_pipeline.job.collector import objects_kept
 from beam_pipeline.job.daily_pruning import pruned_daily
 from beam_pipeline.job.name_notes import schedules_in_utc
 from beam_pipeline.job.options import JobOptions, option_names
@@ -77,7 +78,7 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
         check_concurrent_checkpoints(pipeline_options)
     here = launching.is_direct(pipeline_options) or is_prism(pipeline_options)
     options = _resuming_on_prism(options, pipeline_options)
-    with ending.last_line(_STOPPED_BEFORE_IMAGES):
+    with ending.last_line(_STOPPED_BEFORE_IMAGES), objects_kept():
         job = prepare(options, sends_here=here or has_local_workers(pipeline_options))
         check_job_endpoint(pipeline_options)
         if is_flink(pipeline_options):
