@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-_AT_ONCE = 16
+AT_ONCE = 16
 """Files that are read at once."""
 _MAX_KEPT = 200_000
 """Rows and records of one scan that the next one takes over."""
@@ -370,7 +370,9 @@ class OutputScan:
             if modified is not None and modified == kept_modified:
                 self._data[uri] = record
         missing = [uri for uri in missing if uri not in self._data]
-        self._data.update(zip(missing, map_in_threads(stores.read_bytes, missing), strict=True))
+        at_once = stores.files_at_once(next(iter(missing), ""), AT_ONCE)
+        read = map_in_threads(stores.read_bytes, missing, at_once)
+        self._data.update(zip(missing, read, strict=True))
         return [self._data[uri] for uri in uris]
 
     @cached_property
@@ -521,12 +523,17 @@ def camera_and_time(name: str) -> tuple[str, datetime] | tuple[None, None]:
 
 
 def map_in_threads(
-    work: Callable[[Item], Result], items: Sequence[Item]
+    work: Callable[[Item], Result], items: Sequence[Item], at_once: int = AT_ONCE
 ) -> list[Result | Exception]:
     """Returns the result of a function for each item, or its error, in order; several at once.
 
     It is no generator: one that is abandoned ends its threads whenever it is collected, and that
     can be within a thread that has the lock which ending them needs.
+
+    Args:
+      work: The function.
+      items: The items.
+      at_once: The number of threads.
     """
 
     def safely(item: Item) -> Result | Exception:
@@ -535,7 +542,7 @@ def map_in_threads(
         except Exception as error:  # A record may be broken in any way.
             return error
 
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with ThreadPoolExecutor(at_once) as threads:
         return list(threads.map(safely, items))
 
 

@@ -42,6 +42,7 @@ from transforms.alerting.target_clients import (
     url_client,
 )
 from transforms.runtime.live_rules import LiveRules
+from transforms.storage import stores
 
 TOKEN_VARIABLE = "ALERT_TOKEN"
 """Environment variable that holds a bearer token for the services of `--alert_url`."""
@@ -401,7 +402,9 @@ class AlertDispatcher:
         self._max_age_seconds = max_age_seconds
         self._lock = threading.Lock()
         self._queues: dict[str, _TargetQueue] = {}
-        self._executor = ThreadPoolExecutor(max_concurrent, thread_name_prefix="ledger")
+        self._executor = ThreadPoolExecutor(
+            stores.files_at_once(output, max_concurrent), thread_name_prefix="ledger"
+        )
 
     def enter(self, alert: Alert, target: str | None, context: DispatchContext) -> Closed | None:
         """Checks whether an alert can be dispatched now; returns why not, or None.

@@ -44,6 +44,7 @@ _FORMER_DIGESTS, _FORMER_UNDELIVERED = "digests", "undelivered"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _FOLDERS_MADE = 10
 """How often a folder is made again that is deleted before a file in it can be opened."""
+_LOCAL_AT_ONCE = 4
 _MAX_NAME_BYTES = 180  # Leaves room for extensions within the 255 bytes of filesystems.
 
 PACKED_NOTE = ".recorded"
@@ -109,6 +110,19 @@ def finish_writes(seconds: float) -> None:
 def is_local(uri: str) -> bool:
     """Returns whether an address is a path on this machine."""
     return "://" not in uri
+
+
+def files_at_once(uri: str, most: int) -> int:
+    """Returns how many files of a place are best read or written at once.
+
+    A local disk has no latency to hide: more threads would wait for each other and for Python's
+    lock. Their start alone takes milliseconds in a busy process.
+
+    Args:
+      uri: An address in the place.
+      most: The number in a store that is reached by a network.
+    """
+    return min(most, _LOCAL_AT_ONCE) if is_local(uri) else most
 
 
 def check_folder(top: str, *, was_read: bool) -> None:

@@ -18,7 +18,7 @@ import orjson
 import rules
 from beam_pipeline.fleet import chart
 from beam_pipeline.fleet.figures import DAY, HOUR, CameraFigures, Figures
-from beam_pipeline.fleet.output_scan import map_in_threads
+from beam_pipeline.fleet.output_scan import AT_ONCE, map_in_threads
 from beam_pipeline.pages import parts
 from beam_pipeline.pages.report.gathering import AlertRecord, CameraRow, Fleet, without
 from beam_pipeline.pages.report.incidents import Incident, find_incidents
@@ -129,7 +129,9 @@ def _shown_incidents(incidents: Sequence[Incident]) -> list[ShownIncident]:
         before[incident.camera] += 1
     with_picture = sorted(index for _, index in sorted(turns)[:PICTURES])
     leads = [incidents[index].lead for index in with_picture]
-    pictures = dict(zip(with_picture, map_in_threads(_with_picture, leads), strict=True))
+    at_once = max((stores.files_at_once(lead.output, AT_ONCE) for lead in leads), default=1)
+    drawn = map_in_threads(_with_picture, leads, at_once)
+    pictures = dict(zip(with_picture, drawn, strict=True))
     shown, room = [], ROWS
     for index, incident in enumerate(incidents):
         others = incident.others[: max(room, 0)]
