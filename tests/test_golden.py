@@ -181,6 +181,7 @@ PLAN = Plan(
     restored=True,
     late=True,
     searched=(("s3://a/e.jpg", "e.jpg", None),),
+    is_recorded=True,
 )
 TALLIES_OF_A_WINDOW: dict[str, CountTally] = {
     "gate": {
@@ -273,6 +274,7 @@ GOLDEN: dict[str, Golden] = {
         replace(CAPTURE_TIME, versions={DETECTED_IMAGE.uri: Version(judged=COVERED)}),
     ),
     "capture_time.v6.bin": Golden(CAPTURE_TIMES, replace(CAPTURE_TIME, decisions=3)),
+    "capture_time.v7.bin": Golden(CAPTURE_TIMES, replace(CAPTURE_TIME, is_recorded=False)),
     "decision.v1.bin": registered(
         Decision(
             *("gate", "2026-01-31T23:59:59Z", 2),
@@ -298,6 +300,9 @@ GOLDEN: dict[str, Golden] = {
     "plan.v6.bin": registered(replace(PLAN, winner=COVERED)),
     "plan.v7.bin": registered(replace(PLAN, first=COVERED)),
     "plan.v8.bin": registered(replace(PLAN, known=replace(CAPTURE_TIME, decisions=3))),
+    "plan.v9.bin": registered(
+        replace(PLAN, known=replace(CAPTURE_TIME, is_recorded=False), is_recorded=False)
+    ),
     "first_image.v1.bin": Golden(
         FIRST_IMAGES,
         FirstImage(

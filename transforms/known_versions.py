@@ -88,15 +88,22 @@ def _read_known(
     state = stores.read_if_there(stores.known_uri(output, camera, timestamp))
     if state is not None:
         return CAPTURE_TIMES.decode(state)
-    row = None if find_row is None else find_row(camera, timestamp)
+    row, is_recorded = None if find_row is None else find_row(camera, timestamp), None
     if row is not None:
         verdicts = [judged for judged in (judged_in(row),) if judged is not None]
+        if row.has_severity and _is_in_final(output, row):
+            is_recorded = True  # Whatever the rules say by now.
     else:
         verdicts = list(_verdicts(output, camera, timestamp, pool))
     row_uris = [stores.late_uri(output, camera, judged.image.stem) for judged in verdicts]
     has_row = any(row is not None for row in pool.map(stores.read_if_there, row_uris))
     known = settle([Version(judged=judged) for judged in verdicts])
-    return replace(known, counted=bool(verdicts) and not has_row)
+    return replace(known, counted=bool(verdicts) and not has_row, is_recorded=is_recorded)
+
+
+def _is_in_final(output: str, row: PackedRow) -> bool:
+    uri = stores.final_uri(output, row.image.id, row.image.stem)
+    return stores.read_if_there(uri) is not None
 
 
 def write_known(output: str, known: CaptureTime) -> None:

@@ -118,6 +118,8 @@ class Plan:
       known: What the stream knows of the capture time after this plan.
       first: The image whose verdict gets a spare copy before anything is changed: the stream's
         state has only its hash.
+      is_recorded: If the repositories are packed: whether the winner has a record in `alerts/`, and
+        so a file in `final/`. Rules can change before the plan is carried out, and this stays.
     """
 
     camera: str
@@ -136,6 +138,7 @@ class Plan:
     spared: tuple[str, ...] = ()
     known: CaptureTime = field(default_factory=CaptureTime)
     first: JudgedImage | None = None
+    is_recorded: bool = False
 
 
 _ENCODED_NAMES = {"winner": "stands", "losers": "forgotten", "copies": "repeated"}
@@ -150,10 +153,17 @@ def _unpack_plan(plain: dict[str, Any]) -> Plan:
     return replace(unpack_fields(plain, Plan, _ENCODED_NAMES), known=known)
 
 
+def _keep_any_file(plain: dict[str, Any]) -> dict[str, Any]:
+    """Upgrades a plan that does not say whether the winner has a record: it has one if it shows a
+    threat. So no record is left without its file."""
+    verdict = (plain.get("stands") or {}).get("verdict", {})
+    return {**plain, "is_recorded": verdict.get("severity") is not None}
+
+
 register_record(
     Plan,
-    version=8,
-    upgrades=dict.fromkeys(range(1, 8), keep_plain),
+    version=9,
+    upgrades={**dict.fromkeys(range(1, 8), keep_plain), 8: _keep_any_file},
     pack=_pack_plan,
     unpack=_unpack_plan,
 )
@@ -205,6 +215,7 @@ def plan_of(
         copies=tuple((other.uri, other.name) for other in others if other.uri not in known.records),
         spared=_spared(version, before, known),
         known=known,
+        is_recorded=bool(known.is_recorded),
     )
 
 
@@ -236,7 +247,14 @@ def _last_plan(known: CaptureTime) -> Plan:
 
 
 class _ResolveInBatch(beam.DoFn):
-    """Resolves all files of a capture time together."""
+    """Resolves all files of a capture time together.
+
+    Args:
+      has_file: See :class:`ResolveVersions`.
+    """
+
+    def __init__(self, has_file: Callable[[JudgedImage], bool] | None = None) -> None:
+        self._has_file = has_file
 
     def process(self, element: tuple[str, Iterable[Version]]) -> Iterator[Any]:
         key, group = element
@@ -263,6 +281,9 @@ class _ResolveInBatch(beam.DoFn):
             ),
             arrived=tuple(version.name for version in versions),
             restored=True,
+            is_recorded=self._has_file is not None
+            and known.winner is not None
+            and self._has_file(known.winner),
         )
         yield _tagged(PLANS, plan)
         if known.winner is not None:
@@ -470,11 +491,8 @@ class _ResolveInStream(beam.DoFn):
         must_store = len(known.versions) > 1 or (known.counted and known.winner is None)
         known = replace(known, is_kept=known.is_kept or must_store)
         is_new = change is not None and change.is_new
-        decision = None
-        if is_new or (change is not None and known.winner is None):
-            decision = self._decision_on(known)
+        known, decision = self._decide(known, change)
         if decision is not None:
-            known = replace(known, decisions=decision.number)
             yield _tagged(DECISIONS, decision)
         plan = plan_of(key, version, before, known, change)
         if is_replay:
@@ -489,10 +507,22 @@ class _ResolveInStream(beam.DoFn):
             self._of_bundle[key] = known.winner
         return known
 
-    def _decision_on(self, known: CaptureTime) -> Decision | None:
-        if self._has_file is None or not self._passes_on:
-            return None
-        return decision_on(known, self._has_file, known.decisions + 1)
+    def _decide(
+        self, known: CaptureTime, change: Change | None
+    ) -> tuple[CaptureTime, Decision | None]:
+        """Returns what is known with what is decided for packed repositories, and the decision that
+        is handed on, if there is one."""
+        if self._has_file is None:
+            return known, None
+        is_new = change is not None and change.is_new
+        if is_new or known.is_recorded is None:
+            is_recorded = known.winner is not None and self._has_file(known.winner)
+            known = replace(known, is_recorded=is_recorded)
+        if not self._passes_on or not (is_new or (change is not None and known.winner is None)):
+            return known, None
+        number = known.decisions + 1
+        decision = decision_on(known, number, is_recorded=bool(known.is_recorded))
+        return (known if decision is None else replace(known, decisions=number)), decision
 
     def _is_late(self, version: Version) -> bool:
         _, timestamp = key_of(version).split("\n")
@@ -602,7 +632,7 @@ class _StorePlan(ReadAheadDoFn):
       top: See :class:`transforms.repositories.StoreInvalid`.
       streaming: Whether files keep arriving, so that another file may already use the name of a
         record. A batch knows all files of a name.
-      has_file: See :class:`ResolveVersions`.
+      is_packed: Whether the repositories are packed.
       windows: Those of the rows, if a stream has packed repositories.
       writes_rows: Whether the row of a winner is written with its plan, or by a later step.
     """
@@ -616,7 +646,7 @@ class _StorePlan(ReadAheadDoFn):
         max_copied_bytes: int | None = None,
         top: str | None = None,
         streaming: bool = False,
-        has_file: Callable[[JudgedImage], bool] | None = None,
+        is_packed: bool = False,
         windows: PackedWindows | None = None,
         writes_rows: bool = False,
     ) -> None:
@@ -624,7 +654,7 @@ class _StorePlan(ReadAheadDoFn):
         self._output = output
         self._window_seconds = window_seconds
         self._streaming = streaming
-        self._has_file = has_file
+        self._is_packed = is_packed
         self._windows = windows
         self._rows: RowWriter | None = None
         self._writes_rows = writes_rows
@@ -757,9 +787,9 @@ class _StorePlan(ReadAheadDoFn):
             )
         if not plan.written:
             return
-        if self._has_file is None:
+        if not self._is_packed:
             self._write_json(stores.detections_uri(*self._names(judged)), judged.image.to_json())
-        elif not self._has_file(judged):
+        elif not plan.is_recorded:
             if self._rows is not None and plan.restored:
                 stores.delete(stores.final_uri(*self._names(judged)))
             return
@@ -770,8 +800,7 @@ class _StorePlan(ReadAheadDoFn):
     def _write_row(self, plan: Plan) -> None:
         """Writes what the plan says on the verdict of its capture time."""
         assert self._rows is not None
-        assert self._has_file is not None
-        decision = decision_on(plan.known, self._has_file, 1)
+        decision = decision_on(plan.known, 1, is_recorded=plan.is_recorded)
         if decision is not None:
             self._rows.write([decision])
 
@@ -913,6 +942,7 @@ class ResolveVersions(beam.PTransform):
         self._streaming = streaming
         self._lateness_seconds = allowed_lateness_seconds
         self._windows = windows
+        self._has_file = has_file
         self._resolve_in_stream = partial(
             _ResolveInStream,
             *(output, window_seconds, allowed_lateness_seconds),
@@ -928,7 +958,7 @@ class ResolveVersions(beam.PTransform):
             max_copied_bytes=max_copied_bytes,
             top=top,
             streaming=streaming,
-            has_file=has_file,
+            is_packed=has_file is not None,
             windows=windows,
         )
 
@@ -953,11 +983,12 @@ class ResolveVersions(beam.PTransform):
             resolved = self._as_they_come(contested, self._resolve_in_stream())
             winners, counted = resolved[WINNERS], resolved[COUNTED]
         else:
+            together = _ResolveInBatch(self._has_file)
             resolved = (
                 contested
                 | "ByCaptureTime" >> beam.WithKeys(key_of).with_output_types(keyed)
                 | "GroupByCaptureTime" >> beam.GroupByKey()
-                | "Together" >> beam.ParDo(_ResolveInBatch()).with_outputs(PLANS, main=WINNERS)
+                | "Together" >> beam.ParDo(together).with_outputs(PLANS, main=WINNERS)
             )
             retract = beam.ParDo(_RetractEarlier(self._output)).with_output_types(JudgedImage)
             alone = (part[WINNERS] | f"RetractEarlier{label}" >> retract for label, part in splits)

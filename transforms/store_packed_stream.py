@@ -114,22 +114,20 @@ WRITTEN: VersionedCoder[Written] = VersionedCoder(Written)
 """Encodes a camera, a capture time and the number of the newest decision on it that was written."""
 
 
-def decision_on(
-    known: CaptureTime, has_record: Callable[[JudgedImage], bool], number: int
-) -> Decision | None:
+def decision_on(known: CaptureTime, number: int, *, is_recorded: bool) -> Decision | None:
     """Returns the decision on a capture time; None if an earlier verdict on it stays.
 
     Args:
       known: What is known of it.
-      has_record: Whether an image has a record in `alerts/`.
       number: The number of the decision.
+      is_recorded: Whether the winner has a record in `alerts/`.
     """
     if not known.versions:
         return None
     camera, timestamp = key_of(next(iter(known.versions.values()))).split("\n")
     decision = Decision(camera, timestamp, number)
     if known.winner is not None:
-        return replace(decision, winner=known.winner, is_recorded=has_record(known.winner))
+        return replace(decision, winner=known.winner, is_recorded=is_recorded)
     files = tuple(
         (version.uri, version.name)
         for version in known.versions.values()

@@ -349,11 +349,18 @@ class PackedStream(Stream):
 
     Attributes:
       reorders: Whether the runner hands on the decisions of a bundle in another order.
+      edits_between_steps: Whether the rules are edited before each plan is carried out.
+      recorded: The severities of images that have a record in `alerts/`, by the rules of now.
+      records: For the sha256 of each image that has won: whether it had one then. There are two
+        answers if the rules were edited before it has won again.
     """
 
     def __init__(self, top: Path, *, reorders: bool = False) -> None:
+        self.edits_between_steps = False
+        self.recorded = frozenset({"alert"})
+        self.records: dict[str, set[bool]] = {}
         super().__init__(top)
-        has_file = _is_recorded
+        has_file = self.is_recorded
         self.resolve = _ResolveInStream(
             str(self.output), 300, 3600, has_file=has_file, windows=WINDOWS, passes_on=True
         )
@@ -377,7 +384,7 @@ class PackedStream(Stream):
                 str(self.output),
                 window_seconds=300,
                 streaming=True,
-                has_file=_is_recorded,
+                is_packed=True,
                 windows=WINDOWS,
                 writes_rows=is_late,
             )
@@ -390,6 +397,15 @@ class PackedStream(Stream):
     def states(self) -> list[State]:
         late = [self.late_state, self.waiting, self.written, self.number, self.noted]
         return [self.state, *late]
+
+    def is_recorded(self, image: JudgedImage) -> bool:
+        is_recorded = image.verdict.severity in self.recorded
+        self.records.setdefault(image.image.sha256, set()).add(is_recorded)
+        return is_recorded
+
+    def edit_rules(self) -> None:
+        """Gives images of severity `detection` a target, or takes it away."""
+        self.recorded ^= {"detection"}
 
     def write_what_waits(self, crash_after: int | None = None) -> bool:
         def writes() -> Iterator[Any]:
@@ -425,6 +441,8 @@ class PackedStream(Stream):
     def _take(self, output: Any) -> None:
         is_late = isinstance(output, _OfLate)
         output = output.output if is_late else output
+        if self.edits_between_steps and getattr(output, "tag", None) == PLANS:
+            self.edit_rules()
         if getattr(output, "tag", None) == DECISIONS:
             assert not is_late
             self._decided.append(output.value)
@@ -461,10 +479,6 @@ WINDOWS = PackedWindows(300)
 DECISION_CODER = beam.coders.registry.get_coder(Decision)
 
 
-def _is_recorded(image: JudgedImage) -> bool:
-    return image.verdict.severity == "alert"
-
-
 def is_alert(data: bytes) -> bool:
     return ("person", "alert") in CONTENTS[data]
 
@@ -497,7 +511,8 @@ def check_repositories(stream: Stream | Batch, files: dict[Path, bytes]) -> None
         assert recorded == {
             name: record
             for name, record in final.items()
-            if record["threat"]["severity"] == "alert"
+            if stream.records[record["sha256"]] == {True}
+            or (name in recorded and True in stream.records[record["sha256"]])
         }
         assert not any(name.startswith("detections/") for name in output)
         output |= {
@@ -603,6 +618,12 @@ class Arrivals(RuleBasedStateMachine):
             for after in crashes:
                 self.stream.write_what_waits(after)
             self.stream.write_what_waits()
+
+    @rule(between_steps=st.booleans())
+    def the_rules_are_edited(self, between_steps: bool) -> None:
+        if isinstance(self.stream, PackedStream):
+            self.stream.edit_rules()
+            self.stream.edits_between_steps = between_steps
 
     @rule()
     def the_files_of_a_day_are_merged(self) -> None:
@@ -834,6 +855,30 @@ def test_the_file_of_an_alert_outlives_what_was_decided_before_it(tmp_path):
     stream.end_bundle()
     stream.write_what_waits()
     check_repositories(stream, {path: b"person 1"})
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("had_target", [False, True])
+def test_an_edit_of_the_rules_between_two_steps_neither_leaves_nor_takes_a_file(
+    tmp_path, late, had_target
+):
+    """All steps go by what was decided when the image won, also when it is handed on again."""
+    stream = PackedStream(tmp_path)
+    stream.recorded |= {"detection"} if had_target else set()
+    stream.edits_between_steps = True
+    path = stream.put("a", NAMES[0], b"dog")
+    stream.comes(path, 1.0, late)
+    stream.write_what_waits()
+
+    def has_file() -> bool:
+        return (stream.output / "final" / CAMERA / f"{Path(NAMES[0]).stem}.json").exists()
+
+    assert has_file() == had_target
+    stream.comes(path, 2.0, late)  # The rules say otherwise by now.
+    stream.write_what_waits()
+    # A late image is emitted once more, and may have a record from then on.
+    assert has_file() == (had_target or late)
+    check_repositories(stream, {path: b"dog"})
 
 
 @pytest.mark.parametrize("is_known", [False, True])

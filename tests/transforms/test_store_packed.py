@@ -119,12 +119,12 @@ class Run:
 
     def _store_contested(self, key: str, group: Iterable[Version]) -> None:
         has_file = has_record if self._packed else None
-        store_plan = _StorePlan(self._output, window_seconds=300, has_file=has_file)
+        store_plan = _StorePlan(self._output, window_seconds=300, is_packed=self._packed)
         bare = [
             Version(version.judged, version.invalid and replace(version.invalid, data=None))
             for version in group
         ]
-        for result in _ResolveInBatch().process((key, bare)):
+        for result in _ResolveInBatch(has_file).process((key, bare)):
             if getattr(result, "tag", None) == PLANS:
                 store_plan.work(result.value)
             else:

@@ -129,6 +129,8 @@ class CaptureTime:
       replaced: The sha256s of versions that newer ones have replaced, the newest last; at most 16.
         If a runner returns to an earlier checkpoint, one of them may win again.
       decisions: How many decisions on it were handed on to the packed repositories of a stream.
+      is_recorded: Whether the winner has a record in `alerts/`, as it was decided when it won; None
+        if that was not decided.
     """
 
     versions: Mapping[str, Version] = field(default_factory=dict)
@@ -139,6 +141,7 @@ class CaptureTime:
     waiting: tuple[Version, ...] = ()
     replaced: tuple[str, ...] = ()
     decisions: int = 0
+    is_recorded: bool | None = None
 
     @property
     def winner(self) -> JudgedImage | None:
@@ -284,8 +287,8 @@ def unpack_capture_time(plain: Mapping[str, Any]) -> CaptureTime:
 register_record(Version, version=3, upgrades={1: keep_plain, 2: keep_plain})
 CAPTURE_TIMES: VersionedCoder[CaptureTime] = VersionedCoder(
     CaptureTime,
-    version=6,
-    upgrades=dict.fromkeys(range(1, 6), keep_plain),
+    version=7,
+    upgrades=dict.fromkeys(range(1, 7), keep_plain),
     pack=pack_capture_time,
     unpack=unpack_capture_time,
 )
