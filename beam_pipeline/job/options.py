@@ -78,6 +78,7 @@ class JobOptions:
 
     input: str | None
     follow_links: bool
+    input_parts: int
     output: str
     rules: str | None
     shadow_rules: str | None
@@ -271,6 +272,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=5,
         metavar="S",
         help="seconds between two searches for new images or messages (default: %(default)s)",
+    )
+    stream.add_argument(
+        "--input_parts",
+        type=at_least_1,
+        default=1,
+        metavar="N",
+        help="divide what is directly in the folder --input, by name, into so many parts, each of "
+        "which is listed on its own, so that several workers list (docs/flink.md); not with "
+        "--notifications or --follow_links (default: %(default)s)",
     )
     stream.add_argument(
         "--early_firing_seconds",
@@ -486,6 +496,8 @@ def to_options(args: argparse.Namespace) -> JobOptions:
         _check_detections(args)
     if args.notifications is not None:
         _check_notifications(args.notifications, args.input, args.streaming)
+    if args.input_parts > 1:
+        _check_parts(args)
     age: float | None = args.alert_max_age
     if age is None and args.streaming:
         age = STREAM_MAX_AGE_SECONDS
@@ -513,6 +525,21 @@ def _check_detections(args: argparse.Namespace) -> None:
             raise SetupError(
                 f"--{option} is for a model, and --detections runs none; leave one of them out"
             )
+
+
+def _check_parts(args: argparse.Namespace) -> None:
+    if not args.streaming:
+        raise SetupError("--input_parts works only in a stream; add --streaming")
+    if args.notifications is not None:
+        raise SetupError(
+            "--input_parts divides an input that is listed, and --notifications lists none; leave "
+            "one of them out"
+        )
+    if args.follow_links:
+        raise SetupError(
+            "--input_parts and --follow_links: links in two parts may lead to one folder, which "
+            "would be listed twice; leave one of them out"
+        )
 
 
 def _check_notifications(address: Address, source: str | None, streaming: bool) -> None:

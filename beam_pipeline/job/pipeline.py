@@ -90,6 +90,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> Outputs:
         files = pipeline | "ListImages" >> (
             WatchImages(
                 job.input,
+                parts=options.input_parts,
                 follow_links=options.follow_links,
                 poll_seconds=options.poll_interval_seconds,
             )

@@ -11,19 +11,19 @@ A range is a guess, and decides only when an object is found: every ten minutes,
 from __future__ import annotations
 
 import bisect
-import itertools
 import re
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
 
 from apache_beam.io.filesystem import FileMetadata
 
-from beam_pipeline.sources.folders import WILDCARD
+from beam_pipeline.sources.folders import WILDCARD, digest_of
+from beam_pipeline.sources.listed_files import ListedFile, ListedFiles
 from beam_pipeline.sources.listing import match_remote
-from transforms.storage.object_stores import object_store
+from beam_pipeline.sources.parts import WHOLE, Part
+from transforms.storage.object_stores import ObjectMetadata, list_some, object_store
 
 FULL_EVERY_SECONDS = 600.0
 """How often all is listed."""
@@ -84,7 +84,7 @@ def _time_of(found: re.Match[str] | None) -> _Time | None:
     return _Time(found.string[: found.start("year")], begins.timestamp())
 
 
-def quiet_ranges(files: Sequence[FileMetadata], base: str, now: float) -> list[QuietRange]:
+def quiet_ranges(files: ListedFiles, base: str, now: float) -> list[QuietRange]:
     """Returns ranges of names in which nothing is to be expected, in their order.
 
     Those are names of days that are over, which follow each other after the same text, and names of
@@ -95,20 +95,21 @@ def quiet_ranges(files: Sequence[FileMetadata], base: str, now: float) -> list[Q
       base: The text that all their addresses begin with, which is not part of their names.
       now: Unix time in seconds.
     """
-    days = [_time_of(_FIRST_DAY.search(file.path, len(base))) for file in files]
     newest: dict[_Time | None, float] = {}
-    for file, day in zip(files, days, strict=True):
-        newest[day] = max(newest.get(day, 0.0), file.last_updated_in_seconds)
+    for file in files:
+        day = _time_of(_FIRST_DAY.search(file.uri, len(base)))
+        newest[day] = max(newest.get(day, 0.0), file.changed)
     ranges: list[QuietRange] = []
-    first = length = 0
+    first = last = ""
+    length = 0
     before: tuple[str | None, str | None] = (None, None)
-    for index, (file, day) in enumerate(zip(files, days, strict=True)):
-        minute = _time_of(_LAST_MINUTE.match(file.path, len(base)))
+    for file in files:
+        day = _time_of(_FIRST_DAY.search(file.uri, len(base)))
+        minute = _time_of(_LAST_MINUTE.match(file.uri, len(base)))
         groups = (
             day.before if day is not None and _is_over(day, newest[day], now) else None,
             minute.before
-            if minute is not None
-            and max(minute.begins, file.last_updated_in_seconds) <= now - QUIET_AFTER_SECONDS
+            if minute is not None and max(minute.begins, file.changed) <= now - QUIET_AFTER_SECONDS
             else None,
         )
         if not any(
@@ -116,12 +117,12 @@ def quiet_ranges(files: Sequence[FileMetadata], base: str, now: float) -> list[Q
             for group, earlier in zip(groups, before, strict=True)
         ):
             if length > SKIPPED_NAMES:
-                ranges.append(QuietRange(files[first].path, files[index - 1].path))
-            first, length = index, 0
+                ranges.append(QuietRange(first, last))
+            first, length = file.uri, 0
         length += 1
-        before = groups
+        last, before = file.uri, groups
     if length > SKIPPED_NAMES:
-        ranges.append(QuietRange(files[first].path, files[-1].path))
+        ranges.append(QuietRange(first, last))
     return ranges
 
 
@@ -148,7 +149,7 @@ class BucketListing:
       is_full: Whether nothing was left out.
     """
 
-    files: list[FileMetadata]
+    files: ListedFiles
     is_full: bool
 
 
@@ -160,10 +161,12 @@ class Bucket:
 
     Args:
       source: An object, folder or glob of a store; of a glob, nothing is left out.
+      part: The part of it that is listed.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, part: Part = WHOLE) -> None:
         self._source = source
+        self._part = part
         self._base = source.rstrip("/") + "/"
         self._ranges: list[QuietRange] = []
         self._listed_at = 0.0
@@ -182,21 +185,24 @@ class Bucket:
         """
         if may_skip and self._ranges and 0 <= now - self._listed_at < self._full_every_seconds:
             try:
-                files = [file for file in self._new() if not file.path.endswith("/")]
-                return BucketListing(files, is_full=False)
+                return BucketListing(self._new(), is_full=False)
             except _OutOfOrderError:
                 self._is_ordered = False
         began = time.monotonic()
-        files = match_remote(self._source)
+        files = ListedFiles()
+        last = self._base
+        may_leave_out = self._is_ordered and object_store(self._base) is not None
+        for file in match_remote(self._source, self._part):
+            files.append(_listed(file))
+            # That all are under the base follows too, where the last one is.
+            may_leave_out &= last < file.path
+            last = file.path
         self._full_every_seconds = max(
             FULL_EVERY_SECONDS, FULL_EVERY_TIMES * (time.monotonic() - began)
         )
         self._listed_at = now
-        self._ranges = []
-        beneath = all(file.path.startswith(self._base) for file in files)
-        ascending = all(file.path < following.path for file, following in itertools.pairwise(files))
-        if self._is_ordered and beneath and ascending and object_store(self._base) is not None:
-            self._ranges = quiet_ranges(files, self._base, now)
+        may_leave_out &= last.startswith(self._base)
+        self._ranges = quiet_ranges(files, self._base, now) if may_leave_out else []
         return BucketListing(files, is_full=True)
 
     def leaves_out(self, uri: str) -> bool:
@@ -205,16 +211,18 @@ class Bucket:
         index = bisect.bisect_left(self._ranges, uri, key=lambda quiet: quiet.last)
         return index < len(self._ranges) and self._ranges[index].first <= uri
 
-    def _new(self) -> Iterator[FileMetadata]:
-        """Yields the objects outside of the quiet ranges."""
+    def _new(self) -> ListedFiles:
+        """Returns the objects outside of the quiet ranges."""
+        files = ListedFiles()
         store = object_store(self._base)
         assert store is not None, "only such a store has quiet ranges"
+        has = None if self._part == WHOLE else self._part.has
         ranges = iter(self._ranges)
         quiet = next(ranges, None)
         after: str | None = None
         while True:
             entered: QuietRange | None = None
-            for file in store.list(self._base, after):
+            for file in list_some(store, self._base, has, after):
                 if after is not None and file.path <= after:
                     raise _OutOfOrderError
                 after = file.path
@@ -223,7 +231,16 @@ class Bucket:
                 if quiet is not None and quiet.first <= file.path:
                     entered, quiet = quiet, next(ranges, None)
                     break
-                yield file
+                if not file.path.endswith("/"):
+                    files.append(_listed(file))
             if entered is None:
-                return
+                return files
             after = entered.last
+
+
+def _listed(file: FileMetadata) -> ListedFile:
+    changed = file.last_updated_in_seconds
+    # Beam's own filesystems give only size and date.
+    tag = file.tag if isinstance(file, ObjectMetadata) else ""
+    version = digest_of(file.path, file.size_in_bytes, changed, tag)
+    return ListedFile(file.path, file.size_in_bytes, changed, version)

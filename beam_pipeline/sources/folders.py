@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 from apache_beam.io.filesystems import FileSystems
 
 from beam_pipeline.sources.listed_files import ListedFile, ListedFiles
+from beam_pipeline.sources.parts import WHOLE, Part
 
 WILDCARD = re.compile(r"[*?\[]")
 _CROSSES_FOLDERS = re.compile(r"\*\*|[?\[]")
@@ -225,6 +226,7 @@ class Folder:
       has_linked_files: Whether some of `files` are links.
       is_unchanged: It was not listed, as nothing has come or gone; `files` is empty.
       is_partial: `files` are those that may be new; the others were not listed again.
+      has_other_parts: It has entries that belong to other parts of the source.
       status_changed: As `changed`, and nobody can set it back: a program that copies folders sets
         `changed` to what it was elsewhere.
     """
@@ -242,12 +244,14 @@ class Folder:
     has_linked_files: bool = False
     is_unchanged: bool = False
     is_partial: bool = False
+    has_other_parts: bool = False
     status_changed: float = 0.0
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing at all is in it."""
-        return not (self.files or self.folders or self.unread or self.dangling or self.links)
+        found = self.files or self.folders or self.unread or self.dangling or self.links
+        return not (found or self.has_other_parts)
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,12 @@ def _always_list(folder: Folder) -> None:
 
 
 def walk(
-    source: Source, disk: Disk, *, follow_links: bool = False, unchanged: Unchanged = _always_list
+    source: Source,
+    disk: Disk,
+    *,
+    part: Part = WHOLE,
+    follow_links: bool = False,
+    unchanged: Unchanged = _always_list,
 ) -> Iterator[Folder | UnlistableFolder]:
     """Yields the folders of a source, the top first, each before those in it.
 
@@ -285,6 +294,8 @@ def walk(
     Args:
       source: What to list.
       disk: Where it is.
+      part: Which entries of the top folder are listed, with all beneath them. A folder to which
+        links in several parts lead is listed by each of these.
       follow_links: Whether links are followed wherever they lead.
       unchanged: Gives the folders in a folder that need not be listed again, or None.
 
@@ -292,7 +303,7 @@ def walk(
       OSError: The top can't be listed.
     """
     disk.forget_mounts()
-    walking = _Walk(source, disk, follow_links)
+    walking = _Walk(source, disk, part, follow_links)
     listed: set[str] = set()
     pending: list[tuple[str, str, frozenset[str]]] = [(source.top, source.top, frozenset())]
     pending_links: list[tuple[str, str, frozenset[str]]] = []
@@ -326,9 +337,10 @@ def walk(
 
 
 class _Walk:
-    def __init__(self, source: Source, disk: Disk, follow_links: bool) -> None:
+    def __init__(self, source: Source, disk: Disk, part: Part, follow_links: bool) -> None:
         self._source = source
         self._disk = disk
+        self._part = part
         self._follow_links = follow_links
         self._real_top = disk.realpath(source.top)
         self.linked_folders: dict[str, set[str]] = {}
@@ -345,7 +357,11 @@ class _Walk:
 
     def fill(self, folder: Folder) -> None:
         # Not as a list: an entry and its status are larger than what is kept of them.
+        is_divided = folder.path == self._source.top and self._part != WHOLE
         for entry in self._disk.scan(folder.path):
+            if is_divided and not self._part.has(entry.name):
+                folder.has_other_parts = True
+                continue
             try:
                 if entry.is_symlink():
                     self._link(folder, entry)

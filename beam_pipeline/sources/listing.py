@@ -12,6 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_pipeline.sources.folders import WILDCARD, Disk, Folder, UnlistableFolder, source_of, walk
 from beam_pipeline.sources.listed_files import SortedRows
+from beam_pipeline.sources.parts import WHOLE, Part
 from transforms.records.images import ImageFile
 from transforms.records.text import one_line, printable
 from transforms.runtime.counters import count
@@ -85,18 +86,31 @@ def describe_unlistable(folder: Folder | UnlistableFolder) -> str:
 
 
 def _list_remote(source: str) -> Iterator[ImageFile]:
-    for metadata in sorted(match_remote(source), key=lambda metadata: metadata.path):
-        modified = metadata.last_updated_in_seconds or None
-        yield ImageFile(metadata.path, metadata.size_in_bytes, changed=modified)
+    rows = SortedRows()
+    for file in match_remote(source):
+        rows.add((file.path, file.size_in_bytes, file.last_updated_in_seconds or None))
+    for uri, size_bytes, modified in rows.drain():
+        yield ImageFile(uri, size_bytes, changed=modified)
 
 
-def match_remote(source: str) -> list[FileMetadata]:
-    """Returns what a store lists for a file, directory or glob.
+def match_remote(source: str, part: Part = WHOLE) -> Iterator[FileMetadata]:
+    """Yields what a store lists for a file, directory or glob, in the order of names.
+
+    Args:
+      source: The file, directory or glob.
+      part: The part of it.
 
     Raises:
       OSError: The store can't be listed.
     """
-    return stores.match(source) or stores.list_beneath(source)
+    has = None if part == WHOLE else part.has
+    files = stores.each_match(source, has)
+    first = next(files, None)
+    if first is None:
+        files = stores.each_beneath(source, has)
+    else:
+        yield first
+    yield from files
 
 
 def belongs_to(source: str) -> Callable[[str], bool]:

@@ -27,6 +27,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_pipeline.sources.buckets import Bucket
@@ -54,6 +55,7 @@ from beam_pipeline.sources.listing import (
     InputLostError,
     describe_unlistable,
 )
+from beam_pipeline.sources.parts import WHOLE, Part, parts_of
 from beam_pipeline.sources.unbounded import (
     EventTimeProvider,
     PollingDoFn,
@@ -65,7 +67,6 @@ from transforms.records.codecs import VersionedCoder
 from transforms.records.images import ImageFile
 from transforms.records.text import one_line, printable
 from transforms.runtime.counters import count
-from transforms.storage.object_stores import ObjectMetadata
 from transforms.storage.stores import is_local
 
 _LOGGER = logging.getLogger(__name__)
@@ -361,8 +362,9 @@ class _LocalInput:
 
     is_whole_at_once = False
 
-    def __init__(self, source: str, follow_links: bool, disk: Disk) -> None:
+    def __init__(self, source: str, part: Part, follow_links: bool, disk: Disk) -> None:
         self._source = source
+        self._part = part
         self._follow_links = follow_links
         self._disk = disk
         self._remembered: dict[str, _Remembered] = {}
@@ -391,6 +393,7 @@ class _LocalInput:
         return walk(
             source_of(self._source),
             self._disk,
+            part=self._part,
             follow_links=self._follow_links,
             unchanged=unchanged,
         )
@@ -459,9 +462,9 @@ class _RemoteInput:
 
     is_whole_at_once = True
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, part: Part) -> None:
         self._source = source
-        self._bucket = Bucket(source)
+        self._bucket = Bucket(source, part)
         # What was known at the last full listing, if nothing was new of what is left out since.
         self._listed_with: bytes | None = None
 
@@ -474,13 +477,7 @@ class _RemoteInput:
         # Until the next full listing, versions are only added.
         may_skip = self._listed_with is not None and versions.startswith(self._listed_with)
         listing = self._bucket.list(now, may_skip=may_skip)
-        bucket.is_partial = not listing.is_full
-        for metadata in listing.files:
-            changed = metadata.last_updated_in_seconds
-            # Beam's own filesystems give only size and date.
-            tag = metadata.tag if isinstance(metadata, ObjectMetadata) else ""
-            version = digest_of(metadata.path, metadata.size_in_bytes, changed, tag)
-            bucket.files.append(ListedFile(metadata.path, metadata.size_in_bytes, changed, version))
+        bucket.is_partial, bucket.files = not listing.is_full, listing.files
         yield bucket
 
     def remember(
@@ -580,6 +577,7 @@ class Watcher:
 
     Args:
       source: A file, directory or glob.
+      part: Which part of it is watched.
       follow_links: Whether links are followed wherever they lead.
       disk: What is listed, if the source is local.
       max_files: The maximum number of files in one poll.
@@ -590,6 +588,7 @@ class Watcher:
         self,
         source: str,
         *,
+        part: Part = WHOLE,
         follow_links: bool = False,
         disk: Disk | None = None,
         max_files: int = MAX_FILES_PER_POLL,
@@ -600,7 +599,9 @@ class Watcher:
         self._clock = clock
         disk = disk or Disk()
         self._input: _LocalInput | _RemoteInput = (
-            _LocalInput(source, follow_links, disk) if is_local(source) else _RemoteInput(source)
+            _LocalInput(source, part, follow_links, disk)
+            if is_local(source)
+            else _RemoteInput(source, part)
         )
         self._ends_as_jpeg = disk.ends_as_jpeg
         self._listing: _Listing | None = None
@@ -754,15 +755,31 @@ _RESTRICTION = beam.DoFn.RestrictionParam(UnboundedProvider(KnownFiles(), KNOWN_
 _WATERMARK = beam.DoFn.WatermarkEstimatorParam(EventTimeProvider())
 
 
+class _Watchers(dict[Part, Watcher]):
+    """The watchers of a process between two polls.
+
+    A part is polled by any of the step's instances, and what was remembered of it is taken along.
+    """
+
+
 class _Watch(PollingDoFn):
     def __init__(
-        self, source: str, poll_seconds: float, clock: Callable[[], float], *, follow_links: bool
+        self,
+        source: str,
+        poll_seconds: float,
+        clock: Callable[[], float],
+        *,
+        parts: int = 1,
+        follow_links: bool,
     ) -> None:
         super().__init__(source, poll_seconds, clock)
+        self._parts = parts
         self._follow_links = follow_links
+        self._shared = Shared()
+        self._is_told = False
 
     def setup(self) -> None:
-        self._watcher = Watcher(self._source, follow_links=self._follow_links, clock=self._clock)
+        self._watchers: _Watchers = self._shared.acquire(_Watchers)
 
     @beam.DoFn.unbounded_per_element()
     def process(
@@ -772,8 +789,10 @@ class _Watch(PollingDoFn):
         estimator: Any = _WATERMARK,
     ) -> Iterator[Any]:
         now = self._clock()
+        part = element if isinstance(element, Part) else WHOLE
+        self._compare_with_option(part)
         try:
-            result = self._watcher.poll(tracker.current_restriction())
+            result = self._poll(part, tracker.current_restriction())
         except Exception as error:  # Each store's client has its own kinds of error.
             count("source.listing_failed")
             _LOGGER.error("--input %s can't be listed: %s", self._source, one_line(error))
@@ -792,6 +811,26 @@ class _Watch(PollingDoFn):
         pause = min(self._poll_seconds, max(result.due_in_seconds, SETTLE_SECONDS))
         self._defer(tracker, 0.0 if result.has_more else pause)
 
+    def _poll(self, part: Part, known: KnownFiles) -> PollResult:
+        watcher = self._watchers.pop(part, None)  # No other poll uses it meanwhile.
+        if watcher is None:
+            watcher = Watcher(
+                self._source, part=part, follow_links=self._follow_links, clock=self._clock
+            )
+        try:
+            return watcher.poll(known)
+        finally:
+            self._watchers[part] = watcher
+
+    def _compare_with_option(self, part: Part) -> None:
+        if part.number != self._parts and not self._is_told:
+            self._is_told = True
+            _LOGGER.warning(
+                "--input_parts %d has no effect: this stream has begun with %d, and goes on so",
+                self._parts,
+                part.number,
+            )
+
 
 class WatchImages(beam.PTransform):
     """Finds files as they appear, each once, for as long as the job runs.
@@ -800,12 +839,15 @@ class WatchImages(beam.PTransform):
     quarter of a second if it is on a local filesystem and ends as a JPEG does; one that changes
     after it was emitted is emitted again. Event time follows the clock, ten seconds
     behind, once all that was there is emitted: neither a camera that becomes silent nor one whose
-    clock is wrong moves it.
+    clock is wrong moves it. Where the input is divided into parts, each has an event time and a
+    state of its own, and that of the output is the earliest of them.
 
     Output: `PCollection[ImageFile]`, unbounded.
 
     Args:
       source: A file, directory or glob, as :func:`listing.list_images` takes it.
+      parts: Into how many parts the entries of its top folder are divided. Each part is an element
+        of its own, as Flink gives all restrictions of one element to one slot.
       follow_links: Whether links are followed wherever they lead.
       poll_seconds: Seconds between two polls.
       clock: Gives Unix time in seconds.
@@ -815,16 +857,18 @@ class WatchImages(beam.PTransform):
         self,
         source: str,
         *,
+        parts: int = 1,
         follow_links: bool = False,
         poll_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
-        self._watch = _Watch(source, poll_seconds, clock, follow_links=follow_links)
+        self._parts = parts
+        self._watch = _Watch(source, poll_seconds, clock, parts=parts, follow_links=follow_links)
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[ImageFile]:
-        return (
-            begin
-            | "Once" >> beam.Impulse()
-            | "Watch" >> beam.ParDo(self._watch).with_output_types(ImageFile)
-        )
+        watched: beam.PCollection[Any] = begin | "Once" >> beam.Impulse()
+        if self._parts > 1:  # Of a whole input, savepoints of earlier releases stay usable.
+            parts = parts_of(self._parts)
+            watched |= "Parts" >> beam.FlatMap(lambda _: parts).with_output_types(Part)
+        return watched | "Watch" >> beam.ParDo(self._watch).with_output_types(ImageFile)

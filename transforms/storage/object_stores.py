@@ -21,7 +21,7 @@ import os
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -59,6 +59,10 @@ class ObjectMetadata(FileMetadata):
     def __init__(self, path: str, size_bytes: int, changed: float, tag: str) -> None:
         super().__init__(path, size_bytes, changed)
         self.tag = tag
+
+
+Has = Callable[[str], bool]
+"""Says of a name in a folder whether what is under it is meant."""
 
 
 class ObjectStore(ABC):
@@ -103,6 +107,16 @@ class ObjectStore(ABC):
         Args:
           prefix: The text that the addresses begin with.
           after: An address: only those that sort behind it, if the store can list so.
+        """
+
+    @abstractmethod
+    def list_folder(self, prefix: str, after: str | None = None) -> Iterator[FileMetadata | str]:
+        """Yields the objects whose addresses have a prefix and no further slash behind it, and once
+        for all others the addresses up to that slash, in the order of all of these.
+
+        Args:
+          prefix: See :meth:`list`.
+          after: See :meth:`list`.
         """
 
     @abstractmethod
@@ -383,13 +397,22 @@ class S3Store(ObjectStore):
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def list(self, prefix: str, after: str | None = None) -> Iterator[FileMetadata]:
-        bucket, key = _split(prefix)
-        with _s3_errors(prefix):
-            for page in self._pages(bucket, key, "" if after is None else _split(after)[1]):
-                for entry in page.get("Contents", ()):
-                    changed = entry["LastModified"].timestamp()
-                    uri = f"s3://{bucket}/{entry['Key']}"
-                    yield ObjectMetadata(uri, entry["Size"], changed, entry.get("ETag", ""))
+        for page in self._pages(prefix, after):
+            yield from self._objects(prefix, page)
+
+    def list_folder(self, prefix: str, after: str | None = None) -> Iterator[FileMetadata | str]:
+        bucket, _ = _split(prefix)
+        for page in self._pages(prefix, after, Delimiter="/"):
+            folders = (f"s3://{bucket}/{one['Prefix']}" for one in page.get("CommonPrefixes", ()))
+            yield from sorted([*self._objects(prefix, page), *folders], key=address_of)
+
+    @staticmethod
+    def _objects(prefix: str, page: dict[str, Any]) -> Iterator[ObjectMetadata]:
+        bucket, _ = _split(prefix)
+        for entry in page.get("Contents", ()):
+            changed = entry["LastModified"].timestamp()
+            uri = f"s3://{bucket}/{entry['Key']}"
+            yield ObjectMetadata(uri, entry["Size"], changed, entry.get("ETag", ""))
 
     def check_writable(self, uri: str) -> None:
         bucket, key = _split(uri)
@@ -417,21 +440,25 @@ class S3Store(ObjectStore):
         bucket, key = _split(uri)
         return self._client.get_object(Bucket=bucket, Key=key, **which)
 
-    def _pages(self, bucket: str, prefix: str, after: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, prefix: str, after: str | None, **how: str) -> Iterator[dict[str, Any]]:
         """Pages of a listing, by the first version of the protocol where a store has no other.
 
         Pachyderm's gateway answers a request of the second version as if it were of the first: it
         gives no `KeyCount`, and takes no token for the next page.
         """
-        for page in self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=bucket, Prefix=prefix, **({"StartAfter": after} if after else {})
-        ):
-            if "KeyCount" not in page:
-                yield from self._client.get_paginator("list_objects").paginate(
-                    Bucket=bucket, Prefix=prefix, **({"Marker": after} if after else {})
-                )
-                return
-            yield page
+        bucket, key = _split(prefix)
+        what = {"Bucket": bucket, "Prefix": key, **how}
+        begin = "" if after is None else _split(after)[1]
+        with _s3_errors(prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                **what, **({"StartAfter": begin} if begin else {})
+            ):
+                if "KeyCount" not in page:
+                    yield from self._client.get_paginator("list_objects").paginate(
+                        **what, **({"Marker": begin} if begin else {})
+                    )
+                    return
+                yield page
 
 
 _gcs_clients = threading.local()
@@ -552,20 +579,34 @@ class GcsStore(ObjectStore):
             pass
 
     def list(self, prefix: str, after: str | None = None) -> Iterator[FileMetadata]:
+        for page in self._pages(prefix, after):
+            yield from self._objects(prefix, page, after)
+
+    def list_folder(self, prefix: str, after: str | None = None) -> Iterator[FileMetadata | str]:
+        bucket, _ = _split(prefix)
+        for page in self._pages(prefix, after, delimiter="/"):
+            folders = (f"gs://{bucket}/{folder}" for folder in page.prefixes)
+            yield from sorted([*self._objects(prefix, page, after), *folders], key=address_of)
+
+    @staticmethod
+    def _objects(prefix: str, page: Any, after: str | None) -> Iterator[ObjectMetadata]:
+        bucket, _ = _split(prefix)
+        for blob in page:
+            uri, changed = f"gs://{bucket}/{blob.name}", blob.updated.timestamp()
+            if uri != after:  # GCS lists from this one on.
+                yield ObjectMetadata(uri, blob.size or 0, changed, str(blob.generation))
+
+    def _pages(self, prefix: str, after: str | None, **how: str) -> Iterator[Any]:
         bucket, name = _split(prefix)
         with _gcs_errors(prefix):
-            blobs = self._client.list_blobs(
+            yield from self._client.list_blobs(
                 bucket,
                 prefix=name,
                 start_offset=None if after is None else _split(after)[1],
-                fields="items(name,size,updated,generation),nextPageToken",
+                fields="prefixes,items(name,size,updated,generation),nextPageToken",
+                **how,
                 **self._request_options,
-            )
-            for blob in blobs:
-                uri, changed = f"gs://{bucket}/{blob.name}", blob.updated.timestamp()
-                if uri == after:  # GCS lists from this one on.
-                    continue
-                yield ObjectMetadata(uri, blob.size or 0, changed, str(blob.generation))
+            ).pages
 
     def check_writable(self, uri: str) -> None:
         bucket, _ = _split(uri)
@@ -610,10 +651,71 @@ class GcsStore(ObjectStore):
         return self._client.bucket(bucket).blob(name)
 
 
-def matching(store: ObjectStore, pattern: str) -> Iterator[FileMetadata]:
-    """Objects whose addresses match a glob of Beam's; one without wildcards is an address."""
+def address_of(entry: FileMetadata | str) -> str:
+    """Returns the address of an object or folder that a listing shows."""
+    return entry if isinstance(entry, str) else str(entry.path)
+
+
+def folder_of(pattern: str) -> str:
+    """Returns the folder under which all lies that matches a glob of Beam's, with a slash behind
+    it; of an address, the folder that it is in."""
+    literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return literal[: literal.rindex("/") + 1]
+
+
+def name_in(folder: str, address: str) -> str:
+    """Returns which name in a folder an address is, or lies under.
+
+    Args:
+      folder: The folder's address with the slash behind it.
+      address: An address in the folder.
+    """
+    return address.removeprefix(folder).partition("/")[0]
+
+
+def list_some(
+    store: ObjectStore, prefix: str, has: Has | None, after: str | None = None
+) -> Iterator[FileMetadata]:
+    """Yields the objects under some of the names in a folder, as :meth:`ObjectStore.list` does.
+
+    Args:
+      store: Where they are.
+      prefix: The folder with the slash behind it, and what the names in it begin with, if anything.
+      has: Whether what is under a name is yielded; None: all is.
+      after: See :meth:`ObjectStore.list`.
+    """
+    if has is None:
+        yield from store.list(prefix, after)
+        return
+    folder = prefix[: prefix.rindex("/") + 1]
+    # Stores differ in whether they show a folder from the middle on: so from just before it.
+    begin = None if after is None else folder + name_in(folder, after)
+    for entry in store.list_folder(prefix, begin):
+        address = address_of(entry)
+        is_after = after is None or address > after
+        if not has(name_in(folder, address)):
+            continue
+        if not isinstance(entry, str):
+            if is_after:
+                yield entry
+        elif is_after:
+            yield from store.list(address)
+        elif after is not None and after.startswith(address):
+            yield from store.list(address, after)
+
+
+def matching(store: ObjectStore, pattern: str, has: Has | None = None) -> Iterator[FileMetadata]:
+    """Objects whose addresses match a glob of Beam's; one without wildcards is an address.
+
+    Args:
+      store: Where they are.
+      pattern: The glob.
+      has: Whether what is under a name in its folder is yielded; None: all is.
+    """
     literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     if literal == pattern:
+        if has is not None and not has(name_in(folder_of(pattern), pattern)):
+            return
         for file in store.list(pattern):  # The shortest of the names that begin so comes first.
             if file.path == pattern:
                 yield file
@@ -621,4 +723,4 @@ def matching(store: ObjectStore, pattern: str) -> Iterator[FileMetadata]:
         return
     translate = FileSystems.get_filesystem(pattern).translate_pattern
     matches = re.compile(translate(pattern)).match
-    yield from (file for file in store.list(literal) if matches(file.path))
+    yield from (file for file in list_some(store, literal, has) if matches(file.path))

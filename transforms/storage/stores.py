@@ -29,7 +29,16 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadat
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.records.text import one_line, printable
-from transforms.storage.object_stores import ObjectStore, matching, object_store, store_error
+from transforms.storage.object_stores import (
+    Has,
+    ObjectStore,
+    folder_of,
+    list_some,
+    matching,
+    name_in,
+    object_store,
+    store_error,
+)
 
 _CHUNK = 1 << 20
 _MAX_SINGLE_REQUEST = 8 << 20
@@ -485,13 +494,7 @@ def match(pattern: str) -> list[FileMetadata]:
     Raises:
       OSError: The store can't be listed.
     """
-    if store := object_store(pattern):
-        files = list(matching(store, pattern))
-    else:
-        with _as_os_errors(pattern):
-            (result,) = FileSystems.match([pattern])
-        files = result.metadata_list
-    return _without_folders(files)
+    return list(each_match(pattern))
 
 
 def list_beneath(folder: str) -> list[FileMetadata]:
@@ -500,10 +503,35 @@ def list_beneath(folder: str) -> list[FileMetadata]:
     Raises:
       OSError: The store can't be listed.
     """
+    return list(each_beneath(folder))
+
+
+def each_match(pattern: str, has: Has | None = None) -> Iterator[FileMetadata]:
+    """Yields what :func:`match` returns; of S3 and GCS, no more than a page is held at a time.
+
+    Args:
+      pattern: The glob or address.
+      has: Whether what is under a name in the glob's folder is yielded; None: all is. S3 and GCS
+        then list nothing else.
+    """
+    if store := object_store(pattern):
+        return _without_folders(matching(store, pattern, has))
+    with _as_os_errors(pattern):
+        (result,) = FileSystems.match([pattern])
+    return _without_folders(_some(result.metadata_list, folder_of(pattern), has))
+
+
+def each_beneath(folder: str, has: Has | None = None) -> Iterator[FileMetadata]:
+    """Yields what :func:`list_beneath` returns; see :func:`each_match`."""
     base = folder.rstrip("/")
     if store := object_store(base):
-        return _without_folders(list(store.list(f"{base}/")))
-    return match(f"{glob.escape(base)}/**")
+        return _without_folders(list_some(store, f"{base}/", has))
+    files = match(f"{glob.escape(base)}/**")
+    return _some(files, f"{base}/", has)
+
+
+def _some(files: Sequence[FileMetadata], folder: str, has: Has | None) -> Iterator[FileMetadata]:
+    return (file for file in files if has is None or has(name_in(folder, file.path)))
 
 
 def list_one_deep(folder: str) -> Iterator[FileMetadata]:
@@ -590,9 +618,9 @@ def names_with_prefix(folder: str, prefixes: Sequence[str]) -> list[str]:
     return sorted(name for name in names if "/" not in name)
 
 
-def _without_folders(files: list[FileMetadata]) -> list[FileMetadata]:
+def _without_folders(files: Iterator[FileMetadata]) -> Iterator[FileMetadata]:
     # Some clients make empty keys that stand for folders.
-    return [file for file in files if not file.path.endswith("/")]
+    return (file for file in files if not file.path.endswith("/"))
 
 
 def write_bytes(uri: str, data: bytes) -> None:

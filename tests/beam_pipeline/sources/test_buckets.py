@@ -2,16 +2,14 @@
 
 A state machine keeps a bucket in memory and looks at it as the stream does: every version is
 emitted exactly once in what the runner keeps, within ten minutes, and at the next look if it is a
-picture of the last hour, however a fleet writes its names. No look takes more requests than a full
-listing.
+picture of the last hour, however a fleet writes its names, and whether the bucket is watched as a
+whole or in parts. No look at a whole takes more requests than a full listing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 from hypothesis import strategies as st
@@ -19,52 +17,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from beam_pipeline.sources import buckets
 from beam_pipeline.sources.buckets import QuietRange, quiet_ranges
+from beam_pipeline.sources.listed_files import ListedFile, ListedFiles
+from beam_pipeline.sources.parts import WHOLE, Part, parts_of
 from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, Watcher
+from tests.beam_pipeline.simulated_bucket import BUCKET as TOP
+from tests.beam_pipeline.simulated_bucket import SimulatedBucket, use_bucket
 from tests.search import search
-from transforms.storage import stores
 from transforms.storage.object_stores import ObjectMetadata
-
-TOP = "s3://pictures/in"
-NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc).timestamp()
-
-
-class SimulatedBucket:
-    """Objects by their addresses, with a clock, listed in pages."""
-
-    def __init__(self, page: int = 1000) -> None:
-        self.page = page
-        self.now = NOON
-        self.objects: dict[str, ObjectMetadata] = {}
-        self.requests = 0
-        self.lists_after = True
-        self._written = 0
-
-    def put(self, name: str, age: float = 0.0) -> ObjectMetadata:
-        self._written += 1
-        uri = f"{TOP}/{name}"
-        self.objects[uri] = ObjectMetadata(uri, 1, self.now - age, str(self._written))
-        return self.objects[uri]
-
-    def list(self, prefix: str, after: str | None = None) -> Iterator[ObjectMetadata]:
-        """Lists as a store does."""
-        if not self.lists_after:
-            after = None
-        uris = sorted(uri for uri in self.objects if uri.startswith(prefix) and uri > (after or ""))
-        for start in range(0, max(len(uris), 1), self.page):
-            self.requests += 1
-            yield from [self.objects[uri] for uri in uris[start : start + self.page]]
 
 
 @pytest.fixture(autouse=True)
 def bucket(monkeypatch: pytest.MonkeyPatch) -> SimulatedBucket:
     simulated = SimulatedBucket()
-    use(simulated, monkeypatch)
+    use_bucket(simulated, monkeypatch)
     return simulated
-
-
-def use(simulated: SimulatedBucket, patch: Any) -> None:
-    for module in (buckets, stores):
-        patch.setattr(module, "object_store", lambda uri: simulated)
 
 
 class Stream:
@@ -85,6 +51,14 @@ class Stream:
             self.known, more = result.known, result.has_more
             found += [file.uri.removeprefix(f"{TOP}/") for file in result.ready]
         return found
+
+
+def ranges_of(objects: list[ObjectMetadata], now: float) -> list[QuietRange]:
+    files = ListedFiles()
+    for one in objects:
+        file = ListedFile(one.path, one.size_in_bytes, one.last_updated_in_seconds, b"12345678")
+        files.append(file)
+    return quiet_ranges(files, f"{TOP}/", now)
 
 
 def picture(camera: str, at: float) -> str:
@@ -190,7 +164,7 @@ def test_names_that_tell_no_order_are_listed_each_time(
     names: list[str], bucket: SimulatedBucket
 ) -> None:
     files = [bucket.put(name, age=20_000) for name in names]
-    assert quiet_ranges(files, f"{TOP}/", bucket.now) == []
+    assert ranges_of(files, bucket.now) == []
 
 
 @pytest.mark.parametrize(
@@ -209,7 +183,7 @@ def test_days_are_read_in_many_forms(form: str, bucket: SimulatedBucket) -> None
         for day in range(20, 32)
         for number in range(150)
     ]
-    assert quiet_ranges(files, f"{TOP}/", bucket.now) == [
+    assert ranges_of(files, bucket.now) == [
         QuietRange(f"{TOP}/{form.format(20, 0)}", f"{TOP}/{form.format(29, 149)}")
     ]
 
@@ -218,11 +192,11 @@ def test_days_to_which_old_pictures_are_copied_are_listed_each_time(
     bucket: SimulatedBucket,
 ) -> None:
     files = [bucket.put(f"2026/01/02/{number:04}.jpg", age=28 * 86400) for number in range(2000)]
-    assert len(quiet_ranges(files, f"{TOP}/", bucket.now)) == 1
+    assert len(ranges_of(files, bucket.now)) == 1
     files.append(bucket.put("2026/01/02/9999.jpg", age=60))
-    assert quiet_ranges(files, f"{TOP}/", bucket.now) == []
+    assert ranges_of(files, bucket.now) == []
     files[-1] = bucket.put("2026/01/02/9999.jpg", age=7200)
-    assert quiet_ranges(files, f"{TOP}/", bucket.now) == []
+    assert ranges_of(files, bucket.now) == []
 
 
 _CAMERAS = st.sampled_from(["a", "b", "c20200102", "20200103"])
@@ -243,31 +217,42 @@ _FORMS = (
 
 
 class Watched(RuleBasedStateMachine):
-    """A bucket, a worker, and a runner that keeps the worker's state."""
+    """A bucket as a whole or in parts, their workers, and a runner that keeps their states."""
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.bucket = SimulatedBucket(page=3)
-        use(self.bucket, self.patch)
+        use_bucket(self.bucket, self.patch)
         for name, value in _HASTY.items():
             self.patch.setattr(buckets, name, value)
-        self.kept: list[tuple[bytes, list[str]]] = [(KNOWN_FILES_CODER.encode(KnownFiles()), [])]
+        self.parts = [WHOLE]
+        self.kept: list[tuple[dict[Part, bytes], list[str]]] = []
         self.number = 0
         self.in_time: set[str] = set()
         self.form = _FORMS[0]
         self.hours = 0
         self.new_worker()
 
-    @initialize(form=st.sampled_from(_FORMS), hours=st.sampled_from([-11, 0, 14]))
-    def begin(self, form: str, hours: int) -> None:
+    @initialize(
+        form=st.sampled_from(_FORMS),
+        hours=st.sampled_from([-11, 0, 14]),
+        parts=st.sampled_from([1, 1, 2, 3]),
+    )
+    def begin(self, form: str, hours: int, parts: int) -> None:
         self.form, self.hours = form, hours
+        self.parts = parts_of(parts)
+        self.kept = [(dict.fromkeys(self.parts, KNOWN_FILES_CODER.encode(KnownFiles())), [])]
+        self.new_worker()
 
     # The worker and its runner.
 
     @rule()
     def new_worker(self) -> None:
-        self.watcher = Watcher(TOP, max_files=3, clock=lambda: self.bucket.now)
+        self.watchers = {
+            part: Watcher(TOP, part=part, max_files=3, clock=lambda: self.bucket.now)
+            for part in self.parts
+        }
 
     @rule(pick=_PICK, same_worker=st.booleans())
     def crash(self, pick: int, same_worker: bool) -> None:
@@ -277,18 +262,23 @@ class Watched(RuleBasedStateMachine):
 
     @rule()
     def look(self) -> None:
-        more = True
-        while more:
-            encoded, emitted = self.kept[-1]
-            known = KNOWN_FILES_CODER.decode(encoded)
-            assert known is not None
-            self.bucket.requests = 0
-            result = self.watcher.poll(known)
-            assert self.bucket.requests <= 1 + max(1, -(-len(self.bucket.objects) // 3))
-            tags = {file.path: file.tag for file in self.bucket.objects.values()}
-            emitted = [*emitted, *(tags[file.uri] for file in result.ready)]
-            self.kept.append((KNOWN_FILES_CODER.encode(result.known), emitted))
-            more = result.has_more
+        for part, watcher in self.watchers.items():
+            more = True
+            while more:
+                encoded, emitted = self.kept[-1]
+                known = KNOWN_FILES_CODER.decode(encoded[part])
+                assert known is not None
+                self.bucket.requests = 0
+                result = watcher.poll(known)
+                if part == WHOLE:
+                    assert self.bucket.requests <= 1 + max(1, -(-len(self.bucket.objects) // 3))
+                tags = {file.path: file.tag for file in self.bucket.objects.values()}
+                emitted = [*emitted, *(tags[file.uri] for file in result.ready)]
+                self.kept.append(
+                    ({**encoded, part: KNOWN_FILES_CODER.encode(result.known)}, emitted)
+                )
+                more = result.has_more
+        emitted = self.kept[-1][1]
         twice = {tag for tag, times in Counter(emitted).items() if times > 1}
         assert not twice, f"emitted twice: {twice}"
         for file in self.bucket.objects.values():

@@ -23,8 +23,10 @@ from beam_pipeline.sources.listed_files import (
     versions_of,
 )
 from beam_pipeline.sources.watching import KnownFiles, Watcher
+from tests.beam_pipeline.simulated_bucket import BUCKET, SimulatedBucket, use_bucket
 from tests.beam_pipeline.simulated_disk import NOW, TOP, Node, SimulatedDisk
 from tests.search import search
+from transforms.storage.object_stores import ObjectMetadata
 
 _URIS = st.text(st.sampled_from("ab/\0\n\udc80é"), max_size=4)
 _DATES = st.sampled_from([0.0, -1.5, NOW, NOW + 1 / 3, 1e300])
@@ -106,7 +108,8 @@ class _File:
     def __init__(self, disk: SimulatedDisk, number: int) -> None:
         self._disk = disk
         self._number = number
-        self.path = f"{TOP}/camera-{number % 9}_20260101T{number:06}Z.jpg"
+        self.name = f"camera-{number % 9}_20260101T{number:06}Z.jpg"
+        self.path = f"{TOP}/{self.name}"
 
     def is_symlink(self) -> bool:
         return False
@@ -119,10 +122,35 @@ class _File:
         return self._disk.status(Node(self._number, False, 100_000 + self._number, at, at))
 
 
+class _LargeBucket(SimulatedBucket):
+    """A bucket whose pages are made as they are asked for."""
+
+    def __init__(self, objects: int) -> None:
+        super().__init__()
+        self._there = objects
+
+    def list(self, prefix: str, after: str | None = None) -> Iterator[ObjectMetadata]:
+        for number in range(self._there):
+            uri = f"{BUCKET}/camera-{number * 9 // self._there}_20260101T{number:06}Z.jpg"
+            if uri.startswith(prefix):
+                yield ObjectMetadata(uri, 100_000 + number, NOW - 9000, f'"{number:032x}"')
+
+
 def _peak_of_watching(files: int) -> int:
     """Returns the most bytes that a stream takes for a backlog and a look after it."""
     disk = _LargeFolder(files)
-    watcher = Watcher(TOP, disk=disk, max_files=200, clock=lambda: disk.now)
+    return _peak_of_looks(Watcher(TOP, disk=disk, max_files=200, clock=lambda: disk.now), files)
+
+
+def _peak_of_watching_a_bucket(files: int) -> int:
+    """Returns the same of a bucket."""
+    with pytest.MonkeyPatch.context() as patch:
+        bucket = _LargeBucket(files)
+        use_bucket(bucket, patch)
+        return _peak_of_looks(Watcher(BUCKET, max_files=200, clock=lambda: NOW), files)
+
+
+def _peak_of_looks(watcher: Watcher, files: int) -> int:
     known, found = KnownFiles(), 0
     tracemalloc.start()
     for listings in range(2):
@@ -148,11 +176,28 @@ def _peak_of_listing(files: int) -> int:
     return tracemalloc.get_traced_memory()[1]
 
 
-@pytest.mark.parametrize("peak", [_peak_of_watching, _peak_of_listing])
+def _peak_of_listing_a_bucket(files: int) -> int:
+    """Returns the most bytes that a batch takes to list a bucket."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_bucket(_LargeBucket(files), patch)
+        tracemalloc.start()
+        assert sum(1 for _ in listing.list_images(BUCKET)) == files
+    return tracemalloc.get_traced_memory()[1]
+
+
+@pytest.mark.parametrize(
+    "peak",
+    [
+        _peak_of_watching,
+        _peak_of_watching_a_bucket,
+        _peak_of_listing,
+        _peak_of_listing_a_bucket,
+    ],
+)
 def test_a_file_of_a_large_folder_takes_a_hundred_bytes_at_most(
     peak: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It took 530, so that a million files took half a gigabyte."""
+    """It took 530, so that a million files took half a gigabyte; an object in a bucket took XXX."""
     monkeypatch.setattr(listed_files, "BLOCK_ROWS", 128)
     monkeypatch.setattr(listed_files, "RUN_ROWS", 1024)
     peaks = []

@@ -14,17 +14,15 @@ from collections import Counter
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import initialize, rule
 
 from beam_pipeline.sources import listed_files, watching
 from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, Watcher
+from tests.beam_pipeline.changing_disk import NAMES, PICK, ChangingDisk, Version
 from tests.beam_pipeline.simple_watcher import SimpleWatcher
-from tests.beam_pipeline.simulated_disk import TOP, Node, SimulatedDisk
+from tests.beam_pipeline.simulated_disk import TOP
 from tests.search import search
 
-_NAMES = st.sampled_from(["a.jpg", "b.jpg", "c.jpg", ".d.jpg.part"])
-_FOLDERS = st.sampled_from(["1", "2"])
-_PICK = st.integers(0, 1000)
 # No time that the source takes for anything decides what is emitted: with short ones it does more
 # within an example.
 _HASTY = {
@@ -40,17 +38,13 @@ _LARGE = {name: getattr(listed_files, name) for name in _SMALL}
 _MAX_FILES = 2
 
 
-class Watched(RuleBasedStateMachine):
+class Watched(ChangingDisk):
     """A disk, a worker, and a runner that keeps the worker's state."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.disk = SimulatedDisk()
-        self.outside: list[Node] = []
-        self.kept: list[tuple[bytes, list[tuple[str, int, float]]]] = []
-        self.came: Counter[tuple[str, int, float]] = Counter()
+        self.kept: list[tuple[bytes, list[Version]]] = []
         self.doubts: Counter[str] = Counter()
-        self.complete: set[tuple[str, int, float]] = set()
         self.new_worker()
 
     @initialize(
@@ -64,24 +58,9 @@ class Watched(RuleBasedStateMachine):
             setattr(watching, name, seconds if hasty else _USUAL[name])
         for name, rows in _SMALL.items():
             setattr(listed_files, name, rows)
-        self.disk = SimulatedDisk(is_local=is_local, server_ahead=0.0 if is_local else ahead)
-        for number in range(files):
-            self.disk.put(f"{TOP}/old{number}.jpg", self.disk.node(age=7200))
+        self.begin_with(files, is_local=is_local, ahead=ahead)
         self.new_worker()
         self.kept = [(KNOWN_FILES_CODER.encode(KnownFiles()), [])]
-        self.note()
-
-    def note(self) -> None:
-        """Counts how often each version came into sight."""
-        there = self.disk.versions()
-        for version in there - getattr(self, "there", set()):
-            self.came[version] += 1
-        self.there = there
-        self.complete |= {
-            (path, node.size, self.disk.changed(node))
-            for path, node in self.disk.files().items()
-            if node.ends_as_jpeg
-        }
 
     # The worker and its runner.
 
@@ -92,7 +71,7 @@ class Watched(RuleBasedStateMachine):
         )
         self.twin = SimpleWatcher(self.watcher, self.disk, _MAX_FILES)
 
-    @rule(pick=_PICK, same_worker=st.booleans())
+    @rule(pick=PICK, same_worker=st.booleans())
     def crash(self, pick: int, same_worker: bool) -> None:
         """The runner goes back to a state that it has kept, and to what was emitted by then."""
         del self.kept[pick % len(self.kept) + 1 :]
@@ -142,44 +121,7 @@ class Watched(RuleBasedStateMachine):
             once = 1 if self.disk.is_local else self.came[version]
             assert times <= once + self.doubts[os.path.dirname(version[0])]
 
-    @rule(seconds=st.sampled_from([0.2, 0.3, 1.1, 5.3, 100.4, 601.7, 1000.1, 4000.3]))
-    def pass_time(self, seconds: float) -> None:
-        self.disk.now += seconds
-
-    # What happens to files.
-
-    def _folder(self, pick: int) -> str:
-        folders = self.disk.folders()
-        return folders[pick % len(folders)]
-
-    def _file(self, pick: int) -> str | None:
-        files = sorted(self.disk.files())
-        return files[pick % len(files)] if files else None
-
-    @rule(pick=_PICK, name=_NAMES, ends_as_jpeg=st.booleans())
-    def write(self, pick: int, name: str, ends_as_jpeg: bool) -> None:
-        self.disk.write(f"{self._folder(pick)}/{name}", ends_as_jpeg=ends_as_jpeg)
-        self.note()
-
-    @rule(pick=_PICK)
-    def touch(self, pick: int) -> None:
-        if file := self._file(pick):
-            self.disk.touch(file)
-            self.note()
-
-    @rule(pick=_PICK, to=_PICK, name=_NAMES)
-    def rename(self, pick: int, to: int, name: str) -> None:
-        if file := self._file(pick):
-            folder = self._folder(to)
-            self.disk.put(f"{folder}/{name}", self.disk.take(file))
-            self.note()
-
-    @rule(pick=_PICK, name=_NAMES, age=st.sampled_from([0.0, 50.0, 5000.0]))
-    def move_in(self, pick: int, name: str, age: float) -> None:
-        self.disk.put(f"{self._folder(pick)}/{name}", self.disk.node(age=age))
-        self.note()
-
-    @rule(pick=_PICK, name=_NAMES, age=st.sampled_from([50.0, 5000.0]))
+    @rule(pick=PICK, name=NAMES, age=st.sampled_from([50.0, 5000.0]))
     def move_in_with_an_old_date(self, pick: int, name: str, age: float) -> None:
         """A file comes while the clock is set back: its folder is in doubt.
 
@@ -199,78 +141,6 @@ class Watched(RuleBasedStateMachine):
         self.note()
         self.catch_up(1.3)
         del self.kept[:-1]
-
-    @rule(
-        change=st.sampled_from(["write", "touch", "rename", "move_in", "delete"]),
-        pick=_PICK,
-        to=_PICK,
-        name=_NAMES,
-    )
-    def change_during_the_next_walk(self, change: str, pick: int, to: int, name: str) -> None:
-        """A file comes, goes, is replaced or rewritten between two entries that are read."""
-
-        def happen() -> None:
-            if change == "write":
-                self.write(pick, name, ends_as_jpeg=bool(to % 2))
-            elif change == "rename":
-                self.rename(pick, to, name)
-            elif change == "move_in":
-                self.move_in(pick, name, age=50.0)
-            elif change == "touch":
-                self.touch(pick)
-            else:
-                self.delete(pick)
-
-        self.disk.during_scans.append(happen)
-
-    @rule(pick=_PICK)
-    def delete(self, pick: int) -> None:
-        if file := self._file(pick):
-            self.disk.take(file)
-            self.note()
-
-    @rule(pick=_PICK, name=_FOLDERS)
-    def make_folder(self, pick: int, name: str) -> None:
-        folder = self._folder(pick)
-        if name not in self.disk.find(folder).entries and folder.count("/") < 5:
-            self.disk.put(f"{folder}/{name}", self.disk.node(is_folder=True))
-
-    @rule(name=_FOLDERS, files=st.integers(1, 3), age=st.sampled_from([5.0, 5000.0]))
-    def move_folder_in(self, name: str, files: int, age: float) -> None:
-        """A folder comes with files, all with their own old dates."""
-        folder = self.disk.node(is_folder=True, age=age)
-        folder.entries = {f"{file}.jpg": self.disk.node(age=age) for file in range(files)}
-        self.disk.put(f"{TOP}/{name}", folder)
-        self.note()
-
-    @rule(pick=_PICK)
-    def move_folder_out(self, pick: int) -> None:
-        folder = self._folder(pick)
-        if folder != TOP:
-            self.outside.append(self.disk.take(folder))
-            self.note()
-
-    @precondition(lambda self: self.outside)
-    @rule(pick=_PICK, name=_FOLDERS)
-    def move_folder_back(self, pick: int, name: str) -> None:
-        self.disk.put(f"{TOP}/{name}", self.outside.pop(pick % len(self.outside)))
-        self.note()
-
-    # What happens to listings.
-
-    @rule(pick=_PICK, is_stat=st.booleans())
-    def fail_folder(self, pick: int, is_stat: bool) -> None:
-        folder = self._folder(pick)
-        self.disk.failing.add(f"stat {folder}" if is_stat else folder)
-
-    @rule(pick=_PICK)
-    def fail_file(self, pick: int) -> None:
-        if file := self._file(pick):
-            self.disk.failing.add(f"stat {file}")
-
-    @rule()
-    def heal(self) -> None:
-        self.disk.failing.clear()
 
     def teardown(self) -> None:
         """In the end all is well for a while, and what is there was emitted."""
