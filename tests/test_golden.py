@@ -27,6 +27,7 @@ from beam_pipeline.sources.notifications.source import (
     FoundPartitions,
     Partition,
 )
+from beam_pipeline.sources.parts import Part
 from beam_pipeline.sources.unbounded import EVENT_TIME_CODER
 from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, KnownFolder
 from transforms.alerting.alerts import Alert
@@ -459,6 +460,7 @@ GOLDEN: dict[str, Golden] = {
     "targeted_alert.v3.bin": registered(
         replace(TARGETED_ALERT, alert=replace(TARGETED_ALERT.alert, is_due=True))
     ),
+    "part.v1.bin": registered(Part(2, 3)),
     "partition.v1.bin": registered(Partition(3, 1_770_000_000.25)),
     "partitions_found.v1.bin": Golden(FOUND_PARTITIONS_CODER, FoundPartitions((0, 3))),
     "partitions_found_none.v1.bin": Golden(FOUND_PARTITIONS_CODER, None),

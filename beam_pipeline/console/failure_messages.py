@@ -48,6 +48,7 @@ _WITH_ERRNO = re.compile(r"\[Errno (\d+)\] (.*?)(?:: (['\"])(.*)\3)?$")
 _SETUP = re.compile(
     r"^(?:RuntimeError: )?(?:\w+\.)*(?:SetupError|ModelError|TargetError): (.+)$", re.MULTILINE
 )
+_OF_OTHER_STEPS = re.compile(r"savepoint (\S+)\. Cannot map checkpoint/savepoint state")
 _STEP = re.compile(r" ?\[while running '([^']*)(?:'\])?.*$", re.DOTALL)
 
 
@@ -58,6 +59,11 @@ def explain(error: BaseException, advice: str = RESUME_ADVICE) -> str:
       error: The exception.
       advice: What to do once the fault is fixed.
     """
+    if match := _OF_OTHER_STEPS.search(str(error)):
+        return (
+            f"the savepoint {match[1]} is of a job with other steps; start this one with the "
+            "options of that job (such as --input_parts, --notifications, --repository)"
+        )
     for cause in _chain(error):
         if isinstance(cause, SetupError | ModelError | TargetError):
             what, remedy = _without_step(cause), ""

@@ -106,10 +106,10 @@ def match_remote(source: str, part: Part = WHOLE) -> Iterator[FileMetadata]:
     has = None if part == WHOLE else part.has
     files = stores.each_match(source, has)
     first = next(files, None)
-    if first is None:
-        files = stores.each_beneath(source, has)
-    else:
+    if first is not None:
         yield first
+    elif has is None or next(stores.each_match(source), None) is None:
+        files = stores.each_beneath(source, has)
     yield from files
 
 

@@ -758,8 +758,11 @@ _WATERMARK = beam.DoFn.WatermarkEstimatorParam(EventTimeProvider())
 class _Watchers(dict[Part, Watcher]):
     """The watchers of a process between two polls.
 
-    A part is polled by any of the step's instances, and what was remembered of it is taken along.
+    Any of the step's instances polls a part, and takes along what was remembered of it.
     """
+
+    is_told = False
+    """Whether the process has said that the stream began with another number of parts."""
 
 
 class _Watch(PollingDoFn):
@@ -776,7 +779,6 @@ class _Watch(PollingDoFn):
         self._parts = parts
         self._follow_links = follow_links
         self._shared = Shared()
-        self._is_told = False
 
     def setup(self) -> None:
         self._watchers: _Watchers = self._shared.acquire(_Watchers)
@@ -823,8 +825,8 @@ class _Watch(PollingDoFn):
             self._watchers[part] = watcher
 
     def _compare_with_option(self, part: Part) -> None:
-        if part.number != self._parts and not self._is_told:
-            self._is_told = True
+        if part.number != self._parts and not self._watchers.is_told:
+            self._watchers.is_told = True
             _LOGGER.warning(
                 "--input_parts %d has no effect: this stream has begun with %d, and goes on so",
                 self._parts,

@@ -212,7 +212,8 @@ def test_killed_at_any_moment_it_judges_and_counts_each_whole_image(
     form: str, prism: Path, tmp_path: Path, service: WebService
 ) -> None:
     """Images come whole, or half at first, or are replaced by others."""
-    stream = Stream(tmp_path, service.url, None, "--repository", form, "--window_seconds", "6")
+    options = ("--repository", form, "--window_seconds", "6", "--input_parts", "3")
+    stream = Stream(tmp_path, service.url, None, *options)
     with ended(stream):
         check_crashes(stream, service, form)
 

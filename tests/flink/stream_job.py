@@ -92,10 +92,17 @@ class FlinkJob:
 
     def received(self) -> dict[str, list[int]]:
         """Returns how many records each slot has received, by the names of the job's stages."""
+        return self._records("read-records")
+
+    def emitted(self) -> dict[str, list[int]]:
+        """Returns how many records each slot has passed on, by the names of the job's stages."""
+        return self._records("write-records")
+
+    def _records(self, metric: str) -> dict[str, list[int]]:
         found = {}
         for vertex in self._cluster.get(f"/jobs/{self.id}")["vertices"]:
             subtasks = self._cluster.get(f"/jobs/{self.id}/vertices/{vertex['id']}")["subtasks"]
-            found[vertex["name"]] = [subtask["metrics"]["read-records"] for subtask in subtasks]
+            found[vertex["name"]] = [subtask["metrics"][metric] for subtask in subtasks]
         return found
 
     def checkpoints(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipeline.sources.listing import list_images
+from beam_pipeline.sources.listing import list_images, match_remote
+from beam_pipeline.sources.parts import parts_of
 from tests.stores.first_version_s3 import FirstVersionS3
 from transforms.storage import stores
 from transforms.storage.object_stores import object_store
@@ -46,6 +47,16 @@ def test_a_folder_is_listed_over_several_pages(server: FirstVersionS3) -> None:
     server.page = 4
     assert listed("s3://pictures/hall") == KEYS[:21]
     assert listed("s3://pictures/hall/hall_001*") == KEYS[10:20]
+
+
+@pytest.mark.parametrize("page", [3, 1000])
+def test_the_parts_of_a_bucket_are_all_of_it(server: FirstVersionS3, page: int) -> None:
+    """The server shows no folders, as it does not know that parameter."""
+    server.page = page
+    for number in (2, 3):
+        parts = [match_remote("s3://pictures", part) for part in parts_of(number)]
+        found = [file.path.removeprefix("s3://pictures/") for part in parts for file in part]
+        assert sorted(found) == sorted(KEYS)
 
 
 def test_what_holds_nothing_lists_nothing(server: FirstVersionS3) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline.sources import buckets
-from beam_pipeline.sources.listing import list_images
+from beam_pipeline.sources.listing import list_images, match_remote
+from beam_pipeline.sources.parts import parts_of
 from beam_pipeline.sources.watching import KnownFiles, Watcher
 from tests.stores.bucket import Bucket
 from tests.stores.servers import Proxy, Server
 from transforms.storage import stores
-from transforms.storage.object_stores import object_store
+from transforms.storage.object_stores import list_some, object_store
 
 Use = Callable[[Server], None]
 StandBefore = Callable[[Server], Proxy]
@@ -242,6 +243,44 @@ def test_old_names_are_listed_again_only_by_a_full_listing(
     assert watcher.poll(look.known).ready == [] or bucket.server.scheme == "gs"
     now += 600
     assert late in [file.uri for file in watcher.poll(look.known).ready]
+
+
+NAMES = [
+    *("a-b/1", "a/1", "a/2", "a/deep/er/3", "b/1", "b/x y+é%20.jpg", "c", "d.jpg", "é/1"),
+    "+ü%20.jpg",
+]
+
+
+def test_the_parts_of_an_input_are_all_of_it_and_each_object_is_in_one(
+    bucket: Bucket, use: Use
+) -> None:
+    use(bucket.server)
+    for name in (*NAMES, "others/1"):
+        bucket.put(f"in/{name}" if name in NAMES else name, b"")
+    for source in ("in", "in/", "in/*/**", "in/[ab]*/*", "in/c", "in/a"):
+        whole = [file.path for file in match_remote(bucket.uri(source))]
+        assert whole
+        for number in (2, 3):
+            parts = [
+                [file.path for file in match_remote(bucket.uri(source), part)]
+                for part in parts_of(number)
+            ]
+            assert all(part == sorted(part) for part in parts)
+            assert sorted(itertools.chain(*parts)) == whole
+
+
+def test_some_names_are_listed_from_an_address_on(bucket: Bucket, use: Use) -> None:
+    if bucket.server.scheme == "gs":
+        pytest.skip("the emulator of GCS does not list from a name on")
+    use(bucket.server)
+    for name in NAMES:
+        bucket.put(f"in/{name}", b"")
+    store, base = object_store(bucket.uri()), bucket.uri("in/")
+    assert store is not None
+    there = sorted(base + name for name in NAMES)
+    for after in (*there, *(address + "!" for address in there), base, base + "a/"):
+        found = [file.path for file in list_some(store, base, lambda name: name != "c", after)]
+        assert found == [one for one in there if one > after and one != base + "c"], after
 
 
 def test_what_is_not_there_and_what_is_refused_are_told_apart(

@@ -69,6 +69,22 @@ def test_an_error_in_a_stores_own_words() -> None:
     assert line == f"s3://bucket/a: the store does not answer; once that is fixed, {GO_ON}"
 
 
+def test_a_savepoint_of_other_steps_is_named() -> None:
+    """As Flink refuses it, where a stream with one part of its input is continued with more."""
+    error = RuntimeError(
+        "Pipeline BeamApp-root-1201124527-881ddd4 failed in state FAILED: "
+        "java.lang.IllegalStateException: Failed to rollback to checkpoint/savepoint "
+        "file:/srv/savepoints/savepoint-82d359-9c86901a8985. Cannot map checkpoint/savepoint state "
+        "for operator 3505b187838d957b7ccfbd5a27a3391e to the new program, because the operator is "
+        "not available in the new program."
+    )
+    assert explain(error) == (
+        "the savepoint file:/srv/savepoints/savepoint-82d359-9c86901a8985 is of a job with other "
+        "steps; start this one with the options of that job (such as --input_parts, "
+        "--notifications, --repository)"
+    )
+
+
 def test_a_fault_of_the_program_names_its_place() -> None:
     line = explain(raised(KeyError("box")))
     assert line.startswith("KeyError: ")

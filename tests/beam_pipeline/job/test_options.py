@@ -37,6 +37,7 @@ DEFAULTS = {
     "streaming": False,
     "notifications": None,
     "poll_interval_seconds": 5,
+    "input_parts": 1,
     "early_firing_seconds": 30,
 }
 
@@ -56,6 +57,7 @@ def value(field: str, *arguments: str) -> object:
     ("option", "field", "least", "below"),
     [
         ("--poll_interval_seconds", "poll_interval_seconds", 1, 0),
+        ("--input_parts", "input_parts", 1, 0),
         ("--early_firing_seconds", "early_firing_seconds", 1, 0),
         ("--batch_size", "batch_size", 1, 0),
         ("--model_threads", "model_threads", 1, 0),
@@ -72,6 +74,23 @@ def test_the_least_value(option: str, field: str, least: float, below: float) ->
     assert value(field, f"{option}={least}") == least
     with pytest.raises(SetupError, match=option):
         job_options([f"{option}={below}"])
+
+
+@pytest.mark.parametrize(
+    ("others", "says"),
+    [
+        ([], "--input_parts works only in a stream; add --streaming"),
+        (["--streaming", "--follow_links"], "would be listed twice; leave one of them out"),
+        (
+            *[["--streaming", "--input", "s3://cameras/in", "--notifications", "kafka://a:1/t"]],
+            "--notifications lists none; leave one of them out",
+        ),
+    ],
+)
+def test_an_input_is_divided_only_where_a_stream_lists_it(others: list[str], says: str) -> None:
+    with pytest.raises(SetupError, match=says):
+        job_options(["--input_parts", "2", *others])
+    job_options(["--input_parts", "1", *others])
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ ELSEWHERE = {
     "test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused",
     "--notifications": "flink/test_notifications.py::"
     "test_a_stream_judges_each_picture_of_which_it_is_told_once",
+    "--input_parts": "flink/test_input_parts.py::"
+    "test_each_slot_lists_its_part_and_a_savepoint_keeps_the_parts",
     "--model_min_ram": "deploy/test_dataflow.py::"
     "test_a_template_holds_the_image_the_hints_and_the_steps",
     "--model_accelerator": "deploy/test_dataflow.py::"

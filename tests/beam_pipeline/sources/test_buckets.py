@@ -106,6 +106,17 @@ def test_pictures_of_an_hour_ago_are_not_listed_again_in_a_flat_bucket(
         assert stream.look() == [name]
 
 
+@pytest.mark.parametrize("source", [f"{TOP}/a", f"{TOP}/[a]*", f"{TOP}/*.jpg", TOP])
+def test_parts_find_what_the_whole_finds_of_an_object_with_the_name_of_a_folder(
+    source: str, bucket: SimulatedBucket
+) -> None:
+    for name in ("a", "a/1.jpg", "b.jpg", "[a]*/2.jpg"):
+        bucket.put(name)
+    whole = [file.uri for file in Watcher(source).poll(KnownFiles()).ready]
+    looks = [Watcher(source, part=part).poll(KnownFiles()) for part in parts_of(5)]
+    assert sorted(file.uri for look in looks for file in look.ready) == sorted(whole)
+
+
 def test_an_object_that_comes_late_is_found_within_ten_minutes(bucket: SimulatedBucket) -> None:
     fill_days(bucket, days=10, each=400)
     stream = Stream(bucket)

@@ -197,7 +197,7 @@ def _peak_of_listing_a_bucket(files: int) -> int:
 def test_a_file_of_a_large_folder_takes_a_hundred_bytes_at_most(
     peak: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It took 530, so that a million files took half a gigabyte; an object in a bucket took XXX."""
+    """It took 530, so that a million files or objects took half a gigabyte."""
     monkeypatch.setattr(listed_files, "BLOCK_ROWS", 128)
     monkeypatch.setattr(listed_files, "RUN_ROWS", 1024)
     peaks = []
