@@ -8,7 +8,9 @@ server on the loopback, the requests of a look are counted. Both are looked at w
 ahead, as if they had been there for longer.
 
 `--flink` also measures how fast a stream on a real Flink emits the backlog of such a folder, to a
-step that only counts its files.
+step that only counts its files. `--parts` looks at the folders of cameras a second time, divided
+into parts (`--input_parts`): each in a process of its own, as on a TaskManager of its own, and all
+in threads of one process, as in slots of one TaskManager.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipeline.runners import launching
 from beam_pipeline.runners.beam_options import beam_options
+from beam_pipeline.sources.parts import WHOLE, Part, parts_of
 from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, Watcher, WatchImages
 from tests.flink.stream_job import flink_cluster, wait_for
 from tests.stores.bucket import Bucket, s3_client
@@ -73,9 +77,9 @@ def _name(number: int, ends: float) -> str:
 class _Stream:
     """A source that is looked at, and its state in bytes, as a runner keeps it."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, part: Part = WHOLE) -> None:
         self.ahead = 0.0
-        self._watcher = Watcher(source, clock=lambda: time.time() + self.ahead)
+        self._watcher = Watcher(source, part=part, clock=lambda: time.time() + self.ahead)
         self._known = KNOWN_FILES_CODER.encode(KnownFiles())
 
     @property
@@ -173,40 +177,93 @@ def local(folder: Path, files: int) -> list[tuple[str, str]]:
     ]
 
 
-def by_camera(folder: Path, files: int) -> list[tuple[str, str]]:
-    """Returns what looks at a folder for each camera cost.
+class _Parts:
+    """An input in parts, each of which a thread or a process of its own looks at."""
 
-    Args:
-      folder: Where to make them.
-      files: How many files they have together.
-    """
-    cameras = max(files // _FILES_OF_A_CAMERA, 12)
-    image, ends = folder / "image", time.time()
+    def __init__(self, source: str, parts: int, kind: type[Executor]) -> None:
+        self._keys = [(source, part, kind.__name__) for part in parts_of(parts)]
+        self._executors = [kind(max_workers=1) for _ in self._keys]  # type: ignore[call-arg]
+
+    def look(self) -> int:
+        """Returns how many files are emitted by all parts until nothing is left."""
+        looks = [
+            executor.submit(_look, *key)
+            for executor, key in zip(self._executors, self._keys, strict=True)
+        ]
+        return sum(look.result() for look in looks)
+
+    def close(self) -> None:
+        for executor in self._executors:
+            executor.shutdown()
+
+
+_streams: dict[tuple[str, Part, str], _Stream] = {}
+"""The parts that this process looks at."""
+
+
+def _look(source: str, part: Part, kind: str) -> int:
+    key = source, part, kind
+    if key not in _streams:
+        _streams[key] = _Stream(source, part)
+        _streams[key].ahead = 120.0
+    return _streams[key].look()
+
+
+def _fill_by_camera(folder: Path, cameras: int, ends: float) -> Path:
+    image, top = folder / "image", folder / "in"
     for camera in range(cameras):
-        of_camera = folder / "in" / str(camera)
+        of_camera = top / str(camera)
         of_camera.mkdir(parents=True)
         for number in range(_FILES_OF_A_CAMERA):
             if camera * _FILES_OF_A_CAMERA % _LINKS == number == 0:
                 image = folder / str(camera)
                 image.write_bytes(b"")
             os.link(image, of_camera / _name(number * _CAMERAS, ends))
-    stream = _Stream(str(folder / "in"))
-    stream.ahead = 120.0
-    stream.look()
-    stream.look()
-    seconds = []
-    for came in (0, cameras // 12):
-        for camera in range(came):
-            (folder / "in" / str(camera * 12) / _name(0, ends + 60)).write_bytes(b"")
+    return top
+
+
+def _timed_looks(ways: Mapping[str, _Stream | _Parts], expected: int) -> list[tuple[str, str]]:
+    rows = []
+    for way, stream in ways.items():
         began = time.perf_counter()
         found = stream.look()
-        seconds.append(time.perf_counter() - began)
-        if found != came:
-            raise SystemExit(f"{found} files were emitted, not {came}")
-    nothing, some = seconds
+        seconds = time.perf_counter() - began
+        if found != expected:
+            raise SystemExit(f"{found} files were emitted, not {expected}")
+        rows.append((way, f"{seconds * 1000:,.1f}"))
+    return rows
+
+
+def by_camera(folder: Path, files: int, parts: int = 1) -> list[tuple[str, str]]:
+    """Returns what looks at a folder for each camera cost.
+
+    Args:
+      folder: Where to make them.
+      files: How many files they have together.
+      parts: Into how many parts they are divided, too.
+    """
+    cameras, ends = max(files // _FILES_OF_A_CAMERA, 12), time.time()
+    top = _fill_by_camera(folder, cameras, ends)
+    whole = _Stream(str(top))
+    whole.ahead = 120.0
+    divided = {
+        f", {parts} parts in a process each": _Parts(str(top), parts, ProcessPoolExecutor),
+        f", {parts} parts in threads of one process": _Parts(str(top), parts, ThreadPoolExecutor),
+    }
+    ways = {"": whole} | (divided if parts > 1 else {})
+    _timed_looks(ways, cameras * _FILES_OF_A_CAMERA)
+    _timed_looks(ways, 0)
+    nothing = _timed_looks(ways, 0)
+    came = cameras // 12
+    for camera in range(came):
+        (top / str(camera * 12) / _name(0, ends + 60)).write_bytes(b"")
+    some = _timed_looks(ways, came)
+    for stream in divided.values():
+        stream.close()
+    name = f"look at {cameras:,} folders in which nothing has come"
     return [
-        (f"look at {cameras:,} folders in which nothing has come, ms", f"{nothing * 1000:,.1f}"),
-        ("look in which an image has come into each twelfth, ms", f"{some * 1000:,.1f}"),
+        *((f"{name}{way}, ms", figure) for way, figure in nothing),
+        *((f"look in which an image has come into each twelfth{way}, ms", ms) for way, ms in some),
     ]
 
 
@@ -257,10 +314,14 @@ def main(words: Sequence[str] | None = None) -> None:
         "--objects", type=int, default=20_000, help="objects in the bucket; 0: none"
     )
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the folder is made")
+    parser.add_argument(
+        "--parts", type=int, default=1, help="parts of the folders of cameras; 1: the whole only"
+    )
     parser.add_argument("--flink", action="store_true", help="measure a stream on Flink, too")
     args = parser.parse_args(words)
     rows = []
-    for measure in (local, by_camera, on_flink) if args.flink else (local, by_camera):
+    folders = partial(by_camera, parts=args.parts)
+    for measure in (local, folders, on_flink) if args.flink else (local, folders):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             rows += measure(Path(folder), args.files)
     if args.objects:
