@@ -4,9 +4,10 @@ came of it."""
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from apache_beam.io.filesystems import FileSystems
@@ -137,6 +138,9 @@ def _run(job: Job, options: PipelineOptions, watch: OutputWatch) -> int:
       CommandFailedError: It failed.
     """
     started = time.monotonic()
+    if not job.options.streaming:
+        # While the model is loaded, which does not use all processors.
+        threading.Thread(target=_load_for_pages, name="pages", daemon=True).start()
     pipeline = launching.new_pipeline(options)
     build_pipeline(pipeline, job)
     with (
@@ -199,6 +203,11 @@ def _progress_here(job: Job, options: PipelineOptions) -> AbstractContextManager
 
 def _end_job_without_output(lost: OutputLostError) -> None:
     ending.end(1, f"the job failed: {failure_messages.explain(lost)}")
+
+
+def _load_for_pages() -> None:
+    with suppress(Exception):  # `_write_pages` meets the same error, and says so.
+        chart.load_matplotlib()
 
 
 def _write_pages(job: Job) -> tuple[str, str]:

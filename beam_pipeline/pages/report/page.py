@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,15 +89,17 @@ class ShownCamera:
 
 def make_page(fleet: Fleet) -> str:
     """Returns the page, with the pictures that can be found."""
-    shown = _shown_incidents(find_incidents(fleet.alerts))
     period = fleet.period
     drawing = None
-    if period is not None:
-        model = chart.period_model(fleet.rows, period.start, period.end)
-        drawing = {
-            "data": parts.data_uri("image/svg+xml", svg_with_dark_mode(model)),
-            "text": " ".join((model.title, model.subtitle, *model.notes)),
-        }
+    with ThreadPoolExecutor(1) as thread:  # Images are decoded without Python's lock.
+        with_pictures = thread.submit(_shown_incidents, find_incidents(fleet.alerts))
+        if period is not None:
+            model = chart.period_model(fleet.rows, period.start, period.end)
+            drawing = {
+                "data": parts.data_uri("image/svg+xml", svg_with_dark_mode(model)),
+                "text": " ".join((model.title, model.subtitle, *model.notes)),
+            }
+        shown = with_pictures.result()
     return parts.render(
         "beam_pipeline.pages.report",
         "page",
