@@ -63,6 +63,19 @@ def test_tensorflows_notes_are_shown_on_request() -> None:
     assert "cpu_feature_guard" in load(TF_CPP_MIN_LOG_LEVEL="0")
 
 
+def test_keras_is_loaded_only_when_it_is_used() -> None:
+    program = (
+        "import os, sys\n"
+        "from transforms.models.tensorflow_runtime import load_tensorflow\n"
+        "tf = load_tensorflow()\n"
+        "assert 'keras' not in sys.modules\n"
+        "assert 'TF_USE_LEGACY_KERAS' not in os.environ\n"
+        "assert tf.keras.layers.Dense(1)(tf.ones([1, 1])).shape == (1, 1)\n"
+    )
+    others = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    subprocess.run([sys.executable, "-c", program], env=others, timeout=200, check=True)
+
+
 def test_other_lines_than_notes_are_kept(capfd: pytest.CaptureFixture[str]) -> None:
     with start_up_notes_left_out():
         os.write(2, NOTES + OTHERS + NOTES)
