@@ -20,7 +20,7 @@ from apache_beam.runners.runner import PipelineResult
 from hypothesis import settings
 
 from beam_pipeline import cli
-from tests import lanes, once
+from tests import lanes, once, signatures
 from tests.absent import give_up
 from tests.deploy.images import Images
 from tests.flink.stream_job import flink_cluster
@@ -60,6 +60,7 @@ settings.load_profile("same")
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     once.begin(config)
+    signatures.remember()
     os.environ.setdefault("JDK_JAVA_OPTIONS", _JAVA)
     if config.pluginmanager.has_plugin("dsession"):
         config.pluginmanager.register(FileByFile(config))
