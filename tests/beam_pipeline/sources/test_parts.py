@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import copy
+import errno
 import itertools
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_pipeline.sources.folders import Disk, Entry
 from beam_pipeline.sources.parts import Part, parts_of
 from beam_pipeline.sources.watching import KnownFiles, PollResult, Watcher, WatchImages, _Watch
 from tests.beam_pipeline.simulated_disk import TOP, SimulatedDisk
@@ -248,6 +251,39 @@ def test_a_part_that_is_ahead_makes_no_image_of_another_late(tmp_path: Path) -> 
     assert {file.stream_time for file in emitted} == {None}
     assert len(emitted) == 5001
     assert step.clocks[behind].mark is not None
+
+
+def test_a_part_whose_looks_fail_holds_its_own_event_time_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First before it has emitted anything, and then while it is watched."""
+    failing, other = parts_of(2)
+    scan = Disk.scan
+    is_failing = False
+
+    def scan_or_fail(disk: Disk, path: str) -> Iterator[Entry]:
+        if is_failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return scan(disk, path)
+
+    monkeypatch.setattr(Disk, "scan", scan_or_fail)
+    step = Step(tmp_path, 2)
+    mark: Any = None
+    for round_ in range(2):
+        for number in range(20):
+            (tmp_path / f"{round_}-{number}.jpg").write_bytes(b"")
+        step.now += 100
+        is_failing = True
+        assert step.poll(failing) == []
+        assert step.clocks[failing].mark == mark
+        is_failing = False
+        found = step.poll(other)
+        assert found
+        assert step.clocks[other].mark != mark
+        found += step.poll(failing)
+        assert len({file.uri for file in found}) == len(found) == 20
+        mark = step.clocks[failing].mark
+        assert mark == step.clocks[other].mark
 
 
 def test_what_is_remembered_of_a_part_is_kept_from_instance_to_instance(tmp_path: Path) -> None:
