@@ -660,7 +660,7 @@ def folder_of(pattern: str) -> str:
     """Returns the folder under which all lies that matches a glob of Beam's, with a slash behind
     it; of an address, the folder that it is in."""
     literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-    return literal[: literal.rindex("/") + 1]
+    return literal[: literal.rfind("/") + 1]
 
 
 def name_in(folder: str, address: str) -> str:
