@@ -377,13 +377,9 @@ def test_a_local_folder_that_can_not_be_listed_is_an_error(tmp_path, monkeypatch
         list(stores.list_one_deep(str(tmp_path)))
 
 
-def test_paths_are_relative_to_the_folder_of_the_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The folder of a glob has no name then, nor that of a name with brackets."""
+def test_a_relative_folder_with_brackets_in_its_name_is_listed(tmp_path, monkeypatch):
+    """As a glob, it begins with a wildcard, and so has no folder."""
     (tmp_path / "in[1]").mkdir()
-    for name in ("a.json", "in[1]/b.json"):
-        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "in[1]" / "a.json").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    assert [os.path.basename(file.path) for file in stores.match("*.json")] == ["a.json"]
-    assert [os.path.basename(file.path) for file in stores.list_beneath("in[1]")] == ["b.json"]
+    assert [os.path.basename(file.path) for file in stores.list_beneath("in[1]")] == ["a.json"]
