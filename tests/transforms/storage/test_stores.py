@@ -377,9 +377,7 @@ def test_a_local_folder_that_can_not_be_listed_is_an_error(tmp_path, monkeypatch
         list(stores.list_one_deep(str(tmp_path)))
 
 
-def test_a_relative_folder_with_brackets_in_its_name_is_listed(tmp_path, monkeypatch):
-    """As a glob, it begins with a wildcard, and so has no folder."""
-    (tmp_path / "in[1]").mkdir()
-    (tmp_path / "in[1]" / "a.json").write_bytes(b"")
+@pytest.mark.parametrize("pattern", ["nothing", "[ab]*"])
+def test_an_address_without_a_folder_matches_what_is_there(pattern, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [os.path.basename(file.path) for file in stores.list_beneath("in[1]")] == ["a.json"]
+    assert stores.match(pattern) == []
