@@ -18,10 +18,9 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -33,6 +32,7 @@ from apache_beam.transforms.userstate import (
     TimerSpec,
     on_timer,
 )
+from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from transforms.count_threats import CountedImage, event_time, is_too_late, late_row, window_of
@@ -72,8 +72,10 @@ from transforms.repositories import (
 from transforms.runtime.counters import count
 from transforms.runtime.read_ahead import ReadAheadDoFn
 from transforms.storage import stores
+from transforms.storage.packed_rows import PackedRow
 from transforms.store_packed_stream import (
     Decision,
+    LateVersion,
     PackedWindows,
     RowWriter,
     StorePackedStream,
@@ -89,6 +91,7 @@ DECISIONS = "decisions"
 
 _LANES = 8
 _MAX_WAITING = 64
+_LATE_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -371,7 +374,7 @@ class _ResolveInStream(beam.DoFn):
             first = known
             known = self._read_first(key, first)
         if self._is_late(version) and (known is None or not is_complete(known, version)):
-            find_row = None if self._rows is None else self._rows.find
+            find_row = None if self._rows is None else self._find_row
             known = known_from_output(self._output, version, self._pool, known, find_row=find_row)
             known = replace(known, waiting=(*known.waiting, version))
             resolve.set(self._forget_at(key))
@@ -524,6 +527,10 @@ class _ResolveInStream(beam.DoFn):
         decision = decision_on(known, number, is_recorded=bool(known.is_recorded))
         return (known if decision is None else replace(known, decisions=number)), decision
 
+    def _find_row(self, camera: str, timestamp: str) -> PackedRow | None:
+        assert self._rows is not None
+        return self._rows.find(camera, timestamp)
+
     def _is_late(self, version: Version) -> bool:
         _, timestamp = key_of(version).split("\n")
         return is_too_late(
@@ -540,7 +547,7 @@ class _ResolveInStream(beam.DoFn):
         camera, timestamp = key_of(version).split("\n")
         row = None
         if self._rows is not None:
-            row = self._rows.find(camera, timestamp)
+            row = self._find_row(camera, timestamp)
         if row is not None:
             stored = judged_in(row)
         else:
@@ -594,6 +601,33 @@ class _ResolveInStream(beam.DoFn):
         return end_of_period(period) + longest
 
 
+class _ResolveLate(_ResolveInStream):
+    """Resolves files that another step has handed on, as they are late for it.
+
+    Most of them are late for their windows, and are compared with rows of the output.
+    """
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        assert self._rows is not None
+        self._rows.start_bundle()
+
+    def process(  # type: ignore[override]
+        self,
+        element: tuple[str, LateVersion],
+        bag: Any = beam.DoFn.StateParam(_ResolveInStream._KNOWN),
+        forget: Any = beam.DoFn.TimerParam(_ResolveInStream._FORGET),
+        resolve: Any = beam.DoFn.TimerParam(_ResolveInStream._RESOLVE),
+    ) -> Iterator[Any]:
+        period, late = element
+        self._after = late.after
+        yield from super().process((period, late.version), bag, forget, resolve)
+
+    def _find_row(self, camera: str, timestamp: str) -> PackedRow | None:
+        assert self._rows is not None
+        return self._rows.find(camera, timestamp, after=self._after)
+
+
 def _tagged(tag: str, value: Any) -> beam.pvalue.TaggedOutput:
     return beam.pvalue.TaggedOutput(tag, value)
 
@@ -633,8 +667,7 @@ class _StorePlan(ReadAheadDoFn):
       streaming: Whether files keep arriving, so that another file may already use the name of a
         record. A batch knows all files of a name.
       is_packed: Whether the repositories are packed.
-      windows: Those of the rows, if a stream has packed repositories.
-      writes_rows: Whether the row of a winner is written with its plan, or by a later step.
+      windows: Those of the rows, if a stream has packed repositories. Another step writes them.
     """
 
     def __init__(
@@ -648,7 +681,6 @@ class _StorePlan(ReadAheadDoFn):
         streaming: bool = False,
         is_packed: bool = False,
         windows: PackedWindows | None = None,
-        writes_rows: bool = False,
     ) -> None:
         super().__init__(threads=_LANES, max_waiting=_MAX_WAITING)
         self._output = output
@@ -657,7 +689,6 @@ class _StorePlan(ReadAheadDoFn):
         self._is_packed = is_packed
         self._windows = windows
         self._rows: RowWriter | None = None
-        self._writes_rows = writes_rows
         self._store_validated = store_validated
         self._max_copied_bytes = max_copied_bytes
         self._invalid = InvalidRepository(output, max_copied_bytes, top)
@@ -677,7 +708,13 @@ class _StorePlan(ReadAheadDoFn):
         return self._lanes.submit(key, self.work, element)
 
     def work(self, element: Plan) -> list[dict[str, Any]]:
-        plan = element
+        records = self._prepare(element)
+        self._note(element)
+        self._complete(element)
+        return records
+
+    def _prepare(self, plan: Plan) -> list[dict[str, Any]]:
+        """Does what comes before the verdict changes; returns the records."""
         if plan.first is not None:
             self._spare_verdict(plan, plan.first)
         if plan.known.is_kept:
@@ -690,8 +727,15 @@ class _StorePlan(ReadAheadDoFn):
             self._record(image, plan)
         for uri, file in plan.losers:
             forget_valid(self._output, plan.camera, uri, file)
-        if self._writes_rows:
-            self._write_row(plan)
+        return records
+
+    def _note(self, plan: Plan) -> None:
+        """Notes the file in `final/` that the winner gets before its row is written."""
+        if self._rows is not None and plan.winner is not None and plan.written and plan.is_recorded:
+            self._rows.note(plan.winner)
+
+    def _complete(self, plan: Plan) -> None:
+        """Does what comes after the row of the verdict is written or noted."""
         if plan.winner is not None:
             self._store_winner(plan, plan.winner)
         if self._store_validated:  # First, as it may need a copy that is deleted below.
@@ -699,7 +743,6 @@ class _StorePlan(ReadAheadDoFn):
         for sha256 in plan.spared:
             stores.delete(self._spare_uri(plan, sha256))
         self._retract(plan)
-        return records
 
     def _spare_verdict(self, plan: Plan, judged: JudgedImage) -> None:
         """Writes the spare copy of a verdict that the stream's state refers to."""
@@ -793,16 +836,7 @@ class _StorePlan(ReadAheadDoFn):
             if self._rows is not None and plan.restored:
                 stores.delete(stores.final_uri(*self._names(judged)))
             return
-        elif self._rows is not None and not self._writes_rows:
-            self._rows.note(judged)
         self._write_json(stores.final_uri(*self._names(judged)), judged.to_json())
-
-    def _write_row(self, plan: Plan) -> None:
-        """Writes what the plan says on the verdict of its capture time."""
-        assert self._rows is not None
-        decision = decision_on(plan.known, 1, is_recorded=plan.is_recorded)
-        if decision is not None:
-            self._rows.write([decision])
 
     def _restore_validated(self, plan: Plan) -> None:
         image = None if plan.winner is None else plan.winner.image
@@ -850,6 +884,69 @@ class _StorePlan(ReadAheadDoFn):
         for record in result:
             count(f"images.invalid.{record['reason']}")
             yield record
+
+
+class _StoreLatePlans(_StorePlan):
+    """Carries out the plans of late files in a packed stream: their rows are written together.
+
+    The rows of a bundle are one file for each day, of up to `_LATE_AT_ONCE` plans. Several plans of
+    one capture time are carried out one after the other, and have a file each.
+    """
+
+    def setup(self) -> None:
+        super().setup()
+        self._pool = ThreadPoolExecutor(_LANES, thread_name_prefix="late")
+
+    def teardown(self) -> None:
+        super().teardown()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def start_bundle(self) -> None:
+        self._plans: list[tuple[Plan, Any, Any]] = []
+
+    def process(
+        self,
+        element: Plan,
+        timestamp: Any = beam.DoFn.TimestampParam,
+        window: Any = beam.DoFn.WindowParam,
+    ) -> Iterator[Any]:
+        self._plans.append((element, timestamp, (window or GlobalWindow(),)))
+        if len(self._plans) >= _LATE_AT_ONCE:
+            yield from self._store()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from self._store()
+
+    def _store(self) -> Iterator[Any]:
+        plans, self._plans = self._plans, []
+        while plans:
+            turn, later = dict[tuple[str, str], tuple[Plan, Any, Any]](), []
+            for one in plans:
+                key = one[0].camera, one[0].timestamp
+                if turn.setdefault(key, one) is not one:
+                    later.append(one)
+            of_turn = list(turn.values())
+            results = self._store_together([plan for plan, *_ in of_turn])
+            for result, (_, timestamp, windows) in zip(results, of_turn, strict=True):
+                for output in self.outputs(result):
+                    yield self._windowed(output, timestamp, windows)
+            plans = later
+
+    def _store_together(self, plans: Sequence[Plan]) -> list[list[dict[str, Any]]]:
+        """Carries out plans of different capture times; returns the records of each."""
+        assert self._rows is not None
+        records = self._each(self._prepare, plans)
+        decisions = (decision_on(plan.known, 1, is_recorded=plan.is_recorded) for plan in plans)
+        self._rows.write(decision for decision in decisions if decision is not None)
+        self._each(self._complete, plans)
+        return records
+
+    def _each(self, do: Callable[[Plan], Any], plans: Iterable[Plan]) -> list[Any]:
+        """Does something for each plan, several at once. All have ended before it returns or
+        raises, as the runner tries a bundle again that has failed."""
+        futures = [self._pool.submit(do, plan) for plan in plans]
+        wait(futures)
+        return [future.result() for future in futures]
 
 
 class _RetractEarlier(beam.DoFn):
@@ -943,24 +1040,24 @@ class ResolveVersions(beam.PTransform):
         self._lateness_seconds = allowed_lateness_seconds
         self._windows = windows
         self._has_file = has_file
-        self._resolve_in_stream = partial(
-            _ResolveInStream,
-            *(output, window_seconds, allowed_lateness_seconds),
-            keeps_verdicts=keeps_verdicts,
-            has_file=has_file,
-            windows=windows,
-        )
-        self._store = partial(
-            _StorePlan,
-            output,
-            window_seconds=window_seconds,
-            store_validated=store_validated,
-            max_copied_bytes=max_copied_bytes,
-            top=top,
-            streaming=streaming,
-            is_packed=has_file is not None,
-            windows=windows,
-        )
+        self._resolving: dict[str, Any] = {
+            "output": output,
+            "window_seconds": window_seconds,
+            "allowed_lateness_seconds": allowed_lateness_seconds,
+            "keeps_verdicts": keeps_verdicts,
+            "has_file": has_file,
+            "windows": windows,
+        }
+        self._storing: dict[str, Any] = {
+            "output": output,
+            "window_seconds": window_seconds,
+            "store_validated": store_validated,
+            "max_copied_bytes": max_copied_bytes,
+            "top": top,
+            "streaming": streaming,
+            "is_packed": has_file is not None,
+            "windows": windows,
+        }
 
     def expand(self, parts: JudgedParts) -> Resolved:
         split = beam.ParDo(_Split()).with_outputs(CONTESTED, main=WINNERS)
@@ -980,7 +1077,8 @@ class ResolveVersions(beam.PTransform):
         if self._streaming and self._windows is not None:
             return self._packed_stream(contested, self._windows)
         if self._streaming:
-            resolved = self._as_they_come(contested, self._resolve_in_stream())
+            resolve = _ResolveInStream(**self._resolving)
+            resolved = self._as_they_come(contested, period_of, resolve)
             winners, counted = resolved[WINNERS], resolved[COUNTED]
         else:
             together = _ResolveInBatch(self._has_file)
@@ -993,17 +1091,18 @@ class ResolveVersions(beam.PTransform):
             retract = beam.ParDo(_RetractEarlier(self._output)).with_output_types(JudgedImage)
             alone = (part[WINNERS] | f"RetractEarlier{label}" >> retract for label, part in splits)
             counted = winners = (*alone, resolved[WINNERS]) | "Stand" >> beam.Flatten()
-        records = resolved[PLANS] | "Store" >> beam.ParDo(self._store())
+        records = resolved[PLANS] | "Store" >> beam.ParDo(_StorePlan(**self._storing))
         return Resolved(winners, counted, records)
 
     def _as_they_come(
-        self, versions: beam.PCollection[Version], resolve: beam.DoFn, what: str = ""
+        self, versions: beam.PCollection[Any], key: Callable[[Any], str], resolve: beam.DoFn
     ) -> Any:
-        keyed = tuple[str, Version]
+        of_late = "Late" if isinstance(resolve, _ResolveLate) else ""
         return (
             versions
-            | f"{what}ByPeriod" >> beam.WithKeys(period_of).with_output_types(keyed)
-            | f"{what}AsTheyCome"
+            | f"{of_late}ByPeriod"
+            >> beam.WithKeys(key).with_output_types(tuple[str, versions.element_type])
+            | f"{of_late}AsTheyCome"
             >> beam.ParDo(resolve).with_outputs(PLANS, COUNTED, DECISIONS, main=WINNERS)
         )
 
@@ -1015,17 +1114,22 @@ class ResolveVersions(beam.PTransform):
         The state of a capture time may end while its verdict waits. So files that come later pass
         the step in which it waits, and are resolved once it is in the output.
         """
-        first = self._as_they_come(contested, self._resolve_in_stream(passes_on=True))
+        resolve = _ResolveInStream(**self._resolving, passes_on=True)
+        first = self._as_they_come(contested, period_of, resolve)
         late = first[DECISIONS] | "StorePacked" >> StorePackedStream(
             self._output, windows, allowed_lateness_seconds=self._lateness_seconds
         )
-        second = self._as_they_come(late, self._resolve_in_stream(), "Late")
+        second = self._as_they_come(late, _period_of_late, _ResolveLate(**self._resolving))
         return Resolved(
             (first[WINNERS], second[WINNERS]) | "Winners" >> beam.Flatten(),
             (first[COUNTED], second[COUNTED]) | "Counted" >> beam.Flatten(),
             (
-                first[PLANS] | "Store" >> beam.ParDo(self._store()),
-                second[PLANS] | "StoreLate" >> beam.ParDo(self._store(writes_rows=True)),
+                first[PLANS] | "Store" >> beam.ParDo(_StorePlan(**self._storing)),
+                second[PLANS] | "StoreLate" >> beam.ParDo(_StoreLatePlans(**self._storing)),
             )
             | "Records" >> beam.Flatten(),
         )
+
+
+def _period_of_late(late: LateVersion) -> str:
+    return period_of(late.version)

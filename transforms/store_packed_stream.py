@@ -20,8 +20,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -136,6 +137,23 @@ def decision_on(known: CaptureTime, number: int, *, is_recorded: bool) -> Decisi
     return replace(decision, files=files) if files else None
 
 
+@dataclass(frozen=True)
+class LateVersion:
+    """A version that has come too late for the state of its capture time.
+
+    Attributes:
+      version: The version.
+      after: Names what was written before it was handed on. Versions of one name have come after
+        the same files: a listing that is made when the first of them has come shows these files.
+    """
+
+    version: Version
+    after: str
+
+
+register_record(LateVersion)
+
+
 def late_version(version: Version) -> Decision:
     """Returns what hands on a version that has come too late."""
     camera, timestamp = key_of(version).split("\n")
@@ -189,6 +207,15 @@ class _Standing:
         return cls(rank_of(row), row.generation, retracted, severe, image.stem, image.uri)
 
 
+@dataclass(frozen=True)
+class _Listing:
+    """The files that may have rows of a day, and the names of all that the folder has of it."""
+
+    day: datetime
+    files: tuple[PackedFile, ...]
+    names: tuple[str, ...]
+
+
 class RowWriter:
     """Writes the rows of decisions, and finds those that stand. Thread-safe.
 
@@ -213,6 +240,12 @@ class RowWriter:
         """The names of the last listing, and the packed files that have them."""
         self._long: list[PackedFile] | None = None
         """The files of more than one day."""
+        self._shown: dict[datetime, tuple[set[str], _Listing]] = {}
+        """The last listings of days in this bundle, and what they show; see :meth:`find`."""
+
+    def start_bundle(self) -> None:
+        """Begins a bundle: what others have written since is seen."""
+        self._shown = {}
 
     def note(self, judged: JudgedImage) -> None:
         """Leaves a note that an image is about to get a file in `final/`.
@@ -225,55 +258,91 @@ class RowWriter:
         stores.write_bytes(stores.packed_note_uri(self._output, period, image.stem), b"")
 
     def write(self, decisions: Iterable[Decision]) -> bool:
-        """Writes what decisions say otherwise than the output, as one file.
+        """Writes what decisions say otherwise than the output, as one file for each day.
 
         Args:
-          decisions: Decisions on different capture times of one window and shard.
+          decisions: Decisions on different capture times.
 
         Returns:
-          Whether there are notes of the window.
+          Whether there are notes of their windows.
 
         Raises:
           OSError: The store can't be listed, read or written.
         """
-        decisions = list(decisions)
-        period = self._windows.name_of(*decisions[0].key)
-        start, end = window_of(decisions[0].timestamp, self._windows.seconds)
-        keys = {decision.key for decision in decisions}
-        standing, noted = self._standing(period, start, end, keys)
+        by_day: dict[datetime, list[Decision]] = {}
+        for decision in decisions:
+            by_day.setdefault(self._day_of(decision.timestamp), []).append(decision)
+        noted = [self._write_day(day, of_day) for day, of_day in by_day.items()]
+        return any(noted)
+
+    def _write_day(self, day: datetime, decisions: Sequence[Decision]) -> bool:
+        keys = self._by_period(decision.key for decision in decisions)
+        standing, listing = self._standing(keys, self._list(day))
+        noted = self._noted(listing.names)
         rows = Rows()
         for decision in decisions:
             before = standing.get(decision.key)
             if decision.winner is not None:
                 row = self._row_of(decision, decision.winner, before, noted)
             else:
-                row = self._retraction(decision, before, start, end)
+                row = self._retraction(decision, before, listing)
             if row is not None:
                 rows.add([row])
-        uri = write_file(self._folder, period, rows)
+        uri = write_file(self._folder, self._file_period(keys), rows)
         if uri is not None:
             own = {(row.image.id, row.image.timestamp): _Standing.of(row) for row in rows}
-            self._keep((uri, period), own)
-        return bool(noted)
+            for period, of_period in keys.items():
+                self._keep((uri, period), {key: own[key] for key in of_period & own.keys()})
+        return any(self._windows.name_of(*key) in keys for key in noted)
 
-    def find(self, camera: str, timestamp: str) -> PackedRow | None:
+    def find(self, camera: str, timestamp: str, *, after: str | None = None) -> PackedRow | None:
         """Returns the row of a camera and capture time, which may be retracted; None if there is
         none.
 
-        Each file is read once, as many late images of a window have a file each.
+        A file is read once for each window, as there may be many files of late images.
 
         Args:
           camera: The camera.
           timestamp: The capture time, canonical.
+          after: Names what must be seen (see :class:`LateVersion`): the day is listed once in a
+            bundle for each name. None to list it in any case.
 
         Raises:
           OSError: The store can't be listed or read.
         """
-        key = camera, timestamp
-        period = self._windows.name_of(*key)
-        start, end = window_of(timestamp, self._windows.seconds)
-        before = self._standing(period, start, end, {key})[0].get(key)
-        return None if before is None else self._read_again(key, before, start, end)
+        key, day = (camera, timestamp), self._day_of(timestamp)
+        shows, listing = self._shown.get(day, (set[str](), None))
+        if listing is None or after not in shows:
+            listing = self._list(day)
+        standing, listing = self._standing(self._by_period([key]), listing)
+        self._shown[day] = shows | ({after} if after is not None else set()), listing
+        before = standing.get(key)
+        return None if before is None else self._read_again(key, before, listing)
+
+    def _day_of(self, timestamp: str) -> datetime:
+        start, _ = window_of(timestamp, self._windows.seconds)
+        return start.replace(hour=0, minute=0, second=0, microsecond=0)
+
+    def _by_period(self, keys: Iterable[Key]) -> dict[str, set[Key]]:
+        """Returns keys by what the names of the files of their windows and shards begin with."""
+        by_period: dict[str, set[Key]] = {}
+        for key in keys:
+            by_period.setdefault(self._windows.name_of(*key), set()).add(key)
+        return by_period
+
+    def _file_period(self, keys: Mapping[str, Set[Key]]) -> str:
+        """Returns what the name of a file begins with that has the rows of some windows."""
+        if len(keys) == 1:
+            return next(iter(keys))
+        starts, ends = zip(
+            *(
+                window_of(timestamp, self._windows.seconds)
+                for of_period in keys.values()
+                for _, timestamp in of_period
+            ),
+            strict=True,
+        )
+        return period_name(min(starts), max(ends))
 
     def forget_notes(self, period: str) -> None:
         """Deletes the notes of a window and shard.
@@ -332,23 +401,24 @@ class RowWriter:
         return row if is_new else None
 
     def _retraction(
-        self, decision: Decision, before: _Standing | None, start: datetime, end: datetime
+        self, decision: Decision, before: _Standing | None, listing: _Listing
     ) -> PackedRow | None:
         files = {(printable(uri), stem_of(name)) for uri, name in decision.files}
         if before is None or before.is_retracted or (before.uri, before.stem) not in files:
             return None
-        row = self._read_again(decision.key, before, start, end)
+        row = self._read_again(decision.key, before, listing)
         if before.has_severity:
             stores.delete(stores.final_uri(self._output, decision.camera, before.stem))
         blank = replace(row.image, detections=())
         return PackedRow(blank, None, before.generation + 1, is_retracted=True)
 
-    def _read_again(self, key: Key, before: _Standing, start: datetime, end: datetime) -> PackedRow:
+    def _read_again(self, key: Key, before: _Standing, listing: _Listing) -> PackedRow:
         period = self._windows.name_of(*key)
+        start, end = window_of(key[1], self._windows.seconds)
         for _ in range(_LISTINGS):
-            for file in self._list(start, end)[0]:
+            for file in listing.files:
                 try:
-                    found = self._rows_in(file, period, start, end, {key}).get(key)
+                    found = self._rows_in(file, period, {key}).get(key)
                     if found is None or found.rank != before.rank:
                         continue
                     for row in read_file(file.uri, key[0], since=start, until=end):
@@ -356,43 +426,45 @@ class RowWriter:
                             return row
                 except (FileNotFoundError, TornFileError):
                     continue
+            listing = self._list(listing.day)
         raise OSError(f"{self._output}: a row of {key[0]} at {key[1]} was deleted meanwhile")
 
     def _standing(
-        self, period: str, start: datetime, end: datetime, keys: Set[Key]
-    ) -> tuple[dict[Key, _Standing], dict[Key, list[tuple[str, str]]]]:
-        """Returns what the rows say that stand, of some capture times of a window, and what is
-        noted of its images."""
+        self, keys: Mapping[str, Set[Key]], listing: _Listing
+    ) -> tuple[dict[Key, _Standing], _Listing]:
+        """Returns what the rows say that stand, and the listing that has their files.
+
+        Args:
+          keys: Capture times, by what the names of the files of their windows begin with.
+          listing: The files of their day.
+        """
         for _ in range(_LISTINGS):
             standing: dict[Key, _Standing] = {}
-            files, names = self._list(start, end)
             try:
-                for file in files:
-                    if not self._windows.is_of_another_shard(file, period):
-                        rows = self._rows_in(file, period, start, end, keys)
-                        for key in rows.keys() & keys:
+                for period, of_period in keys.items():
+                    for file in listing.files:
+                        rows = self._rows_in(file, period, of_period)
+                        for key in rows.keys() & of_period:
                             if key not in standing or rows[key].rank > standing[key].rank:
                                 standing[key] = rows[key]
             except FileNotFoundError:  # It was merged, and what holds its rows was not listed.
                 self._long = None
+                listing = self._list(listing.day)
                 continue
-            noted = self._noted(names)
-            return standing, {
-                key: stems for key, stems in noted.items() if self._windows.name_of(*key) == period
-            }
+            return standing, listing
         raise OSError(
             f"{self._output}: its packed files are deleted while they are read; is a job at work?"
         )
 
-    def _list(self, start: datetime, end: datetime) -> tuple[list[PackedFile], list[str]]:
-        """Returns the files that may have rows of a window, and all names of its day.
+    def _list(self, day: datetime) -> _Listing:
+        """Lists a day.
 
         If all runs have had windows of one length, the names of the files that have rows of a
         window begin with its day, also if they were merged. Files of several days are looked for at
         first, and when a file is gone.
         """
-        day = f"{start:%Y%m%d}T"
-        names = stores.names_with_prefix(self._folder, [""] if self._long is None else [day])
+        prefix = f"{day:%Y%m%d}T"
+        names = stores.names_with_prefix(self._folder, [""] if self._long is None else [prefix])
         before = self._named
         self._named = named = {
             name: before.get(name) or file_named(stores.join(self._folder, name)) for name in names
@@ -404,13 +476,15 @@ class RowWriter:
                 for file in files
                 if file.start.date() != (file.end - timedelta(microseconds=1)).date()
             ]
-        found = {file.uri: file for file in (*self._long, *files) if file.overlaps(start, end)}
-        return list(found.values()), [name for name in names if name.startswith(day)]
+        found = {file.uri: file for file in (*self._long, *files)}
+        of_day = tuple(name for name in names if name.startswith(prefix))
+        return _Listing(day, tuple(found.values()), of_day)
 
-    def _rows_in(
-        self, file: PackedFile, period: str, start: datetime, end: datetime, keys: Set[Key]
-    ) -> dict[Key, _Standing]:
+    def _rows_in(self, file: PackedFile, period: str, keys: Set[Key]) -> dict[Key, _Standing]:
         """Returns the rows of a file and window, or none if it has none of some capture times."""
+        start, end = window_of(next(iter(keys))[1], self._windows.seconds)
+        if not file.overlaps(start, end) or self._windows.is_of_another_shard(file, period):
+            return {}
         with self._lock:
             rows = self._cache.get((file.uri, period))
             hashes = self._hashes.get((file.uri, period))
@@ -489,6 +563,9 @@ class _Pack(beam.DoFn):
     def setup(self) -> None:
         self._rows = RowWriter(self._output, self._windows)
 
+    def start_bundle(self) -> None:
+        self._after = uuid.uuid4().hex
+
     def process(
         self,
         element: tuple[str, Decision],
@@ -499,11 +576,11 @@ class _Pack(beam.DoFn):
         write: Any = beam.DoFn.TimerParam(_WRITE),
         close: Any = beam.DoFn.TimerParam(_CLOSE),
         forget: Any = beam.DoFn.TimerParam(_FORGET),
-    ) -> Iterator[Version]:
+    ) -> Iterator[LateVersion]:
         _, decision = element
         if decision.late is not None:
             self._flush(waiting, number, written, noted)
-            yield decision.late
+            yield LateVersion(decision.late, self._after)
             return
         waiting.add(decision)
         now_waiting = (number.read() or 0) + 1
@@ -565,6 +642,7 @@ class _Pack(beam.DoFn):
         decisions = list(waiting.read())
         if not decisions:
             return
+        self._after = uuid.uuid4().hex
         numbers: dict[Key, int] = {}
         for camera, timestamp, at in written.read():
             numbers[camera, timestamp] = max(at, numbers.get((camera, timestamp), 0))
@@ -587,8 +665,8 @@ class _Pack(beam.DoFn):
 class StorePackedStream(beam.PTransform):
     """Stores the decisions of a stream in `packed/`, as further files of each window and shard.
 
-    Input: `PCollection[Decision]`. Output: `PCollection[Version]`, the versions that came too late,
-    each after all decisions on its window that were there before it are in the output.
+    Input: `PCollection[Decision]`. Output: `PCollection[LateVersion]`, what came too
+    late, each after all decisions on its window that were there before it are in the output.
 
     Args:
       output: The job's output.
@@ -603,11 +681,11 @@ class StorePackedStream(beam.PTransform):
         self._windows = windows
         self._pack = _Pack(output, windows, allowed_lateness_seconds)
 
-    def expand(self, decisions: beam.PCollection[Decision]) -> beam.PCollection[Version]:
+    def expand(self, decisions: beam.PCollection[Decision]) -> beam.PCollection[LateVersion]:
         return (
             decisions
             | "ByWindow" >> beam.Map(self._keyed).with_output_types(tuple[str, Decision])
-            | "Pack" >> beam.ParDo(self._pack).with_output_types(Version)
+            | "Pack" >> beam.ParDo(self._pack).with_output_types(LateVersion)
         )
 
     def _keyed(self, decision: Decision) -> tuple[str, Decision]:

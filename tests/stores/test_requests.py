@@ -221,3 +221,23 @@ def test_an_image_of_a_packed_stream_costs_one_request(job: Job) -> None:
     assert [key for method, key in requests if method == "PUT" and "packed" in key] == [
         f"out/packed/{file}"
     ]
+
+
+def test_late_images_of_a_packed_stream_share_a_file_and_two_listings_of_a_day(
+    job: Job,
+) -> None:
+    """Those of three cameras, in as many windows, are found at one look."""
+    long_ago = NOON - timedelta(hours=5)
+    late = tuple(
+        found
+        for number, camera in enumerate(("late", "later", "latest"))
+        for found in job.put(camera, jpeg(), long_ago + timedelta(minutes=10 * number))
+    )
+    packed = ("--repository", "packed", "--no_store_validated")
+    requests = job.run(EventTime(NOON.timestamp()), FoundTogether(late), options=packed)
+    (file,) = job.tree("out/packed")
+    assert file.startswith("20260131T070000Z_20260131T072500Z_")
+    assert [method for method, key in requests if key == f"out/packed/{file}"] == ["PUT"]
+    # At the start of the job; then to find the rows that there are, and once more to write others.
+    listed = listings(requests)
+    assert sum(number for key, number in listed.items() if key.startswith("out/packed/")) == 3

@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +23,8 @@ import apache_beam as beam
 import pyarrow.parquet
 import pytest
 from apache_beam.coders import Coder
-from hypothesis import given
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -54,7 +55,9 @@ from transforms.resolve_versions import (
     Plan,
     _ResolveInBatch,
     _ResolveInStream,
+    _ResolveLate,
     _RetractEarlier,
+    _StoreLatePlans,
     _StorePlan,
 )
 from transforms.storage import stores
@@ -63,9 +66,11 @@ from transforms.storage.packed_rows import PackedRow, Rows
 from transforms.store_packed_stream import (
     WRITTEN,
     Decision,
+    LateVersion,
     PackedWindows,
     RowWriter,
     _Pack,
+    late_version,
 )
 
 CAMERA, TIME = "hall", "2026-01-31T10:00:00Z"
@@ -158,6 +163,27 @@ class Timer:
 
 class CrashError(Exception):
     pass
+
+
+@contextmanager
+def crashing_writes(crash_after: int | None) -> Iterator[None]:
+    """Fails after some writes of files."""
+    writes = 0
+
+    def crashing(do: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*args: Any) -> Any:
+            nonlocal writes
+            if writes == crash_after:
+                raise CrashError
+            writes += 1
+            return do(*args)
+
+        return write
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_chunks", "write_if_new"):
+            patch.setattr(stores, name, crashing(getattr(stores, name)))
+        yield
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -307,22 +333,8 @@ class Stream:
 
     def _bundle(self, outputs: Iterable[Any], crash_after: int | None) -> bool:
         restore = self.checkpoint()
-        writes = 0
-        self.resolve.start_bundle()
-
-        def crashing(do):
-            def write(*args):
-                nonlocal writes
-                if writes == crash_after:
-                    raise CrashError
-                writes += 1
-                return do(*args)
-
-            return write
-
-        with pytest.MonkeyPatch.context() as patch:
-            for name in ("write_chunks", "write_if_new"):
-                patch.setattr(stores, name, crashing(getattr(stores, name)))
+        self.start_bundle()
+        with crashing_writes(crash_after):
             try:
                 for output in outputs:
                     self._take(output)
@@ -331,6 +343,9 @@ class Stream:
                 restore()
                 return False
         return True
+
+    def start_bundle(self) -> None:
+        self.resolve.start_bundle()
 
     def end_bundle(self) -> None:
         """Hands on what the bundle has left for later steps."""
@@ -364,7 +379,7 @@ class PackedStream(Stream):
         self.resolve = _ResolveInStream(
             str(self.output), 300, 3600, has_file=has_file, windows=WINDOWS, passes_on=True
         )
-        self.resolve_late = _ResolveInStream(
+        self.resolve_late = _ResolveLate(
             str(self.output), 300, 3600, has_file=has_file, windows=WINDOWS
         )
         for resolve in (self.resolve, self.resolve_late):
@@ -380,19 +395,20 @@ class PackedStream(Stream):
     def start_worker(self) -> None:
         self._decided = []
         self.store, self.store_late = (
-            _StorePlan(
+            step(
                 str(self.output),
                 window_seconds=300,
                 streaming=True,
                 is_packed=True,
                 windows=WINDOWS,
-                writes_rows=is_late,
             )
-            for is_late in (False, True)
+            for step in (_StorePlan, _StoreLatePlans)
         )
         self.pack = _Pack(str(self.output), WINDOWS, 3600, clock=lambda: 0.0)
         for step in (self.store, self.store_late, self.pack):
             step.setup()
+        self.store_late.start_bundle()
+        self.pack.start_bundle()
 
     def states(self) -> list[State]:
         late = [self.late_state, self.waiting, self.written, self.number, self.noted]
@@ -438,6 +454,11 @@ class PackedStream(Stream):
         cells = self.waiting, self.number, self.written, self.noted
         self.pack.forget(WINDOWS.name_of(CAMERA, TIME), *cells)
 
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self.resolve_late.start_bundle()
+        self.pack.start_bundle()
+
     def _take(self, output: Any) -> None:
         is_late = isinstance(output, _OfLate)
         output = output.output if is_late else output
@@ -447,7 +468,7 @@ class PackedStream(Stream):
             assert not is_late
             self._decided.append(output.value)
         elif is_late and getattr(output, "tag", None) == PLANS:
-            self.store_late.work(output.value)
+            assert not list(self.store_late.process(output.value, MIN_TIMESTAMP, None))
         else:
             super()._take(output)
 
@@ -458,10 +479,11 @@ class PackedStream(Stream):
             cells = self.waiting, self.number, self.written, self.noted
             element = WINDOWS.name_of(CAMERA, TIME), decision
             for version in self.pack.process(element, *cells, *timers):
-                late = period_of(version), version
+                late = period_of(version.version), version
                 states = self.late_state, self.late_forget, self.late_timer
                 for output in self.resolve_late.process(late, *states):
                     self._take(_OfLate(output))
+        list(self.store_late.finish_bundle())
 
 
 @dataclass(frozen=True)
@@ -567,7 +589,7 @@ def check_repositories(stream: Stream | Batch, files: dict[Path, bytes]) -> None
     assert copies == Counter(content[1] for content in wanted)
 
 
-def rows_as_files(stream: PackedStream) -> dict[str, Any]:
+def rows_as_files(stream: PackedStream | LateStream) -> dict[str, Any]:
     """What a packed output says, as the files that other outputs have."""
     problems: list[Any] = []
     rows = [row for row in read_output(str(stream.output), problems) if not row.is_retracted]
@@ -944,6 +966,26 @@ def test_a_late_file_costs_the_same_however_many_came_before_it(tmp_path, monkey
         stream.late_state.clear()
     assert len(rows_as_files(stream)) == 6
     assert sorted(reads.values()) == [1, 2, 2, 2, 2, 2]  # Once by the search, and at the end.
+
+
+def test_a_late_file_is_compared_with_what_was_written_before_it_was_handed_on(tmp_path):
+    """A step lists a day once for late files between which nothing was written."""
+    stream = PackedStream(tmp_path)
+    first = version_of(stream.put("a", NAMES[0], b"dog"), 1.0, ON_TIME, b"dog")
+    late = version_of(stream.put("b", NAMES[0], b"nothing 1"), 2.0, TOO_LATE, b"nothing 1")
+    cells = stream.waiting, stream.number, stream.written, stream.noted
+    reader = RowWriter(str(stream.output), WINDOWS)
+
+    def found(decision: Decision) -> list[PackedRow | None]:
+        element = WINDOWS.name_of(CAMERA, TIME), decision
+        handed_on = stream.pack.process(element, *cells, Timer(), Timer(), Timer())
+        return [reader.find(CAMERA, TIME, after=one.after) for one in handed_on]
+
+    assert found(late_version(late)) == found(late_version(late)) == [None]
+    assert found(Decision(CAMERA, TIME, 1, first.judged)) == []
+    (row,) = found(late_version(late))
+    assert row is not None
+    assert row.image.sha256 == sha256_of(b"dog")
 
 
 def test_files_of_a_window_with_more_rows_than_are_kept_are_read_again_only_for_their_images(
@@ -1471,6 +1513,179 @@ def test_a_touch_does_not_overwrite_the_image_of_a_deleted_file(tmp_path, late):
     second.unlink()
     stream.comes(first, 3.0, late)
     check_repositories(stream, {first: b"nothing 1", second: b"dog"})
+
+
+class LateStream:
+    """The steps for late files, which come in bundles, in one form.
+
+    Each bundle of files is followed by one in which timers fire. A bundle that fails is tried
+    again, by another worker.
+    """
+
+    def __init__(self, output: Path, *, packed: bool) -> None:
+        self.output = output
+        self._packed = packed
+        self._states: dict[str, tuple[State, Timer, Timer]] = {}
+        self._start_worker()
+
+    def _start_worker(self) -> None:
+        out = str(self.output)
+        options: dict[str, Any] = {"windows": WINDOWS} if self._packed else {}
+        if self._packed:
+            self._resolve: Any = _ResolveLate(out, 300, 3600, has_file=_is_alert, **options)
+            self._store: Any = _StoreLatePlans(
+                out, window_seconds=300, streaming=True, is_packed=True, **options
+            )
+        else:
+            self._resolve = _ResolveInStream(out, 300, 3600)
+            self._store = _StorePlan(out, window_seconds=300, streaming=True)
+        for step in (self._resolve, self._store):
+            step.setup()
+
+    def stop(self) -> None:
+        for step in (self._resolve, self._store):
+            step.teardown()
+
+    def come(self, versions: Sequence[Version], crashes: Sequence[int]) -> None:
+        """Handles files that come in one bundle, then lets timers fire until none is set.
+
+        Args:
+          versions: The files.
+          crashes: After how many writes attempts fail.
+        """
+
+        def process() -> Iterator[Any]:
+            for version in versions:
+                period = period_of(version)
+                states = self._states.setdefault(period, (State(), Timer(), Timer()))
+                element = LateVersion(version, "here") if self._packed else version
+                yield from self._resolve.process((period, element), *states)
+
+        self._bundle(process, crashes)
+        while any(one.at for _, *timers in self._states.values() for one in timers):
+            self._bundle(self._fire, crashes)
+
+    def _fire(self) -> Iterator[Any]:
+        for state, forget, timer in self._states.values():
+            if timer.at is not None:
+                timer.at = None
+                yield from self._resolve.resolve_waiting(state)
+            elif forget.at is not None:
+                forget.at = None
+                yield from self._resolve.forget(state, forget, State())
+
+    def _bundle(self, outputs: Callable[[], Iterator[Any]], crashes: Sequence[int]) -> None:
+        for crash_after in (*crashes, None):
+            before = {
+                period: (state.entries, [timer.at for timer in timers])
+                for period, (state, *timers) in self._states.items()
+            }
+            with crashing_writes(crash_after):
+                try:
+                    self._resolve.start_bundle()
+                    self._store.start_bundle()
+                    for output in outputs():
+                        if getattr(output, "tag", None) == PLANS:
+                            list(self._store.process(output.value, MIN_TIMESTAMP, None) or ())
+                    list(self._store.finish_bundle())
+                    return
+                except CrashError:
+                    self.stop()
+                    self._start_worker()
+            for period, (state, *timers) in self._states.items():
+                state.entries, times = before.get(period, ([], [None, None]))
+                for timer, at in zip(timers, times, strict=True):
+                    timer.at = at
+
+    def verdicts(self) -> dict[str, Any]:
+        if self._packed:
+            return rows_as_files(self)
+        output = tree(self.output)
+        return {name: json.loads(data) for name, data in output.items() if "final/" in name}
+
+    def others(self) -> dict[str, bytes]:
+        """The files that both forms have, with all that they hold."""
+        output = tree(self.output)
+        folders = ("invalid/", "late/hall/", "late/gate/")
+        return {name: data for name, data in output.items() if name.startswith(folders)}
+
+
+def _is_alert(image: JudgedImage) -> bool:
+    return image.verdict.severity == "alert"
+
+
+HALL = "hall", "2026-01-31T10:00:00Z"
+LATER = "hall", "2026-01-31T10:05:00Z"
+GATE = "gate", "2026-01-31T10:00:00Z"
+NEXT_DAY = "gate", "2026-02-01T00:00:00Z"
+LATE_FILES = st.builds(
+    lambda key, folder: (*key, folder),
+    st.sampled_from([HALL, LATER, GATE, NEXT_DAY]),
+    st.sampled_from("ab"),
+)
+
+
+@pytest.mark.search
+@search(15)
+@given(
+    looks=st.lists(
+        st.tuples(
+            st.lists(st.tuples(LATE_FILES, ANY_CONTENT), min_size=1, max_size=6),
+            st.lists(st.integers(0, 5), max_size=2),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    at_once=st.sampled_from([1, 2, 512]),
+)
+@example(
+    looks=[
+        ([((*HALL, "a"), b"dog"), ((*LATER, "a"), b"dog")], []),
+        ([((*LATER, "b"), b"nothing 1")], []),
+    ],
+    at_once=512,
+)
+def test_late_files_whose_rows_are_written_together_leave_what_files_of_their_own_say(
+    looks, at_once
+):
+    """Each image is there once, whatever comes together and is tried again."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.resolve_versions._LATE_AT_ONCE", at_once)
+        top = Path(folder)
+        plain = LateStream(top / "plain", packed=False)
+        packed = LateStream(top / "packed", packed=True)
+        for changed, (files, crashes) in enumerate(looks, 1):
+            versions = [
+                late_version_of(top / "in", *file, float(changed), data) for file, data in files
+            ]
+            plain.come(versions, ())
+            packed.come(versions, crashes)
+        assert packed.verdicts() == plain.verdicts()
+        assert packed.others() == plain.others()
+        recorded = {name for name in tree(packed.output) if name.startswith("final/")}
+        assert recorded == {
+            name
+            for name, record in packed.verdicts().items()
+            if record["threat"]["severity"] == "alert"
+        }
+        for stream in (plain, packed):
+            stream.stop()
+
+
+def late_version_of(
+    top: Path, camera: str, timestamp: str, folder: str, changed: float, data: bytes
+) -> Version:
+    """A version of a file, which is there."""
+    name = f"{camera}_{timestamp.replace('-', '').replace(':', '')}.jpg"
+    path = top / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    version = version_of(path, changed, "2026-02-01T12:00:00Z", data)
+    if version.judged is not None:
+        image = replace(version.judged.image, id=camera, timestamp=timestamp)
+        return replace(version, judged=replace(version.judged, image=image))
+    invalid = replace(version.invalid, camera=camera, timestamp=timestamp)
+    return replace(version, invalid=invalid)
 
 
 class Batch:
