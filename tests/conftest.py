@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from apache_beam.runners.runner import PipelineResult
 from hypothesis import settings
 
 from beam_pipeline import cli
-from tests import lanes, once, signatures
+from tests import lanes, once, signatures, warm
 from tests.absent import give_up
 from tests.deploy.images import Images
 from tests.flink.stream_job import flink_cluster
@@ -67,7 +66,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    once.end(config, images=lambda folder: Images(folder).remove(), flink=flink_cluster.down)
+    once.end(
+        config,
+        images=lambda folder: Images(folder).remove(),
+        flink=flink_cluster.down,
+        warm=warm.stop,
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -170,15 +174,8 @@ def run_job() -> Run:
     def run(
         *arguments: str | os.PathLike[str], cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "beam_pipeline", *map(os.fspath, arguments)],
-            cwd=cwd,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
+        words = [os.fspath(argument) for argument in arguments]
+        return warm.run(words, cwd, {**os.environ, **environment}, timeout=280)
 
     return run
 

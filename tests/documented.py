@@ -186,14 +186,19 @@ def substituted(text: str, replacements: Mapping[str, str]) -> str:
     return text
 
 
-def make_checkout(folder: Path) -> None:
-    """What commands need of a checkout, so that they can write into it."""
+def make_checkout(folder: Path, interpreter: Path = Path(sys.executable)) -> None:
+    """What commands need of a checkout, so that they can write into it.
+
+    Args:
+      folder: Where to make it.
+      interpreter: What its `.venv/bin/python` calls.
+    """
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "deploy"):
         (folder / name).symlink_to(ROOT / name)
     environment = folder / ".venv"
     (environment / "bin").mkdir(parents=True)
     python = environment / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(str(interpreter))} "$@"\n')
     python.chmod(0o755)
     (environment / ".ready").touch()  # Newer than what it is made from, by `make`.
 

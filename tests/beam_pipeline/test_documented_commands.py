@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from beam_pipeline.bundled import BUNDLED_SAMPLES
-from tests import documented
+from tests import documented, warm
 from tests.documented import ROOT, SAMPLES, Command
 from tests.transforms.web_service import WebService
 
@@ -40,7 +40,7 @@ def service() -> Iterator[WebService]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the commands are run in their order, from `make run` on."""
     folder = tmp_path_factory.mktemp("checkout")
-    documented.make_checkout(folder)
+    documented.make_checkout(folder, warm.interpreter())
     (folder / "rules.yaml").write_text(RULES)
     (folder / "new.yaml").write_text(RULES)
     truth = json.loads((BUNDLED_SAMPLES.parent / "truth.json").read_text())

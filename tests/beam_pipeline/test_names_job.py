@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests import documented
+from tests import documented, warm
 from tests.beam_pipeline.conftest import jpeg, read_json, refused, tree
 from tests.conftest import Command
 from tests.transforms.small_models import save_detector
@@ -437,7 +437,7 @@ def test_local_time_is_found_out(
 
 
 def test_the_documented_commands_run(tmp_path: Path, model: Path) -> None:
-    documented.make_checkout(tmp_path)
+    documented.make_checkout(tmp_path, warm.interpreter())
     images = tmp_path / "srv" / "pictures"
     images.mkdir(parents=True)
     (images / "Front Door_00_20260131175217.jpg").write_bytes(jpeg())
