@@ -53,6 +53,8 @@ _JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 # Properties try the same examples in each run, as the searches do (tests/search.py).
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
+# For a second set of versions (.ci/run): `--hypothesis-profile few`.
+settings.register_profile("few", settings.get_profile("same"), max_examples=10)
 settings.load_profile("same")
 
 
