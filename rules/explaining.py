@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from rules.local_times import local_words
 from rules.records import CheckJson, FinalImageJson, ThreatJson, VerdictJson
-from rules.text import escaped
+from rules.text import escaped, number_of
 
 _MIN_SCORE_SHOWN = 0.25
 """Rejected detections with lower scores are summarized: a detector has dozens in each image."""
@@ -28,7 +28,8 @@ _REJECTIONS: dict[str, Callable[[Any, Any], str]] = {
     "schedule": lambda value, bound: f"the camera was not armed at {value}, local time",
     "min_score_at_night": lambda value, bound: _compared("score", value, "minimum at night", bound),
     "repeats": lambda value, bound: (
-        f"it was in the same place in {_images(value, 'earlier ')}, and {bound} make a repeat"
+        f"it was in the same place in {number_of(value, 'earlier image')}, "
+        f"and {bound} make a repeat"
     ),
     "track": lambda value, bound: (
         f"its score is low, and no object of its label moved to its place within {bound:g} s"
@@ -36,7 +37,7 @@ _REJECTIONS: dict[str, Callable[[Any, Any], str]] = {
     "min_count": lambda value, bound: _compared("objects of this label", value, "minimum", bound),
     "max_count": lambda value, bound: _compared("objects of this label", value, "maximum", bound),
     "confirm": lambda value, bound: (
-        f"its label is in {_images(value)} of the last few, and confirm requires {bound}"
+        f"its label is in {number_of(value, 'image')} of the last few, and confirm requires {bound}"
     ),
 }
 """For each filter, why it rejects a detection, from the value and the bound that it compared."""
@@ -46,10 +47,10 @@ _PASSES: dict[str, Callable[[Any, Any], str]] = {
     "zones": lambda value, bound: f"zone {value}",
     "schedule": lambda value, bound: f"armed at {value}, local time",
     "repeats": lambda value, bound: (
-        f"in the same place in {_images(value, 'earlier ')}, fewer than {bound}"
+        f"in the same place in {number_of(value, 'earlier image')}, fewer than {bound}"
     ),
     "track": lambda value, bound: f"moved within {value:g} s",
-    "confirm": lambda value, bound: f"confirmed by {_images(value)}, minimum {bound}",
+    "confirm": lambda value, bound: f"confirmed by {number_of(value, 'image')}, minimum {bound}",
 }
 """For each filter, why a detection passes it."""
 
@@ -217,7 +218,3 @@ def _compared(measure: str, value: Any, limit: str, bound: Any) -> str:
         if (short < bound, short > bound) == (value < bound, value > bound):
             value = short
     return f"{measure} {value}, {limit} {bound}"
-
-
-def _images(count: Any, kind: str = "") -> str:
-    return f"{count} {kind}image{'' if count == 1 else 's'}"

@@ -18,7 +18,7 @@ from transforms.judge_threats import (
     PARTS,
     JudgedParts,
     JudgeInStream,
-    judge,
+    judge_alone,
     judge_in_order,
 )
 from transforms.records.images import JudgedImage
@@ -45,16 +45,18 @@ File = tuple[str, bytes]
 
 
 class _JudgeNow(beam.DoFn):
-    """Judges images without a history, and passes the others on."""
+    """Pairs images with the verdict of the shadow rules, and passes on those on whose verdict
+    earlier images have an effect."""
 
     def __init__(self, shadow: LiveRules) -> None:
         self._shadow = shadow
 
     def process(self, element: JudgedImage) -> Iterator[Any]:
-        if self._shadow.current.needs_history(element.image.id):
+        shadowed = judge_alone(element.image, self._shadow.current)
+        if shadowed is None:
             yield beam.pvalue.TaggedOutput(_OTHERS, element)
         else:
-            yield element, judge(element.image, self._shadow.current)
+            yield element, shadowed
 
 
 class _JudgeInOrder(beam.DoFn):

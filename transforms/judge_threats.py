@@ -66,6 +66,20 @@ def judge(
     return JudgedImage(image, ruleset.judge(replace(image.for_rules(), arrived=arrived), history))
 
 
+def judge_alone(image: DetectedImage, ruleset: rules.Rules) -> JudgedImage | None:
+    """Judges an image on whose verdict earlier images have no effect; returns None for others.
+
+    Where only a cooldown looks back, these are the images without an incident: they neither need
+    the history nor change it.
+    """
+    camera = ruleset.for_camera(image.id)
+    if camera.looks_back:
+        return None
+    judged = judge(image, ruleset)
+    has_effect = camera.needs_history and judged.verdict.incident_number is not None
+    return None if has_effect else judged
+
+
 def _arrival_if_misdated(image: DetectedImage) -> int | None:
     """Returns when an image arrived, in microseconds since 1970, if its capture time is not to be
     trusted; None if it is, or if its arrival is unknown.
@@ -93,23 +107,14 @@ def judge_in_order(images: Iterable[DetectedImage], ruleset: rules.Rules) -> Ite
 
 
 class _Judge(beam.DoFn):
-    """Judges images on whose verdict earlier images have no effect, and passes the others on.
-
-    Where only a cooldown looks back, these are the images without an incident: they neither need
-    the history nor change it.
-    """
+    """Judges images on whose verdict earlier images have no effect, and passes the others on."""
 
     def __init__(self, ruleset: rules.Rules) -> None:
         self._rules = ruleset
 
     def process(self, element: DetectedImage) -> Iterator[Any]:
-        camera = self._rules.for_camera(element.id)
-        if not camera.looks_back:
-            judged = judge(element, self._rules)
-            if not camera.needs_history or judged.verdict.incident_number is None:
-                yield judged
-                return
-        yield beam.pvalue.TaggedOutput(LOOKS_BACK, element)
+        judged = judge_alone(element, self._rules)
+        yield beam.pvalue.TaggedOutput(LOOKS_BACK, element) if judged is None else judged
 
 
 class _JudgeCameraInBatch(beam.DoFn):

@@ -49,7 +49,7 @@ class _PackCamera(beam.DoFn):
 class Pack(beam.PTransform):
     """Writes the images of an archive as `PACKED/<id>.parquet`.
 
-    The list of files that can't be read is `PACKED/problems.jsonl`; see
+    If there are files that can't be read, `PACKED/problems.jsonl` lists them; see
     :mod:`transforms.storage.packed`.
 
     Output: `PCollection[None]`, when all files are written.
@@ -91,15 +91,18 @@ class Pack(beam.PTransform):
 
 
 def _write_problems(uri: str, problems: list[Problem]) -> None:
+    if not problems:
+        stores.delete(uri)  # Of an earlier attempt.
+        return
     lines = [stores.json_bytes({"uri": uri, "why": problem}) for uri, problem in sorted(problems)]
     stores.write_bytes(uri, b"".join(lines))
 
 
 def read_problems(packed: str) -> list[Problem]:
-    """Reads the list of files that could not be packed.
+    """Reads the list of files that could not be packed; there is none if all could.
 
     Raises:
       OSError: The list can't be read.
     """
-    lines = stores.read_bytes(stores.join(packed, PROBLEMS)).splitlines()
+    lines = (stores.read_if_there(stores.join(packed, PROBLEMS)) or b"").splitlines()
     return [(entry["uri"], entry["why"]) for entry in map(orjson.loads, lines)]

@@ -596,6 +596,7 @@ class _Pack(beam.DoFn):
             self._flush(waiting, number, written, noted)
 
     @on_timer(_WRITE)
+    @on_timer(_CLOSE)
     def write_in_time(
         self,
         waiting: Any = beam.DoFn.StateParam(_WAITING),
@@ -603,18 +604,7 @@ class _Pack(beam.DoFn):
         written: Any = beam.DoFn.StateParam(_WRITTEN),
         noted: Any = beam.DoFn.StateParam(_NOTED),
     ) -> None:
-        """Writes what has waited long enough."""
-        self._flush(waiting, number, written, noted)
-
-    @on_timer(_CLOSE)
-    def write_at_the_end(
-        self,
-        waiting: Any = beam.DoFn.StateParam(_WAITING),
-        number: Any = beam.DoFn.StateParam(_NUMBER),
-        written: Any = beam.DoFn.StateParam(_WRITTEN),
-        noted: Any = beam.DoFn.StateParam(_NOTED),
-    ) -> None:
-        """Writes what waits when the window takes no more images."""
+        """Writes what has waited long enough, or whose window takes no more images."""
         self._flush(waiting, number, written, noted)
 
     @on_timer(_FORGET)

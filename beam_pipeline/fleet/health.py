@@ -48,6 +48,7 @@ from beam_pipeline.inputs.rule_files import read_rules
 from beam_pipeline.inputs.stored_names import OF_EACH_CAMERA, stored_local_times
 from rules import is_camera_id
 from rules.local_offsets import offset_text
+from rules.text import number_of
 from transforms.alerting.messages import Message
 from transforms.alerting.target_clients import TargetClient, client_for
 from transforms.records import reasons
@@ -342,7 +343,7 @@ def format_table(health: Health) -> str:
     """Returns the findings for a person."""
     head = (
         f"{canonical_time(health.since)} to {canonical_time(health.until)}: "
-        f"{health.cameras:,} cameras, {len(health.findings):,} findings"
+        f"{number_of(health.cameras, 'camera')}, {number_of(len(health.findings), 'finding')}"
     )
     lines = [head, ""] if health.findings else [head]
     width = max((len(finding.id) for finding in health.findings), default=0)

@@ -18,6 +18,7 @@ import rules
 from rules.local_times import local_words
 from rules.records import FollowUpJson
 from rules.templates import MAX_THREATS, MessageTemplate, MessageValues
+from rules.text import number_of
 from transforms.alerting.alerts import AlertBody, known_zone
 from transforms.alerting.html_messages import html_message
 from transforms.alerting.mark_links import link_end, message_links
@@ -253,8 +254,7 @@ def _follow_up(follow_up: FollowUpJson | None, timezone: str) -> dict[str, Any] 
         local_words(parse_time(follow_up[name]), timezone)  # type: ignore[literal-required]
         for name in ("began", "last_alert")
     )
-    images = follow_up["images"]
-    news = [f"{images} more image{'' if images == 1 else 's'}"]
+    news = [number_of(follow_up["images"], "more image")]
     if follow_up["new_labels"]:
         news.append(f"new: {', '.join(follow_up['new_labels'])}")
     news += [

@@ -1,7 +1,7 @@
 """Packed archives: the images of an archive as Parquet, one file per camera, in order of time.
 
-``PACKED/<id>.parquet`` holds a row per image, sorted by time and file name, and
-``PACKED/problems.jsonl`` lists the files that could not be packed. The columns:
+``PACKED/<id>.parquet`` holds a row per image, sorted by time and file name. If there are files that
+could not be packed, ``PACKED/problems.jsonl`` lists them. The columns:
 
 =================== ==================================================================
 ``id``              the camera

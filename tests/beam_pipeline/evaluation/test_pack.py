@@ -34,8 +34,7 @@ def test_an_archive_is_packed_a_file_a_camera(
     assert pack("--archive", output, "--output", tmp_path / "packed") == 0
     assert capsys.readouterr().out == f"12 images of 2 cameras packed into {tmp_path}/packed\n"
     written = tree(tmp_path / "packed")
-    assert sorted(written) == ["gate.parquet", "hall.parquet", "problems.jsonl"]
-    assert written["problems.jsonl"] == b""
+    assert sorted(written) == ["gate.parquet", "hall.parquet"]
 
 
 def test_what_is_packed_a_part_at_a_time_packs_together_to_the_same_bytes(

@@ -86,6 +86,14 @@ def test_the_table_says_it_in_words(output, capsys):
     assert "bad_name 1" in printed
 
 
+def test_the_table_counts_one_camera_in_the_singular(tmp_path, capsys):
+    window = {"window_start": "2026-02-09T20:00:00Z", "window_end": "2026-02-09T21:00:00Z"}
+    row = {"id": "hall", **window, **NOTHING, "images": 6}
+    write(tmp_path / "counts" / "20260209T200000Z_20260209T210000Z.jsonl", row)
+    assert health(tmp_path) == 0
+    assert "1 camera, 0 findings\n" in capsys.readouterr().out
+
+
 def test_a_period_ends_at_until(output, capsys):
     """Before the yard fell silent and the hall went out of focus."""
     assert health(output, "--until", "2026-02-09T03:00:00Z") == 0
