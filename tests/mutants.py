@@ -111,6 +111,9 @@ TESTS: dict[str, tuple[str, ...]] = {
         "transforms/test_resolve_versions.py",
         "beam_pipeline/test_packed_job.py",
     ),
+    "transforms/packed_decisions.py": ("transforms/test_resolve_versions.py",),
+    "transforms/packed_row_writer.py": ("transforms/test_resolve_versions.py",),
+    "transforms/store_plans.py": ("transforms/test_resolve_versions.py",),
     "transforms/backtest.py": ("beam_pipeline/evaluation/test_backtest.py",),
     "transforms/records/clocks.py": ("transforms/records/test_clocks.py",),
     "transforms/records/count_rows.py": (

@@ -42,6 +42,7 @@ from transforms.limit_alerts import (
     TargetedAlert,
     Window,
 )
+from transforms.packed_decisions import WRITTEN, Decision
 from transforms.records.images import (
     DetectedImage,
     ImageFile,
@@ -53,9 +54,8 @@ from transforms.records.images import (
     WindowCounts,
 )
 from transforms.records.precedence import CAPTURE_TIMES, CaptureTime, Version
-from transforms.resolve_versions import Plan
 from transforms.send_alerts import PENDING_ALERTS, PendingAlert, PendingTarget
-from transforms.store_packed_stream import WRITTEN, Decision
+from transforms.store_plans import Plan
 
 FOLDER = Path(__file__).with_name("golden")
 

@@ -24,6 +24,7 @@ from transforms.detect_objects import DetectObjects
 from transforms.forget_earlier_verdicts import ForgetEarlierVerdicts
 from transforms.judge_shadow import JudgeShadow
 from transforms.judge_threats import JudgeThreats
+from transforms.packed_decisions import PackedWindows
 from transforms.parse_filename import ParseFilename
 from transforms.read_detections import ReadDetections
 from transforms.records.images import DetectedImage, InvalidImage, JudgedImage, WindowCounts
@@ -38,7 +39,6 @@ from transforms.send_alerts import SendAlerts
 from transforms.storage import stores
 from transforms.store_counts import StoreCounts
 from transforms.store_packed import StorePackedDetections, StorePackedVerdicts
-from transforms.store_packed_stream import PackedWindows
 from transforms.validate_image import (
     LOCAL_READERS,
     REMOTE_READERS,

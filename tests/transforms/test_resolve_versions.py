@@ -33,6 +33,14 @@ from tests.search import search
 from tests.transforms.results import judged
 from transforms.known_periods import period_of
 from transforms.known_versions import known_from_output
+from transforms.packed_decisions import (
+    WRITTEN,
+    Decision,
+    LateVersion,
+    PackedWindows,
+    late_version,
+)
+from transforms.packed_row_writer import RowWriter
 from transforms.records.images import (
     ImageFile,
     InvalidImage,
@@ -52,26 +60,16 @@ from transforms.resolve_versions import (
     COUNTED,
     DECISIONS,
     PLANS,
-    Plan,
     _ResolveInBatch,
     _ResolveInStream,
     _ResolveLate,
     _RetractEarlier,
-    _StoreLatePlans,
-    _StorePlan,
 )
 from transforms.storage import stores
 from transforms.storage.packed_output import merge_by_day, read_output, write_file
 from transforms.storage.packed_rows import PackedRow, Rows
-from transforms.store_packed_stream import (
-    WRITTEN,
-    Decision,
-    LateVersion,
-    PackedWindows,
-    RowWriter,
-    _Pack,
-    late_version,
-)
+from transforms.store_packed_stream import _Pack
+from transforms.store_plans import Plan, StoreLatePlans, StorePlan
 
 CAMERA, TIME = "hall", "2026-01-31T10:00:00Z"
 ON_TIME, TOO_LATE = "2026-01-31T10:00:10Z", "2026-01-31T12:00:00Z"
@@ -224,7 +222,7 @@ class Stream:
         self.start_worker()
 
     def start_worker(self) -> None:
-        self.store = _StorePlan(str(self.output), window_seconds=300, streaming=True)
+        self.store = StorePlan(str(self.output), window_seconds=300, streaming=True)
         self.store.setup()
 
     def put(self, folder: str, name: str, data: bytes) -> Path:
@@ -402,7 +400,7 @@ class PackedStream(Stream):
                 is_packed=True,
                 windows=WINDOWS,
             )
-            for step in (_StorePlan, _StoreLatePlans)
+            for step in (StorePlan, StoreLatePlans)
         )
         self.pack = _Pack(str(self.output), WINDOWS, 3600, clock=lambda: 0.0)
         for step in (self.store, self.store_late, self.pack):
@@ -991,7 +989,7 @@ def test_a_late_file_is_compared_with_what_was_written_before_it_was_handed_on(t
 def test_files_of_a_window_with_more_rows_than_are_kept_are_read_again_only_for_their_images(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("transforms.store_packed_stream._KEPT_ROWS", 1)
+    monkeypatch.setattr("transforms.packed_row_writer._KEPT_ROWS", 1)
     reads = counted_reads(monkeypatch)
     image = version_of(tmp_path / NAMES[0], 1.0, ON_TIME, b"dog").judged
     decisions = [
@@ -1464,9 +1462,7 @@ def test_files_of_an_unreachable_input_are_not_treated_as_deleted(tmp_path):
     plans = stream.plans_of(second, 2.0)
     shutil.rmtree(stream.output / "late")  # A store that ignores conditions has no spare copies.
     away = stream.input.rename(tmp_path / "away")
-    store = _StorePlan(
-        str(stream.output), window_seconds=300, streaming=True, top=str(stream.input)
-    )
+    store = StorePlan(str(stream.output), window_seconds=300, streaming=True, top=str(stream.input))
     with pytest.raises(stores.StoreLostError):
         list(map(store.work, plans))
     away.rename(stream.input)
@@ -1533,12 +1529,12 @@ class LateStream:
         options: dict[str, Any] = {"windows": WINDOWS} if self._packed else {}
         if self._packed:
             self._resolve: Any = _ResolveLate(out, 300, 3600, has_file=_is_alert, **options)
-            self._store: Any = _StoreLatePlans(
+            self._store: Any = StoreLatePlans(
                 out, window_seconds=300, streaming=True, is_packed=True, **options
             )
         else:
             self._resolve = _ResolveInStream(out, 300, 3600)
-            self._store = _StorePlan(out, window_seconds=300, streaming=True)
+            self._store = StorePlan(out, window_seconds=300, streaming=True)
         for step in (self._resolve, self._store):
             step.setup()
 
@@ -1650,7 +1646,7 @@ def test_late_files_whose_rows_are_written_together_leave_what_files_of_their_ow
 ):
     """Each image is there once, whatever comes together and is tried again."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.resolve_versions._LATE_AT_ONCE", at_once)
+        patch.setattr("transforms.store_plans._LATE_AT_ONCE", at_once)
         top = Path(folder)
         plain = LateStream(top / "plain", packed=False)
         packed = LateStream(top / "packed", packed=True)
@@ -1693,7 +1689,7 @@ class Batch:
 
     def __init__(self, output: Path) -> None:
         self.output = str(output)
-        self.store = _StorePlan(self.output, window_seconds=300)
+        self.store = StorePlan(self.output, window_seconds=300)
         self.store.setup()
         self.store_invalid = _StoreInvalid(self.output, streaming=False, max_copied_bytes=None)
         self.retract = _RetractEarlier(self.output)

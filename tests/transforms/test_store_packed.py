@@ -22,11 +22,12 @@ from transforms.forget_earlier_verdicts import _EARLIER, _WINNERS, _Forget, earl
 from transforms.records.images import ImageFile, InvalidImage, JudgedImage, NamedFile
 from transforms.records.precedence import Version, key_of
 from transforms.repositories import _StoreInvalid
-from transforms.resolve_versions import PLANS, _ResolveInBatch, _RetractEarlier, _StorePlan
+from transforms.resolve_versions import PLANS, _ResolveInBatch, _RetractEarlier
 from transforms.storage import stores
 from transforms.storage.archive import open_archive
 from transforms.storage.packed_output import EarlierRows, is_packed, list_files, merge_by_day
 from transforms.store_packed import _invalid_versions, _Window, _WriteVerdicts
+from transforms.store_plans import StorePlan
 from transforms.validate_image import EarlierRun
 
 TIMES = {
@@ -119,7 +120,7 @@ class Run:
 
     def _store_contested(self, key: str, group: Iterable[Version]) -> None:
         has_file = has_record if self._packed else None
-        store_plan = _StorePlan(self._output, window_seconds=300, is_packed=self._packed)
+        store_plan = StorePlan(self._output, window_seconds=300, is_packed=self._packed)
         bare = [
             Version(version.judged, version.invalid and replace(version.invalid, data=None))
             for version in group
