@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import warm
+from tests.beam_pipeline.web.serving import write_small_output
 
 RULES = "version: 1\nprofile: ${MISSING}\n"
 
@@ -51,3 +53,19 @@ def test_a_command_that_takes_too_long_is_ended() -> None:
     with pytest.raises(TimeoutError):
         warm.run(["--version"], None, os.environ, timeout=0.0001)
     assert warm.run(["--version"], None, os.environ, timeout=60).returncode == 0
+
+
+def test_a_signal_is_handed_on_to_the_command(tmp_path: Path) -> None:
+    write_small_output(tmp_path / "out")
+    words = ["serve", "--output", tmp_path / "out", "--port", "0", "--index", tmp_path / "index"]
+    process = subprocess.Popen(
+        [warm.interpreter(), "-m", "beam_pipeline", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("serving ")
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (143, "serve: stopped\n")

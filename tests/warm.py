@@ -151,6 +151,8 @@ def _serve(path: Path) -> None:
                     _become(json.loads(message), files)
                 for file in files:
                     os.close(file)
+                with suppress(OSError):
+                    connection.send(str(pid).encode())
                 running[pid] = connection
                 waiting.register(connection, selectors.EVENT_READ)
             for pid in list(running):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import once
+from tests import once, warm
 from tests.absent import give_up
 from tests.flink.stream_job import StreamJob, flink_cluster
 
@@ -38,7 +38,8 @@ def stream(cluster: Any, tmp_path: Path) -> Iterator[Callable[..., StreamJob]]:
     jobs: list[StreamJob] = []
 
     def submit(*arguments: str | os.PathLike[str]) -> StreamJob:
-        job = StreamJob(cluster, tmp_path / "submitted.log", *arguments)
+        log = tmp_path / "submitted.log"
+        job = StreamJob(cluster, log, *arguments, interpreter=warm.interpreter())
         jobs.append(job)
         return job
 

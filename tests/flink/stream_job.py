@@ -129,16 +129,23 @@ class StreamJob(FlinkJob):
       cluster: Where it runs.
       log: What the submitting program says.
       arguments: Its command line, but for the runner's options.
+      interpreter: What runs it.
     """
 
-    def __init__(self, cluster: Any, log: Path, *arguments: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        cluster: Any,
+        log: Path,
+        *arguments: str | os.PathLike[str],
+        interpreter: str | os.PathLike[str] = sys.executable,
+    ) -> None:
         self._cluster = cluster
         self._log = log
         before = set(self._jobs())
         with log.open("ab") as out:
             self._client = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "beam_pipeline", "--runner", "FlinkRunner"),
+                    *(interpreter, "-m", "beam_pipeline", "--runner", "FlinkRunner"),
                     *(*cluster.pipeline_options(), "--streaming", "--checkpointing_interval=3000"),
                     *map(os.fspath, arguments),
                 ],
