@@ -1,4 +1,4 @@
-"""How jobs on Flink end: told to, cancelled, or found wrong by a worker."""
+"""How jobs on Flink end: told to, or found wrong by a worker."""
 
 from __future__ import annotations
 
@@ -68,22 +68,6 @@ def test_a_flink_without_a_cluster_ends_with_its_job(
     lines = [line for line in stderr.splitlines() if " images done, " not in line]
     assert (job.returncode, lines) == (128 + number, [f"stopped; {GO_ON}"])
     assert not running(str(mine))
-
-
-def test_a_cancelled_stream_says_so_and_has_its_summary(
-    stream: Callable[..., StreamJob], tmp_path: Path
-) -> None:
-    images = tmp_path / "in"
-    images.mkdir()
-    job = stream("--input", str(images), "--output", str(tmp_path / "out"), "--model", "bundled")
-    cancelled_at = time.monotonic()
-    job.cancel()
-    assert job._client.wait(timeout=60) == 0
-    assert time.monotonic() - cancelled_at < 20
-    stderr = job._log.read_text()
-    assert f"the job was cancelled; {GO_ON}\n" in stderr
-    assert "found " in stderr
-    assert "Traceback" not in stderr
 
 
 def test_a_submitter_that_is_told_to_end_leaves_the_job_on_the_cluster(

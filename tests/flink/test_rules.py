@@ -1,4 +1,4 @@
-"""Rules that are edited while the stream runs on a real cluster, and its counters."""
+"""Rules that are edited while the stream runs on a real cluster, its counters, and its end."""
 
 from __future__ import annotations
 
@@ -66,9 +66,16 @@ def test_an_edited_rule_file_is_taken_up_and_a_broken_one_refused(
     assert "the rule file is rejected" in logs
     assert job.counter("images.valid") >= 3
     _check_what_prometheus_gets(cluster)
+    told_at = time.monotonic()
     job.cancel()
+    assert job._client.wait(timeout=60) == 0
+    assert time.monotonic() - told_at < 20
+    printed = job.printed()
+    assert "the job was cancelled; run the same command with --resume to continue\n" in printed
+    assert "\nfound " in printed
+    assert "Traceback" not in printed
     summary = rf"^rules +{re.escape(str(rules))}, version {version}$"
-    assert re.search(summary, job.printed(), re.MULTILINE), job.printed()
+    assert re.search(summary, printed, re.MULTILINE), printed
 
 
 def _check_what_prometheus_gets(cluster: Any) -> None:
