@@ -269,9 +269,9 @@ def test_the_parts_of_an_input_are_all_of_it_and_each_object_is_in_one(
             assert sorted(itertools.chain(*parts)) == whole
 
 
-def test_some_names_are_listed_from_an_address_on(bucket: Bucket, use: Use) -> None:
-    if bucket.server.scheme == "gs":
-        pytest.skip("the emulator of GCS does not list from a name on")
+def test_some_names_are_listed_from_an_address_on(moto_bucket: Bucket, use: Use) -> None:
+    """The emulator of GCS does not list from a name on."""
+    bucket = moto_bucket
     use(bucket.server)
     for name in NAMES:
         bucket.put(f"in/{name}", b"")
