@@ -181,6 +181,8 @@ class _ResolveInStream(beam.DoFn):
     def start_bundle(self) -> None:
         self._of_bundle: dict[str, JudgedImage] = {}
         """The first images of this bundle, whose verdicts may not be stored yet."""
+        self._planned: set[str] = set()
+        """The periods with plans of this bundle, which may not be carried out yet."""
 
     def process(
         self,
@@ -241,13 +243,16 @@ class _ResolveInStream(beam.DoFn):
         bag: Any = beam.DoFn.StateParam(_KNOWN),
         forget: Any = beam.DoFn.TimerParam(_FORGET),
         former: Any = beam.DoFn.StateParam(_FORMER),
+        period: Any = beam.DoFn.KeyParam,
     ) -> Iterator[Any]:
         """Ends the state of a period whose windows take no more images.
 
-        If files are waiting, the state is cleared one timer later, when their results can be read
-        from the output.
+        If files are waiting, or were resolved in this bundle, the state is cleared one timer later,
+        when their results can be read from the output: a runner fires all timers that are due in
+        one bundle, and another file may follow in it.
         """
-        if (period := (yield from self._resolve_waiting(bag))) is not None:
+        yield from self._resolve_waiting(bag)
+        if period in self._planned:
             forget.set(self._forget_period_at(period))
             return
         for known in KnownPeriod(bag).complete():
@@ -256,16 +261,15 @@ class _ResolveInStream(beam.DoFn):
         bag.clear()
         former.clear()
 
-    def _resolve_waiting(self, bag: Any) -> Generator[Any, None, str | None]:
-        """Resolves the files that are waiting, and returns the key of their period."""
-        states, period = KnownPeriod(bag, keeps_verdicts=self._keeps_verdicts), None
+    def _resolve_waiting(self, bag: Any) -> Iterator[Any]:
+        """Resolves the files that are waiting."""
+        states = KnownPeriod(bag, keeps_verdicts=self._keeps_verdicts)
         for known in states.complete():
             waiting, known = known.waiting, replace(known, waiting=())
             for version in waiting:
-                period, key = period_of(version), key_of(version)
+                key = key_of(version)
                 known = yield from self._resolve(key, known, version, emits_again=True)
                 states.put(key.split("\n")[1], known)
-        return period
 
     def _read_first(self, key: str, first: FirstImage) -> CaptureTime | None:
         """Reads back what is known of a capture time with one image; None if that was deleted.
@@ -334,6 +338,7 @@ class _ResolveInStream(beam.DoFn):
         if change is not None and first is not None and key not in self._of_bundle:
             plan = replace(plan, first=before.winner)
         has_row = late and not known.counted and known.winner is not None
+        self._planned.add(period_of(version))
         yield _tagged(PLANS, replace(plan, late=has_row))
         if known.winner is not None and (is_new or emits_again):
             yield known.winner

@@ -31,6 +31,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import rules
 from tests.search import search
 from tests.transforms.results import judged
+from transforms.count_threats import event_time
 from transforms.known_periods import period_of
 from transforms.known_versions import known_from_output
 from transforms.packed_decisions import (
@@ -72,6 +73,7 @@ from transforms.store_packed_stream import _Pack
 from transforms.store_plans import Plan, StoreLatePlans, StorePlan
 
 CAMERA, TIME = "hall", "2026-01-31T10:00:00Z"
+PERIOD = f"{CAMERA}\n{event_time(TIME).micros // 900_000_000}"
 ON_TIME, TOO_LATE = "2026-01-31T10:00:10Z", "2026-01-31T12:00:00Z"
 NAMES = (
     *("hall_20260131T100000Z.jpg", "hall_1769853600.jpg", "hall_20260131T100000Z.jpeg"),
@@ -286,7 +288,7 @@ class Stream:
             fires, outputs = self.timer, self.resolve.resolve_waiting(self.state)
         else:
             fires = self.forget
-            outputs = self.resolve.forget(self.state, self.forget, self.former)
+            outputs = self.resolve.forget(self.state, self.forget, self.former, PERIOD)
         at, fires.at = fires.at, None
         if self._bundle(outputs, crash_after):
             return True
@@ -434,7 +436,9 @@ class PackedStream(Stream):
             fires, outputs = self.late_timer, self.resolve_late.resolve_waiting(self.late_state)
         elif self.timer.at is None and self.forget.at is None and self.late_forget.at is not None:
             fires = self.late_forget
-            outputs = self.resolve_late.forget(self.late_state, self.late_forget, self.former)
+            outputs = self.resolve_late.forget(
+                self.late_state, self.late_forget, self.former, PERIOD
+            )
         else:
             return super().timer_comes(crash_after)
         at, fires.at = fires.at, None
@@ -1550,25 +1554,38 @@ class LateStream:
           crashes: After how many writes attempts fail.
         """
 
-        def process() -> Iterator[Any]:
-            for version in versions:
-                period = period_of(version)
-                states = self._states.setdefault(period, (State(), Timer(), Timer()))
-                element = LateVersion(version, "here") if self._packed else version
-                yield from self._resolve.process((period, element), *states)
-
-        self._bundle(process, crashes)
+        self.arrive(versions, crashes)
         while any(one.at for _, *timers in self._states.values() for one in timers):
             self._bundle(self._fire, crashes)
 
+    def arrive(self, versions: Sequence[Version], crashes: Sequence[int] = ()) -> None:
+        """Handles files that come in one bundle, and lets no timer fire."""
+        self._bundle(lambda: self._process(versions), crashes)
+
+    def come_after_timers(self, versions: Sequence[Version]) -> None:
+        """Handles files that come in the bundle in which each timer fires that was set before, and
+        whose plans are carried out at its end."""
+
+        def process() -> Iterator[Any]:
+            yield from [*self._fire(), *self._fire(), *self._process(versions)]
+
+        self._bundle(process, ())
+
+    def _process(self, versions: Sequence[Version]) -> Iterator[Any]:
+        for version in versions:
+            period = period_of(version)
+            states = self._states.setdefault(period, (State(), Timer(), Timer()))
+            element = LateVersion(version, "here") if self._packed else version
+            yield from self._resolve.process((period, element), *states)
+
     def _fire(self) -> Iterator[Any]:
-        for state, forget, timer in self._states.values():
+        for period, (state, forget, timer) in self._states.items():
             if timer.at is not None:
                 timer.at = None
                 yield from self._resolve.resolve_waiting(state)
             elif forget.at is not None:
                 forget.at = None
-                yield from self._resolve.forget(state, forget, State())
+                yield from self._resolve.forget(state, forget, State(), period)
 
     def _bundle(self, outputs: Callable[[], Iterator[Any]], crashes: Sequence[int]) -> None:
         for crash_after in (*crashes, None):
@@ -1666,6 +1683,23 @@ def test_late_files_whose_rows_are_written_together_leave_what_files_of_their_ow
         }
         for stream in (plain, packed):
             stream.stop()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_late_file_is_compared_with_one_that_is_resolved_in_the_same_bundle(tmp_path, packed):
+    """The timers that resolve the first file and end its state are due together."""
+    stream = LateStream(tmp_path / "out", packed=packed)
+    threat, other = (
+        late_version_of(tmp_path / "in", *HALL, folder, 1.0, data)
+        for folder, data in (("a", b"person 1"), ("b", b"nothing 1"))
+    )
+    stream.arrive([threat])
+    stream.come_after_timers([other])
+    stream.come([], ())
+    (verdict,) = stream.verdicts().values()
+    assert verdict["uri"] == threat.uri
+    assert any("invalid/duplicate/" in name for name in stream.others())
+    stream.stop()
 
 
 def late_version_of(
