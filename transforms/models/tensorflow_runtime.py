@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ _START_UP_NOTE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|I\d{4} [\d:.]+\s+\d+ \S+:\d+\] "
     rb"|INFO: Created TensorFlow Lite XNNPACK delegate"
 )
-_LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
+_LEGACY_KERAS, _LEGACY_PACKAGE = "TF_USE_LEGACY_KERAS", "tf_keras"
 _redirecting = threading.Lock()
 
 
@@ -55,9 +56,11 @@ def _keras_left_out() -> Iterator[None]:
     """Keeps TensorFlow from importing Keras with itself, which takes half a second of a processor.
 
     TensorFlow imports the package that this variable selects, and goes on without it if it is not
-    installed. The first use of `tf.keras` imports Keras as before.
+    installed. The first use of `tf.keras` imports Keras as before. Once TensorFlow is loaded, its
+    threads may read the environment, which must not change under them.
     """
-    if _LEGACY_KERAS in os.environ:
+    is_selectable = importlib.util.find_spec(_LEGACY_PACKAGE) is not None
+    if "tensorflow" in sys.modules or _LEGACY_KERAS in os.environ or is_selectable:
         yield
         return
     os.environ[_LEGACY_KERAS] = "1"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from transforms.models.tensorflow_runtime import start_up_notes_left_out
+from transforms.models.tensorflow_runtime import load_tensorflow, start_up_notes_left_out
 
 NOTES = (
     b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
@@ -74,6 +77,39 @@ def test_keras_is_loaded_only_when_it_is_used() -> None:
     )
     others = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     subprocess.run([sys.executable, "-c", program], env=others, timeout=200, check=True)
+
+
+def test_the_environment_of_a_program_that_has_loaded_tensorflow_does_not_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread of TensorFlow that reads it meanwhile could read freed memory."""
+    load_tensorflow()
+    changes: list[str] = []
+    monkeypatch.setattr(os, "putenv", lambda name, _: changes.append(name))
+    load_tensorflow.__wrapped__()
+    assert changes == []
+
+
+def test_a_legacy_keras_that_is_installed_is_not_selected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tf_keras.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
+    chosen: list[str | None] = []
+    load = builtins.__import__
+
+    def importing(name: str, *others: Any) -> Any:
+        if name == "tensorflow":
+            chosen.append(os.environ.get("TF_USE_LEGACY_KERAS"))
+            raise ImportError
+        return load(name, *others)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+    with pytest.raises(ImportError):
+        load_tensorflow.__wrapped__()
+    assert chosen == [None]
 
 
 def test_other_lines_than_notes_are_kept(capfd: pytest.CaptureFixture[str]) -> None:
