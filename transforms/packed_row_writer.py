@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _KEPT_ROWS = 100_000
 _KEPT_HASHES = 4_000_000
+_FEW_ROWS = 2048
 _LISTINGS = 10
 _HASH_BYTES = 32
 
@@ -87,7 +89,7 @@ class RowWriter:
         self._output = output
         self._windows = windows
         self._folder = stores.packed_folder(output)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._cache: OrderedDict[tuple[str, str], dict[Key, _Standing]] = OrderedDict()
         """The rows of files, whose contents never change. What was used last comes last."""
         self._kept = 0
@@ -95,6 +97,9 @@ class RowWriter:
         self._hashes: OrderedDict[tuple[str, str], npt.NDArray[np.int64]] = OrderedDict()
         """The sorted hashes of the keys in files, also of those whose rows are kept no longer."""
         self._kept_hashes = 0
+        self._is_small: dict[str, bool] = {}
+        """Whether files of several windows have few rows: of one that has, the hashes of all of its
+        windows are kept."""
         self._named: dict[str, PackedFile | None] = {}
         """The names of the last listing, and the packed files that have them."""
         self._long: list[PackedFile] | None = None
@@ -149,9 +154,7 @@ class RowWriter:
                 rows.add([row])
         uri = write_file(self._folder, self._file_period(keys), rows)
         if uri is not None:
-            own = {(row.image.id, row.image.timestamp): _Standing.of(row) for row in rows}
-            for period, of_period in keys.items():
-                self._keep((uri, period), {key: own[key] for key in of_period & own.keys()})
+            self._keep_small(uri, rows)
         return any(self._windows.name_of(*key) in keys for key in noted)
 
     def find(self, camera: str, timestamp: str, *, after: str | None = None) -> PackedRow | None:
@@ -344,25 +347,50 @@ class RowWriter:
         start, end = window_of(next(iter(keys))[1], self._windows.seconds)
         if not file.overlaps(start, end) or self._windows.is_of_another_shard(file, period):
             return {}
+        if file.start < start or file.end > end:
+            self._read_small(file)
         with self._lock:
             rows = self._cache.get((file.uri, period))
             hashes = self._hashes.get((file.uri, period))
+            if hashes is None and self._is_small.get(file.uri):
+                return {}
         if rows is None:
             if hashes is not None and not np.isin(_hashes_of(keys), hashes).any():
                 return {}
             rows = {}
             try:
                 for row in read_file(file.uri, since=start, until=end):
-                    key = row.image.id, row.image.timestamp
-                    one = _Standing.of(row)
-                    if key not in rows or one.rank > rows[key].rank:
-                        rows[key] = one
+                    _add(rows, row)
             except TornFileError as error:
                 _LOGGER.warning(
                     "%s: can't be read (%s); what it holds is left as it is", file.uri, error
                 )
         self._keep((file.uri, period), rows)
         return rows
+
+    def _read_small(self, file: PackedFile) -> None:
+        """Reads a file of several windows once for all of them, if it has few rows: late files of
+        cameras that come back have rows of many windows each."""
+        if file.uri in self._is_small:
+            return
+        try:
+            rows = list(islice(read_file(file.uri), _FEW_ROWS + 1))
+        except TornFileError:  # What it holds of a window is read, and said, later.
+            rows = []
+        if 0 < len(rows) <= _FEW_ROWS:
+            self._keep_small(file.uri, rows)
+        else:
+            self._is_small[file.uri] = False
+
+    def _keep_small(self, uri: str, rows: Iterable[PackedRow]) -> None:
+        by_period: dict[str, dict[Key, _Standing]] = {}
+        for row in rows:
+            period = self._windows.name_of(row.image.id, row.image.timestamp)
+            _add(by_period.setdefault(period, {}), row)
+        with self._lock:
+            self._is_small[uri] = True
+            for period, of_period in by_period.items():
+                self._keep((uri, period), of_period)
 
     def _keep(self, key: tuple[str, str], rows: dict[Key, _Standing]) -> None:
         with self._lock:
@@ -375,7 +403,16 @@ class RowWriter:
                 self._hashes[key] = _hashes_of(rows)
                 self._kept_hashes += len(rows)
             while len(self._hashes) > 1 and self._kept_hashes > _KEPT_HASHES:
-                self._kept_hashes -= len(self._hashes.popitem(last=False)[1])
+                (uri, _), hashes = self._hashes.popitem(last=False)
+                self._kept_hashes -= len(hashes)
+                self._is_small.pop(uri, None)
+
+
+def _add(rows: dict[Key, _Standing], row: PackedRow) -> None:
+    """Adds a row, unless one of the same capture time stands over it."""
+    key, one = (row.image.id, row.image.timestamp), _Standing.of(row)
+    if key not in rows or one.rank > rows[key].rank:
+        rows[key] = one
 
 
 def _hashes_of(keys: Collection[Key]) -> npt.NDArray[np.int64]:

@@ -1013,6 +1013,61 @@ def test_files_of_a_window_with_more_rows_than_are_kept_are_read_again_only_for_
     assert [row.generation for row in map(rows.get, "abcd", [TIME] * 4)] == [1, 0, 0, 0]
 
 
+@pytest.mark.search
+@search(15)
+@given(
+    bundles=st.lists(
+        st.dictionaries(
+            st.tuples(st.sampled_from("ab"), st.integers(0, 5)),
+            st.sampled_from([b"dog", b"nothing 1"]),
+            min_size=1,
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    few_rows=st.sampled_from([0, 3, 2048]),
+    kept=st.sampled_from([0, 2, 4_000_000]),
+)
+@example(
+    bundles=[{("a", 0): b"dog", ("a", 5): b"dog"}, {("a", 1): b"dog", ("a", 4): b"dog"}],
+    few_rows=2048,
+    kept=4_000_000,
+)
+def test_the_rows_of_files_of_many_windows_are_found_and_each_file_is_read_once(
+    bundles, few_rows, kept
+):
+    """Cameras that come back send images of many windows, which share their files."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        for name, limit in (("FEW_ROWS", few_rows), ("KEPT_ROWS", kept), ("KEPT_HASHES", kept)):
+            patch.setattr(f"transforms.packed_row_writer._{name}", limit)
+        reads = counted_reads(patch)
+        writer, reader = RowWriter(folder, WINDOWS), RowWriter(folder, WINDOWS)
+        for number, bundle in enumerate(bundles):
+            decisions = []
+            for (camera, window), data in bundle.items():
+                winner = version_of(Path(folder, NAMES[0]), number, ON_TIME, data).judged
+                time = f"2026-01-31T10:{window * 5:02}:00Z"
+                image = replace(winner.image, id=camera, timestamp=time)
+                decisions.append(Decision(camera, time, 1, replace(winner, image=image)))
+            writer.write(decisions)
+            if few_rows == 2048 and kept == 4_000_000:
+                assert not reads, "a writer knows its own files"
+            for decision in decisions:
+                row = reader.find(*decision.key)
+                assert row is not None
+                assert row.image.sha256 == decision.winner.image.sha256
+            reads.clear()
+            if few_rows == 2048 and kept == 4_000_000:
+                for camera in "xy":
+                    for window in range(6):
+                        assert reader.find(camera, f"2026-01-31T10:{window * 5:02}:01Z") is None
+                assert not reads
+        for row in read_output(folder, []):
+            found = reader.find(row.image.id, row.image.timestamp)
+            assert found is not None
+            assert found.image.sha256 == row.image.sha256
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_row_that_another_program_has_written_stops_no_stream(tmp_path, late):
     """A file that is gone is looked up in the output, as is a late one."""
