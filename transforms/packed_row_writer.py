@@ -161,7 +161,8 @@ class RowWriter:
         """Returns the row of a camera and capture time, which may be retracted; None if there is
         none.
 
-        A file is read once for each window, as there may be many files of late images.
+        A file with few rows is read once, and one with many once for each window, as there may be
+        many files of late images.
 
         Args:
           camera: The camera.
