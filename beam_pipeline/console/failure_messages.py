@@ -12,6 +12,8 @@ import re
 import traceback
 from collections.abc import Iterator
 
+import grpc
+
 from beam_pipeline.console.exceptions import SetupError
 from transforms.alerting.target_checks import TargetError
 from transforms.models.model_files import ModelError
@@ -70,6 +72,10 @@ def explain(error: BaseException, advice: str = RESUME_ADVICE) -> str:
             break
         if isinstance(cause, OSError):
             what, remedy = _explain_os_error(cause)
+            break
+        if isinstance(cause, grpc.RpcError) and isinstance(cause, grpc.Call):
+            what = f"the connection to the runner was lost ({cause.details()})"
+            remedy = "see why the runner has ended (it may have had too little memory)"
             break
     else:
         what, remedy = (

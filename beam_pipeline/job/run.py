@@ -48,8 +48,7 @@ from transforms.records.text import one_line
 from transforms.runtime.counters import counted
 
 _STOPPED_BEFORE_IMAGES = "stopped before an image was read"
-_STOPPED = f"stopped; {failure_messages.RESUME_ADVICE}"
-_STREAM_STOPPED = "stopped; run the same command to go on"
+_GO_ON_ADVICE = "run the same command to go on"
 
 
 def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
@@ -86,14 +85,15 @@ def run(options: JobOptions, beam_arguments: Sequence[str]) -> int:
             check_flink(pipeline_options)
     _print_notes(job, pipeline_options)
     goes_on = options.streaming and is_prism(pipeline_options)
-    stopped = ending.last_line(_STREAM_STOPPED if goes_on else _STOPPED)
+    advice = _GO_ON_ADVICE if goes_on else failure_messages.RESUME_ADVICE
+    stopped = ending.last_line(f"stopped; {advice}")
     try:
         with stopped, OutputWatch(job.output, _end_job_without_output) as watch:
-            return _run(job, pipeline_options, watch)
+            return _run(job, pipeline_options, watch, advice)
     except CommandFailedError as error:
         print(error, file=sys.stderr)
     except OSError as error:
-        print(f"the job failed: {failure_messages.explain(error)}", file=sys.stderr)
+        print(f"the job failed: {failure_messages.explain(error, advice)}", file=sys.stderr)
     return 1
 
 
@@ -130,7 +130,7 @@ def _paths_of_workers(options: JobOptions) -> dict[str, str]:
     return paths
 
 
-def _run(job: Job, options: PipelineOptions, watch: OutputWatch) -> int:
+def _run(job: Job, options: PipelineOptions, watch: OutputWatch, advice: str) -> int:
     """Runs the pipeline, prints its result, and returns the exit code.
 
     Raises:
@@ -145,7 +145,7 @@ def _run(job: Job, options: PipelineOptions, watch: OutputWatch) -> int:
     build_pipeline(pipeline, job)
     with (
         _progress_here(job, options),
-        launching.launched(pipeline) as result,
+        launching.launched(pipeline, advice=advice) as result,
     ):
         on_dataflow = dataflow.is_dataflow(options)
         if on_dataflow:

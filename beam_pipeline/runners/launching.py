@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.flink_runner import FlinkJarJobServer, FlinkRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.job_server import JobServer, StopOnExitJobServer
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.portability.prism_runner import PrismJobServer, PrismRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
@@ -44,7 +46,9 @@ SUCCESS_STATES = (None, PipelineState.DONE, PipelineState.DRAINED, PipelineState
 NOT_WAITED_FOR = "no longer waited for; the job itself continues"
 _LOGGER = logging.getLogger(__name__)
 _SECONDS_FOR_WRITES = 1.5
-_BEAMS_READER = "read_grpc_client_inputs"
+_BEAMS_READERS = re.compile(
+    "read_grpc_client_inputs|read_state|run_worker_.*|wait_until_finish_read", re.DOTALL
+)
 
 
 def runner_name(options: PipelineOptions) -> str:
@@ -103,9 +107,26 @@ class _PrismJobServer(PrismJobServer):  # type: ignore[misc]
         return command, endpoint
 
 
+class _JobServiceHandle(JobServiceHandle):  # type: ignore[misc]
+    """Asks for the state and the messages of a job for as long as it runs.
+
+    Beam's own asks for them within `--job_server_timeout`, 300 s by default, and then fails the
+    job. Beam's job server for Flink answers only what is asked later, without a limit.
+    """
+
+    def run(self, preparation_id: str) -> Any:
+        self.timeout = None
+        return super().run(preparation_id)
+
+
 class _PrismRunner(PrismRunner):  # type: ignore[misc]
     def default_job_server(self, options: PipelineOptions) -> JobServer:
         return _JobServer(_PrismJobServer(options))
+
+    def create_job_service_handle(
+        self, job_service: Any, options: PipelineOptions
+    ) -> JobServiceHandle:
+        return _JobServiceHandle(job_service, options, retain_unknown_options=True)
 
 
 def _runner_for(options: PipelineOptions) -> PipelineRunner | None:
@@ -124,16 +145,16 @@ def _runner_for(options: PipelineOptions) -> PipelineRunner | None:
 
 
 def _ignore_closed_channels() -> None:
-    """Shows no traceback of Beam's reader of a worker's inputs when its channel is closed.
+    """Shows no traceback of Beam's readers when their channel to the runner is closed.
 
-    A worker in this process outlives a local job server by a moment. What the reader raises then
-    is printed by Python. A channel that breaks during the job fails the job.
+    A worker in this process outlives a local job server by a moment. What its readers raise then is
+    printed by Python. A channel that breaks during the job fails the job.
     """
     shown = threading.excepthook
 
     def hook(raised: threading.ExceptHookArgs) -> None:
         name = "" if raised.thread is None else raised.thread.name
-        if name != _BEAMS_READER or not isinstance(raised.exc_value, grpc.RpcError):
+        if not _BEAMS_READERS.fullmatch(name) or not isinstance(raised.exc_value, grpc.RpcError):
             shown(raised)
 
     threading.excepthook = hook

@@ -198,6 +198,37 @@ def test_after_a_crash_the_same_command_goes_on(stream: Stream, service: WebServ
     assert "stopped; run the same command to go on" in stream.log()
 
 
+def test_it_runs_for_longer_than_a_request_may_take_until_prism_ends(
+    prism: Path, tmp_path: Path, service: WebService
+) -> None:
+    """Beam ends a job on Prism after the time that a request may take, 300 s by default."""
+    seconds = 10
+    options = ("--job_server_timeout", str(seconds))
+    with ended(Stream(tmp_path, service.url, None, *options)) as stream:
+        stream.start()
+        assert stream.process is not None
+        stream.wait_for(lambda: "watching" in stream.log())
+        time.sleep(seconds + 2)
+        stream.put(SAMPLES[0])
+        stream.wait_for(lambda: len(stream.verdicts()) == 1)
+        os.kill(pid_of(prism, stream.process.pid), signal.SIGKILL)
+        assert stream.process.wait(30) == 1
+        *_, before, last = stream.log().splitlines()
+        assert before.startswith("watching ")
+        assert last.startswith("the job failed: the connection to the runner was lost (")
+        assert last.endswith("too little memory), and run the same command to go on")
+
+
+def pid_of(program: Path, group: int) -> int:
+    """The process of a group that runs a program."""
+    (pid,) = (
+        int(folder.name)
+        for folder in Path("/proc").glob("[0-9]*")
+        if os.getpgid(int(folder.name)) == group and (folder / "exe").resolve() == program.resolve()
+    )
+    return pid
+
+
 CAMERAS = ("hall", "front-door", "garden")
 CRASHES = 20 if os.environ.get("SEARCH_EXAMPLES") else 2
 
