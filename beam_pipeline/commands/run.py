@@ -12,8 +12,8 @@ EPILOG = """\
 Every option of Apache Beam is accepted too: --runner, --direct_num_workers, --flink_master,
 --project, --temp_location and so on (https://beam.apache.org/documentation/runners).
 
-Other commands: names check, rules check, counts, chart, report, backtest, pack, export, evaluate,
-tune, health, alerts; each has its own --help.
+Other commands: counts, chart, report, rules, backtest, pack, export, evaluate, tune, health,
+alerts, marks, prune, names, serve; each has its own --help.
 --default_sdk_harness_log_level INFO shows the log lines of Beam and of its runner.
 --version prints the versions of this program, Python, Beam and TensorFlow.
 Exit codes: 0 done (invalid images are not a failure), 1 the job failed, 2 wrong usage or set-up,
@@ -24,7 +24,7 @@ Exit codes: 0 done (invalid images are not a failure), 1 the job failed, 2 wrong
 def parser() -> OneLineParser:
     """Returns the command's parser."""
     parser = OneLineParser(
-        prog="python -m beam_pipeline [run]",
+        prog="python -m beam_pipeline",
         description="Finds threats in the images of security cameras: validates each image, "
         "detects objects in it, judges them by the rules of its camera, sends alerts, and counts "
         "threats per camera in windows of time. Without options it runs on the bundled samples.",

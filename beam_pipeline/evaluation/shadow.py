@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from beam_pipeline.console.exceptions import CommandFailedError, SetupError
 from beam_pipeline.console.tables import align, write_stdout
 from beam_pipeline.evaluation.mark_facts import Facts, Key, facts_of
 from beam_pipeline.inputs import paths
-from beam_pipeline.inputs.preflight import check_readable
+from beam_pipeline.inputs.preflight import check_output
 from beam_pipeline.inputs.selection import print_problems, store_errors_as_failures, time_option
 from rules.text import escaped
 from transforms.records.text import one_line
@@ -262,9 +261,7 @@ def print_shadow(args: argparse.Namespace) -> int:
     """
     since, until = time_option("--since", args.since), time_option("--until", args.until)
     output = paths.absolute("--output", args.output)
-    check_readable("--output", output)
-    if stores.is_local(output) and not os.path.isdir(output):
-        raise SetupError(f"--output {output}: no such directory")
+    check_output(output)
     with store_errors_as_failures():
         alerts, problems = read_shadow_alerts(output)
         marks, unread = read_marks(output)

@@ -18,7 +18,7 @@ from beam_pipeline.console.tables import align, write_stdout
 from beam_pipeline.fleet.output_scan import CountsError, OutputScan, find_outputs
 from beam_pipeline.inputs.preflight import check_arguments
 from rules import is_camera_id
-from rules.text import escaped, shortened
+from rules.text import escaped, number_of, shortened
 from transforms.records.count_rows import KEYS, TOTAL_ID, CountRow, sum_by_id, sum_total
 from transforms.records.times import canonical_time, parse_time
 
@@ -139,8 +139,8 @@ def print_counts(args: argparse.Namespace) -> int:
         if late:
             images = sum(row.images for row in late)
             print(
-                f"{images} images were too late for their windows and are not in these counts; "
-                "--late shows them",
+                f"not in these counts: {number_of(images, 'image')} that came too late "
+                "(see --late)",
                 file=sys.stderr,
             )
     unseen = sorted(set(args.ids or ()) - {row.id for row in rows})

@@ -32,7 +32,7 @@ from beam_pipeline.console.parsing import age
 from beam_pipeline.console.tables import align, write_stdout
 from beam_pipeline.fleet.output_scan import camera_and_time
 from beam_pipeline.inputs import paths
-from beam_pipeline.inputs.preflight import check_readable
+from beam_pipeline.inputs.preflight import check_output
 from beam_pipeline.inputs.rule_files import read_rules
 from beam_pipeline.inputs.selection import print_problems, store_errors_as_failures
 from rules import FOR_GOOD, KEPT, Retention
@@ -120,9 +120,7 @@ def prune(args: argparse.Namespace) -> int:
     """
     retention = _retention(args)
     output = paths.absolute("--output", args.output)
-    check_readable("--output", output)
-    if stores.is_local(output) and not os.path.isdir(output):
-        raise SetupError(f"--output {output}: no such directory")
+    check_output(output)
     pruning = Pruning(output, retention, datetime.now(timezone.utc), deletes=args.delete)
     with store_errors_as_failures():
         pruning.run()

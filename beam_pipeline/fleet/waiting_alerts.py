@@ -15,7 +15,7 @@ import rules
 from beam_pipeline.console.exceptions import SetupError
 from beam_pipeline.console.tables import align
 from beam_pipeline.fleet.marking import all_words
-from beam_pipeline.inputs.preflight import check_arguments
+from beam_pipeline.inputs.preflight import check_output
 from beam_pipeline.inputs.rule_files import read_rules, target_errors_as_setup_errors
 from transforms.alerting.alerts import is_too_old
 from transforms.alerting.delivery import AlertDispatcher, RetryPolicy, former_names
@@ -37,7 +37,7 @@ def list_or_resend(args: argparse.Namespace) -> int:
     Raises:
       SetupError: The set-up is wrong; nothing was sent.
     """
-    check_arguments([args.output])
+    check_output(args.output)
     if args.command == "list":
         waiting, broken = _read(args.output, args.target)
         marks, problems = _marks(args.output) if waiting else ({}, [])

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 
 from beam_pipeline.console.exceptions import SetupError
+from transforms.storage import stores
 from transforms.storage.object_stores import EMULATOR_VARIABLE, NoCredentialsHereError, object_store
 
 _FILES = (".tflite", ".onnx", ".tar.gz", ".tgz")
@@ -58,6 +59,17 @@ def check_arguments(outputs: Iterable[str] | None, **files: str | None) -> None:
         check_readable("--output", output)
     for option, uri in files.items():
         check_readable(f"--{option}", uri, is_file=True)
+
+
+def check_output(output: str) -> None:
+    """Checks whether the `--output` that a command is to read is there and can be read.
+
+    Raises:
+      SetupError: What is missing.
+    """
+    check_readable("--output", output)
+    if stores.is_local(output) and not os.path.isdir(output):
+        raise SetupError(f"--output {output}: no such directory")
 
 
 def check_writable(option: str, uri: str) -> None:

@@ -258,7 +258,7 @@ def test_what_an_alert_url_lacks_is_reported_at_once_and_no_secret_with_it(
     monkeypatch.delenv("ALERT_HOOK", raising=False)
     monkeypatch.setenv("HUNTER", "hunter2")
     monkeypatch.setenv("PORTLESS", "hunter2:hunter2")
-    line = refused(capsys, *command, "--alert_url", url, "--output", tmp_path / "out")
+    line = refused(capsys, *command, "--alert_url", url, "--output", tmp_path)
     assert says in line
     assert "hunter2" not in line
 
@@ -291,6 +291,13 @@ def test_help_takes_less_than_two_seconds_of_a_processor(command: list[str]) -> 
         assert process.returncode == 0
         assert "usage: python -m beam_pipeline" in process.stdout
     assert min(seconds) < 2
+
+
+def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = capsys.readouterr().out.partition("Other commands: ")[2].partition(";")[0]
+    assert {"run", *listed.replace(",", "").split()} == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -89,6 +89,14 @@ def test_what_waits_is_sent_in_the_order_of_time_and_reported(
     assert len(web.requests) == 4
 
 
+@pytest.mark.parametrize("command", ["list", "resend"])
+def test_an_output_that_does_not_exist_is_not_one_in_which_nothing_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run(command, "--output", tmp_path / "outptu") == 2
+    assert capsys.readouterr().err.endswith("/outptu: no such directory\n")
+
+
 def test_what_still_fails_or_is_refused_waits_on_and_the_exit_code_says_so(
     tmp_path: Path,
     web: WebService,
