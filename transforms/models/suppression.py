@@ -43,7 +43,7 @@ class Suppression:
           arrays: All boxes and scores, by the names of their tensors.
         """
         boxes, scores = arrays[self.boxes], arrays[self.scores]
-        kept = (scores > self.above).any(axis=(0, 2))
+        kept: np.ndarray[Any, np.dtype[np.bool_]] = np.any(scores > self.above, axis=(0, 2))
         if (missing := self.least - int(kept.sum())) > 0:
             kept[np.flatnonzero(~kept)[:missing]] = True
         return {self.boxes: boxes[:, kept], self.scores: scores[:, kept]}
