@@ -192,8 +192,11 @@ def test_what_waits_is_listed_though_the_marks_can_not_be_read(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("resend", "--alert_url", "ftp://s3cret"), "--alert_url: not an address like"),
-        (("resend", "--rules", "no.yaml"), "--rules no.yaml: no such file"),
+        (
+            ("resend", "--output", ".", "--alert_url", "ftp://s3cret"),
+            "--alert_url: not an address like",
+        ),
+        (("resend", "--output", ".", "--rules", "no.yaml"), "--rules no.yaml: no such file"),
         (("resend", "--alert_max_age", "soon"), "'soon' is not a duration"),
         (("send",), "invalid choice: 'send'"),
         ((), "required: command"),
