@@ -18,9 +18,11 @@ plain test.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 _EXAMPLES = "SEARCH_EXAMPLES"
@@ -42,3 +44,17 @@ def search(examples: int, **others: Any) -> settings:
         suppress_health_check=list(HealthCheck),
         **others,
     )
+
+
+def quiet(logger: str) -> Any:
+    """A fixture for a whole module: what fails is not logged in each of thousands of examples.
+
+    Args:
+      logger: The name of the logger that says what fails.
+    """
+
+    @pytest.fixture(autouse=True)
+    def is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.CRITICAL, logger)
+
+    return is_quiet

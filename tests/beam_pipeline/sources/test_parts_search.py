@@ -7,7 +7,6 @@ that was gone and came back is emitted twice where the undivided input does so.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 
 import pytest
@@ -18,7 +17,7 @@ from beam_pipeline.sources.parts import WHOLE, Part, parts_of
 from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, Watcher
 from tests.beam_pipeline.changing_disk import PICK, ChangingDisk, Version
 from tests.beam_pipeline.simulated_disk import TOP, SimulatedDisk
-from tests.search import search
+from tests.search import quiet, search
 
 
 class Stream:
@@ -136,10 +135,7 @@ class InParts(ChangingDisk):
         assert not missed, f"never handed on: {missed}"
 
 
-@pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """What can't be listed is said in each of thousands of examples."""
-    caplog.set_level(logging.CRITICAL, "beam_pipeline.sources.watching")
+_quiet = quiet("beam_pipeline.sources.watching")
 
 
 InParts.TestCase.settings = search(250, stateful_step_count=40)

@@ -8,7 +8,6 @@ gives what a slow twin makes of the same listing.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 
@@ -21,7 +20,7 @@ from beam_pipeline.sources.watching import KNOWN_FILES_CODER, KnownFiles, Watche
 from tests.beam_pipeline.changing_disk import NAMES, PICK, ChangingDisk, Version
 from tests.beam_pipeline.simple_watcher import SimpleWatcher
 from tests.beam_pipeline.simulated_disk import TOP
-from tests.search import search
+from tests.search import quiet, search
 
 # No time that the source takes for anything decides what is emitted: with short ones it does more
 # within an example.
@@ -163,10 +162,7 @@ class Watched(ChangingDisk):
         assert not missed, f"never handed on: {missed}"
 
 
-@pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """What can't be listed is said in each of thousands of examples."""
-    caplog.set_level(logging.CRITICAL, "beam_pipeline.sources.watching")
+_quiet = quiet("beam_pipeline.sources.watching")
 
 
 Watched.TestCase.settings = search(1500, stateful_step_count=40)

@@ -8,7 +8,6 @@ are never ahead of what the runner would fall back to.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 
 import pytest
@@ -21,7 +20,7 @@ from beam_pipeline.sources.notifications.channel import PartitionPosition
 from beam_pipeline.sources.notifications.kafka import KafkaChannel
 from tests.beam_pipeline.sources.notifications.simulated_kafka import TOPIC, SimulatedBroker
 from tests.beam_pipeline.sources.notifications.simulated_runner import SimulatedRunner, Worker
-from tests.search import search
+from tests.search import quiet, search
 
 _ADDRESS = KafkaAddress(("broker:9092",), TOPIC, "the-group")
 _PICK = st.integers(0, 1000)
@@ -227,10 +226,7 @@ class Followed(RuleBasedStateMachine):
         assert not missed, f"never handed on: {missed}"
 
 
-@pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """What does not answer is said in each of thousands of examples."""
-    caplog.set_level(logging.CRITICAL, "beam_pipeline.sources.notifications")
+_quiet = quiet("beam_pipeline.sources.notifications")
 
 
 Followed.TestCase.settings = search(500, stateful_step_count=40)

@@ -8,7 +8,6 @@ back, and goes on once Pub/Sub answers for longer than a deadline.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 
 import pytest
@@ -25,7 +24,7 @@ from tests.beam_pipeline.sources.notifications.simulated_pubsub import (
     SimulatedSubscription,
 )
 from tests.beam_pipeline.sources.notifications.simulated_runner import SimulatedRunner, Worker
-from tests.search import search
+from tests.search import quiet, search
 
 _ADDRESS = PubSubAddress("my-project", "cameras")
 _GRACE = 10.0
@@ -204,10 +203,7 @@ class Followed(RuleBasedStateMachine):
         assert not outstanding, f"never acknowledged: {outstanding}"
 
 
-@pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """What does not answer is said in each of thousands of examples."""
-    caplog.set_level(logging.CRITICAL, "beam_pipeline.sources.notifications")
+_quiet = quiet("beam_pipeline.sources.notifications")
 
 
 Followed.TestCase.settings = search(300, stateful_step_count=40)
