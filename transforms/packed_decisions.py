@@ -9,10 +9,7 @@ from transforms.records import reasons
 from transforms.records.codecs import VersionedCoder, register_record
 from transforms.records.images import JudgedImage
 from transforms.records.precedence import CaptureTime, Version, key_of
-from transforms.storage.packed_output import (
-    PackedFile,
-    period_name,
-)
+from transforms.storage.packed_output import PackedFile, period_name
 
 Key = tuple[str, str]
 """A camera and a capture time, canonical."""

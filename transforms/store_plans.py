@@ -272,8 +272,11 @@ class StorePlan(ReadAheadDoFn):
         self._lanes.shutdown()
 
     def submit(self, element: Plan) -> Future[Any]:
-        key = f"{element.camera}\n{element.timestamp}"
-        return self._lanes.submit(key, self.work, element)
+        return self._in_lane(self.work, element)
+
+    def _in_lane(self, do: Callable[[Plan], Any], plan: Plan) -> Future[Any]:
+        """Does something for a plan in the thread of its capture time."""
+        return self._lanes.submit(f"{plan.camera}\n{plan.timestamp}", do, plan)
 
     def work(self, element: Plan) -> list[dict[str, Any]]:
         records = self._prepare(element)
@@ -461,14 +464,6 @@ class StoreLatePlans(StorePlan):
     one capture time are carried out one after the other, and have a file each.
     """
 
-    def setup(self) -> None:
-        super().setup()
-        self._pool = ThreadPoolExecutor(_LANES, thread_name_prefix="late")
-
-    def teardown(self) -> None:
-        super().teardown()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
     def start_bundle(self) -> None:
         self._plans: list[tuple[Plan, Any, Any]] = []
 
@@ -512,6 +507,6 @@ class StoreLatePlans(StorePlan):
     def _each(self, do: Callable[[Plan], Any], plans: Iterable[Plan]) -> list[Any]:
         """Does something for each plan, several at once. All have ended before it returns or
         raises, as the runner tries a bundle again that has failed."""
-        futures = [self._pool.submit(do, plan) for plan in plans]
+        futures = [self._in_lane(do, plan) for plan in plans]
         wait(futures)
         return [future.result() for future in futures]
